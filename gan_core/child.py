@@ -1,0 +1,155 @@
+"""A stage in a process of its own: request as a JSON file, progress and outcome as JSON lines, death with its parent.
+
+A child can be stopped at a time limit, gives its GPU memory back, and is out of reach of what the parent's libraries do to
+forked processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import json
+import logging
+import os
+import resource
+import subprocess
+import sys
+import threading
+import time
+from typing import IO
+
+from gan_core import errors
+from gan_core.errors import DiscernError, TransientError, WorkError
+from gan_core.files import atomic_write_bytes
+from gan_core.progress import Progress
+from gan_core.stages.contract import StageOutcome, StageRequest
+
+log = logging.getLogger(__name__)
+
+GRACE_SECONDS = 20.0
+_TAIL_LINES = 30
+
+
+def run_child(request: StageRequest, progress: Progress, time_limit: float) -> tuple[StageOutcome, float]:
+    """Runs a stage as `python -m gan_core STAGE request.json` and waits for it.
+
+    Args:
+        time_limit: seconds; after it the child gets TERM, and KILL when it is still there after a grace period.
+    Returns: the outcome, and the child's peak resident memory in MiB.
+    Raises:
+        DiscernError: the child's own error, as raised there.
+        WorkError: the time limit was reached.
+        TransientError: the child died without a word (killed, out of memory).
+    """
+    path = request.work / "scratch" / "request.json"
+    atomic_write_bytes(path, request.model_dump_json().encode())
+    command = [sys.executable, "-m", "gan_core", request.stage, str(path), "--parent", str(os.getpid())]
+    environment = {
+        "OMP_WAIT_POLICY": "PASSIVE",  # see flows/__init__.py
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(_root()), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
+    }
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    tail: list[str] = []
+    # In the caller's context, so that a log handler there knows which run a line belongs to.
+    inside = contextvars.copy_context()
+    reader = threading.Thread(target=inside.run, args=(_forward_log, process.stderr, request.node, tail), daemon=True)
+    reader.start()
+    expired = threading.Event()
+    timer = threading.Timer(time_limit, _end, (process, expired))
+    timer.daemon = True
+    timer.start()
+    try:
+        outcome, error, peak = _listen(process.stdout, progress)
+        code = process.wait()
+    except BaseException:
+        _terminate(process)
+        raise
+    finally:
+        timer.cancel()
+        reader.join(timeout=5)
+    if error is not None:
+        raise error
+    if expired.is_set():
+        raise WorkError(
+            f"{request.node} was ended after its time limit of {time_limit:.0f} s.",
+            remedy="run the same command again: it continues; or split the work with --max-seconds",
+        )
+    if outcome is None or code != 0:
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        raise TransientError(
+            f"The process of {request.node} died ({how}) without saying why.",
+            expected="enough memory, and nobody who kills it",
+            remedy="run the same command again: it continues. Its last lines: " + (" | ".join(tail[-3:]) or "none"),
+        )
+    return outcome, peak
+
+
+def _root() -> str:
+    """The folder that holds gan_core: the child must run the same code, from wherever it was started."""
+    from pathlib import Path
+
+    return str(Path(__file__).resolve().parent.parent)
+
+
+def _listen(stream: IO[str] | None, progress: Progress) -> tuple[StageOutcome | None, DiscernError | None, float]:
+    outcome: StageOutcome | None = None
+    error: DiscernError | None = None
+    peak = 0.0
+    for line in stream or []:
+        try:
+            said = json.loads(line)
+        except ValueError:
+            log.info("%s", line.rstrip())
+            continue
+        if "progress" in said:
+            report = said["progress"]
+            progress(report["done"], report["total"], report["unit"], **report.get("figures", {}))
+        elif "error" in said:
+            error = _rebuild(said["error"])
+        elif "outcome" in said:
+            outcome = StageOutcome.model_validate(said["outcome"])
+            peak = float(said.get("peak_memory_mb", 0.0))
+    return outcome, error, peak
+
+
+def _rebuild(said: dict[str, str]) -> DiscernError:
+    kind = getattr(errors, said.get("kind", ""), WorkError)
+    if not (isinstance(kind, type) and issubclass(kind, DiscernError)):
+        kind = WorkError
+    error = kind.__new__(kind)
+    DiscernError.__init__(error, said["message"], expected=said.get("expected", ""), remedy=said.get("remedy", ""))
+    return error
+
+
+def _forward_log(stream: IO[str] | None, node: str, tail: list[str]) -> None:
+    for line in stream or []:
+        text = line.rstrip()
+        if text:
+            tail.append(text)
+            del tail[:-_TAIL_LINES]
+            log.info("%s", text if text.startswith(node) else f"{node}: {text}")
+
+
+def _end(process: subprocess.Popen[str], expired: threading.Event) -> None:
+    expired.set()
+    _terminate(process)
+
+
+def _terminate(process: subprocess.Popen[str]) -> None:
+    """TERM, a grace period, KILL."""
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+        deadline = time.monotonic() + GRACE_SECONDS
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if process.poll() is None:
+            process.kill()
+    process.wait()
+
+
+def peak_memory_mb() -> float:
+    """Peak resident memory of this process in MiB (ru_maxrss is in KiB on Linux)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

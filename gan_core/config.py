@@ -1,0 +1,313 @@
+"""A recipe: every choice of a run, as models that refuse what they do not know.
+
+A section of the recipe belongs to one stage, and its values other than the defaults are part of that stage's key
+(`key_part`): a field left at its default is left out, so that a new field empties no cache. What must never enter a key
+(device, workers, paths, logging) is not here: it travels as the context of a request.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Labels = Annotated[int, Field(ge=1)] | Literal["all"]
+
+
+class Section(BaseModel):
+    """Base of all parts of a recipe: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False)
+
+    def key_part(self) -> dict[str, Any]:
+        """What of this section differs from the defaults, as JSON values: its share of a stage's key."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+
+class SplitConfig(Section):
+    """How rows without a published split are divided, by content hash: identical files never straddle splits."""
+
+    use: Literal["published", "content"] = Field(
+        "published", description="published: the source's own splits where it names them; content: divide every row anew"
+    )
+    test: float = Field(0.2, ge=0, lt=1, description="share of rows for the test split when the source names none")
+    seed: int = Field(0, description="another seed gives another division")
+
+
+class SourceConfig(Section):
+    """A set of images at one address.
+
+    `dataset` is a file name in gan_core/datasets (or a dotted path to a module of one's own); `folder` is where the source
+    lies under the `--data` root when a recipe has more than one source.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="the name used in addresses and ids")
+    dataset: str = Field("folder", description="the kind of source: folder, parquet, digits, cifar10, ...")
+    folder: str | None = Field(None, description="folder under --data when several sources share a root")
+    splits: list[Literal["train", "validation", "test"]] | None = Field(
+        None, description="take only these splits; None takes all"
+    )
+    limit: int | None = Field(None, ge=1, description="at most this many rows of each split, chosen by hash of their id")
+    split: SplitConfig = SplitConfig()
+    options: dict[str, Any] = Field(default_factory=dict, description="settings of the dataset itself")
+
+
+class SourcesConfig(Section):
+    """Sources by role. The GAN sees `train` (labels unused); features are taken of `evaluate`."""
+
+    train: list[SourceConfig] = Field(min_length=1)
+    evaluate: list[SourceConfig] = Field(default_factory=list, description="empty: the training sources")
+
+
+class CropConfig(Section):
+    """From a decoded picture to a square of `size` pixels.
+
+    centre: shorter side resized to `size` (area interpolation down, linear up), then the centre is cut out (DCGAN paper,
+    section 4). faces: one crop per detected face.
+    """
+
+    kind: Literal["centre", "faces"] = "centre"
+    size: int = Field(32, ge=8, le=512, description="side of the crop in pixels")
+    max_megapixels: float = Field(100.0, gt=0, description="pictures that declare more are refused unread, as a row")
+    face_cascade: Literal["alt2", "default"] = Field(
+        "alt2", description="OpenCV's frontal-face cascade; alt2 finds as many, faster"
+    )
+    face_margin: float = Field(1.3, ge=1, le=3, description="side of the square over the longer side of the detector's box")
+    face_min_side: int = Field(64, ge=16, description="smallest face box in pixels of the original")
+    face_scale_factor: float = Field(1.1, gt=1, le=2)
+    face_min_neighbors: int = Field(5, ge=1)
+
+
+class HashConfig(Section):
+    """The 3072-128-3072 denoising, dropout-regularised ReLU autoencoder (DCGAN paper, section 4.1).
+
+    The paper names the network and the threshold; noise, dropout rates, optimiser and length are ours.
+    """
+
+    epochs: int = Field(6, ge=1)
+    min_steps: int = Field(500, ge=0, description="a small set is shown more often than `epochs` until so many steps are taken")
+    batch: int = Field(256, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    input_dropout: float = Field(0.2, ge=0, lt=1, description="share of input values set to 0 (the noise)")
+    code_dropout: float = Field(0.5, ge=0, lt=1)
+    fit_rows: int = Field(200_000, ge=1, description="at most this many crops are used to fit; all are encoded")
+
+
+class DedupConfig(Section):
+    """Which crops are near-duplicates of which; ids only, pixels stay.
+
+    verified: neighbours by edge histograms and by code, each pair verified on pixels with tolerance for shift, scale, brightness
+    and mirroring. paper: equal codes (DCGAN paper, section 4.1). radius: codes within `radius` bits. off: everything is kept.
+    """
+
+    mode: Literal["verified", "paper", "radius", "off"] = "verified"
+    threshold: float = Field(0.9, gt=0, le=1, description="verified: least correlation of details after alignment")
+    neighbours: int = Field(10, ge=1, le=1000, description="verified: nearest pictures that are looked at, for each picture")
+    mirror: bool = Field(True, description="verified: mirror images are copies too")
+    radius: int = Field(2, ge=0, le=16, description="bits; mode radius, and candidates of mode verified")
+    max_group: int = Field(1000, ge=2, description="a group of more crops than this gets a warning")
+    leakage: bool = Field(True, description="verified: look the held-out splits up in the training split; nothing is removed")
+
+
+class NetworkConfig(Section):
+    """An architecture and its width."""
+
+    name: str = Field("dcgan32_svhn", description="file name in gan_core/networks, or a dotted path")
+    width: float = Field(1.0, gt=0, le=8, description="factor on every layer's number of maps")
+    latent_dim: int | None = Field(None, ge=1, description="None: the network's own")
+
+
+class TrainConfig(Section):
+    """How the GAN is trained. Lengths are in kimg: thousands of real images shown to the discriminator."""
+
+    method: str = Field("dcgan", description="file name in gan_core/methods, or a dotted path")
+    mode: Literal["paper", "modern"] = Field(
+        "modern", description="paper: a minibatch feeds either a D or a G update; modern: both, with an averaged generator"
+    )
+    network: NetworkConfig = NetworkConfig()
+    snapshot: str | None = Field(None, description="name of an imported snapshot to use instead of training (`discern import`)")
+    kimg: float = Field(1000.0, gt=0)
+    batch: int = Field(128, ge=2)
+    learning_rate: float = Field(2e-4, gt=0)
+    beta1: float = Field(0.5, ge=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
+    weight_decay: float = Field(1e-5, ge=0, description="added to the gradient before Adam's moments, as the authors do")
+    ema_kimg: float = Field(10.0, ge=0, description="half-life of the averaged generator (modern); 0 is off")
+    flip: bool = Field(False, description="mirror each real image with probability one half")
+    augment: list[Literal["color", "translation", "cutout"]] = Field(
+        default_factory=list, description="differentiable augmentation of real and generated images alike (modern)"
+    )
+    r1: float = Field(0.0, ge=0, description="weight of the R1 gradient penalty (modern)")
+    spectral_norm: bool = Field(
+        False, description="divide the discriminator's weights by their largest singular value (modern)"
+    )
+    synchronise_norms: bool = Field(
+        True, description="with several processes: batch norm over all of them, or each over its own share"
+    )
+    probe_kimg: float = Field(
+        0.0,
+        ge=0,
+        description="a linear probe on validation labels of the training pictures every so often, for the curve only; 0: never",
+    )
+    precision: Literal["auto", "float32", "bf16"] = Field(
+        "float32", description="auto: bf16 where the processor has units for it"
+    )
+    log_kimg: float = Field(2.0, gt=0, description="a line of statistics every so often")
+    grid_kimg: float = Field(0.0, ge=0, description="a sample grid every so often; 0: six over the training")
+    snapshot_kimg: float = Field(0.0, ge=0, description="a snapshot for users every so often; 0: only the last")
+    state_kimg: float = Field(
+        10.0, gt=0, description="the state for resuming is saved every so often, after a line of statistics"
+    )
+    on_divergence: Literal["stop", "rollback", "warn"] = Field(
+        "stop",
+        description="rollback: on from the last good state at half the learning rate, three times at most; warn: only say so",
+    )
+
+    @model_validator(mode="after")
+    def _options_of_modern_mode(self) -> TrainConfig:
+        given = [name for name in ("augment", "r1", "spectral_norm") if getattr(self, name)]
+        if self.mode == "paper" and given:
+            raise ValueError(f"{', '.join(given)} belong to mode 'modern'; mode 'paper' trains as the authors did")
+        return self
+
+
+class ExtractConfig(Section):
+    """Which activations become features (DCGAN paper, section 5.1)."""
+
+    network: str = Field(
+        "discriminator",
+        description="discriminator or encoder of the snapshot, or anybody's: my_module:Discriminator(arguments)",
+    )
+    values: Literal["-1..1", "0..1", "imagenet"] = Field("-1..1", description="what anybody's network was trained on")
+    layers: list[str] | None = Field(None, description="None: every convolutional layer")
+    grid: int = Field(4, ge=1, description="maps are pooled to grid x grid")
+    pool: Literal["max", "average"] = "max"
+    statistics: Literal["real", "running"] = Field(
+        "real", description="real: batch-norm statistics recomputed over training images"
+    )
+    statistics_images: int = Field(10_000, ge=1, description="at most this many of them")
+    batch: int = Field(128, ge=1)
+    precision: Literal["float32", "bf16"] = "float32"
+    centres: int = Field(1600, ge=2, description="of the K-means control (Coates and Ng); four times as many features")
+    patches: int = Field(400_000, ge=100, description="6 x 6 patches behind its whitening and its centres")
+
+
+class ProbeConfig(Section):
+    """A classifier on frozen features and the values of its setting that are tried on the validation split."""
+
+    name: str = Field(description="file name in gan_core/probes, or a dotted path")
+    grid: list[float] = Field(default_factory=list, description="values tried (C, k, alpha); empty: the probe's own")
+
+
+# Published protocols as settings; what a recipe says beside `protocol` goes before them.
+PROTOCOLS: dict[str, dict[str, Any]] = {
+    # svhn/svhn_semisup_analysis.py of the DCGAN authors: 1,000 labels, 10,000 validation rows, 10 draws for each C, 100 fresh ones
+    "svhn-1000": {
+        "labels_per_class": [100],
+        "draws": 10,
+        "final_draws": 100,
+        "validation_rows": 10_000,
+        "probes": [{"name": "linear_svm", "grid": [1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2]}],
+    },
+    # DCGAN paper, table 1: all labels, and 400 per class
+    "cifar10": {
+        "labels_per_class": [400, "all"],
+        "draws": 5,
+        "probes": [{"name": "linear_svm", "grid": [1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3]}],
+    },
+    # BigBiGAN, section 3: 10,000 training rows held out for every choice
+    "bigbigan": {"labels_per_class": ["all"], "validation_rows": 10_000, "probes": [{"name": "logistic"}]},
+}
+
+
+def _few_and_all() -> list[Labels]:
+    return [10, 100, "all"]
+
+
+def _both_controls() -> list[Literal["pixels", "random", "kmeans"]]:
+    return ["pixels", "random"]
+
+
+class EvaluateConfig(Section):
+    """Protocol: how labels are drawn, how choices are made, which probes and controls are scored."""
+
+    protocol: Literal["own", "svhn-1000", "cifar10", "bigbigan"] = Field(
+        "own", description="a published protocol as the defaults of the settings below"
+    )
+    labels_per_class: list[Labels] = Field(default_factory=_few_and_all)
+    draws: int = Field(5, ge=1, description="draws of labels at each number below 'all'")
+    final_draws: int = Field(0, ge=0, description="fresh draws that are scored once choices are made; 0: the same draws")
+    validation: float = Field(0.2, gt=0, lt=1, description="share of the training labels on which choices are made")
+    validation_rows: int | None = Field(
+        None, ge=1, description="so many training rows instead of a share; never more than half of them"
+    )
+    train_rows: Literal["all", "kept"] = "all"
+    probes: list[ProbeConfig] = Field(default_factory=lambda: [ProbeConfig(name="linear_svm"), ProbeConfig(name="logistic")])
+    controls: list[Literal["pixels", "random", "kmeans"]] = Field(default_factory=_both_controls)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published(cls, data: Any) -> Any:
+        known = PROTOCOLS.get(data.get("protocol", ""), {}) if isinstance(data, dict) else {}
+        return {**known, **data} if known else data
+
+    @field_validator("labels_per_class")
+    @classmethod
+    def _not_empty(cls, value: list[Labels]) -> list[Labels]:
+        if not value:
+            raise ValueError("give at least one number of labels per class, or 'all'")
+        return value
+
+
+class InspectConfig(Section):
+    """What is drawn from a trained generator."""
+
+    samples: int = Field(64, ge=1, description="pictures in the sample grid")
+    walks: int = Field(6, ge=1, description="rows of interpolation")
+    walk_steps: int = Field(10, ge=2)
+    guided: int = Field(6, ge=0, description="features of the last convolutional layer that are traced back to pixels; 0: none")
+    guided_pictures: int = Field(1024, ge=2, description="pictures among which their strongest answers are looked for")
+    arithmetic: bool = Field(True, description="vector arithmetic on groups of samples that look alike")
+
+
+class ReportConfig(Section):
+    """What the report shows."""
+
+    title: str | None = None
+    caveat: str | None = Field(None, description="one honest line on what this set can and cannot show")
+    next: list[str] = Field(default_factory=list, description="what to try next, as commands")
+
+
+class Recipe(Section):
+    """One run's choices. `scales` holds overlays (`debug`, `small`, `full`) over the sections below it."""
+
+    name: str
+    about: str = ""
+    scale: str = "full"
+    seed: int = Field(0, ge=0)
+    threads: int = Field(0, ge=0, description="CPU threads of each computation; 0: all cores but one")
+    sources: SourcesConfig
+    crop: CropConfig = CropConfig()
+    hash: HashConfig = HashConfig()
+    dedup: DedupConfig = DedupConfig()
+    train: TrainConfig = TrainConfig()
+    extract: ExtractConfig = ExtractConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    inspect: InspectConfig = InspectConfig()
+    report: ReportConfig = ReportConfig()
+
+    @model_validator(mode="after")
+    def _source_names_differ(self) -> Recipe:
+        seen: dict[str, SourceConfig] = {}
+        for source in [*self.sources.train, *self.sources.evaluate]:
+            if seen.setdefault(source.name, source) != source:
+                raise ValueError(f"two different sources are called {source.name!r}; give one another name")
+        return self
+
+    def all_sources(self) -> list[SourceConfig]:
+        """Every source once, training sources first."""
+        return list({source.name: source for source in [*self.sources.train, *self.evaluated()]}.values())
+
+    def evaluated(self) -> list[SourceConfig]:
+        """The sources whose features are taken: the ones named, else the training sources."""
+        return self.sources.evaluate or self.sources.train

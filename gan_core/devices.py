@@ -1,0 +1,83 @@
+"""Which processor does the work, found without importing torch, and how many threads it gets."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+
+from gan_core.errors import RequestError
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+@functools.cache
+def cuda_count() -> int:
+    """CUDA devices that the driver reports, 0 without a driver. Asks libcuda itself: importing torch takes seconds."""
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+        count = ctypes.c_int(0)
+        if cuda.cuInit(0) != 0 or cuda.cuDeviceGetCount(ctypes.byref(count)) != 0:
+            return 0
+        return count.value
+    except (OSError, AttributeError):
+        return 0
+
+
+def resolve_device(wanted: str) -> str:
+    """'cpu' or 'cuda' for a setting of 'auto', 'cpu' or 'cuda' (or 'cuda:1').
+
+    Raises:
+        RequestError: a GPU was asked for and none is there.
+    """
+    if wanted == "auto":
+        return "cuda" if cuda_count() else "cpu"
+    if wanted.startswith("cuda") and not cuda_count():
+        raise RequestError(
+            f"The device {wanted!r} was asked for, and the driver reports no GPU.",
+            expected="a CUDA device, or the device 'auto' or 'cpu'",
+            remedy="leave out --device, or run `discern doctor` to see what is found",
+        )
+    if wanted != "cpu" and not wanted.startswith("cuda"):
+        raise RequestError(f"There is no device {wanted!r}.", expected="auto, cpu, cuda or cuda:<number>")
+    return wanted
+
+
+def cpu_cores() -> int:
+    """Cores that this process may use (its affinity mask, not the machine's count)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def use_threads(count: int) -> None:
+    """Gives torch and OpenCV `count` threads in this process. Sums on a CPU depend on it, so it is in the keys."""
+    import cv2
+    import torch
+
+    torch.set_num_threads(count)
+    cv2.setNumThreads(count)
+
+
+def memory_bytes() -> int:
+    """Main memory that this process may fill, in bytes (the smaller of the machine's and its control group's)."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        with open("/sys/fs/cgroup/memory.max") as file:
+            text = file.read().strip()
+        if text.isdigit():
+            total = min(total, int(text))
+    except OSError:
+        return total
+    return total
+
+
+@functools.cache
+def bf16_units(device: str) -> bool:
+    """Whether the processor multiplies bfloat16 in hardware: CUDA devices here always do; a CPU says so in its flags."""
+    if device.startswith("cuda"):
+        return True
+    try:
+        with open("/proc/cpuinfo") as file:
+            flags = next((line for line in file if line.startswith("flags")), "")
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags

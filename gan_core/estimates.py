@@ -1,0 +1,91 @@
+"""What a run will take, in figures rough enough to be right within a factor of three: enough to refuse what cannot work.
+
+Used before anything starts. Nothing here is measured on this machine; the constants say where they come from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gan_core.config import Recipe
+from gan_core.devices import bf16_units, memory_bytes
+from gan_core.errors import RequestError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# Multiply-adds per second that convolution training sustains, per CPU core and per CUDA device, in 1e9; from the project's own
+# measurements (docs/benchmarks.md): 2 cores of a 2024 server CPU sustain about 60 to 150 GFLOP/s in float32 on these networks.
+_CPU_GFLOPS = {"float32": 40.0, "bf16": 120.0}
+_CUDA_GFLOPS = {"float32": 15_000.0, "bf16": 60_000.0}
+DAY = 86_400.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Figures for a person: seconds of training, feature values per image, bytes that evaluation holds at once."""
+
+    training_seconds: float
+    features: int
+    evaluation_bytes: int
+    gflop_per_image: float
+
+
+def estimate(recipe: Recipe, device: str, rows: int) -> Estimate:
+    """Estimates a recipe for `rows` evaluated images. Imports torch: the networks themselves say how large they are."""
+    from gan_core import registry
+    from gan_core.networks.base import feature_size
+
+    network = recipe.train.network
+    module = registry.load("networks", network.name)
+    discriminator = module.discriminator(width=network.width)
+    generator = module.generator(width=network.width, latent_dim=network.latent_dim)
+    size, latent = module.IMAGE_SIZE, network.latent_dim or module.LATENT_DIM
+    features = feature_size(discriminator, grid=recipe.extract.grid)
+    forward = _forward_gflop(discriminator, (3, size, size)) + _forward_gflop(generator, (latent,))
+    step = (
+        6 * forward
+    )  # forward and backward of G once and of D on real, fake, and for G (performance measurements: 6 x (G + D))
+    precision = recipe.train.precision
+    if precision == "auto":
+        precision = "bf16" if bf16_units(device) else "float32"
+    rate = _CUDA_GFLOPS[precision] if device.startswith("cuda") else _CPU_GFLOPS[precision] * recipe.threads
+    held = rows * features * (2 + 4)  # float16 as read, float32 or two bf16 copies while the probe is fitted
+    return Estimate(recipe.train.kimg * 1000 * step / rate, features, held, step)
+
+
+def refuse_the_impossible(recipe: Recipe, device: str, rows: int, *, trains: bool = True) -> Estimate:
+    """The estimate, or an error with its figures when the run would not fit into memory or a day.
+
+    Raises:
+        RequestError: what would not fit, by how much, and the setting to change.
+    """
+    found = estimate(recipe, device, rows)
+    memory = memory_bytes()
+    if found.evaluation_bytes > 0.9 * memory:
+        raise RequestError(
+            f"Evaluating {rows:,} images with {found.features:,} features each would hold about "
+            f"{found.evaluation_bytes / 2**30:.0f} GiB; this machine has {memory / 2**30:.0f} GiB.",
+            expected="features that fit into memory",
+            remedy="--scale small, fewer images (--set sources.train.NAME.limit=N), or a smaller train.network.width",
+        )
+    if trains and found.training_seconds > DAY:
+        raise RequestError(
+            f"Training {recipe.train.kimg:,g} kimg of {recipe.train.network.name} (width {recipe.train.network.width:g}) would take about "
+            f"{found.training_seconds / 3600:.0f} hours on {device} ({found.gflop_per_image:.2f} GFLOP an image).",
+            expected="a training that ends within a day",
+            remedy=f"--scale small, a GPU, --set train.kimg={recipe.train.kimg * DAY / found.training_seconds:.0f}, "
+            "or --max-seconds to train in portions",
+        )
+    return found
+
+
+def _forward_gflop(network: nn.Module, shape: tuple[int, ...]) -> float:
+    """Forward multiply-adds x 2 of one input of `shape`, in 1e9, counted by torch on tensors without storage."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        network.to("meta")(torch.empty(2, *shape, device="meta"))
+    return float(counter.get_total_flops()) / 2 / 1e9

@@ -1,0 +1,102 @@
+"""One writer at a time: a lock that the kernel frees on death, and a lease for stores that are not a local disk."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+Waiting = Callable[[str], None]
+
+
+def _holder_text(path: Path) -> str:
+    try:
+        holder = json.loads(path.read_text() or "{}")
+    except (OSError, ValueError):
+        holder = {}
+    return f"{holder.get('who', 'another run')} (process {holder.get('pid', '?')})"
+
+
+@contextlib.contextmanager
+def file_lock(path: Path, who: str, waiting: Waiting | None = None, *, poll: float = 0.2) -> Iterator[None]:
+    """Holds an exclusive flock on `path`; waits while another process or thread has it.
+
+    A process that dies, by kill -9 too, loses its locks at once. The file is left in place: removing it would let two
+    writers hold "the same" lock on two files.
+
+    Args:
+        who: said to those who wait ('run cifar10-20261123-101500').
+        waiting: called once, with the holder's words, if the lock is not free at once.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        told = False
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if waiting and not told:
+                    waiting(_holder_text(path))
+                    told = True
+                time.sleep(poll)
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps({"who": who, "pid": os.getpid()}).encode(), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def lease(
+    filesystem: Any, path: str, who: str, waiting: Waiting | None = None, *, seconds: float = 60.0, poll: float = 0.5
+) -> Iterator[None]:
+    """Holds a lease on an fsspec filesystem: a small file created only if absent, renewed by a thread, stale after `seconds`.
+
+    Creation is conditional (`pipe_file(mode="create")`: If-None-Match on S3). A lease whose time is over is removed by whoever
+    waits; the writer's clock decides, so clocks must agree to within a third of `seconds`.
+    """
+    token = uuid.uuid4().hex
+
+    def body() -> bytes:
+        return json.dumps({"who": who, "token": token, "until": time.time() + seconds}).encode()
+
+    told = False
+    while True:
+        try:
+            filesystem.pipe_file(path, body(), mode="create")
+            break
+        except FileExistsError:
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                held = json.loads(filesystem.cat_file(path))
+                if waiting and not told:
+                    waiting(str(held.get("who", "another run")))
+                    told = True
+                if held.get("until", 0) < time.time():
+                    filesystem.rm_file(path)
+                    continue
+            time.sleep(poll)
+    stop = threading.Event()
+
+    def renew() -> None:
+        while not stop.wait(seconds / 3):
+            filesystem.pipe_file(path, body())
+
+    thread = threading.Thread(target=renew, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            if json.loads(filesystem.cat_file(path)).get("token") == token:
+                filesystem.rm_file(path)

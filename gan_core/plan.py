@@ -1,0 +1,330 @@
+"""The plan: which stages a recipe needs, in order, with their settings and inputs; and what the store already has of them.
+
+Pure and light: no torch, no Prefect, no pictures. The command line, `status`, `--dry-run` and the flows all use it, so that they
+agree about every key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gan_core.config import Recipe
+from gan_core.devices import bf16_units
+from gan_core.manifest import Manifest, make_key
+from gan_core.stages.contract import ArtifactRef
+from gan_core.stages.specs import spec_of
+from gan_core.store import Store
+
+
+@dataclass(frozen=True)
+class Node:
+    """One stage at one place of the recipe.
+
+    Attributes:
+        id: 'crop:cifar10', 'train', 'evaluate:cifar10:random:linear_svm', ...
+        part: all settings the stage is told; `key_part`: those of them that are in the key.
+        inputs: role to node ids.
+        context: settings outside the key.
+    """
+
+    id: str
+    stage: str
+    part: dict[str, Any]
+    key_part: dict[str, Any]
+    inputs: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    context: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is given beside its recipe; none of it enters a key.
+
+    Attributes:
+        locations: source name to the place of its files (None: comes with a package).
+        deadline: clock (time.time) after which training ends cleanly, or None.
+    """
+
+    device: str = "cpu"
+    locations: dict[str, Path | None] = field(default_factory=dict)
+    rehash: bool = False
+    deadline: float | None = None
+    refresh: frozenset[str] = frozenset()
+
+
+def build_plan(
+    recipe: Recipe, fingerprints: dict[str, str], settings: Settings, labelled: dict[str, bool] | None = None
+) -> list[Node]:
+    """The nodes of a recipe in an order in which inputs come first.
+
+    Args:
+        fingerprints: source name to fingerprint.
+        labelled: source name to whether it has labels, as far as known from its ingest; without labels nothing is evaluated.
+    """
+    return _Planner(recipe, fingerprints, settings, labelled or {}).nodes()
+
+
+class _Planner:
+    def __init__(self, recipe: Recipe, fingerprints: dict[str, str], settings: Settings, labelled: dict[str, bool]) -> None:
+        self.recipe = recipe
+        self.fingerprints = fingerprints
+        self.settings = settings
+        self.labelled = labelled
+        self.common = {"seed": recipe.seed, "threads": recipe.threads}
+        self.device = {"device": settings.device}
+        self.train_crops = tuple(f"crop:{source.name}" for source in recipe.sources.train)
+
+    def nodes(self) -> list[Node]:
+        made = [*self._sources(), *self._training_set(), *self._network()]
+        evaluated = self._evaluation()
+        made += evaluated
+        made.append(self._report([node.id for node in made]))
+        return made
+
+    def _sources(self) -> list[Node]:
+        made = []
+        crop = self.recipe.crop
+        for source in self.recipe.all_sources():
+            location = self.settings.locations.get(source.name)
+            where = {"location": str(location) if location else None}
+            dumped = source.model_dump(mode="json")
+            stamp = {"fingerprint": self.fingerprints[source.name]}
+            keyed = {key: value for key, value in source.key_part().items() if key != "folder"}
+            made.append(
+                Node(
+                    f"ingest:{source.name}",
+                    "ingest",
+                    {"source": dumped, **stamp},
+                    {"source": keyed, **stamp},
+                    context={**where, "rehash": self.settings.rehash},
+                )
+            )
+            made.append(
+                Node(
+                    f"crop:{source.name}",
+                    "crop",
+                    {"crop": crop.model_dump(mode="json")},
+                    {"crop": crop.key_part()},
+                    {"images": (f"ingest:{source.name}",)},
+                    {**where, "source": dumped},
+                )
+            )
+        return made
+
+    def _training_set(self) -> list[Node]:
+        recipe = self.recipe
+        hashing = {"hash": recipe.hash.model_dump(mode="json"), **self.common}
+        return [
+            Node(
+                "hash",
+                "hash",
+                hashing,
+                {"hash": recipe.hash.key_part(), **self.common},
+                {"crops": self.train_crops},
+                self.device,
+            ),
+            Node(
+                "dedup",
+                "dedup",
+                {"dedup": recipe.dedup.model_dump(mode="json")},
+                {"dedup": recipe.dedup.key_part()},
+                {"codes": ("hash",), "crops": self.train_crops},
+            ),
+            Node("pack", "pack", {}, {}, {"crops": self.train_crops, "duplicates": ("dedup",)}),
+        ]
+
+    def _network(self) -> list[Node]:
+        recipe = self.recipe
+        extra = {**self.common, "image_size": recipe.crop.size}
+        precision = recipe.train.precision
+        if precision == "auto":
+            precision = "bf16" if bf16_units(self.settings.device) else "float32"
+        train = recipe.train.model_copy(update={"precision": precision})
+        # With rollback, how often training looks and saves decides where it goes back to: then both are in the key.
+        keyless = frozenset({"grid_kimg", "probe_kimg"}) if train.on_divergence == "rollback" else spec_of("train").keyless
+        keyed = {key: value for key, value in train.key_part().items() if key not in keyless}
+        if recipe.train.snapshot is not None:
+            named = {"snapshot": recipe.train.snapshot}
+            training = Node("train", "train", named, named, {}, self.device)
+        else:
+            training = Node(
+                "train",
+                "train",
+                {"train": train.model_dump(mode="json"), **extra},
+                {"train": keyed, **extra},
+                {"pack": ("pack",), "codes": ("hash",)},
+                {**self.device, "deadline": self.settings.deadline},
+            )
+        inspect = {"inspect": recipe.inspect.model_dump(mode="json"), **self.common}
+        return [
+            training,
+            Node(
+                "inspect",
+                "inspect",
+                inspect,
+                {"inspect": recipe.inspect.key_part(), **self.common},
+                {"snapshot": ("train",), "pack": ("pack",)},
+                self.device,
+            ),
+        ]
+
+    def _evaluation(self) -> list[Node]:
+        made = []
+        for source in self.recipe.evaluated():
+            labelled = self.labelled.get(source.name, True)
+            kinds = [self.recipe.extract.network, *(self.recipe.evaluate.controls if labelled else [])]
+            made += [self._extract(source.name, kind) for kind in kinds]
+            if labelled:
+                made += [
+                    self._cell(source.name, kind, number)
+                    for kind in kinds
+                    for number in range(len(self.recipe.evaluate.probes))
+                ]
+                made.append(self._cell(source.name, "pixels" if "pixels" in kinds else kinds[0], None))
+        return made
+
+    def _extract(self, source: str, kind: str) -> Node:
+        recipe = self.recipe
+        inputs: dict[str, tuple[str, ...]] = {"crops": (f"crop:{source}",), "duplicates": ("dedup",)}
+        part: dict[str, Any] = {"features": kind, **self.common}
+        key_part: dict[str, Any] = dict(part)
+        part["extract"] = recipe.extract.model_dump(mode="json")
+        if kind != "pixels":
+            inputs["pack"] = ("pack",)
+            key_part["extract"] = recipe.extract.key_part()
+        if kind == "random":
+            network = {"network": recipe.train.network.model_dump(mode="json"), "image_size": recipe.crop.size}
+            part.update(network)
+            key_part.update({"network": recipe.train.network.key_part(), "image_size": recipe.crop.size})
+        elif kind not in ("pixels", "kmeans"):
+            inputs["snapshot"] = ("train",)
+        return Node(f"extract:{source}:{kind}", "extract", part, key_part, inputs, self.device)
+
+    def _cell(self, source: str, kind: str, number: int | None) -> Node:
+        evaluate = self.recipe.evaluate
+        probe = {"name": "chance", "grid": []} if number is None else evaluate.probes[number].model_dump(mode="json")
+        protocol = evaluate.model_dump(mode="json")
+        keyed = {key: value for key, value in evaluate.key_part().items() if key not in {"probes", "controls"}}
+        common = {"probe": probe, "features": kind, "saw_labels": False, **self.common}
+        return Node(
+            f"evaluate:{source}:{kind}:{probe['name']}",
+            "evaluate",
+            {**common, "protocol": protocol},
+            {**common, "protocol": keyed},
+            {"features": (f"extract:{source}:{kind}",)},
+            self.device,
+        )
+
+    def _report(self, nodes: list[str]) -> Node:
+        roles = {
+            "ingest": "images",
+            "crop": "crops",
+            "hash": "codes",
+            "dedup": "duplicates",
+            "pack": "pack",
+            "train": "snapshot",
+            "extract": "features",
+            "evaluate": "cells",
+            "inspect": "inspect",
+        }
+        inputs: dict[str, list[str]] = {role: [] for role in roles.values()}
+        for node in nodes:
+            inputs[roles[node.split(":")[0]]].append(node)
+        part = {"report": self.recipe.report.model_dump(mode="json"), "recipe": self.recipe.model_dump(mode="json")}
+        key_part = {"recipe": self.recipe.key_part()}
+        return Node("report", "report", part, key_part, {role: tuple(ids) for role, ids in inputs.items() if ids})
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the store has for a node: 'cached', 'to do' (inputs known, nothing there) or 'after' (an input has to be made first)."""
+
+    node: Node
+    state: str
+    key: str | None = None
+    manifest: Manifest | None = None
+    why: str = ""
+
+    @property
+    def ref(self) -> ArtifactRef | None:
+        """The artifact in use, when cached."""
+        return self.manifest.ref() if self.manifest else None
+
+
+def imported_key(name: str) -> str:
+    """The key under which `discern import` keeps a snapshot, and recipes find it by `train.snapshot`."""
+    return make_key("train", spec_of("train").version, {"snapshot": name}, {})
+
+
+def key_of(node: Node, digests: dict[str, str]) -> str:
+    """The node's key, given the digests of the nodes that it reads."""
+    inputs = {role: [digests[name] for name in ids] for role, ids in node.inputs.items()}
+    spec = spec_of(node.stage)
+    return make_key(spec.name, spec.version, node.key_part, inputs)
+
+
+def look_up(store: Store, nodes: list[Node], refresh: frozenset[str] = frozenset()) -> dict[str, Standing]:
+    """Node id to what the store has, in the plan's order. `refresh`: stages to be made again even when they are there."""
+    found: dict[str, Standing] = {}
+    digests: dict[str, str] = {}
+    for node in nodes:
+        missing = [name for ids in node.inputs.values() for name in ids if name not in digests]
+        if missing:
+            others = len(set(missing)) - 1
+            found[node.id] = Standing(node, "after", why=f"after {missing[0]}" + (f" and {others} more" if others else ""))
+            continue
+        key = key_of(node, digests)
+        manifest = store.find(node.stage, key)
+        if manifest is not None and node.stage not in refresh:
+            digests[node.id] = manifest.digest
+            found[node.id] = Standing(node, "cached", key, manifest)
+        else:
+            found[node.id] = Standing(
+                node, "to do", key, None, "to be refreshed" if manifest else explain(store, node, digests)
+            )
+    return found
+
+
+def explain(store: Store, node: Node, digests: dict[str, str]) -> str:
+    """Why a node has to be made: what differs from the artifact that was made last at the same place of a recipe."""
+    latest: Manifest | None = None
+    for ref in store.artifacts.refs(node.stage):
+        manifest = store.artifacts.get(ref)
+        if manifest and manifest.node == node.id and (not latest or manifest.made.get("at", "") > latest.made.get("at", "")):
+            latest = manifest
+    if latest is None:
+        return "not made before"
+    spec = spec_of(node.stage)
+    if latest.version != spec.version:
+        return f"the stage's version went from {latest.version} to {spec.version}"
+    changed = _differences(latest.part, node.key_part)
+    for role, ids in node.inputs.items():
+        before = [ref.digest for ref in latest.inputs.get(role, [])]
+        if before != [digests[name] for name in ids]:
+            changed.append(f"input {role} ({', '.join(ids)})")
+    return "changed: " + ", ".join(changed) if changed else "its artifact is gone or damaged"
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    out = []
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            out += _differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            out.append(f"{prefix}{key}")
+    return out
+
+
+def up_to(nodes: list[Node], stage: str) -> list[Node]:
+    """The part of a plan that ends with a stage: its nodes and all that they stand on."""
+    by_id = {node.id: node for node in nodes}
+    wanted: set[str] = set()
+    waiting = [node.id for node in nodes if node.stage == stage]
+    while waiting:
+        name = waiting.pop()
+        if name not in wanted:
+            wanted.add(name)
+            waiting += [inner for ids in by_id[name].inputs.values() for inner in ids]
+    return [node for node in nodes if node.id in wanted]

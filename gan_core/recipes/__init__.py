@@ -1,0 +1,213 @@
+"""Recipes: YAML files in this folder or anywhere else, turned into a checked `Recipe`.
+
+Order of what wins: the file, the overlay of the scale, then each `--set`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from gan_core import registry
+from gan_core.config import Recipe
+from gan_core.devices import cpu_cores
+from gan_core.errors import RequestError, UnknownName, nearest
+
+_FOLDER = Path(__file__).parent
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with Discern."""
+    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+
+
+def recipe_path(name: str) -> Path:
+    """The file behind a recipe's name, or the path itself when a YAML file was given.
+
+    Raises:
+        UnknownName: neither a recipe nor a file.
+    """
+    own = _FOLDER / f"{name}.yaml"
+    if "/" not in name and own.exists():
+        return own
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"}:
+        if path.is_file():
+            return path
+        raise RequestError(f"There is no recipe file {name}.", expected="a readable YAML file", remedy="`discern list recipes`")
+    raise UnknownName("recipe", name, recipe_names(), remedy="`discern list recipes`, or give the path of a YAML file")
+
+
+def read_recipe_file(name: str) -> dict[str, Any]:
+    """The YAML of a recipe as a mapping, unchecked."""
+    path = recipe_path(name)
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RequestError(f"The recipe {path} cannot be read: {error}", expected="YAML") from error
+    if not isinstance(content, dict):
+        raise RequestError(
+            f"The recipe {path} is not a mapping of settings.", expected="`name:`, `sources:`, ... at the top level"
+        )
+    return content
+
+
+def load_recipe(
+    name: str, *, scale: str | None = None, overrides: Sequence[str] = (), gpu: bool = False
+) -> tuple[Recipe, list[str]]:
+    """The checked recipe and what a person should be told about how it was chosen.
+
+    Args:
+        name: a recipe's name or a YAML file.
+        scale: overlay to use; None: 'full' with a GPU, else 'small' where the recipe has one.
+        overrides: 'a.b=value' strings, values in YAML; list entries by number or by their `name`.
+        gpu: whether a GPU is there, for the choice of scale.
+    Raises:
+        RequestError: an unknown key, value or scale, with the nearest match.
+    """
+    content = read_recipe_file(name)
+    notes = []
+    scales = content.pop("scales", None) or {}
+    if scale is None:
+        scale = "full"
+        if not gpu and "small" in scales:
+            scale = "small"
+            notes.append("No GPU was found: using --scale small. Give --scale full to override.")
+    if scale != "full" and scale not in scales:
+        raise UnknownName(f"scale of recipe {name}", scale, ["full", *scales])
+    _merge(content, scales.get(scale) or {})
+    content["scale"] = scale
+    for override in overrides:
+        _apply(content, override)
+    content.setdefault("name", Path(name).stem)
+    return build_recipe(content), notes
+
+
+def build_recipe(content: dict[str, Any]) -> Recipe:
+    """Checks a mapping of settings and the names in it; fixes the number of threads.
+
+    Raises:
+        RequestError: what is wrong, where, and the nearest right name.
+    """
+    try:
+        recipe = Recipe.model_validate(content)
+    except ValidationError as error:
+        raise _explain(error) from None
+    registry.check("methods", recipe.train.method)
+    registry.check("networks", recipe.train.network.name)
+    for source in recipe.all_sources():
+        registry.check("datasets", source.dataset)
+    for probe in recipe.evaluate.probes:
+        registry.check("probes", probe.name)
+    if recipe.threads == 0:
+        # One core is left to the Prefect server, to readers and to whoever else: oneDNN's threads spin while they wait for each
+        # other, and a training that has to share its last core becomes several times slower (docs/benchmarks.md).
+        recipe = recipe.model_copy(update={"threads": max(1, cpu_cores() - 1)})
+    return recipe
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The resolved recipe as YAML, every default written out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+def _merge(base: dict[str, Any], overlay: dict[str, Any]) -> None:
+    """Lays `overlay` over `base` in place: mappings are merged; lists of named entries by name; all else is replaced."""
+    for key, value in overlay.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        elif isinstance(value, dict) and isinstance(base.get(key), list):
+            for name, change in value.items():
+                _merge(_entry(base[key], name, key), change)
+        else:
+            base[key] = copy.deepcopy(value)
+
+
+def _entry(entries: list[Any], name: str, where: str) -> Any:
+    if name.isdigit() and int(name) < len(entries):
+        return entries[int(name)]
+    for entry in entries:
+        if isinstance(entry, dict) and entry.get("name") == name:
+            return entry
+    known = [str(entry.get("name")) for entry in entries if isinstance(entry, dict)]
+    raise UnknownName(f"entry of {where}", name, known + [str(number) for number in range(len(entries))])
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise RequestError(f"--set {override!r} has no '='.", expected="--set section.key=value, e.g. --set train.kimg=20")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RequestError(f"The value of --set {override!r} cannot be read: {error}", expected="a YAML value") from error
+    parts = path.strip().split(".")
+    place: Any = content
+    for number, part in enumerate(parts[:-1]):
+        if isinstance(place, list):
+            place = _entry(place, part, ".".join(parts[:number]))
+        else:
+            default = _default_at(parts[: number + 1])
+            place = place.setdefault(part, default)
+        if not isinstance(place, dict | list):
+            raise RequestError(f"--set {override!r}: {'.'.join(parts[: number + 1])} is a value, not a section.")
+    if isinstance(place, list):
+        index = place.index(_entry(place, parts[-1], ".".join(parts[:-1])))
+        place[index] = value
+    else:
+        place[parts[-1]] = value
+
+
+def _default_at(path: list[str]) -> Any:
+    """What stands at `path` in a recipe that says nothing there: defaults of lists are needed to change one entry."""
+    model: Any = Recipe
+    for part in path:
+        field = getattr(model, "model_fields", {}).get(part)
+        if field is None:
+            return {}
+        default = field.get_default(call_default_factory=True)
+        if isinstance(default, list):
+            return [item.model_dump(mode="json") if isinstance(item, BaseModel) else item for item in default]
+        model = _model_in(field.annotation)
+    return {}
+
+
+def _model_in(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in get_args(annotation):
+        found = _model_in(inner)
+        if found is not None:
+            return found
+    return None
+
+
+def _explain(error: ValidationError) -> RequestError:
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"] if not (isinstance(part, str) and part.endswith("]"))]
+    where = ".".join(place)
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        model: Any = Recipe
+        for part in place[:-1]:
+            if not part.isdigit():
+                model = _model_in(model.model_fields[part].annotation)
+        section = ".".join(place[:-1]) or "a recipe"
+        return UnknownName(f"setting of {section}", place[-1], model.model_fields if model else [])
+    if first["type"] == "literal_error":
+        given = str(first.get("input"))
+        known = [text.strip("' ") for text in str(first["ctx"]["expected"]).replace(" or ", ",").split(",")]
+        near = nearest(given, known)
+        hint = f"; did you mean {near!r}?" if near else ""
+        return RequestError(f"{where} is {given!r}{hint}{more}", expected=str(first["ctx"]["expected"]))
+    if first["type"] == "missing":
+        return RequestError(f"The recipe has no {where}{more}.", expected=f"a value for {where}")
+    return RequestError(
+        f"{where} is {first.get('input')!r}: {first['msg']}{more}.",
+        remedy="`discern run RECIPE --dry-run` shows a whole recipe",
+    )

@@ -1,0 +1,223 @@
+"""Makes one artifact: ask the store, take the key's lock, ask again, compute, publish.
+
+Prefect's tasks, the command line and tests all come through here, so that there is one meaning of "cached".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import logging
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from gan_core.child import run_child
+from gan_core.errors import DiscernError, StoreError, TransientError
+from gan_core.manifest import Manifest, make_key, problems
+from gan_core.plan import Node, key_of
+from gan_core.progress import Progress, silent
+from gan_core.stages.contract import ArtifactRef, StageInput, StageOutcome, StageRequest
+from gan_core.stages.specs import spec_of
+from gan_core.store import Store
+
+log = logging.getLogger(__name__)
+
+
+class StageResult(BaseModel):
+    """What came of one node: small, frozen, JSON; what tasks return."""
+
+    model_config = ConfigDict(frozen=True)
+
+    node: str
+    ref: ArtifactRef | None
+    cached: bool
+    paused: bool = False
+    waited_for: str = ""
+    seconds: float = 0.0
+    peak_memory_mb: float = 0.0
+    outcome: StageOutcome = StageOutcome()
+
+
+def result_of(node: str, manifest: Manifest, *, cached: bool, waited_for: str = "") -> StageResult:
+    """The result that an artifact in the store stands for."""
+    made = manifest.made
+    return StageResult(
+        node=node,
+        ref=manifest.ref(),
+        cached=cached,
+        waited_for=waited_for,
+        seconds=float(made.get("seconds", 0.0)),
+        peak_memory_mb=float(made.get("peak_memory_mb", 0.0)),
+        outcome=manifest.outcome,
+    )
+
+
+def execute(
+    store: Store,
+    node: Node,
+    inputs: dict[str, ArtifactRef],
+    *,
+    who: str = "discern",
+    progress: Progress = silent,
+    refresh: bool = False,
+    waiting: Callable[[str], None] | None = None,
+) -> StageResult:
+    """Returns a node's artifact, computing it when the store has none.
+
+    Args:
+        inputs: node id to artifact, for every node that this one reads.
+        who: said to another run that waits for this key.
+        refresh: compute even when an artifact is there; it becomes another version under the key.
+        waiting: called with the holder's words when another run is making the same artifact.
+    Raises:
+        DiscernError: what went wrong, for people; OSErrors of a full disk or a closed folder come as StoreError.
+    """
+    key = key_of(node, {name: ref.digest for name, ref in inputs.items()})
+    held: list[str] = []
+
+    def wait_said(holder: str) -> None:
+        held.append(holder)
+        log.info("%s: waiting for %s, which is making the same artifact", node.id, holder)
+        if waiting:
+            waiting(holder)
+
+    try:
+        if not refresh and (manifest := store.find(node.stage, key)):
+            return result_of(node.id, manifest, cached=True)
+        with store.lock(node.stage, key, who, wait_said):
+            if (not refresh or held) and (manifest := store.find(node.stage, key)):
+                return result_of(node.id, manifest, cached=True, waited_for=held[0] if held else "")
+            return _make(store, node, key, inputs, progress)
+    except OSError as error:
+        raise explain_os_error(error, store.home) from error
+
+
+def _make(store: Store, node: Node, key: str, inputs: dict[str, ArtifactRef], progress: Progress) -> StageResult:
+    spec = spec_of(node.stage)
+    request = StageRequest(
+        stage=node.stage,
+        node=node.id,
+        key=key,
+        part=node.part,
+        inputs={role: [_checked(store, inputs[name]) for name in ids] for role, ids in node.inputs.items()},
+        context={**node.context, **_context(store, node, inputs)},
+        work=store.work(node.stage, key),
+    )
+    started = time.perf_counter()
+    if spec.child:
+        outcome, peak = run_child(request, progress, spec.time_limit)
+    else:
+        with _peak_memory() as measured:
+            module = importlib.import_module(f"gan_core.stages.{node.stage}")
+            outcome = module.run(request, progress)
+        peak = measured[0]
+    seconds = time.perf_counter() - started
+    if not outcome.complete:
+        return StageResult(node=node.id, ref=None, cached=False, paused=True, seconds=seconds, outcome=outcome)
+    manifest = Manifest(
+        stage=node.stage,
+        version=spec.version,
+        key=key,
+        digest="",
+        node=node.id,
+        part=node.key_part,
+        inputs={role: [inputs[name] for name in ids] for role, ids in node.inputs.items()},
+        outcome=outcome,
+        made={
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(seconds, 3),
+            "peak_memory_mb": round(peak, 1),
+            "python": sys.version.split()[0],
+            "device": node.context.get("device", "cpu"),
+        },
+    )
+    ref, complete = store.publish(request.work, manifest, spec.content)
+    log.info("%s: made %s in %.1f s", node.id, ref.digest[:12], seconds)
+    return result_of(node.id, complete, cached=False)
+
+
+def _checked(store: Store, ref: ArtifactRef) -> StageInput:
+    """An input whose bytes were compared with its manifest: damage must not travel on into what is made from it."""
+    manifest = store.artifacts.get(ref)
+    path = store.path(ref)
+    wrong = ["its manifest is gone"] if manifest is None else problems(path, manifest, deep=True)
+    wrong = [text for text in wrong if manifest is None or text.split(" ")[0] in manifest.content]
+    if wrong:
+        raise StoreError(
+            f"The artifact {ref.stage}/{ref.key}/{ref.digest[:12]} is damaged: {'; '.join(wrong[:3])}.",
+            expected="the bytes that its manifest names",
+            remedy="discern verify --all --remove drops damaged artifacts; the next run makes them again",
+        )
+    return StageInput(ref=ref, path=path)
+
+
+def _context(store: Store, node: Node, inputs: dict[str, ArtifactRef]) -> dict[str, Any]:
+    """What a stage may use beside its work folder: folders that outlive an attempt, and the time that is left."""
+    if node.stage == "ingest":
+        return {"state": str(store.state("ingest", str(node.part["source"]["name"])))}
+    if node.stage == "crop":
+        return {"earlier": _earlier(store, node)}
+    if node.stage == "train":
+        deadline = node.context.get("deadline")
+        left = max(1.0, deadline - time.time()) if deadline is not None else None
+        return {"state": str(store.state("train", trajectory_key(node, inputs))), "max_seconds": left}
+    return {}
+
+
+def _earlier(store: Store, node: Node, most: int = 2) -> list[str]:
+    """Folders of the newest artifacts of the same place and settings: their rows can be copied instead of read again."""
+    found = []
+    for ref in store.artifacts.refs(node.stage):
+        manifest = store.artifacts.get(ref)
+        same = manifest and manifest.part == node.key_part and manifest.version == spec_of(node.stage).version
+        if manifest and same and manifest.node == node.id and not problems(store.path(ref), manifest, deep=False):
+            found.append((str(manifest.made.get("at", "")), str(store.path(ref))))
+    return [path for _, path in sorted(found, reverse=True)[:most]]
+
+
+def trajectory_key(node: Node, inputs: dict[str, ArtifactRef]) -> str:
+    """What decides the path of a training but not its length: longer training continues from the state kept under it."""
+    train = {name: value for name, value in node.key_part["train"].items() if name != "kimg"}
+    digests = {role: [inputs[name].digest for name in ids] for role, ids in node.inputs.items()}
+    return make_key("trajectory", spec_of(node.stage).version, {**node.key_part, "train": train}, digests)
+
+
+@contextlib.contextmanager
+def _peak_memory() -> Any:
+    """Measures the peak resident memory (MiB) of this process over a block; the counter is reset first where Linux lets us."""
+    measured = [0.0]
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    try:
+        yield measured
+    finally:
+        with contextlib.suppress(OSError, StopIteration, ValueError):
+            lines = Path("/proc/self/status").read_text().splitlines()
+            measured[0] = int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+
+
+def explain_os_error(error: OSError, home: Path) -> DiscernError:
+    """An operating-system error as an error for people: a full disk, a closed folder, a system out of something."""
+    where = error.filename or home
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StoreError(
+            f"No room is left while writing {where}: {error.strerror}.",
+            expected=f"free space under {home}",
+            remedy="free some space, or choose another disk with --home; what is finished is kept, the same command continues",
+        )
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return StoreError(
+            f"{where} cannot be written or read: {error.strerror}.",
+            expected=f"a home that this user may write ({home})",
+            remedy="choose another home with --home or DISCERN_HOME, or mend the permissions",
+        )
+    if error.errno in (errno.ENOMEM, errno.EAGAIN, errno.EMFILE):
+        return TransientError(f"The system had no more to give: {error.strerror} ({where}).", remedy="the task is tried again")
+    return StoreError(f"{where}: {error.strerror or error}.", expected="a file that can be read and written")

@@ -1,0 +1,243 @@
+"""A run: a request made into a plan with keys, and the folder that records what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import time
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gan_core.config import Recipe
+from gan_core.devices import cuda_count, resolve_device
+from gan_core.errors import RequestError, UnknownName
+from gan_core.files import atomic_write_bytes, write_json
+from gan_core.plan import Node, Settings, Standing, build_plan, look_up, up_to
+from gan_core.recipes import dump_recipe, load_recipe
+from gan_core.runner import StageResult
+from gan_core.sources import Location, fingerprint, locate
+from gan_core.stages.specs import STAGES
+from gan_core.store import Store
+
+NOT_FETCHED = "not downloaded yet"
+
+
+class RunRequest(BaseModel):
+    """What somebody asks for: the same from the command line, a schedule or the form in the UI."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recipe: str = Field(description="name of a recipe, or path of a YAML file")
+    overrides: list[str] = Field(default_factory=list, description="settings to change, as section.key=value")
+    scale: str | None = Field(
+        None, description="debug, small or full; none: full with a GPU, else small where the recipe has it"
+    )
+    data: list[str] = Field(default_factory=list, description="where the data lies: PATH, or NAME=PATH for each source")
+    home: str = Field(description="absolute folder or fsspec address of the store")
+    device: str = Field("auto", description="auto, cpu or cuda")
+    until: str = Field("report", description="the last stage wanted")
+    only: str | None = Field(None, description="this stage alone, from inputs that are there")
+    refresh: list[str] = Field(default_factory=list, description="stages to make again")
+    max_seconds: float | None = Field(None, gt=0, description="training ends cleanly after so long; the next run continues")
+    rehash: bool = Field(False, description="read every file again instead of trusting size and time of change")
+    command: str = Field("", description="what was typed, for the report")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request with its recipe, places and plan, and what the store already has."""
+
+    request: RunRequest
+    recipe: Recipe
+    notes: list[str]
+    settings: Settings
+    locations: dict[str, Location]
+    standings: dict[str, Standing]
+
+    @property
+    def nodes(self) -> list[Node]:
+        """The plan, inputs first."""
+        return [standing.node for standing in self.standings.values()]
+
+    @property
+    def to_do(self) -> list[Standing]:
+        """What has to be made."""
+        return [standing for standing in self.standings.values() if standing.state != "cached"]
+
+    @property
+    def to_fetch(self) -> list[str]:
+        """Sources that have to be downloaded first."""
+        return [name for name, location in self.locations.items() if location.to_fetch]
+
+
+def prepare(request: RunRequest, store: Store) -> Prepared:
+    """Checks a request and plans it from the store alone: no torch, no Prefect, no picture is read.
+
+    Raises:
+        RequestError: an unknown recipe, setting, scale or stage; a source without a place; inputs missing for `only`.
+    """
+    for stage in [*request.refresh, request.until, *([request.only] if request.only else [])]:
+        if stage not in STAGES:
+            raise UnknownName("stage", stage, STAGES)
+    device = resolve_device(request.device)
+    recipe, notes = load_recipe(
+        request.recipe, scale=request.scale, overrides=request.overrides, gpu=device != "cpu" or bool(cuda_count())
+    )
+    locations = locate(recipe, request.data, store.home)
+    sources = {source.name: source for source in recipe.all_sources()}
+    fingerprints = {
+        name: NOT_FETCHED if location.to_fetch else fingerprint(sources[name], location) for name, location in locations.items()
+    }
+    settings = Settings(
+        device=device,
+        locations={name: location.path for name, location in locations.items()},
+        rehash=request.rehash,
+        deadline=time.time() + request.max_seconds if request.max_seconds else None,
+        refresh=frozenset(request.refresh),
+    )
+    return _planned(request, recipe, notes, settings, locations, fingerprints, store)
+
+
+def _planned(
+    request: RunRequest,
+    recipe: Recipe,
+    notes: list[str],
+    settings: Settings,
+    locations: dict[str, Location],
+    fingerprints: dict[str, str],
+    store: Store,
+) -> Prepared:
+    nodes = build_plan(recipe, fingerprints, settings)
+    refresh = settings.refresh | ({"ingest"} if request.rehash else frozenset())
+    standings = look_up(store, nodes, refresh)
+    labelled = {
+        name: bool(standings[f"ingest:{name}"].manifest.outcome.summary.get("labelled", True))  # type: ignore[union-attr]
+        for name in locations
+        if standings[f"ingest:{name}"].manifest
+    }
+    nodes = build_plan(recipe, fingerprints, settings, labelled)
+    if request.only:
+        return _alone(Prepared(request, recipe, notes, settings, locations, look_up(store, nodes, refresh)))
+    nodes = up_to(nodes, request.until)
+    return Prepared(request, recipe, notes, settings, locations, look_up(store, nodes, refresh))
+
+
+def _alone(prepared: Prepared) -> Prepared:
+    """Keeps the nodes of the one stage and the cached ones that they read; refuses when an input is missing."""
+    wanted = [standing for standing in prepared.standings.values() if standing.node.stage == prepared.request.only]
+    names = [name for standing in wanted for ids in standing.node.inputs.values() for name in ids]
+    missing = [name for name in dict.fromkeys(names) if prepared.standings[name].state != "cached"]
+    if missing:
+        raise RequestError(
+            f"--only {prepared.request.only} needs artifacts that are not there: {', '.join(missing)}.",
+            expected="every input of the stage in the store",
+            remedy=f"discern run {prepared.request.recipe} makes them; `discern status {prepared.request.recipe}` shows what is there",
+        )
+    kept = {name: prepared.standings[name] for name in dict.fromkeys(names)}
+    kept.update({standing.node.id: standing for standing in wanted})
+    return replace(prepared, standings=kept)
+
+
+RunState = Literal["running", "completed", "paused", "failed"]
+
+
+class Run:
+    """The folder of one execution: `recipe.yaml`, `run.json` (which artifacts, cached or made), `report.html`."""
+
+    def __init__(self, store: Store, prepared: Prepared) -> None:
+        now = datetime.now(UTC)
+        self.name = f"{prepared.recipe.name}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        self.folder = store.home / "runs" / self.name
+        self.store = store
+        self.prepared = prepared
+        self.results: dict[str, StageResult] = {}
+        self.record: dict[str, Any] = {
+            "run": self.name,
+            "recipe": prepared.recipe.name,
+            "scale": prepared.recipe.scale,
+            "command": prepared.request.command,
+            "started": now.isoformat(timespec="seconds"),
+            "state": "running",
+            "process": os.getpid(),
+        }
+        atomic_write_bytes(self.folder / "recipe.yaml", dump_recipe(prepared.recipe).encode())
+        self._write()
+
+    def add(self, result: StageResult) -> None:
+        """Records what came of one node."""
+        self.results[result.node] = result
+        self._write()
+
+    def finish(self, state: RunState, error: str = "") -> dict[str, Any]:
+        """Ends the record and puts the report, if there is one, beside it. Returns the record."""
+        self.record.update(state=state, ended=datetime.now(UTC).isoformat(timespec="seconds"))
+        if error:
+            self.record["error"] = error
+        report = self.results.get("report")
+        if report and report.ref:
+            made = self.store.path(report.ref) / "report.html"
+            if made.exists():
+                _link(made, self.folder / "report.html")
+                self.record["report"] = str(self.folder / "report.html")
+        self._write()
+        return self.record
+
+    def artifacts(self) -> list[dict[str, Any]]:
+        """What the report is told of every node: which artifact, cached or made, seconds, memory, counts."""
+        listed = []
+        for result in self.results.values():
+            if result.ref is None:
+                continue
+            listed.append(
+                {
+                    "node": result.node,
+                    **result.ref.model_dump(include={"stage", "key", "digest"}),
+                    "path": str(self.store.path(result.ref)),
+                    "cached": result.cached,
+                    "seconds": result.seconds,
+                    "peak_memory_mb": result.peak_memory_mb,
+                    **result.outcome.model_dump(include={"counts", "summary", "warnings"}),
+                }
+            )
+        return listed
+
+    def _write(self) -> None:
+        nodes = [result.model_dump(mode="json", exclude={"outcome"}) for result in self.results.values()]
+        write_json(self.folder / "run.json", {**self.record, "nodes": nodes})
+
+
+def _link(source: Path, target: Path) -> None:
+    """A hard link where the disk has them, else a copy."""
+    target.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        os.link(source, target)
+        return
+    shutil.copyfile(source, target)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Discern and of what its results depend on, read from package metadata (nothing is imported)."""
+    import platform
+    from importlib import metadata
+
+    found = {"python": platform.python_version()}
+    for name in (
+        "discern-gan",
+        "torch",
+        "numpy",
+        "opencv-python-headless",
+        "faiss-gpu",
+        "faiss-cpu",
+        "pyarrow",
+        "scikit-learn",
+        "prefect",
+    ):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found

@@ -1,0 +1,110 @@
+"""Pixels on disk: uint8 NHWC RGB shards (`pixels-00000.npy`) beside one table of their rows (`crops.parquet`).
+
+Crop and pack write this layout; hash, train and extract read it. Shards are memory-mapped: a set may be larger than memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+TABLE = "crops.parquet"
+Pixels = npt.NDArray[np.uint8]
+
+
+def shard_name(shard: int, prefix: str = "pixels") -> str:
+    """File name of a shard."""
+    return f"{prefix}-{shard:05d}.npy"
+
+
+class PixelShards:
+    """One or more folders of shards read as one set of pictures.
+
+    Args:
+        folders: artifacts of crop or pack; all with crops of one size.
+        usable_only: leave out the rows that have no pixels (failed files, pictures without a face).
+
+    Attributes:
+        table: the rows in order, columns of `schemas.CROPS` plus `folder` (index into `folders`).
+    """
+
+    def __init__(self, folders: Path | Sequence[Path], *, usable_only: bool = True) -> None:
+        self.folders = [folders] if isinstance(folders, Path) else list(folders)
+        tables = []
+        for number, folder in enumerate(self.folders):
+            table = pq.read_table(folder / TABLE)
+            if usable_only:
+                table = table.filter(pc.equal(table["status"], "ok"))
+            tables.append(table.append_column("folder", pa.array(np.full(table.num_rows, number, np.int32))))
+        self.table: pa.Table = pa.concat_tables(tables)
+        self._maps: dict[tuple[int, int], Pixels] = {}
+        self._place = np.stack(
+            [self.table["folder"].to_numpy()] + [pc.fill_null(self.table[name], -1).to_numpy() for name in ("shard", "row")],
+            axis=1,
+        ).astype(np.int64)
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @cached_property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, 3) of every picture."""
+        usable = np.flatnonzero(self._place[:, 2] >= 0)
+        if not len(usable):
+            return (0, 0, 3)
+        folder, shard, _ = self._place[usable[0]]
+        _, height, width, channels = self._open(int(folder), int(shard)).shape
+        return (height, width, channels)
+
+    def _open(self, folder: int, shard: int) -> Pixels:
+        place = (folder, shard)
+        if place not in self._maps:
+            self._maps[place] = np.load(self.folders[folder] / shard_name(shard), mmap_mode="r", allow_pickle=False)
+        return self._maps[place]
+
+    def pixels(self, rows: npt.NDArray[Any] | slice | None = None) -> Pixels:
+        """Pictures of the given rows (None: all), in their order: uint8 [n, height, width, 3] RGB."""
+        places = self._place if rows is None else self._place[rows]
+        if len(places) and places[:, 2].min() < 0:
+            raise IndexError("a row without pixels was asked for; filter on status == 'ok' first")
+        out = np.empty((len(places), *self.shape), np.uint8)
+        if not len(places):
+            return out
+        groups = places[:, 0] * (1 << 32) + places[:, 1]
+        for group in np.unique(groups):
+            chosen = np.flatnonzero(groups == group)
+            shard = self._open(int(group >> 32), int(group & 0xFFFFFFFF))
+            out[chosen] = shard[places[chosen, 2]]
+        return out
+
+
+def write_shard(folder: Path, shard: int, pixels: Pixels, prefix: str = "pixels") -> Path:
+    """Writes one shard, atomically. Args: pixels: uint8 [n, height, width, 3] (or [n, height, width] for masks)."""
+    import io
+
+    from gan_core.files import atomic_write_bytes
+
+    if pixels.dtype != np.uint8:
+        raise TypeError(f"shards hold uint8, not {pixels.dtype}")
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(pixels), allow_pickle=False)
+    path = folder / shard_name(shard, prefix)
+    atomic_write_bytes(path, buffer.getbuffer().tobytes())
+    return path
+
+
+def write_rows(folder: Path, table: pa.Table) -> Path:
+    """Writes the table of the shards' rows (schemas.CROPS)."""
+    from gan_core.files import write_table
+
+    path = folder / TABLE
+    write_table(table, path)
+    return path

@@ -1,0 +1,112 @@
+"""Keys: what must change them, and what must never."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gan_core.config import Recipe
+from gan_core.plan import Node, Settings, build_plan, explain, key_of, look_up, up_to
+from gan_core.recipes import load_recipe
+from gan_core.store import Store
+
+
+def keys(*overrides: str, fingerprint: str = "f", **settings: Any) -> dict[str, str]:
+    """Node id to key, with each node's digest standing for its key (so that a change travels as far as it can)."""
+    recipe, _ = load_recipe("digits", overrides=["threads=2", *overrides])
+    return keys_of(recipe, fingerprint, **settings)
+
+
+def keys_of(recipe: Recipe, fingerprint: str = "f", **settings: Any) -> dict[str, str]:
+    nodes = build_plan(recipe, {source.name: fingerprint for source in recipe.all_sources()}, Settings(**settings))
+    found: dict[str, str] = {}
+    for node in nodes:
+        found[node.id] = key_of(node, found)
+    return found
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    return {name.split(":")[0] for name in before if before[name] != after[name]}
+
+
+def test_nothing_outside_the_recipe_enters_a_key() -> None:
+    assert keys() == keys(device="cuda", rehash=True, deadline=5.0, locations={"digits": Path("elsewhere")})
+
+
+def test_a_c_grid_touches_its_probe_and_the_report_alone() -> None:
+    before, after = keys(), keys("evaluate.probes.linear_svm.grid=[1e-3]")
+    assert {name for name in before if before[name] != after[name]} == {
+        "evaluate:digits:discriminator:linear_svm",
+        "evaluate:digits:random:linear_svm",
+        "evaluate:digits:pixels:linear_svm",
+        "report",
+    }
+
+
+def test_a_setting_reaches_its_stage_and_what_follows() -> None:
+    before = keys()
+    assert changed(before, keys("train.kimg=61")) == {"train", "inspect", "extract", "evaluate", "report"}
+    after = keys("train.kimg=61")
+    assert before["extract:digits:random"] == after["extract:digits:random"], "controls do not hang on the training"
+    assert changed(before, keys("dedup.max_group=999")) >= {"dedup", "pack", "train"}
+    assert "hash" not in changed(before, keys("dedup.max_group=999")), "a change of dedup does not re-run hash"
+    assert changed(before, keys("inspect.samples=16")) == {"inspect", "report"}
+    assert changed(before, keys(fingerprint="g")) >= {"ingest", "crop", "train"}
+
+
+def test_a_default_written_out_changes_no_stage() -> None:
+    before, after = (
+        keys(),
+        keys("train.beta1=0.5", "crop.size=32", "evaluate.draws=5", "train.log_kimg=1", "train.state_kimg=3"),
+    )
+    assert changed(before, after) <= {"report"}
+
+
+def test_with_rollback_the_intervals_are_in_the_key() -> None:
+    before = keys("train.on_divergence=rollback")
+    assert "train" in changed(before, keys("train.on_divergence=rollback", "train.state_kimg=3"))
+    assert "train" not in changed(before, keys("train.on_divergence=rollback", "train.grid_kimg=3"))
+
+
+def test_unlabelled_sources_are_not_evaluated() -> None:
+    recipe, _ = load_recipe("digits")
+    nodes = build_plan(recipe, {"digits": "f"}, Settings(), {"digits": False})
+    stages = [node.stage for node in nodes]
+    assert "evaluate" not in stages and stages.count("extract") == 1 and stages[-1] == "report"
+
+
+def test_up_to_takes_what_a_stage_stands_on() -> None:
+    recipe, _ = load_recipe("digits")
+    nodes = build_plan(recipe, {"digits": "f"}, Settings())
+    assert [node.stage for node in up_to(nodes, "pack")] == ["ingest", "crop", "hash", "dedup", "pack"]
+    assert "inspect" not in {node.stage for node in up_to(nodes, "extract")}
+
+
+def test_inputs_come_first() -> None:
+    for name in ("digits", "tiny-imagenet32-cifar10"):
+        recipe, _ = load_recipe(name)
+        seen: set[str] = set()
+        for node in build_plan(recipe, {source.name: "f" for source in recipe.all_sources()}, Settings()):
+            assert all(inner in seen for ids in node.inputs.values() for inner in ids), node.id
+            seen.add(node.id)
+
+
+def test_look_up_says_what_waits_for_what(tmp_path: Path) -> None:
+    recipe, _ = load_recipe("digits")
+    nodes = build_plan(recipe, {"digits": "f"}, Settings())
+    found = look_up(Store(tmp_path), nodes)
+    assert found["ingest:digits"].state == "to do" and found["ingest:digits"].why == "not made before"
+    assert found["crop:digits"].state == "after" and found["crop:digits"].why == "after ingest:digits"
+
+
+def test_explain_names_the_changed_setting(tmp_path: Path) -> None:
+    from gan_core.manifest import Manifest
+
+    store = Store(tmp_path)
+    node = Node("crop:x", "crop", {}, {"crop": {"size": 64}}, {"images": ("ingest:x",)})
+    work = store.work("crop", "old")
+    (work / "crops.parquet").write_text("x")
+    old = Manifest(stage="crop", version=1, key="old", digest="", node="crop:x", part={"crop": {}}, inputs={}, made={"at": "1"})
+    store.publish(work, old, ("*.parquet",))
+    told = explain(store, node, {"ingest:x": "d"})
+    assert told == "changed: crop.size, input images (ingest:x)"
