@@ -1,0 +1,1 @@
+"""Kinds of sources: one file each, named in a recipe as `dataset`."""

@@ -1,0 +1,282 @@
+"""What a source of images can do, and what the kinds of sources share.
+
+A module in this folder offers `ABOUT` (a sentence), `open_source(config, location) -> Source`, and, where its data can be
+downloaded, `fetch(target, progress)`. The planner opens a source and lists its stamps on every command, so importing these
+modules and listing must stay cheap: no numpy, pyarrow, OpenCV or torch before contents are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from gan_core.config import SourceConfig
+from gan_core.errors import DataError, RequestError, UnknownName, nearest
+from gan_core.vision.headers import MAGIC_BYTES, UnreadableImage, sniff
+
+# One file is read into memory whole; what is larger than this is no picture.
+MAX_FILE_BYTES = 1 << 30
+# Lists longer than this do not travel as attributes (a landmark list does, an embedding does not).
+MAX_ATTRIBUTE_VALUES = 64
+MAX_ATTRIBUTE_TEXT = 1000
+
+_SPLIT_WORDS = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+    "eval": "test",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What tells whether a file has changed, without reading it.
+
+    Attributes:
+        address: POSIX path relative to the source's root.
+        bytes: its size.
+        mtime_ns: its modification time in nanoseconds; 0 for what comes with an installed package.
+        tag: what stands in for the time where there is none (a hash of the content, an ETag).
+    """
+
+    address: str
+    bytes: int
+    mtime_ns: int
+    tag: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One image of a source, as far as is known without reading it.
+
+    Attributes:
+        address: the file it lies in.
+        member: '' when the file is the image; else its row number or its name within the file.
+        label: class number, None when there is none.
+        label_name: class name; a name without a number is numbered later, by sorted names.
+        split: train, validation, test, or '' when the publisher names none.
+        attributes: whatever else the source says of it: JSON values.
+        certain: False for a file that is a row only if its content turns out to be a picture.
+        problem: why it can never be read ('unreadable: ...'), or ''.
+    """
+
+    address: str
+    member: str = ""
+    label: int | None = None
+    label_name: str = ""
+    split: str = ""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    certain: bool = True
+    problem: str = ""
+
+
+@dataclass(slots=True)
+class Blob:
+    """The bytes of one image, in memory or still to be read from a file of their own."""
+
+    address: str
+    member: str = ""
+    data: bytes | None = None
+    path: Path | None = None
+    mask: bytes | None = None
+    mask_path: Path | None = None
+    problem: str = ""
+
+    def read(self) -> bytes:
+        """The image's bytes.
+
+        Raises:
+            UnreadableImage: unreadable.
+        """
+        if self.problem:
+            code, _, sentence = self.problem.partition(": ")
+            raise UnreadableImage(code, sentence)
+        if self.data is not None:
+            return self.data
+        if self.path is None:
+            raise UnreadableImage("unreadable", "the source has no bytes for this row")
+        return read_file(self.path)
+
+    def is_picture(self) -> bool:
+        """Whether the bytes begin like a picture; what cannot be read is none."""
+        if self.data is not None or self.path is None:
+            return self.data is not None and sniff(self.data[:MAGIC_BYTES]) is not None
+        try:
+            with open(self.path, "rb") as file:
+                return sniff(file.read(MAGIC_BYTES)) is not None
+        except OSError:
+            return False
+
+    def read_mask(self) -> bytes | None:
+        """The mask's bytes, None when this image has none.
+
+        Raises:
+            UnreadableImage: unreadable.
+        """
+        if self.mask is None and self.mask_path is not None:
+            return read_file(self.mask_path)
+        return self.mask
+
+
+class Source(Protocol):
+    """A set of images at one address.
+
+    Attributes:
+        ignored: files at the address that are none of the source's, by reason; filled by `stamps`.
+        warnings: sentences that a person should read; filled by `stamps` and `entries`.
+    """
+
+    ignored: dict[str, int]
+    warnings: list[str]
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether images come with segmentation masks."""
+
+    def stamps(self) -> list[Stamp]:
+        """The source's files in order of address, without reading their contents."""
+
+    def entries(self, stamp: Stamp) -> Iterator[Entry]:
+        """The images of one file in order, without their bytes. A file that cannot be read is one entry with a problem."""
+
+    def read_many(self, requests: Sequence[tuple[str, str]]) -> Iterator[Blob]:
+        """The bytes of (address, member) pairs, in the order asked.
+
+        Requests should stand in the order of `stamps` and `entries`: then every file is opened once and read forwards.
+        """
+
+
+def fingerprint(stamps: Iterable[Stamp]) -> str:
+    """64 hex digits that change when a file of the source is added, removed, resized or touched."""
+    sha = hashlib.sha256()
+    for stamp in sorted(stamps, key=lambda stamp: stamp.address):
+        sha.update(f"{stamp.address}\0{stamp.bytes}\0{stamp.mtime_ns}\0{stamp.tag}\n".encode())
+    return sha.hexdigest()
+
+
+def split_of(word: str) -> str:
+    """train, validation or test for the words that publishers use ('val', 'dev', 'Testing', ...), '' for any other."""
+    return _SPLIT_WORDS.get(word.strip().lower(), "")
+
+
+def read_file(path: Path) -> bytes:
+    """A file's bytes.
+
+    Raises:
+        UnreadableImage: unreadable, with the system's words and without the path, or too_large.
+    """
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_FILE_BYTES:
+                raise UnreadableImage("too_large", f"the file has {size} bytes; no picture is larger than {MAX_FILE_BYTES}")
+            return file.read()
+    except OSError as error:
+        raise UnreadableImage("unreadable", error.strerror or type(error).__name__) from error
+
+
+def safe_text(name: str) -> str:
+    """A file name as text that can be written anywhere: bytes that are no UTF-8 become \\xNN."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def existing(config: SourceConfig, location: Path | None) -> Path:
+    """The location, which must be there.
+
+    Raises:
+        RequestError: none was given, or nothing is there; the nearest name beside it is suggested.
+    """
+    if location is None:
+        raise RequestError(
+            f"The source {config.name!r} (dataset {config.dataset!r}) needs to be told where its data lies.",
+            expected="a path",
+            remedy="add --data PATH",
+        )
+    if not os.path.lexists(location):
+        near = _nearest_path(location)
+        raise RequestError(
+            f"There is nothing at {str(location)!r}, where the source {config.name!r} was looked for"
+            + (f"; did you mean {str(near)!r}?" if near else "."),
+            expected=f"the data of a {config.dataset!r} source",
+            remedy="correct --data (or sources.*.folder below it)",
+        )
+    return location
+
+
+def _nearest_path(wanted: Path) -> Path | None:
+    parent = wanted.absolute()
+    while not parent.exists() and parent != parent.parent:
+        wanted, parent = parent, parent.parent
+    try:
+        near = nearest(wanted.name, [name for name in os.listdir(parent) if not name.startswith(".")])
+    except OSError:
+        return None
+    return parent / near if near else None
+
+
+def check_options(config: SourceConfig, known: Mapping[str, Any]) -> dict[str, Any]:
+    """The dataset's own settings, defaults filled in.
+
+    Raises:
+        UnknownName: an option that the dataset does not have.
+        RequestError: a value of another type than its default's.
+    """
+    for name, value in config.options.items():
+        if name not in known:
+            raise UnknownName(f"option of dataset {config.dataset!r}", name, known)
+        default = known[name]
+        numeric = isinstance(default, (int, float)) and not isinstance(default, bool)
+        good = (int, float) if numeric else type(default) if default is not None else object
+        if not isinstance(value, good) or (numeric and isinstance(value, bool)):
+            raise RequestError(
+                f"The option {name!r} of dataset {config.dataset!r} was given as {value!r}.",
+                expected=f"a value like {default!r}",
+                remedy=f"correct it under options of the source {config.name!r}",
+            )
+    return {**known, **config.options}
+
+
+def nothing_found(config: SourceConfig, location: Path, what: str, ignored: Mapping[str, int], remedy: str = "") -> DataError:
+    """The error for a place that holds nothing of the source's kind."""
+    seen = ", ".join(f"{count} {reason}" for reason, count in sorted(ignored.items()))
+    return DataError(
+        f"There are no {what} in {str(location)!r}" + (f" (found there: {seen})." if seen else "; it is empty."),
+        expected=f"{what} for the source {config.name!r} (dataset {config.dataset!r})",
+        remedy=remedy or "correct --data, or name another kind of source as `dataset` (`discern list datasets`)",
+    )
+
+
+def json_value(value: Any) -> Any:
+    """A value as JSON can hold it, or `...` (Ellipsis) for what does not travel: bytes, long texts, long lists."""
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, str):
+        return value if len(value) <= MAX_ATTRIBUTE_TEXT else ...
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, (list, tuple)) and len(value) <= MAX_ATTRIBUTE_VALUES:
+        items = [json_value(item) for item in value]
+        return ... if ... in items else items
+    if isinstance(value, Mapping):
+        pairs = {str(key): json_value(item) for key, item in value.items()}
+        return ... if ... in pairs.values() else pairs
+    return value.isoformat() if hasattr(value, "isoformat") else ...
+
+
+def ppm(width: int, height: int, rgb: bytes) -> bytes:
+    """Raw pixels as a P6 file: how sources of bare arrays hand over an image, lossless and equal on every machine.
+
+    Args:
+        rgb: width * height * 3 bytes, row by row.
+    """
+    return b"P6\n%d %d\n255\n" % (width, height) + rgb
