@@ -1,0 +1,1 @@
+"""Pictures: reading, cutting, finding faces, laying out sheets."""

@@ -1,0 +1,149 @@
+"""From a file's bytes to pixels: uint8 RGB, upright, whole, or a clear refusal.
+
+OpenCV decodes the plain cases (8-bit grey or RGB, one frame), Pillow the odd ones. What is decided here:
+transparent pictures are laid on white; of an animation the first frame counts; 16-bit samples keep their high byte; grey
+becomes three equal channels; Exif orientation is applied; colour profiles are not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from gan_core.vision.headers import (
+    PILLOW_ERRORS,
+    Header,
+    UnreadableImage,
+    open_lazily,
+    png_is_full,
+    ppm_pixels_at,
+    probe,
+    words_of,
+)
+
+__all__ = ["Header", "UnreadableImage", "decode", "decode_mask", "probe", "turn_upright"]
+
+Pixels = npt.NDArray[np.uint8]
+_TROUBLE = (*PILLOW_ERRORS, Image.DecompressionBombError)
+
+
+def decode(data: bytes, max_megapixels: float = 100.0, header: Header | None = None) -> Pixels:
+    """Decodes a picture.
+
+    Args:
+        data: the file's bytes.
+        max_megapixels: pictures that declare more are refused before any pixel is allocated.
+        header: what `probe` said of the same bytes, if that has been asked already.
+
+    Returns:
+        uint8 [height, width, 3], RGB, upright.
+
+    Raises:
+        UnreadableImage: empty, not_an_image, truncated, damaged, too_large or unsupported.
+    """
+    header = header or probe(data)
+    _refuse_large(header, max_megapixels)
+    pixels = _plain(data, header) if header.plain else _with_pillow(data, header)
+    return turn_upright(pixels, header.orientation)
+
+
+def decode_mask(data: bytes, max_megapixels: float = 100.0) -> Pixels:
+    """Decodes a segmentation mask: the class numbers as stored, not colours.
+
+    Args:
+        data: bytes of a picture with one channel: 8-bit grey, a palette (its indices count), black and white, or 16-bit
+            grey with values below 256.
+
+    Returns:
+        uint8 [height, width].
+
+    Raises:
+        UnreadableImage: as `decode`, and unsupported for masks in colour or with numbers above 255.
+    """
+    header = probe(data)
+    _refuse_large(header, max_megapixels)
+    if header.format == "PNG" and not png_is_full(data):
+        raise UnreadableImage("truncated", "the mask holds fewer rows than it declares", header)
+    try:
+        picture = open_lazily(data, header.format)
+        picture.load()
+        values = np.asarray(picture)
+    except _TROUBLE as error:
+        raise UnreadableImage("damaged", f"the mask cannot be decoded ({words_of(error)})", header) from error
+    if values.ndim != 2:
+        raise UnreadableImage("unsupported", f"a mask holds one number a pixel, this one is {picture.mode}", header)
+    if values.size and (values.min() < 0 or values.max() > 255):
+        raise UnreadableImage("unsupported", f"the mask holds class numbers up to {values.max()}, more than 255", header)
+    return turn_upright(values.astype(np.uint8), header.orientation)
+
+
+def turn_upright(pixels: Pixels, orientation: int) -> Pixels:
+    """Applies an Exif orientation (1 to 8) to [height, width, ...]. Source: Exif 2.32, tag 0x0112."""
+    if orientation in (5, 6, 7, 8):
+        pixels = np.swapaxes(pixels, 0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _refuse_large(header: Header, max_megapixels: float) -> None:
+    if header.megapixels > max_megapixels:
+        raise UnreadableImage(
+            "too_large",
+            f"it declares {header.width} x {header.height} pixels, {header.megapixels:,.0f} megapixels;"
+            f" at most {max_megapixels:,.0f} are taken (crop.max_megapixels)",
+            header,
+        )
+
+
+def _plain(data: bytes, header: Header) -> Pixels:
+    """Pixels as stored. OpenCV refuses what is cut within a checked frame; Pillow would fill the rest with black."""
+    start = ppm_pixels_at(data) if header.format == "PPM" else 0
+    if start:
+        count = header.height * header.width * 3
+        return np.frombuffer(data, np.uint8, count, start).reshape(header.height, header.width, 3)
+    try:
+        pixels: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        pixels = None
+    stored = (header.width, header.height) if header.orientation >= 5 else (header.height, header.width)
+    if pixels is None or pixels.shape != (*stored, 3) or pixels.dtype != np.uint8:
+        raise UnreadableImage("damaged", f"the {header.format} file cannot be decoded", header)
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels), dtype=np.uint8)
+
+
+def _with_pillow(data: bytes, header: Header) -> Pixels:
+    if header.format == "PNG" and not png_is_full(data):
+        raise UnreadableImage("truncated", "the PNG file holds fewer rows than it declares", header)
+    try:
+        picture: Any = open_lazily(data, header.format)
+        picture.load()
+        if picture.mode.startswith("I"):
+            return _from_integers(np.asarray(picture), header)
+        if picture.mode == "F":
+            raise UnreadableImage("unsupported", "its pixels are floating-point numbers of unknown range", header)
+        if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
+            picture = picture.convert("RGBA")
+            ground = picture.copy()
+            ground.paste((255, 255, 255, 255), (0, 0, *picture.size))
+            ground.alpha_composite(picture)
+            picture = ground
+        return np.asarray(picture.convert("RGB"), dtype=np.uint8)
+    except _TROUBLE as error:
+        text = words_of(error)
+        code = "truncated" if "truncated" in text or isinstance(error, EOFError) else "damaged"
+        raise UnreadableImage(code, f"the {header.format} file cannot be decoded ({text})", header) from error
+
+
+def _from_integers(values: npt.NDArray[Any], header: Header) -> Pixels:
+    """16-bit grey to three equal channels by the high byte, as Pillow reads 16-bit colour."""
+    if values.size and (values.min() < 0 or values.max() > 0xFFFF):
+        raise UnreadableImage("unsupported", "its pixels are integers of more than 16 bits", header)
+    grey = (values.astype(np.uint32) >> 8).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)
