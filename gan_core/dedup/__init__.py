@@ -1,0 +1,1 @@
+"""Near-duplicates: which pictures are copies of which, and which one of each group to keep. Ids come out, pixels stay."""

@@ -1,0 +1,101 @@
+"""From pairs to groups with one keeper each, so that a chain of weak links cannot swallow a class.
+
+Rows are taken in order of preference (largest original first, then image_id, then box). A row that belongs to nobody yet
+becomes a keeper and takes those of its direct partners that belong to nobody yet. So every row that is left out was itself
+found to be a copy of its keeper, no two keepers are copies of one another, and A ~ B ~ C never ties A to C.
+Connected components, which would, are counted for comparison.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Who is kept for whom.
+
+    Attributes:
+        keeper: int64 [n]: each row's keeper; its own number when it is kept.
+        pair: int64 [n]: number of the pair that ties the row to its keeper; -1 for keepers.
+    """
+
+    keeper: Rows
+    pair: Rows
+
+    @property
+    def keep(self) -> npt.NDArray[np.bool_]:
+        """bool [n]: the row is its own keeper."""
+        return np.equal(self.keeper, np.arange(len(self.keeper)))
+
+    @property
+    def sizes(self) -> Rows:
+        """int64 [n]: rows in the row's group, 1 for a row alone."""
+        return np.bincount(self.keeper, minlength=len(self.keeper))[self.keeper]
+
+
+def preference(areas: npt.NDArray[Any], image_ids: npt.NDArray[Any], boxes: npt.NDArray[Any]) -> Rows:
+    """Rank of each row, 0 the most preferred: largest original, then smallest image_id, then smallest box.
+
+    Args:
+        areas: pixels of the original that the crop covers [n]; NaN counts as 0.
+        image_ids: str [n].
+        boxes: int [n].
+    """
+    order = np.lexsort((boxes, image_ids, -np.nan_to_num(np.asarray(areas, np.float64))))
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    return rank
+
+
+def representative_balls(i: Rows, j: Rows, rank: Rows) -> Groups:
+    """Groups `len(rank)` rows by the pairs (i, j) of direct copies; see the module's text.
+
+    Args:
+        i, j: int64 [pairs], either order, self-pairs not allowed.
+        rank: int64 [n], a permutation; lower is preferred as keeper.
+    """
+    rows = len(rank)
+    keeper = np.arange(rows, dtype=np.int64)
+    pair = np.full(rows, -1, np.int64)
+    if not len(i):
+        return Groups(keeper, pair)
+    # Work on ranks: 0 is the first to choose. Both directions of every pair, sorted by chooser.
+    ends = np.concatenate([rank[i], rank[j]])
+    others = np.concatenate([rank[j], rank[i]])
+    numbers = np.tile(np.arange(len(i)), 2)
+    order = np.lexsort((others, ends))
+    ends, others, numbers = ends[order], others[order], numbers[order]
+    starts = np.flatnonzero(np.r_[True, ends[1:] != ends[:-1]])
+    stops = np.r_[starts[1:], len(ends)]
+    row_of = np.empty(rows, np.int64)
+    row_of[rank] = np.arange(rows)
+    taken = np.zeros(rows, np.bool_)
+    for chooser, start, stop in zip(ends[starts].tolist(), starts.tolist(), stops.tolist(), strict=True):
+        if taken[chooser]:
+            continue
+        taken[chooser] = True
+        partners = others[start:stop]
+        free = ~taken[partners]
+        members = row_of[partners[free]]
+        keeper[members] = row_of[chooser]
+        pair[members] = numbers[start:stop][free]
+        taken[partners[free]] = True
+    return Groups(keeper, pair)
+
+
+def component_sizes(i: Rows, j: Rows, rows: int) -> Rows:
+    """Rows in each connected component of more than one row, largest first: what chaining would have made."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_array((np.ones(len(i), np.bool_), (i, j)), shape=(rows, rows))
+    _, label = connected_components(graph, directed=False)
+    sizes = np.bincount(label)
+    return np.sort(sizes[sizes > 1])[::-1].astype(np.int64)

@@ -1,0 +1,123 @@
+"""A page to look through the groups that dedup found: one HTML file with its pictures inside."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from gan_core.dedup.folder import FolderResult, Pictures
+from gan_core.vision.sheets import encode_jpeg
+
+GROUPS = 300
+MEMBERS = 12
+SIDE = 112
+
+_STYLE = """
+:root { color-scheme: light dark; }
+body { font: 15px/1.45 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.4rem; margin-bottom: .2rem; }
+.note { opacity: .75; }
+section { border-top: 1px solid #8884; padding: .8rem 0; display: flex; flex-wrap: wrap; gap: .8rem; }
+figure { margin: 0; width: 150px; font-size: 12px; }
+figure img { width: 112px; height: 112px; object-fit: contain; background: #8882; display: block; }
+figure.kept img { outline: 3px solid #2a7; }
+figcaption { overflow-wrap: anywhere; }
+.more { align-self: center; opacity: .75; }
+"""
+
+
+def page(result: FolderResult, title: str = "Near-duplicates", most: int = GROUPS) -> str:
+    """The page: groups with the least certain pair first (those are the ones to look at), the kept picture framed.
+
+    Args:
+        result: of `dedup_pictures`.
+        most: groups shown; the table holds them all.
+    """
+    rows = result.table.select(["address", "member", "keep", "group", "keeper_address", "keeper_member", "score", "reason"])
+    groups: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+    for number, row in enumerate(rows.to_pylist()):
+        if row["group"]:
+            groups.setdefault(row["group"], []).append((number, row))
+    order = sorted(groups, key=lambda name: (min(row["score"] for _, row in groups[name] if not row["keep"]), name))
+    parts = [_head(result, title, len(groups), min(len(groups), most))]
+    shown = order[:most]
+    theirs = result.against or result.pictures
+    keepers = {identity: number for number, identity in enumerate(theirs.ids)}
+    views = _views(result.pictures, [at for name in shown for at, _ in groups[name][: MEMBERS + 1]])
+    keeper_views = views if result.against is None else {}
+    if result.against is not None:
+        keeper_views = _views(theirs, [keepers[name] for name in shown])
+    elif shown:
+        keeper_views = views | _views(theirs, [keepers[name] for name in shown if keepers[name] not in views])
+    for name in shown:
+        members = sorted((item for item in groups[name] if not item[1]["keep"]), key=lambda item: (item[1]["score"], item[0]))
+        at = keepers[name]
+        parts.append("<section>")
+        parts.append(_figure(keeper_views.get(at, ""), _place(theirs.addresses[at], theirs.members[at]), "kept", True))
+        for number, row in members[:MEMBERS]:
+            text = f"{row['score']:.2f}: {row['reason']}"
+            parts.append(_figure(views.get(number, ""), _place(row["address"], row["member"]), text, False))
+        if len(members) > MEMBERS:
+            parts.append(f'<div class="more">and {len(members) - MEMBERS:,} more</div>')
+        parts.append("</section>")
+    parts.append("</body></html>\n")
+    return "\n".join(parts)
+
+
+def _head(result: FolderResult, title: str, groups: int, shown: int) -> str:
+    counts = result.counts
+    lines = [
+        f"{counts['in']:,} pictures, {counts['duplicates']:,} of them copies in {groups:,} groups; {counts['kept']:,} are kept."
+    ]
+    if shown < groups:
+        lines.append(f"The {shown:,} groups with the least certain pairs are shown; the table holds all.")
+    lines += result.warnings
+    notes = "".join(f'<p class="note">{escape(line)}</p>' for line in lines)
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>'
+        f"<body><h1>{escape(title)}</h1>{notes}"
+    )
+
+
+def _place(address: str, member: str) -> str:
+    return f"{address} #{member}" if member else address
+
+
+def _figure(image: str, address: str, text: str, kept: bool) -> str:
+    kind = ' class="kept"' if kept else ""
+    return (
+        f'<figure{kind}><img src="{image}" alt="{escape(address)}" loading="lazy">'
+        f"<figcaption>{escape(address)}<br>{escape(text)}</figcaption></figure>"
+    )
+
+
+def _views(pictures: Pictures, wanted: Sequence[int]) -> dict[int, str]:
+    """Data addresses of small JPEGs, read from the source again; the thumbnail where that fails."""
+    from gan_core.vision.decode import decode
+    from gan_core.vision.headers import UnreadableImage
+
+    numbers = sorted(set(wanted))
+    requests = [(pictures.addresses[number], pictures.members[number]) for number in numbers]
+    out = {}
+    for number, blob in zip(numbers, pictures.source.read_many(requests), strict=True):
+        try:
+            picture = decode(blob.read())
+        except UnreadableImage:
+            picture = np.asarray(pictures.thumbnails[number])
+        out[number] = "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(_fit(picture), 80)).decode()
+    return out
+
+
+def _fit(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    height, width = picture.shape[:2]
+    scale = SIDE / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(picture, size, interpolation=how), np.uint8)

@@ -1,0 +1,225 @@
+"""The default way to find copies: propose by neighbours, decide on pixels, group around keepers.
+
+1. Pictures of equal pixels at 32x32 are copies, however many there are; one of each goes on.
+2. Candidates: nearest neighbours of the edge histogram and of its mirror image, and codes within a few bits where codes are given.
+3. Verification (`verify`): aligned, then correlated in their details. Where different pictures of the set agree as well
+   (`background`), the threshold is raised.
+4. Where nearly all neighbours of a picture were copies there may be more: its neighbourhood is searched again, wider.
+5. Groups around keepers (`groups.representative_balls`).
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gan_core.dedup import neighbours
+from gan_core.dedup.background import background
+from gan_core.dedup.descriptors import Described, Fetch, describe
+from gan_core.dedup.groups import Groups, component_sizes, representative_balls
+from gan_core.dedup.lookup import equal_codes, pairs_within
+from gan_core.dedup.neighbours import Candidates
+from gan_core.dedup.tables import Found
+from gan_core.dedup.verify import GATE_COARSE, GATE_SHIFT, Verified, required, verify
+from gan_core.errors import DataError
+from gan_core.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from gan_core.config import DedupConfig
+
+log = logging.getLogger(__name__)
+
+Rows = npt.NDArray[np.int64]
+
+SIMILARITY_FLOOR = 0.4  # cosine of edge histograms; 99.8 % of the accepted pairs of CIFAR-10 lie above 0.5
+CODE_PAIRS = 20  # pairs of codes within the radius, for each picture on average, above which codes propose nothing useful
+WIDER = 8  # factor on `neighbours` where a neighbourhood was full of copies
+
+
+@dataclass(frozen=True)
+class Copies:
+    """What was found.
+
+    Attributes:
+        found: pairs with score and reason; i, j are rows.
+        groups: keepers by the rank that was given.
+    """
+
+    found: Found
+    groups: Groups
+
+
+def find_copies(
+    fetch: Fetch,
+    rank: Rows,
+    config: DedupConfig,
+    codes: npt.NDArray[np.uint8] | None = None,
+    progress: Progress = silent,
+) -> Copies:
+    """Finds the copies among pictures 0..n-1 and groups them.
+
+    Args:
+        fetch: gives uint8 [m, S, S, 3] RGB for row numbers; asked for blocks, so that pixels may lie on disk.
+        rank: int64 [n], lower is preferred as keeper.
+        codes: uint8 [n, 16], the autoencoder's; None: they propose nothing.
+    """
+    described = describe(fetch, len(rank), progress)
+    same, rows = _equal_pixels(described, rank)
+    usual = background(fetch, described, rows, config.threshold)
+    threshold = max(config.threshold, usual.bound)
+    candidates = _propose(described, rows, config, codes)
+    gates = gates_for(threshold)
+    verified = verify(fetch, described, candidates, progress, gates=gates)
+    accepted = accept(verified, threshold)
+    again = _saturated(accepted, len(rank), config.neighbours)
+    if len(again):
+        wider = neighbours.nearest(
+            described.edges,
+            WIDER * config.neighbours,
+            floor=SIMILARITY_FLOOR,
+            mirror=config.mirror,
+            queries=again,
+            targets=rows,
+        )
+        more = verify(fetch, described, _without(wider, candidates), progress, gates=gates)
+        accepted = _merge(accepted, accept(more, threshold))
+    found, groups = _assemble(accepted, same, rank)
+    summary = {
+        "candidates": len(candidates.i),
+        "verified": verified.passed[-1],
+        "searched_wider": len(again),
+        "blank": int(described.blank.sum()),
+        "identical": int((same != np.arange(len(same))).sum()),
+        "threshold": round(threshold, 4),
+        "background": usual._asdict(),
+        "mirrored_pairs": int(accepted.mirrored.sum()),
+        "largest_chain": int(component_sizes(found.i, found.j, len(rank)).max(initial=1)),
+        "scores": _histogram(verified.score),
+    }
+    log.info("dedup: %d candidates, %d verified, %d pairs", len(candidates.i), verified.passed[-1], len(found.i))
+    return Copies(Found(found.i, found.j, found.score, found.reason, summary), groups)
+
+
+def _equal_pixels(described: Described, rank: Rows) -> tuple[Rows, Rows]:
+    """For each row the preferred row with equal pixels (int64 [n]), and those rows, sorted."""
+    classes, first = equal_codes(described.digest)
+    best = np.full(len(first), len(rank), np.int64)
+    np.minimum.at(best, classes, rank)
+    row_of = np.empty(len(rank), np.int64)
+    row_of[rank] = np.arange(len(rank))
+    same = row_of[best[classes]]
+    return same, np.unique(same)
+
+
+def _propose(described: Described, rows: Rows, config: DedupConfig, codes: npt.NDArray[np.uint8] | None) -> Candidates:
+    near = neighbours.nearest(
+        described.edges, config.neighbours, floor=SIMILARITY_FLOOR, mirror=config.mirror, queries=rows, targets=rows
+    )
+    if codes is None or not config.radius:
+        return near
+    sharp = rows[~described.blank[rows]]
+    distinct, first = equal_codes(codes[sharp])
+    try:
+        close = pairs_within(codes[sharp[first]], config.radius, max_pairs=max(1_000_000, CODE_PAIRS * len(sharp)))
+    except DataError:
+        log.warning("dedup: the codes have collapsed and propose no candidates; neighbours alone do")
+        return near
+    # Rows of equal code: each with the first of them; the rest follows from the neighbours.
+    others = np.flatnonzero(first[distinct] != np.arange(len(sharp)))
+    left = np.concatenate([first[close.i], first[distinct[others]]])
+    right = np.concatenate([first[close.j], others])
+    i, j = np.minimum(sharp[left], sharp[right]), np.maximum(sharp[left], sharp[right])
+    similarity = np.einsum("nd,nd->n", described.edges[i], described.edges[j]).astype(np.float32)
+    more = Candidates(i, j, np.zeros(len(i), np.bool_), similarity)
+    return _joined(near, _without(more, near))
+
+
+def gates_for(threshold: float) -> tuple[float, float]:
+    """The gates of `verify`; a raised threshold needs less patience with pairs that agree only so far."""
+    return GATE_SHIFT, GATE_COARSE + 2 * max(0.0, threshold - 0.9)
+
+
+def _keys(pairs: Candidates) -> npt.NDArray[np.uint64]:
+    high, middle = pairs.i.astype(np.uint64) << np.uint64(32), pairs.j.astype(np.uint64) << np.uint64(1)
+    return np.asarray(high | middle | pairs.mirrored.astype(np.uint64), np.uint64)
+
+
+def _without(some: Candidates, known: Candidates) -> Candidates:
+    new = ~np.isin(_keys(some), _keys(known))
+    return Candidates(some.i[new], some.j[new], some.mirrored[new], some.similarity[new])
+
+
+def _joined(one: Candidates, other: Candidates) -> Candidates:
+    return Candidates(
+        np.concatenate([one.i, other.i]),
+        np.concatenate([one.j, other.j]),
+        np.concatenate([one.mirrored, other.mirrored]),
+        np.concatenate([one.similarity, other.similarity]),
+    )
+
+
+def accept(verified: Verified, threshold: float) -> Verified:
+    """The pairs that pass, each once (plain or mirrored, whichever fits better), sorted by (i, j)."""
+    passed = verified.score >= required(verified.detail, verified.deformation, threshold)
+    return verified.take(_best_of_each(verified, np.flatnonzero(passed)))
+
+
+def _best_of_each(verified: Verified, rows: Rows) -> Rows:
+    rows = rows[np.lexsort((-verified.score[rows], verified.j[rows], verified.i[rows]))]
+    first = np.ones(len(rows), np.bool_)
+    first[1:] = (np.diff(verified.i[rows]) != 0) | (np.diff(verified.j[rows]) != 0)
+    return rows[first]
+
+
+def _merge(one: Verified, other: Verified) -> Verified:
+    both = one.joined(other)
+    return both.take(_best_of_each(both, np.arange(len(both.i))))
+
+
+def _saturated(accepted: Verified, rows: int, neighbours: int) -> Rows:
+    """Rows most of whose neighbours turned out to be copies."""
+    copies = np.bincount(np.concatenate([accepted.i, accepted.j]), minlength=rows)
+    return np.flatnonzero(copies >= max(1, round(0.7 * neighbours)))
+
+
+def _assemble(accepted: Verified, same: Rows, rank: Rows) -> tuple[Found, Groups]:
+    """Pairs of both kinds in one list, and the groups."""
+    groups = representative_balls(accepted.i, accepted.j, rank)
+    twins = np.flatnonzero(same != np.arange(len(same)))
+    keeper, pair = groups.keeper.copy(), groups.pair.copy()
+    keeper[twins] = groups.keeper[same[twins]]
+    # A twin of a row that is left out hangs on that row's pair, a twin of a keeper on its own.
+    own = len(accepted.i) + np.arange(len(twins))
+    pair[twins] = np.where(groups.pair[same[twins]] >= 0, groups.pair[same[twins]], own)
+    found = Found(
+        np.concatenate([accepted.i, same[twins]]),
+        np.concatenate([accepted.j, twins]),
+        np.concatenate([accepted.score, np.ones(len(twins), np.float32)]),
+        reasons(accepted) + ["identical pixels"] * len(twins),
+    )
+    return found, Groups(keeper, pair)
+
+
+def reasons(accepted: Verified) -> list[str]:
+    """A phrase for each pair: what was laid over what, and how well it fits."""
+    out = []
+    columns = (accepted.mirrored, accepted.score, accepted.shift, accepted.deformation)
+    for flip, score, shift, bend in zip(*(column.tolist() for column in columns), strict=True):
+        text = f"{'mirrored, ' if flip else ''}correlation {score:.2f}"
+        if shift >= 0.25:
+            text += f", shifted {shift:.1f} px of 32"
+        if bend >= 0.03:
+            text += f", scaled or turned {100 * bend:.0f} %"
+        out.append(text)
+    return out
+
+
+def _histogram(score: npt.NDArray[np.float32]) -> dict[str, Any]:
+    """How the scores of the last round fall: counts in steps of 0.05, so that a person sees whether the threshold lies in a gap."""
+    edges = np.round(np.arange(0, 1.0001, 0.05), 2)
+    counts, _ = np.histogram(np.clip(score, 0, 1), edges)
+    return {f"{edge:.2f}": int(count) for edge, count in zip(edges[:-1], counts, strict=True)}

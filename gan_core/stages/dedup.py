@@ -1,0 +1,175 @@
+"""Stage dedup: which training crops are near-duplicates of which, and which one of each group is kept. Ids only.
+
+Writes duplicates.parquet (schemas.DUPLICATES, one row for every usable crop of the training rows), pairs.parquet
+(gan_core.dedup.tables.PAIRS, one row for every pair found among them) and leaked.parquet (PAIRS: a stands in the test or validation
+split, b in the training split; mode verified only, empty otherwise). What leaks is reported, never removed.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from gan_core.progress import Progress
+from gan_core.stages.contract import StageOutcome, StageRequest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from gan_core.config import DedupConfig
+    from gan_core.dedup.groups import Groups
+    from gan_core.dedup.tables import Found
+    from gan_core.shards import PixelShards
+
+log = logging.getLogger(__name__)
+
+
+def run(request: StageRequest, progress: Progress) -> StageOutcome:
+    """Finds the duplicates by the recipe's mode; `in` = `kept` + `duplicates`.
+
+    Raises:
+        DataError: no usable training crop.
+    """
+    import numpy as np
+    import pyarrow.compute as pc
+
+    from gan_core.config import DedupConfig
+    from gan_core.dedup import tables
+    from gan_core.devices import use_threads
+    from gan_core.errors import DataError
+    from gan_core.files import write_table
+    from gan_core.shards import PixelShards
+
+    config = DedupConfig.model_validate(request.part.get("dedup", {}))
+    if request.part.get("threads"):
+        use_threads(int(request.part["threads"]))
+    shards = PixelShards([item.path for item in request.inputs["crops"]])
+    training = np.flatnonzero(pc.equal(shards.table["split"], "train").to_numpy(zero_copy_only=False))
+    if not len(training):
+        raise DataError(
+            "No crop of a training split is usable, so there is nothing to look for duplicates in.",
+            expected="at least one row with split 'train' and status 'ok' in the training sources",
+            remedy="look at the columns status and reason of crops.parquet, and at the source's splits",
+        )
+    crops = shards.table.take(training)
+    rank = tables.ranks(crops)
+    groups, found = _find(request, config, shards, training, rank, progress)
+
+    score = np.zeros(len(training), np.float32)
+    reason = [""] * len(training)
+    for row in np.flatnonzero(groups.pair >= 0).tolist():
+        pair = groups.pair[row]
+        score[row], reason[row] = found.score[pair], found.reason[pair]
+    write_table(tables.duplicates_table(crops, groups, score, reason), request.work / "duplicates.parquet")
+    write_table(tables.pairs_table(crops, found), request.work / "pairs.parquet")
+
+    leaks = _leaked(config, shards, request.work, progress)
+    kept = int(groups.keep.sum())
+    progress(len(training), len(training), "images")
+    log.info("dedup (%s): %d of %d rows are kept", config.mode, kept, len(training))
+    summary: dict[str, Any] = {"mode": config.mode, "pairs": len(found.i), "left_out_share": round(1 - kept / len(training), 6)}
+    summary |= {**tables.size_report(groups), **found.summary, **leaks}
+    return StageOutcome(
+        counts={"in": len(training), "kept": kept, "duplicates": len(training) - kept},
+        summary=summary,
+        warnings=_warnings(summary, config, len(training)),
+    )
+
+
+def _find(
+    request: StageRequest,
+    config: DedupConfig,
+    shards: PixelShards,
+    training: npt.NDArray[np.int64],
+    rank: npt.NDArray[np.int64],
+    progress: Progress,
+) -> tuple[Groups, Found]:
+    """The groups and pairs of the training rows, by the mode."""
+    import numpy as np
+
+    from gan_core.dedup.by_code import group_by_code
+    from gan_core.dedup.groups import representative_balls
+    from gan_core.dedup.tables import Found
+
+    if config.mode == "off":
+        nothing = np.empty(0, np.int64)
+        return representative_balls(nothing, nothing, rank), Found(nothing, nothing, np.empty(0, np.float32), [])
+    codes = _codes(request, shards)[training]
+    if config.mode == "verified":
+        from gan_core.dedup.verified import find_copies
+
+        copies = find_copies(lambda rows: shards.pixels(training[rows]), rank, config, codes, progress)
+        return copies.groups, copies.found
+    return group_by_code(codes, rank, 0 if config.mode == "paper" else config.radius)
+
+
+def _leaked(config: DedupConfig, shards: PixelShards, work: Path, progress: Progress) -> dict[str, Any]:
+    """Looks the held-out rows up among the training rows, writes the pairs, and returns figures for the summary."""
+    import numpy as np
+
+    from gan_core.dedup import leakage, tables
+    from gan_core.files import write_table
+
+    empty = tables.Found(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32), [])
+    found, figures = empty, {}
+    splits = shards.table["split"].to_pylist()
+    if config.mode == "verified" and config.leakage and any(split != "train" for split in splits):
+        searched = leakage.find_leakage(shards.pixels, splits, config, progress)
+        found, figures = searched.found, {"leakage": searched.summary["splits"]}
+    write_table(tables.pairs_table(shards.table, found), work / "leaked.parquet")
+    return figures
+
+
+def _codes(request: StageRequest, shards: PixelShards) -> npt.NDArray[np.uint8]:
+    """The codes of the crops' rows, in their order: uint8 [n, 16]."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from gan_core.dedup.codes import BITS
+    from gan_core.errors import StoreError
+
+    table = pa.concat_tables([pq.read_table(item.path / "codes.parquet") for item in request.inputs["codes"]])
+    wanted = list(zip(shards.table["image_id"].to_pylist(), shards.table["box"].to_pylist(), strict=True))
+    given = list(zip(table["image_id"].to_pylist(), table["box"].to_pylist(), strict=True))
+    if given != wanted:
+        place = {key: row for row, key in enumerate(given)}
+        missing = sum(key not in place for key in wanted)
+        if missing:
+            raise StoreError(
+                f"{missing} of {len(wanted)} crops have no code.",
+                expected="codes.parquet with a row for every usable crop",
+                remedy="run with `--refresh hash`",
+            )
+        table = table.take(pa.array([place[key] for key in wanted], pa.int64()))
+    column = table["code"].combine_chunks()
+    return np.frombuffer(b"".join(column.to_pylist()), np.uint8).reshape(-1, BITS // 8)
+
+
+def _warnings(summary: dict[str, Any], config: DedupConfig, rows: int) -> list[str]:
+    out = []
+    if config.mode == "verified" and summary["threshold"] > config.threshold:
+        out.append(
+            f"Different pictures of this set agree in their details (typically {summary['background']['mode']:.2f}), so the "
+            f"threshold for copies was raised from {config.threshold:.2f} to {summary['threshold']:.2f}."
+        )
+    if config.mode == "verified" and rows >= 100 and summary["left_out_share"] > 0.2:
+        out.append(
+            f"{100 * summary['left_out_share']:.0f} % of the pictures count as copies of others: look at the removed ones in the "
+            "report; raise dedup.threshold if they are different pictures."
+        )
+    for split, figures in summary.get("leakage", {}).items():
+        if figures["leaked"]:
+            out.append(
+                f"{figures['leaked']:,} of {figures['rows']:,} {split} pictures also stand in the training split (leaked.parquet): "
+                "scores on them say less."
+            )
+    if summary["largest_group"] > config.max_group:
+        out.append(
+            f"The largest group holds {summary['largest_group']:,} of {rows:,} pictures, more than dedup.max_group "
+            f"({config.max_group:,}): look at it in duplicates.parquet before trusting the rest."
+        )
+    return out

@@ -1,0 +1,92 @@
+"""Stage hash: fits the autoencoder on the training split and gives every usable crop its 128-bit code.
+
+Writes encoder.safetensors (weights and pixel mean: the version of the hash) and codes.parquet (schemas.CODES).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from gan_core.progress import Progress
+from gan_core.stages.contract import StageOutcome, StageRequest
+
+log = logging.getLogger(__name__)
+
+_BLOCK = 4096
+
+
+def run(request: StageRequest, progress: Progress) -> StageOutcome:
+    """Fits on at most `fit_rows` training crops (the ones with the smallest ids), encodes all; see the module's text.
+
+    Raises:
+        DataError: no usable crop in any training split.
+    """
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from gan_core.config import HashConfig
+    from gan_core.dedup import autoencoder, codes
+    from gan_core.devices import cpu_cores, resolve_device, use_threads
+    from gan_core.errors import DataError
+    from gan_core.files import write_table
+    from gan_core.schemas import CODES
+    from gan_core.shards import PixelShards
+
+    config = HashConfig.model_validate(request.part.get("hash", {}))
+    use_threads(int(request.part.get("threads", 0)) or cpu_cores())
+    device = resolve_device(request.context.get("device", "cpu"))
+    shards = PixelShards([item.path for item in request.inputs["crops"]])
+    table = shards.table
+    training = np.flatnonzero(pc.equal(table["split"], "train").to_numpy(zero_copy_only=False))
+    if not len(training):
+        raise DataError(
+            "No crop of a training split is usable, so there is nothing to fit the hash on.",
+            expected="at least one row with split 'train' and status 'ok' in the training sources",
+            remedy="look at the columns status and reason of crops.parquet, and at the source's splits",
+        )
+    chosen = training
+    if len(training) > config.fit_rows:
+        # Ids are hashes: the smallest are a fair draw, and mostly the same ones when the set has grown.
+        ids = table["image_id"].to_numpy()[training]
+        order = np.lexsort((table["box"].to_numpy()[training], ids))
+        chosen = np.sort(training[order[: config.fit_rows]])
+    small = np.empty((len(chosen), autoencoder.SIDE, autoencoder.SIDE, 3), np.uint8)
+    for start in range(0, len(chosen), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        small[part] = autoencoder.resize_to(shards.pixels(chosen[part]))
+    encoder = autoencoder.fit(small, config, int(request.part.get("seed", 0)), device, progress)
+    del small
+    encoder.save(request.work / "encoder.safetensors")
+
+    out = np.empty((len(shards), codes.BITS // 8), np.uint8)
+    for start in range(0, len(shards), _BLOCK):
+        rows = np.arange(start, min(start + _BLOCK, len(shards)))
+        out[rows] = encoder.encode(shards.pixels(rows), batch=_BLOCK)
+        progress(start + len(rows), len(shards), "images")
+    columns: dict[str, Any] = {name: table[name] for name in ("image_id", "box", "source", "split")}
+    columns["code"] = pa.FixedSizeBinaryArray.from_buffers(pa.binary(out.shape[1]), len(out), [None, pa.py_buffer(out)])
+    write_table(pa.table(columns).cast(CODES), request.work / "codes.parquet")
+
+    figures = codes.health(out)
+    log.info("hash: %d rows, %d distinct codes", len(out), figures["distinct_codes"])
+    return StageOutcome(
+        counts={"in": len(out), "encoded": len(out), "fitted_on": len(chosen)},
+        summary={"health": figures, "fit": encoder.about},
+        warnings=_warnings(figures),
+    )
+
+
+def _warnings(health: dict[str, Any]) -> list[str]:
+    """What a person should know about codes that tell pictures apart badly."""
+    out = []
+    idle = len(health["dead_bits"]) + len(health["always_on_bits"])
+    if idle > 32:
+        out.append(f"{idle} of 128 bits of the code never change: equal codes say less than they should.")
+    if health["overfull_rows"]:
+        out.append(
+            f"{health['overfull_rows']:,} pictures share {len(health['overfull_codes'])} over-full codes "
+            f"(the fullest holds {health['largest_code']:,}): blank pictures, or a code that has collapsed."
+        )
+    return out

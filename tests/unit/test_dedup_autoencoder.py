@@ -1,0 +1,95 @@
+"""The autoencoder of the hash: resize rule, determinism, small sets, what is stored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gan_core.config import HashConfig
+from gan_core.dedup import autoencoder
+from gan_core.errors import DataError, StoreError
+
+QUICK = HashConfig(epochs=1, min_steps=40, batch=64)
+
+
+def digits(count: int = 400) -> np.ndarray:
+    from sklearn.datasets import load_digits
+
+    small = np.repeat(np.repeat(load_digits().images[:count], 4, axis=1), 4, axis=2)
+    return np.repeat((small * 255 / 16).astype(np.uint8)[..., None], 3, axis=3)
+
+
+def test_a_larger_crop_is_resized_by_area_to_32() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    means = pixels.reshape(3, 32, 2, 32, 2, 3).astype(float).mean(axis=(2, 4))
+    assert np.abs(autoencoder.resize_to(pixels).astype(float) - means).max() <= 0.5
+
+
+def test_a_smaller_crop_is_enlarged_and_one_of_32_is_left_as_it_is() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
+    assert autoencoder.resize_to(pixels).shape == (2, 32, 32, 3)
+    same = autoencoder.resize_to(pixels).copy()
+    assert autoencoder.resize_to(same) is same
+
+
+def test_equal_fits_give_equal_bytes_and_another_seed_gives_others(tmp_path: Path) -> None:
+    pixels = digits()
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        autoencoder.fit(pixels, QUICK, seed).save(tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() != (tmp_path / "c").read_bytes()
+
+
+def test_it_learns_to_decode_better_than_the_mean() -> None:
+    pixels = digits()
+    model = autoencoder.fit(pixels, HashConfig(epochs=1, min_steps=200, batch=64, code_dropout=0.2), 0)
+    values = pixels / 255.0
+    mean_error = ((values - values.mean(axis=0)) ** 2).mean()
+    assert ((values - model.reconstruct(pixels)) ** 2).mean() < 0.5 * mean_error
+
+
+def test_the_pixel_mean_is_stored_and_is_the_mean() -> None:
+    pixels = digits(100)
+    model = autoencoder.fit(pixels, QUICK, 0)
+    assert np.allclose(model.weights["mean"].numpy(), (pixels / 255.0).mean(axis=0).ravel(), atol=1e-6)
+
+
+def test_code_bits_are_the_signs_of_the_activations_whatever_the_block(tmp_path: Path) -> None:
+    pixels = digits(70)
+    model = autoencoder.fit(pixels, QUICK, 0)
+    activations = model.embed(pixels)
+    assert activations.shape == (70, 128) and activations.min() >= 0
+    assert (np.unpackbits(model.encode(pixels), axis=1).astype(bool) == (activations > 0)).all()
+    # The obvious slow way: centre, multiply, add, in double.
+    weights = {name: tensor.numpy().astype(float) for name, tensor in model.weights.items()}
+    slow = (pixels.reshape(70, -1) / 255 - weights["mean"]) @ weights["encoder.weight"].T + weights["encoder.bias"]
+    assert np.abs(np.maximum(slow, 0) - activations).max() < 1e-4
+    assert (model.encode(pixels[:3]) == model.encode(pixels)[:3]).all()
+    model.save(tmp_path / "e.safetensors")
+    again = autoencoder.Autoencoder.load(tmp_path / "e.safetensors")
+    assert (again.encode(pixels) == model.encode(pixels)).all() and again.about == model.about
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_fewer_pictures_than_a_batch_and_identical_ones(rows: int) -> None:
+    pixels = np.repeat(digits(1), rows, axis=0)
+    codes = autoencoder.fit(pixels, QUICK, 0).encode(pixels)
+    assert codes.shape == (rows, 16) and (codes == codes[0]).all()
+
+
+def test_no_picture_at_all_is_a_data_error() -> None:
+    with pytest.raises(DataError):
+        autoencoder.fit(np.empty((0, 32, 32, 3), np.uint8), QUICK, 0)
+    assert autoencoder.fit(digits(2), QUICK, 0).encode(np.empty((0, 32, 32, 3), np.uint8)).shape == (0, 16)
+
+
+def test_a_file_that_is_no_encoder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "junk").write_bytes(b"junk")
+    with pytest.raises(StoreError):
+        autoencoder.Autoencoder.load(tmp_path / "junk")
+    from safetensors.numpy import save_file
+
+    save_file({"mean": np.zeros(3, np.float32)}, str(tmp_path / "other"))
+    with pytest.raises(StoreError):
+        autoencoder.Autoencoder.load(tmp_path / "other")

@@ -1,0 +1,158 @@
+"""The default mode: planted copies found and grouped, across sets, and folders of files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from gan_core.config import DedupConfig
+from gan_core.dedup import leakage
+from gan_core.dedup.folder import PICTURES, dedup_pictures
+from gan_core.dedup.injection import ALTERATIONS, injected_recall
+from gan_core.dedup.page import page
+from gan_core.dedup.verified import find_copies
+from gan_core.errors import DataError, RequestError
+
+
+def textures(count: int, seed: int = 0, side: int = 32) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    out = np.empty((count, side, side, 3), np.uint8)
+    for row in range(count):
+        noise = [rng.normal(size=(n, n, 3)).astype(np.float32) for n in (4, 7, 11)]
+        layers = [cv2.resize(one, (side, side), interpolation=cv2.INTER_CUBIC) for one in noise]
+        out[row] = np.clip(128 + 28 * sum(layers), 0, 255)
+    return out
+
+
+def test_injected_copies_are_found_and_nothing_else_is_tied() -> None:
+    result = injected_recall(textures(60), DedupConfig(), each=4)
+    assert result["other_pairs"] == 0
+    hard = {"JPEG 10", "shift 3 px", "turned 8 degrees", "crop 80 %", "noise of 16 levels", "through 1/2 size"}
+    missed = {name: share for name, share in result["recall"].items() if share < 0.75 and name not in hard}
+    assert not missed
+
+
+def test_any_number_of_identical_pictures_makes_one_group() -> None:
+    pictures = np.concatenate([textures(30), np.repeat(textures(1, seed=9), 50, axis=0), np.full((4, 32, 32, 3), 7, np.uint8)])
+    rank = np.random.default_rng(0).permutation(len(pictures))
+    copies = find_copies(lambda rows: pictures[rows], rank, DedupConfig(neighbours=3))
+    assert int(copies.groups.keep.sum()) == 32
+    for start, stop in ((30, 80), (80, 84)):
+        keepers = np.unique(copies.groups.keeper[start:stop])
+        assert len(keepers) == 1 and rank[keepers[0]] == rank[start:stop].min()
+    left_out = np.flatnonzero(~copies.groups.keep)
+    assert all(copies.found.reason[copies.groups.pair[row]] == "identical pixels" for row in left_out)
+
+
+def test_a_burst_larger_than_the_neighbourhood_is_found_whole() -> None:
+    one = textures(1, seed=5)[0]
+    rng = np.random.default_rng(0)
+    burst = np.stack([np.clip(one + rng.normal(0, 3, one.shape), 0, 255).astype(np.uint8) for _ in range(40)])
+    pictures = np.concatenate([textures(50), burst])
+    copies = find_copies(lambda rows: pictures[rows], np.arange(len(pictures)), DedupConfig(neighbours=5))
+    assert len(np.unique(copies.groups.keeper[50:])) == 1 and copies.groups.keep[:50].all()
+
+
+def test_mirror_images_count_only_when_asked_for() -> None:
+    pictures = textures(20)
+    both = np.concatenate([pictures, pictures[:5, :, ::-1]])
+    for mirror, kept in ((True, 20), (False, 25)):
+        copies = find_copies(lambda rows: both[rows], np.arange(25), DedupConfig(mirror=mirror))
+        assert int(copies.groups.keep.sum()) == kept
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_hardly_any_pictures(rows: int) -> None:
+    pictures = textures(3)[:rows]
+    assert find_copies(lambda at: pictures[at], np.arange(rows), DedupConfig()).groups.keep.all()
+
+
+def test_equal_calls_give_equal_answers_with_and_without_codes() -> None:
+    pictures = textures(40)
+    both = np.concatenate([pictures, np.stack([ALTERATIONS["JPEG 50"](one) for one in pictures[:10]])])
+    codes = np.random.default_rng(0).integers(0, 256, (50, 16), dtype=np.uint8)
+    codes[40:] = codes[:10]
+    runs = [find_copies(lambda rows: both[rows], np.arange(50), DedupConfig(), given) for given in (None, None, codes)]
+    assert all((run.groups.keeper == runs[0].groups.keeper).all() for run in runs)
+    assert (runs[0].found.score == runs[1].found.score).all() and runs[0].found.reason == runs[1].found.reason
+
+
+def test_leakage_names_the_held_out_pictures_that_stand_in_training() -> None:
+    pictures = textures(60)
+    everything = np.concatenate([pictures, np.stack([ALTERATIONS["crop 95 %"](one) for one in pictures[:4]]), pictures[4:6]])
+    splits = ["train"] * 40 + ["test"] * 10 + ["validation"] * 10 + ["test"] * 5 + ["validation"]
+    found = leakage.find_leakage(lambda rows: everything[rows], splits, DedupConfig())
+    assert found.leaked.tolist() == [60, 61, 62, 63, 64, 65]
+    assert dict(zip(found.found.i.tolist(), found.found.j.tolist(), strict=True)) == {60 + k: k for k in range(6)}
+    assert found.summary["splits"] == {"test": {"rows": 15, "leaked": 5}, "validation": {"rows": 11, "leaked": 1}}
+    sheet = leakage.contact_sheet(lambda rows: everything[rows], found.found)
+    assert sheet.dtype == np.uint8 and sheet.shape[2] == 3
+    nothing = leakage.find_leakage(lambda rows: pictures[rows], ["train"] * 60, DedupConfig())
+    assert not len(nothing.leaked)
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """30 pictures, 4 copies (a mirror image among them), one exact copy of a large one, two files that are none."""
+    folder = tmp_path / "photographs"
+    (folder / "sub").mkdir(parents=True)
+    pictures = textures(30, side=64)
+    for row, picture in enumerate(pictures):
+        cv2.imwrite(str(folder / f"{row:02d}.png"), picture[..., ::-1])
+    cv2.imwrite(str(folder / "sub" / "jpeg.jpg"), pictures[0][..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 60])
+    cv2.imwrite(str(folder / "sub" / "large.png"), cv2.resize(pictures[1], (100, 100))[..., ::-1])
+    cv2.imwrite(str(folder / "sub" / "mirror.png"), pictures[2][:, ::-1, ::-1])
+    (folder / "sub" / "same.png").write_bytes((folder / "03.png").read_bytes())
+    (folder / "broken.jpg").write_bytes((folder / "sub" / "jpeg.jpg").read_bytes()[:300])
+    (folder / "empty.png").write_bytes(b"")
+    return folder
+
+
+def test_a_folder_of_files(photographs: Path, tmp_path: Path) -> None:
+    result = dedup_pictures(photographs)
+    assert result.table.schema.equals(PICTURES)
+    assert result.counts == {"in": 36, "kept": 32, "duplicates": 4, "failed": 2}
+    rows = {row["address"]: row for row in result.table.to_pylist()}
+    assert rows["01.png"]["keeper_address"] == "sub/large.png" and rows["sub/large.png"]["keep"]  # the largest original
+    pairs = {frozenset((row["address"], row["keeper_address"])) for row in rows.values() if not row["keep"]}
+    made = [("00.png", "sub/jpeg.jpg"), ("01.png", "sub/large.png"), ("02.png", "sub/mirror.png"), ("03.png", "sub/same.png")]
+    assert pairs == {frozenset(pair) for pair in made}
+    assert rows["broken.jpg"]["status"] == rows["empty.png"]["status"] == "failed" and rows["broken.jpg"]["reason"]
+    assert sum("mirrored" in row["reason"] for row in rows.values()) == 1
+    for row in rows.values():
+        assert row["keep"] == (row["score"] is None) == (row["keeper_id"] == row["image_id"])
+    html = page(result)
+    assert html.count("<section>") == 4 and "broken" not in html and "<script" not in html and "http" not in html
+    assert html.count("data:image/jpeg;base64,") == 8
+
+
+def test_against_another_folder_and_a_parquet_set(photographs: Path, tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    other = tmp_path / "other"
+    other.mkdir()
+    chosen = ["05.png", "06.png", "sub/same.png"]
+    data = [{"bytes": (photographs / name).read_bytes(), "path": name} for name in chosen]
+    pq.write_table(pa.table({"image": data, "label": [0, 1, 2]}), other / "train.parquet")
+    result = dedup_pictures(photographs, against=other)
+    found = {row["address"]: row["keeper_member"] for row in result.table.to_pylist() if not row["keep"]}
+    assert set(found) == {"05.png", "06.png", "03.png", "sub/same.png"}
+    assert found["03.png"] == found["sub/same.png"] != found["05.png"]
+    assert page(result).count("<section>") == 3
+    assert dedup_pictures(other / "train.parquet").counts["duplicates"] == 0
+
+
+def test_requests_that_cannot_be_met(photographs: Path, tmp_path: Path) -> None:
+    with pytest.raises(RequestError):
+        dedup_pictures(tmp_path / "nowhere")
+    with pytest.raises(RequestError):
+        dedup_pictures(photographs, DedupConfig(mode="paper"))
+    junk = tmp_path / "junk"
+    junk.mkdir()
+    (junk / "a.jpg").write_bytes(b"")
+    with pytest.raises(DataError):
+        dedup_pictures(junk)
