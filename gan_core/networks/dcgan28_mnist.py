@@ -1,0 +1,99 @@
+"""The DCGAN authors' conditional MNIST networks (Newmu/dcgan_code, mnist/train_cond_dcgan.py).
+
+The class joins every layer's input as ten further channels (one-hot); batch norm has neither gain nor bias; one grey channel, which the
+authors keep in [0, 1] with a sigmoid. Outside, pictures are in [-1, 1] as everywhere; the first and the last layer convert.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from gan_core.networks.base import BatchNorm, Layer, LayeredNetwork, LayerInfo, scaled
+
+ABOUT = "DCGAN authors' conditional MNIST net for 28 px: the class joins every layer"
+IMAGE_SIZE = 28
+LATENT_DIM = 100
+PRIOR = "uniform"
+CLASSES = 10
+
+
+class _ToUnit(nn.Module):
+    """Pictures [N, 1 or 3, H, W] in [-1, 1] to grey ones in [0, 1], then the convolution."""
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self.convolution = convolution
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The first channels are the picture, the last ten the class."""
+        import torch
+
+        picture, classes = x[:, :-CLASSES], x[:, -CLASSES:]
+        grey = (picture.mean(1, keepdim=True) + 1) / 2
+        out: Tensor = self.convolution(torch.cat([grey, classes], 1))
+        return out
+
+
+class _FromUnit(nn.Module):
+    """Sigmoid, then [0, 1] to [-1, 1]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sigmoid() * 2 - 1
+
+
+def _linear(name: str, units_in: int, units: int, activation: nn.Module, shape: tuple[int, int, int] | None = None) -> Layer:
+    kind = "linear" if shape is None else "project"
+    return Layer(
+        nn.Linear(units_in + CLASSES, units, bias=False),
+        LayerInfo(name, shape or (units, 1, 1), kind),
+        norm=BatchNorm(units, affine=False),
+        activation=activation,
+        classes=CLASSES,
+    )
+
+
+def generator(width: float = 1.0, latent_dim: int | None = None) -> LayeredNetwork:
+    """Latents [N, 100] and labels [N] to pictures [N, 1, 28, 28] in [-1, 1]."""
+    dim = latent_dim or LATENT_DIM
+    units, a, b = scaled(1024, width), scaled(128, width), scaled(64, width)
+    layers = [
+        _linear("linear", dim, units, nn.ReLU()),
+        _linear("project", units, a * 49, nn.ReLU(), (a, 7, 7)),
+        Layer(
+            nn.ConvTranspose2d(a + CLASSES, b, 5, 2, 2, 1, bias=False),
+            LayerInfo("deconv1", (b, 14, 14), "deconv"),
+            norm=BatchNorm(b, affine=False),
+            activation=nn.ReLU(),
+            classes=CLASSES,
+        ),
+        Layer(
+            nn.ConvTranspose2d(b + CLASSES, 1, 5, 2, 2, 1, bias=False),
+            LayerInfo("image", (1, IMAGE_SIZE, IMAGE_SIZE), "image"),
+            activation=_FromUnit(),
+            classes=CLASSES,
+        ),
+    ]
+    return LayeredNetwork(layers, (dim,))
+
+
+def discriminator(width: float = 1.0, outputs: int = 1) -> LayeredNetwork:
+    """Pictures [N, 1 or 3, 28, 28] in [-1, 1] and labels [N] to logits [N, outputs]."""
+    units, a, b = scaled(1024, width), scaled(64, width), scaled(128, width)
+    layers = [
+        Layer(
+            _ToUnit(nn.Conv2d(1 + CLASSES, a, 5, 2, 2, bias=False)),
+            LayerInfo("conv1", (a, 14, 14), "conv"),
+            activation=nn.LeakyReLU(0.2),
+            classes=CLASSES,
+        ),
+        Layer(
+            nn.Conv2d(a + CLASSES, b, 5, 2, 2, bias=False),
+            LayerInfo("conv2", (b, 7, 7), "conv"),
+            norm=BatchNorm(b, affine=False),
+            activation=nn.LeakyReLU(0.2),
+            classes=CLASSES,
+        ),
+        _linear("linear", b * 49, units, nn.LeakyReLU(0.2)),
+        Layer(nn.Linear(units + CLASSES, outputs, bias=False), LayerInfo("head", (outputs, 1, 1), "head"), classes=CLASSES),
+    ]
+    return LayeredNetwork(layers, (1, IMAGE_SIZE, IMAGE_SIZE))

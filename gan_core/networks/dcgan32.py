@@ -1,0 +1,44 @@
+"""The DCGAN authors' 32-pixel ImageNet networks (Newmu/dcgan_code, imagenet/load_pretrained.py).
+
+Discriminator: six 3x3 convolutions and a linear head; pooled to 4x4 its layers give the paper's 28,672 features (section 5.1).
+"""
+
+from __future__ import annotations
+
+from gan_core.networks.base import Layer, LayeredNetwork, conv, deconv, head, image, project, scaled
+
+ABOUT = "DCGAN authors' 7-layer 3x3 net for 32 px, trained on ImageNet in the paper: 28,672 features"
+IMAGE_SIZE = 32
+LATENT_DIM = 256
+PRIOR = "uniform"
+
+
+def generator(width: float = 1.0, latent_dim: int | None = None) -> LayeredNetwork:
+    """Latents [N, 256] to pictures [N, 3, 32, 32] in [-1, 1]."""
+    dim = latent_dim or LATENT_DIM
+    a, b, c = (scaled(maps, width) for maps in (512, 256, 128))
+    layers: list[Layer] = [
+        project("project", dim, a, 4),
+        deconv("deconv1", a, a, 8, kernel=3, stride=2),
+        deconv("deconv2", a, b, 8, kernel=3, stride=1),
+        deconv("deconv3", b, b, 16, kernel=3, stride=2),
+        deconv("deconv4", b, c, 16, kernel=3, stride=1),
+        deconv("deconv5", c, c, 32, kernel=3, stride=2),
+        image("image", c, 32, kernel=3, stride=1),
+    ]
+    return LayeredNetwork(layers, (dim,))
+
+
+def discriminator(width: float = 1.0, outputs: int = 1) -> LayeredNetwork:
+    """Pictures [N, 3, 32, 32] in [-1, 1] to logits [N, outputs]."""
+    a, b, c = (scaled(maps, width) for maps in (128, 256, 512))
+    layers: list[Layer] = [
+        conv("conv1", 3, a, 32, kernel=3, stride=1, norm=False),
+        conv("conv2", a, a, 16, kernel=3, stride=2),
+        conv("conv3", a, b, 16, kernel=3, stride=1),
+        conv("conv4", b, b, 8, kernel=3, stride=2),
+        conv("conv5", b, c, 8, kernel=3, stride=1),
+        conv("conv6", c, c, 4, kernel=3, stride=2),
+        head("head", c * 16, outputs),
+    ]
+    return LayeredNetwork(layers, (3, IMAGE_SIZE, IMAGE_SIZE))

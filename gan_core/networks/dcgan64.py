@@ -1,0 +1,37 @@
+"""The DCGAN authors' 64-pixel networks for faces and LSUN (Newmu/dcgan_code, faces/train_uncond_dcgan.py): 5x5, stride 2."""
+
+from __future__ import annotations
+
+from gan_core.networks.base import Layer, LayeredNetwork, conv, deconv, head, image, project, scaled
+
+ABOUT = "DCGAN authors' net for 64 px faces and bedrooms, four 5x5 stride-2 convolutions: 30,720 features"
+IMAGE_SIZE = 64
+LATENT_DIM = 100
+PRIOR = "uniform"
+
+
+def generator(width: float = 1.0, latent_dim: int | None = None) -> LayeredNetwork:
+    """Latents [N, 100] to pictures [N, 3, 64, 64] in [-1, 1]."""
+    dim = latent_dim or LATENT_DIM
+    a, b, c, d = (scaled(maps, width) for maps in (1024, 512, 256, 128))
+    layers: list[Layer] = [
+        project("project", dim, a, 4),
+        deconv("deconv1", a, b, 8, kernel=5, stride=2),
+        deconv("deconv2", b, c, 16, kernel=5, stride=2),
+        deconv("deconv3", c, d, 32, kernel=5, stride=2),
+        image("image", d, 64, kernel=5, stride=2),
+    ]
+    return LayeredNetwork(layers, (dim,))
+
+
+def discriminator(width: float = 1.0, outputs: int = 1) -> LayeredNetwork:
+    """Pictures [N, 3, 64, 64] in [-1, 1] to logits [N, outputs]."""
+    a, b, c, d = (scaled(maps, width) for maps in (128, 256, 512, 1024))
+    layers: list[Layer] = [
+        conv("conv1", 3, a, 32, kernel=5, stride=2, norm=False),
+        conv("conv2", a, b, 16, kernel=5, stride=2),
+        conv("conv3", b, c, 8, kernel=5, stride=2),
+        conv("conv4", c, d, 4, kernel=5, stride=2),
+        head("head", d * 16, outputs),
+    ]
+    return LayeredNetwork(layers, (3, IMAGE_SIZE, IMAGE_SIZE))

@@ -1,0 +1,72 @@
+"""What every method file must hold to: its updates name its optimisers, move the right weights and carry finite figures."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gan_core import registry
+from gan_core.config import NetworkConfig, TrainConfig
+from gan_core.methods.base import Batch
+from gan_core.training.parts import Parts, build
+
+NAMES = registry.names("methods")
+MODES = ("paper", "modern")
+
+
+def parts_of(name: str, mode: str) -> Parts:
+    settings = TrainConfig(method=name, mode=mode, network=NetworkConfig(width=0.125), batch=8, learning_rate=1e-2)
+    return build(settings, seed=0, device="cpu", image_size=32)
+
+
+def batch_of(parts: Parts, index: int) -> Batch:
+    random = torch.Generator().manual_seed(index)
+    images = torch.rand(8, 3, 32, 32, generator=random) * 2 - 1
+    return Batch(index, images, torch.arange(8) % 4, lambda: torch.rand(8, parts.prior.dim, generator=random) * 2 - 1, random)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_update_moves_its_own_weights_and_no_others(name: str, mode: str) -> None:
+    parts = parts_of(name, mode)
+    assert set(parts.optimisers) == set(parts.method.optimised)
+    seen = set()
+    for index in range(4):
+        for update in parts.method.updates(batch_of(parts, index)):
+            assert update.loss.dtype == torch.float32 and update.loss.dim() == 0 and torch.isfinite(update.loss)
+            assert all(not value.requires_grad and value.dim() == 0 for value in update.figures.values())
+            before = {role: [p.detach().clone() for p in net.parameters()] for role, net in parts.networks.items()}
+            update.loss.backward()
+            parts.optimisers[update.name].step()
+            for role, network in parts.networks.items():
+                moved = any(not torch.equal(a, b) for a, b in zip(before[role], network.parameters(), strict=True))
+                assert moved == (role in parts.method.optimised[update.name]), (update.name, role)
+            seen.add(update.name)
+    assert seen == set(parts.optimisers)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", NAMES)
+def test_no_gradient_is_left_for_another_optimiser(name: str, mode: str) -> None:
+    parts = parts_of(name, mode)
+    for index in range(2):
+        for update in parts.method.updates(batch_of(parts, index)):
+            update.loss.backward()
+            own = {id(p) for p in parts.parameters(update.name)}
+            for network in parts.networks.values():
+                assert all(p.grad is None for p in network.parameters() if id(p) not in own)
+            parts.optimisers[update.name].step()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_method_counts_the_real_images_it_shows(name: str) -> None:
+    parts = parts_of(name, "modern")
+    updates = list(_stepped(parts, batch_of(parts, 0)))
+    assert sum(update.real for update in updates) >= 8
+
+
+def _stepped(parts: Parts, batch: Batch):  # type: ignore[no-untyped-def]
+    for update in parts.method.updates(batch):
+        update.loss.backward()
+        parts.optimisers[update.name].step()
+        yield update
