@@ -1,0 +1,198 @@
+"""Stage train: a GAN on the packed training set. Content: snapshots; beside them stats.jsonl, sample grids, TensorBoard events.
+
+Runs on a bare machine: neither Prefect nor FAISS is needed. What it learns lives in the trajectory's state folder until it is done,
+so that a killed training continues; `max_seconds` ends it cleanly with `complete=False`.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gan_core.config import TrainConfig
+from gan_core.errors import DataError, RequestError
+from gan_core.progress import Progress, Throttled
+from gan_core.stages.contract import StageOutcome, StageRequest
+
+if TYPE_CHECKING:
+    from gan_core.shards import PixelShards
+    from gan_core.training.loop import Setting, Trained
+
+log = logging.getLogger(__name__)
+
+CURVE_POINTS = 200  # lines of statistics in the summary, evenly spaced when there are more
+
+
+def run(request: StageRequest, progress: Progress) -> StageOutcome:
+    """Trains from the newest state to `train.kimg`.
+
+    Raises:
+        DataError: fewer pictures than one batch; labels that the method needs are missing.
+        RequestError: a network for pictures of another size; an unknown method or network.
+        TrainingDiverged: training collapsed and the settings say stop, or going back did not help.
+    """
+    from gan_core.devices import cpu_cores, resolve_device, use_threads
+    from gan_core.shards import PixelShards
+    from gan_core.training.distributed import join, leave
+    from gan_core.training.loop import Setting, train
+    from gan_core.training.precision import resolve_precision
+
+    if "snapshot" in request.part:
+        raise RequestError(
+            f"There is no imported snapshot called {request.part['snapshot']!r} in this store.",
+            expected="a snapshot that `discern import` has brought into this home",
+            remedy="discern import dcgan-authors FOLDER",
+        )
+    settings = TrainConfig.model_validate(request.part["train"])
+    use_threads(int(request.part.get("threads") or 0) or cpu_cores())
+    processes, device = join(resolve_device(str(request.context.get("device") or "auto")))
+    pictures = PixelShards(request.one("pack").path)
+    refuse_small(len(pictures), settings)
+    limit = request.context.get("max_seconds")
+    setting = Setting(
+        settings=settings,
+        folder=Path(request.context.get("state") or request.scratch / "state"),
+        image_size=pictures.shape[0],
+        seed=int(request.part.get("seed", 0)),
+        device=device,
+        precision=resolve_precision(settings.precision, device),
+        max_seconds=None if limit is None else float(limit),
+        processes=processes,
+    )
+    labels, probe = labels_of(pictures, settings), probe_of(pictures, setting)
+    trained = train(pictures, setting, labels=labels, progress=Throttled(progress), each_log=probe)
+    summary = summarise(trained, setting.precision, processes.count)
+    if processes.first and trained.complete:
+        publish(trained, request.work, setting.folder)
+        summary["memorisation"] = memorised(request)
+    leave(processes)
+    return StageOutcome(
+        counts={"images": len(pictures), "snapshots": len(list(request.work.glob("snapshot-*.safetensors")))},
+        summary=summary,
+        warnings=warnings_of(trained, settings, len(pictures), summary.get("memorisation")),
+        complete=trained.complete,
+    )
+
+
+def refuse_small(count: int, settings: TrainConfig) -> None:
+    """DataError when there are fewer pictures than one batch."""
+    if count < settings.batch:
+        power = 1 << max(1, count.bit_length() - 1)
+        raise DataError(
+            f"The training set has {count} pictures, and one batch takes {settings.batch}.",
+            expected=f"at least {settings.batch} usable training pictures",
+            remedy=f"more pictures, or --set train.batch={power}" if count >= 4 else "give more pictures",
+        )
+
+
+def labels_of(pictures: PixelShards, settings: TrainConfig) -> Any:
+    """int64 [n] where the method or a conditional network uses labels, else None."""
+    import numpy as np
+
+    from gan_core import registry
+
+    classes = int(getattr(registry.load("networks", settings.network.name), "CLASSES", 0))
+    if not classes and not registry.load("methods", settings.method).USES_LABELS:
+        return None
+    column = pictures.table["label"]
+    if column.null_count:
+        raise DataError(
+            f"{settings.method} with {settings.network.name} uses labels, and {column.null_count} of {len(column)} "
+            "training pictures have none.",
+            expected="a label for every training picture",
+            remedy="a source with labels, or --set train.method=dcgan and an unconditional network",
+        )
+    labels = np.asarray(column.to_numpy(), np.int64)
+    if classes and (labels.min() < 0 or labels.max() >= classes):
+        raise DataError(
+            f"The labels run from {labels.min()} to {labels.max()}, and {settings.network.name} knows {classes} classes.",
+            expected=f"labels 0 to {classes - 1}",
+        )
+    return labels
+
+
+def probe_of(pictures: PixelShards, setting: Setting) -> Any:
+    """The probe that looks at the discriminator now and then, or None: not asked for, or no labels."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    from gan_core.training.probe import Probe, each_log
+
+    every = setting.settings.probe_kimg
+    if not every or not setting.processes.first:
+        return None
+    labels = np.asarray(pc.fill_null(pictures.table["label"], -1).to_numpy(), np.int64)
+    probe = Probe(pictures, labels, setting.seed, setting.device)
+    return each_log(probe, every) if probe.useful else None
+
+
+def memorised(request: StageRequest) -> dict[str, Any] | None:
+    """How close samples lie to the training pictures; None where no codes were passed."""
+    from gan_core.training.memorisation import TrainingCodes, memorisation
+    from gan_core.training.snapshots import last_snapshot, load_snapshot
+
+    folders = [item.path for item in request.inputs.get("codes", [])]
+    if not folders or not (folders[0] / "encoder.safetensors").is_file():
+        return None
+    snapshot = load_snapshot(last_snapshot(request.work))
+    return memorisation(snapshot, TrainingCodes.read(folders[0]), seed=int(request.part.get("seed", 0)))
+
+
+def publish(trained: Trained, work: Path, state: Path) -> None:
+    """Copies what this training made from its state folder into the artifact."""
+    import json
+
+    from gan_core.files import atomic_write_bytes
+
+    work.mkdir(parents=True, exist_ok=True)
+    for path in trained.products:
+        shutil.copyfile(path, work / path.name)
+    lines = "".join(json.dumps(line, sort_keys=True) + "\n" for line in trained.stats)
+    atomic_write_bytes(work / "stats.jsonl", lines.encode())
+    board = state / "tensorboard"
+    if board.is_dir():
+        shutil.copytree(board, work / "tensorboard", dirs_exist_ok=True)
+
+
+def summarise(trained: Trained, precision: str, processes: int) -> dict[str, Any]:
+    """Small figures for the report and the command line. `curve`: the lines of statistics at log points, thinned."""
+    position = trained.parts.position
+    every = max(1, -(-len(trained.stats) // CURVE_POINTS))
+    curve = [
+        {name: value for name, value in line.items() if name == "kimg" or name.startswith(("loss", "score"))}
+        for line in [*trained.stats[:-1][::every], *trained.stats[-1:]]
+    ]
+    shown = position.images - trained.started_at
+    return {
+        "kimg": position.images / 1000,
+        "updates": position.updates,
+        "minibatches": position.index,
+        "rollbacks": position.attempt,
+        "images_per_second": round(shown / trained.seconds, 1) if trained.seconds and shown else None,
+        "seconds": round(position.seconds, 1),
+        "precision": precision,
+        "processes": processes,
+        "started_at_kimg": trained.started_at / 1000,
+        "curve": curve,
+        "divergence": trained.findings,
+        "parameters": {role: sum(p.numel() for p in network.parameters()) for role, network in trained.parts.networks.items()},
+    }
+
+
+def warnings_of(trained: Trained, settings: TrainConfig, count: int, memory: dict[str, Any] | None) -> list[str]:
+    """Sentences that a person should read."""
+    said = [f"At {finding['kimg']:g} kimg: {finding['sentence']}" for finding in trained.findings]
+    if not trained.complete:
+        said.append(
+            f"Training stopped at {trained.parts.position.images / 1000:g} of {settings.kimg:g} kimg when its time was over; "
+            "the same command continues."
+        )
+    if count < 10 * settings.batch:
+        said.append(f"The training set has only {count} pictures: expect the discriminator to learn them by heart.")
+    if memory and memory["collision_rate"] > max(0.01, 2 * memory["real_collision_rate"]):
+        said.append(
+            f"{memory['collision_rate']:.1%} of the samples have the code of a training picture: the generator draws its training set."
+        )
+    return said

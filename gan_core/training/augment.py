@@ -1,0 +1,63 @@
+"""Differentiable augmentation: real and generated pictures are changed alike before the discriminator sees them, and the generator's
+gradient passes through. After Zhao et al. 2020 (mit-han-lab/data-efficient-gans, DiffAugment_pytorch.py): colour, translation by up to an
+eighth, a cut-out square of half the side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+TRANSLATION = 1 / 8  # of the side
+CUTOUT = 1 / 2  # of the side
+
+
+def augment(x: Tensor, kinds: Sequence[str], random: torch.Generator) -> Tensor:
+    """Pictures [N, C, S, S] changed at random, every picture in its own way. Args: kinds: of 'color', 'translation', 'cutout', in order."""
+    for kind in kinds:
+        x = {"color": _colour, "translation": _translate, "cutout": _cut}[kind](x, random)
+    return x
+
+
+def _uniform(x: Tensor, random: torch.Generator) -> Tensor:
+    """One number in [0, 1) per picture: [N, 1, 1, 1]."""
+    return torch.rand(len(x), 1, 1, 1, generator=random, device=x.device)
+
+
+def _colour(x: Tensor, random: torch.Generator) -> Tensor:
+    """Brightness moved by up to 0.5, saturation scaled by 0 to 2, contrast by 0.5 to 1.5."""
+    x = x + (_uniform(x, random) - 0.5)
+    mean = x.mean(1, keepdim=True)
+    x = (x - mean) * (_uniform(x, random) * 2) + mean
+    mean = x.mean((1, 2, 3), keepdim=True)
+    return (x - mean) * (_uniform(x, random) + 0.5) + mean
+
+
+def _offsets(x: Tensor, lowest: int, highest: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Whole offsets in lowest..highest per picture: two of [N, 1, 1]."""
+    drawn = torch.randint(lowest, highest + 1, (2, len(x), 1, 1), generator=random, device=x.device)
+    return drawn[0], drawn[1]
+
+
+def _translate(x: Tensor, random: torch.Generator) -> Tensor:
+    """Moved by up to an eighth of the side both ways; what comes in from outside is 0."""
+    side = x.shape[2]
+    reach = int(side * TRANSLATION + 0.5)
+    down, across = _offsets(x, -reach, reach, random)
+    padded = torch.nn.functional.pad(x, (reach, reach, reach, reach))
+    rows = torch.arange(side, device=x.device)[None, :, None] + reach - down
+    columns = torch.arange(side, device=x.device)[None, None, :] + reach - across
+    flat = padded.flatten(2).gather(2, (rows * padded.shape[3] + columns).flatten(1)[:, None].expand(-1, x.shape[1], -1))
+    return flat.view(x.shape).contiguous(memory_format=torch.channels_last)
+
+
+def _cut(x: Tensor, random: torch.Generator) -> Tensor:
+    """A square of half the side set to 0; its centre lies anywhere, so that it may stick out."""
+    side = x.shape[2]
+    half = int(side * CUTOUT + 0.5) // 2
+    top, left = _offsets(x, 0, side - 1, random)
+    rows = (torch.arange(side, device=x.device)[None, :, None] - top).abs()
+    columns = (torch.arange(side, device=x.device)[None, None, :] - left).abs()
+    hidden = (rows <= half) & (columns <= half)
+    return x * (~hidden)[:, None].to(x.dtype)

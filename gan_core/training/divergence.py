@@ -1,0 +1,189 @@
+"""Signs that a training is lost, looked for at every line of statistics, so noticed within one logging interval.
+
+| sign | what is measured | when it counts |
+|---|---|---|
+| nan | losses and weights | anything that is no finite number |
+| certain | score of real minus score of generated pictures, mean over the interval | above 0.997, three intervals running |
+| constant | standard deviation over the 64 fixed latents, mean over pixels | below 2 % of the real pictures', two intervals running |
+| oscillating | share of the variation within pictures in one fine stripe common to all latents | above 20 % and twice the least so far |
+| spike | largest singular value of each layer's weights | over twice the value before, after a warm-up |
+
+`certain` is also what a healthy start can look like for a while, hence the patience. `oscillating` is the failure that the DCGAN
+paper names: with longer training a subset of filters collapses to a single oscillating mode; what to measure is ours: in the authors'
+SVHN generator and in our own healthy ones the share is below 0.6 %; fresh weights draw checks too, up to 25 %. `spike`: the BigGAN paper
+saw the largest singular values of G jump before a collapse.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gan_core.networks.base import Layer, LayeredNetwork
+
+CERTAIN = 0.997
+CONSTANT = 0.02
+OSCILLATING = 0.2
+SPIKE = 2.0
+WARM_UP = 5  # intervals: young weights grow fast
+PATIENCE = {"nan": 1, "certain": 3, "constant": 2, "oscillating": 1, "spike": 1}
+SENTENCES = {
+    "nan": "a loss or a weight is no finite number ({name})",
+    "certain": "the discriminator is certain of everything (score of real pictures minus score of generated ones: {value:.4f})",
+    "constant": "the generator gives the same picture for every latent ({value:.2%} of the real pictures' variation)",
+    "oscillating": "the generator draws one fine stripe pattern into every picture ({value:.1%} of their variation)",
+    "spike": "the largest singular value of {name} jumped to {value:.1f} times what it was one interval before",
+}
+STOPPING = {"nan", "certain", "constant"}  # what ends a training under `on_divergence: stop`; the others are warnings there
+REMEDY = {
+    "nan": "a lower train.learning_rate, or train.precision=float32",
+    "certain": "more pictures, train.augment=[color,translation,cutout], or a narrower network",
+    "constant": "a lower train.learning_rate, or train.mode=modern",
+    "oscillating": "an earlier snapshot (train.snapshot_kimg), or a lower train.learning_rate",
+    "spike": "a lower train.learning_rate, or train.spectral_norm=true",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A sign seen at a place of the training."""
+
+    kimg: float
+    sign: str
+    sentence: str
+
+    def as_json(self) -> dict[str, Any]:
+        return {"kimg": self.kimg, "sign": self.sign, "sentence": self.sentence}
+
+
+@dataclass
+class Watch:
+    """Remembers what it needs from one line of statistics to the next; `memory` is plain JSON, part of the state."""
+
+    real_variation: float
+    strikes: dict[str, int] = field(default_factory=dict)
+    sigmas: dict[str, float] = field(default_factory=dict)
+    least_oscillation: float = 1.0
+    intervals: int = 0
+
+    def memory(self) -> dict[str, Any]:
+        return {
+            "strikes": dict(self.strikes),
+            "sigmas": dict(self.sigmas),
+            "least_oscillation": self.least_oscillation,
+            "intervals": self.intervals,
+        }
+
+    def remember(self, memory: Mapping[str, Any]) -> None:
+        """Takes over what `memory` gave."""
+        self.strikes, self.sigmas = dict(memory["strikes"]), dict(memory["sigmas"])
+        self.least_oscillation, self.intervals = float(memory["least_oscillation"]), int(memory["intervals"])
+
+    @property
+    def clean(self) -> bool:
+        """Whether the last look found nothing, not even a sign that is still given time."""
+        return not self.strikes
+
+    def look(self, line: Mapping[str, Any]) -> list[Finding]:
+        """Signs in a line of statistics that count from this line on: each is told once for as long as it lasts."""
+        seen = self._signs(line)
+        self.strikes = {sign: self.strikes.get(sign, 0) + 1 for sign in seen}
+        self.intervals += 1
+        if math.isfinite(line.get("oscillation", math.nan)):
+            self.least_oscillation = min(self.least_oscillation, float(line["oscillation"]))
+        sigmas = {name: value for name, value in line.items() if name.startswith("sigma_")}
+        self.sigmas = {name: float(value) for name, value in sigmas.items() if math.isfinite(value)}
+        return [
+            Finding(float(line["kimg"]), sign, SENTENCES[sign].format(name=name, value=value))
+            for sign, (name, value) in seen.items()
+            if self.strikes[sign] == PATIENCE[sign]
+        ]
+
+    def _signs(self, line: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
+        broken = [name for name, value in line.items() if isinstance(value, float) and not math.isfinite(value)]
+        if broken:
+            return {"nan": (broken[0], math.nan)}
+        seen: dict[str, tuple[str, float]] = {}
+        gap = line.get("score_real", 0.5) - line.get("score_fake", 0.5)
+        if gap > CERTAIN:
+            seen["certain"] = ("", gap)
+        variation = line.get("variation", self.real_variation) / max(self.real_variation, 1e-6)
+        if variation < CONSTANT and self.real_variation > 1e-3:
+            seen["constant"] = ("", variation)
+        if line.get("oscillation", 0.0) > max(OSCILLATING, 2 * self.least_oscillation):
+            seen["oscillating"] = ("", line["oscillation"])
+        jumps = {name: line[name] / before for name, before in self.sigmas.items() if name in line and before > 0}
+        if jumps and self.intervals >= WARM_UP:
+            name = max(jumps, key=lambda key: jumps[key])
+            if jumps[name] > SPIKE:
+                seen["spike"] = (name.removeprefix("sigma_").replace("_", " "), jumps[name])
+        return seen
+
+
+def variation(pictures: Tensor) -> Tensor:
+    """Standard deviation over pictures [N, C, S, S], mean over pixels and channels: scalar float32."""
+    spread: Tensor = pictures.float().std(0, correction=0)
+    return spread.mean()
+
+
+def oscillation(pictures: Tensor) -> Tensor:
+    """Largest share of the variation within pictures [N, C, S, S] that lies in one spatial frequency of at least a quarter cycle per
+    pixel with the same phase in every picture: scalar in 0..1, the largest over channels."""
+    x = pictures.float()
+    x = x - x.mean((2, 3), keepdim=True)
+    height, width = x.shape[2:]
+    spectrum = torch.fft.rfft2(x)
+    weight = torch.full((width // 2 + 1,), 2.0, device=x.device)  # rfft2 leaves out the mirrored half
+    weight[0] = 1.0
+    if width % 2 == 0:
+        weight[-1] = 1.0
+    total = (spectrum.abs().square() * weight).sum((2, 3)).mean(0)
+    common = spectrum.mean(0).abs().square() * weight
+    rows = torch.fft.fftfreq(height, device=x.device).abs()[:, None]
+    columns = torch.fft.rfftfreq(width, device=x.device)[None]
+    fine = torch.maximum(rows.expand(height, width // 2 + 1), columns.expand(height, width // 2 + 1)) >= 0.25
+    share: Tensor = (common * fine).flatten(1).max(1).values / total.clamp_min(1e-9)
+    return share.max()
+
+
+def largest_singular_value(weight: Tensor, rounds: int = 8) -> Tensor:
+    """Largest singular value of [out, ...] as a matrix [out, rest], by power iteration from a fixed start: a lower bound, within a
+    few per cent after 8 rounds."""
+    matrix = weight.detach().flatten(1).float()
+    vector = torch.ones(matrix.shape[0], device=matrix.device) + 0.1 * torch.cos(
+        torch.arange(matrix.shape[0], device=matrix.device, dtype=torch.float32)
+    )
+    length: Tensor = vector.norm()
+    for _ in range(rounds):
+        across = matrix.T @ vector
+        vector = matrix @ (across / across.norm().clamp_min(1e-30))
+        length = vector.norm()
+        vector = vector / length.clamp_min(1e-30)
+    return length
+
+
+def weight_matrix(layer: Layer) -> Tensor | None:
+    """A layer's weights with outputs first, or None where it has none; under spectral norm those before the division."""
+    normed = getattr(
+        layer.operation, "parametrizations", None
+    )  # reading .weight would iterate, and looking must change nothing
+    weight = getattr(layer.operation, "weight", None) if normed is None else normed["weight"].original
+    if not isinstance(weight, Tensor):
+        return None
+    return weight.transpose(0, 1) if isinstance(layer.operation, nn.ConvTranspose2d) else weight
+
+
+def layer_sigmas(networks: Mapping[str, LayeredNetwork]) -> dict[str, Tensor]:
+    """Largest singular value of every layer, by 'sigma_<role>_<layer>'."""
+    found = {}
+    for role, network in networks.items():
+        for info in network.layers():
+            weight = weight_matrix(network.layer(info.name))
+            if weight is not None:
+                found[f"sigma_{role}_{info.name}"] = largest_singular_value(weight)
+    return found

@@ -1,0 +1,334 @@
+"""The training loop: one function, top to bottom. It knows no method by name.
+
+For each minibatch: the updates that the method asks for, the average, and, at places fixed in kimg, a line of statistics, a grid of
+samples, a snapshot for users, the state for resuming. Everything random is a function of (seed, minibatch), so the state is weights,
+optimisers and a few numbers; killed anywhere and started again, a training on a CPU ends in the same weights bit for bit.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gan_core.config import TrainConfig
+from gan_core.errors import TrainingDiverged
+from gan_core.methods.base import Batch
+from gan_core.networks.base import batch_statistics
+from gan_core.progress import Progress, silent
+from gan_core.randomness import torch_stream
+from gan_core.training import data, divergence, record, snapshots, state
+from gan_core.training.distributed import Processes, synchronise_norms
+from gan_core.training.parts import Parts, build, plain, settle_generators
+from gan_core.training.precision import autocast, memory_format
+from gan_core.vision.tensors import to_float
+
+logger = logging.getLogger(__name__)
+
+WATCHING = {"kimg", "log_kimg", "grid_kimg", "snapshot_kimg", "state_kimg", "probe_kimg"}  # settings that change no weight
+ROLLBACKS = 3  # times that training goes back before it gives up
+SOME = 256  # real pictures whose variation the generator's is compared with
+GRIDS = 6  # sample grids over a training when the settings do not say
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and with what a training runs.
+
+    Attributes:
+        settings: the recipe's section.
+        folder: the state folder of this trajectory.
+        image_size: side of the training images in pixels.
+        device, precision: resolved ('cpu', 'cuda:0'; 'float32', 'bf16').
+        max_seconds: stop cleanly after so long; None: no limit.
+    """
+
+    settings: TrainConfig
+    folder: Path
+    image_size: int
+    seed: int = 0
+    device: str = "cpu"
+    precision: str = "float32"
+    max_seconds: float | None = None
+    processes: Processes = field(default_factory=Processes)
+
+
+@dataclass
+class Trained:
+    """How a training ended.
+
+    Attributes:
+        complete: False when time ran out.
+        stats: the lines of stats.jsonl.
+        products: snapshots and grids of this training, a longer one may have left others beside them.
+        started_at: images at which this start took over; seconds: what it took.
+        findings: signs of divergence: {kimg, sign, sentence}, those that were rolled back included.
+    """
+
+    parts: Parts
+    complete: bool
+    stats: list[dict[str, Any]]
+    products: list[Path]
+    started_at: int = 0
+    seconds: float = 0.0
+    findings: list[dict[str, Any]] = field(default_factory=list)
+
+
+def crossed(before: int, after: int, every_kimg: float) -> bool:
+    """Whether a multiple of `every_kimg` lies in (before, after], both in images."""
+    return every_kimg > 0 and after // (every_kimg * 1000) > before // (every_kimg * 1000)
+
+
+def train(
+    images: data.ImageSet,
+    setting: Setting,
+    *,
+    labels: npt.NDArray[np.int64] | None = None,
+    progress: Progress = silent,
+    each_log: Callable[[Parts, dict[str, Any]], None] | None = None,
+) -> Trained:
+    """Trains from the newest state in the folder to `settings.kimg`.
+
+    Args:
+        images: the training set; labels: [n], only for methods that use them.
+        each_log: called after each line of statistics; may add to it.
+    """
+    s, me = setting.settings, setting.processes
+    started, target = time.monotonic(), round(s.kimg * 1000)
+    parts = begin(images, setting, target)
+    before, first = parts.position.seconds, parts.position.images
+    last_time, last_log, due = started, first, False
+    board = record.Board(setting.folder / "tensorboard", first) if me.first else None
+    feed = data.Feed(images, s.batch, seed=setting.seed, device=setting.device, share=(me.rank, me.count), labels=labels)
+    batches = feed.batches(parts.position.index * s.batch)
+    if first == 0:
+        draw_grid(parts, setting, board)
+    complete = first >= target
+    while not complete:
+        at = parts.position
+        # Update: the method says what this minibatch feeds
+        was = at.images
+        step(parts, setting, *next(batches))
+        complete = at.images >= target
+        # Average
+        if parts.average is not None and at.images > was:
+            parts.average.follow(parts.networks["generator"], at.images, at.images - was)
+        # Log, and look for divergence
+        logged = crossed(was, at.images, s.log_kimg) or complete
+        if logged:
+            now = time.monotonic()
+            rate = (at.images - last_log) / max(now - last_time, 1e-9)
+            last_time, last_log, at.seconds = now, at.images, before + now - started
+            line = log_line(parts, setting, rate)
+            if each_log is not None:
+                each_log(parts, line)
+            if board is not None:
+                state.append_stats(setting.folder, line)
+                board.scalars(line, at.images)
+            if judge(parts, setting, parts.watch.look(line)):
+                parts = go_back(parts, images, setting)
+                batches, complete, last_log = feed.batches(parts.position.index * s.batch), False, parts.position.images
+                continue
+        # Sample
+        if crossed(was, at.images, grid_every(s)) or complete:
+            draw_grid(parts, setting, board)
+        if crossed(was, at.images, s.snapshot_kimg):
+            save_snapshot(parts, setting)
+        # Save: only what has just been looked at and found good, unless time is over
+        due = due or crossed(was, at.images, s.state_kimg)
+        out_of_time = setting.max_seconds is not None and me.agree(time.monotonic() - started > setting.max_seconds)
+        if (due and logged and parts.watch.clean) or complete or out_of_time:
+            save(parts, setting)
+            due = False
+        elapsed = max(time.monotonic() - started, 1e-9)
+        progress(at.images / 1000, s.kimg, "kimg", images_per_second=(at.images - first) / elapsed)
+        if out_of_time:
+            break
+    if complete:
+        save_snapshot(parts, setting)
+    if board is not None:
+        board.close()
+    me.wait()
+    made = [setting.folder / "products" / name for name in dict.fromkeys(parts.products)]
+    stats = state.read_stats(setting.folder, parts.position.images)
+    return Trained(parts, complete, stats, made, first, time.monotonic() - started, parts.findings)
+
+
+def grid_every(settings: TrainConfig) -> float:
+    """kimg between sample grids."""
+    return settings.grid_kimg or settings.kimg / (GRIDS - 1)
+
+
+def begin(images: data.ImageSet, setting: Setting, target: int) -> Parts:
+    """Parts as the newest state at or before `target` images has them, or fresh ones."""
+    (setting.folder / "products").mkdir(parents=True, exist_ok=True)
+    s = setting.settings
+    parts = build(s, seed=setting.seed, device=setting.device, image_size=setting.image_size)
+    if s.synchronise_norms:
+        synchronise_norms(parts.networks.values(), setting.processes)
+    some = torch.from_numpy(images.pixels(slice(0, SOME)))
+    parts.watch.real_variation = float(divergence.variation(to_float(some)))
+    found = state.load_state(setting.folder, target)
+    if found is not None:
+        parts.restore(*found)
+        parts.set_rate(s.learning_rate * 0.5**parts.position.attempt)
+        logger.info("Training continues from %.1f kimg.", parts.position.images / 1000)
+    return parts
+
+
+def judge(parts: Parts, setting: Setting, found: list[divergence.Finding]) -> bool:
+    """Records what was found; True when training has to go back.
+
+    Raises: TrainingDiverged: the settings say stop, or going back has not helped.
+    """
+    for finding in found:
+        logger.warning("At %.1f kimg %s.", finding.kimg, finding.sentence)
+        parts.findings.append(finding.as_json())
+    how = setting.settings.on_divergence
+    if how == "rollback" and found and parts.position.attempt < ROLLBACKS:
+        return True
+    stopping = {"nan"} if how == "warn" else divergence.STOPPING
+    grave = [finding for finding in found if finding.sign in stopping or how == "rollback"]
+    if grave:
+        finding = grave[0]
+        tried = f", after going back {parts.position.attempt} times" if parts.position.attempt else ""
+        raise TrainingDiverged(
+            f"Training diverged at {finding.kimg:g} kimg{tried}: {finding.sentence}.",
+            remedy=divergence.REMEDY[finding.sign]
+            + (
+                ""
+                if how == "rollback"
+                else "; or --set train.on_divergence=rollback to go back to the last good state by itself"
+            ),
+        )
+    return False
+
+
+def go_back(parts: Parts, images: data.ImageSet, setting: Setting) -> Parts:
+    """Parts as the last good state has them, with other random streams and half the learning rate from there on."""
+    attempt, findings, limit = parts.position.attempt + 1, parts.findings, parts.position.images
+    while True:
+        parts = begin(images, setting, limit - 1)
+        limit = parts.position.images
+        if parts.watch.clean:
+            break
+    parts.position.attempt, parts.findings = attempt, findings
+    parts.set_rate(setting.settings.learning_rate * 0.5**attempt)
+    if setting.processes.first:
+        state.forget_after(setting.folder, limit)
+    logger.warning("Training goes back to %.1f kimg, from there at half the learning rate.", limit / 1000)
+    setting.processes.wait()
+    return parts
+
+
+def step(parts: Parts, setting: Setting, pixels: Tensor, labels: Tensor | None) -> None:
+    """One minibatch. Args: pixels: this process's share, uint8 [n, S, S, 3] on the device."""
+    s, me, at = setting.settings, setting.processes, parts.position
+    device = str(pixels.device)
+    random = torch_stream(setting.seed, "batch", at.index, at.attempt, device=device)
+
+    def share(values: Tensor) -> Tensor:  # every process draws for the whole batch and keeps its own part
+        return values[me.rank :: me.count]
+
+    images = to_float(pixels)
+    if s.flip:
+        images = data.mirror(images, share(torch.rand(s.batch, generator=random, device=device)) < 0.5)
+    batch = Batch(
+        index=at.index,
+        images=images.contiguous(memory_format=memory_format()),
+        labels=labels,
+        latents=lambda: share(snapshots.sample_latents(parts.prior, s.batch, random)),
+        random=random,
+    )
+    updates = parts.method.updates(batch)
+    while True:
+        with autocast(setting.precision, device):
+            update = next(updates, None)
+        if update is None:
+            break
+        optimiser = parts.optimisers[update.name]
+        update.loss.backward()  # type: ignore[no-untyped-call]
+        me.average_gradients(parts.parameters(update.name))
+        optimiser.step()
+        parts.figures.add(update.figures)
+        at.updates[update.name] = at.updates.get(update.name, 0) + 1
+        at.images += update.real * me.count
+    at.index += 1
+
+
+def log_line(parts: Parts, setting: Setting, rate: float) -> dict[str, Any]:
+    """Means over the interval just ended, over all processes; the only place where the host waits for the device."""
+    at = parts.position
+    line: dict[str, Any] = {"kimg": at.images / 1000, "images": at.images, "minibatches": at.index, "images_per_second": rate}
+    line |= {f"updates_{name}": count for name, count in at.updates.items()}
+    means = parts.figures.means()
+    if means:
+        values = setting.processes.mean(torch.stack(list(means.values()))).tolist()
+        line |= dict(zip(means, values, strict=True))
+    for name in parts.optimisers:
+        line[f"weight_norm_{name}"] = float(record.weight_norm([p.detach() for p in parts.parameters(name)]))
+    parts.figures.clear()
+    with torch.no_grad(), batch_statistics(parts.networks["generator"]):
+        labels = snapshots.grid_labels(parts.prior, len(parts.grid_latents))
+        z = parts.grid_latents.to(setting.device)
+        pictures = parts.networks["generator"](z, None if labels is None else labels.to(setting.device))
+    line["variation"] = float(divergence.variation(pictures))
+    line["oscillation"] = float(divergence.oscillation(pictures))
+    return line | {name: float(value) for name, value in divergence.layer_sigmas(parts.networks).items()}
+
+
+@torch.no_grad()
+def draw_grid(parts: Parts, setting: Setting, board: record.Board | None) -> None:
+    """The samples of the 64 fixed latents, with the batch statistics of these 64 (as the authors sample)."""
+    name = record.grid_name(parts.position.images / 1000)
+    parts.products.append(name)
+    if board is None:
+        return
+    network = parts.generators().get("average", parts.networks["generator"])
+    labels = snapshots.grid_labels(parts.prior, len(parts.grid_latents))
+    with batch_statistics(network):
+        z = parts.grid_latents.to(setting.device)
+        pictures = network(z, None if labels is None else labels.to(setting.device))
+    sheet = record.tile(pictures.float().cpu())
+    record.write_png(setting.folder / "products" / name, sheet)
+    board.grid(sheet, parts.position.images)
+
+
+def save(parts: Parts, setting: Setting) -> None:
+    """Writes the state for resuming (first process only)."""
+    if setting.processes.first:
+        state.save_state(setting.folder, parts.position, parts.tensors(), parts.extra())
+
+
+def save_snapshot(parts: Parts, setting: Setting) -> None:
+    """Writes a snapshot for users (first process only)."""
+    s, at = setting.settings, parts.position
+    name = snapshots.snapshot_name(at.images / 1000)
+    parts.products.append(name)
+    if not setting.processes.first:
+        return
+    networks = {role: network for role, network in parts.networks.items() if role != "generator"}
+    if s.spectral_norm:
+        networks["discriminator"] = plain(networks["discriminator"], parts.spec)
+    networks |= settle_generators(parts, seed=setting.seed, batch=s.batch)
+    meta = {
+        "network": parts.spec,
+        "prior": {"distribution": parts.prior.distribution, "dim": parts.prior.dim, "classes": parts.prior.classes},
+        "method": s.method,
+        "mode": s.mode,
+        "kimg": at.images / 1000,
+        "updates": at.updates,
+        "precision": setting.precision,
+        "seed": setting.seed,
+        "rollbacks": at.attempt,
+        "settings": s.model_dump(mode="json", exclude=WATCHING, exclude_defaults=True),
+    }
+    snapshots.write_snapshot(setting.folder / "products" / name, networks, parts.grid_latents, meta)

@@ -1,0 +1,135 @@
+"""Whether a generator draws its training pictures: samples are hashed with the dedup autoencoder and looked up among the training codes.
+
+A sample whose code equals a training picture's is a collision. The distances of real pictures to each other are the yardstick: a generator
+that has learnt to draw is about as far from the training set as its pictures are from one another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from gan_core.errors import WorkError
+from gan_core.randomness import torch_stream
+from gan_core.training.snapshots import Snapshot, generate, sample_latents
+from gan_core.vision.tensors import to_uint8
+
+if TYPE_CHECKING:
+    from gan_core.dedup.autoencoder import Autoencoder
+
+Codes = npt.NDArray[np.uint8]
+SAMPLES = 2048
+NEAR_BITS = 4  # codes this close are near-duplicates on injected copies (reference/methods.md 1.6)
+_ROUND = 256  # samples tried at once when some may be rejected
+_BLOCK = 1 << 22  # pairs compared at once
+
+
+@dataclass(frozen=True)
+class TrainingCodes:
+    """The training pictures' codes, uint8 [n, 16], and the encoder that made them."""
+
+    encoder: Autoencoder
+    codes: Codes
+
+    @classmethod
+    def read(cls, folder: Path) -> TrainingCodes:
+        """From an artifact of stage hash: rows of the training split."""
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
+
+        from gan_core.dedup.autoencoder import Autoencoder
+
+        table = pq.read_table(folder / "codes.parquet", columns=["split", "code"])
+        table = table.filter(pc.equal(table["split"], "train"))
+        packed = b"".join(table["code"].to_pylist())
+        return cls(
+            Autoencoder.load(folder / "encoder.safetensors"), np.frombuffer(packed, np.uint8).reshape(table.num_rows, -1)
+        )
+
+    def nearest(self, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+        """Bits between each picture's code and the nearest training code: int64 [n]. Args: pictures: uint8 [n, S, S, 3]."""
+        return nearest_distances(self.encoder.encode(pictures), self.codes)
+
+
+def nearest_distances(codes: Codes, among: Codes, *, skip_one: bool = False) -> npt.NDArray[np.int64]:
+    """Hamming distance of each code to the nearest in `among`: int64 [n].
+
+    Args:
+        codes, among: uint8 [n, 8 k], [m, 8 k].
+        skip_one: take the second nearest: for codes that are themselves in `among`.
+    """
+    left, right = (np.ascontiguousarray(c).view(np.uint64) for c in (codes, among))
+    out = np.empty(len(left), np.int64)
+    rows = max(1, _BLOCK // max(1, len(right)))
+    for start in range(0, len(left), rows):
+        block = left[start : start + rows]
+        distance = np.zeros((len(block), len(right)), np.uint16)
+        for word in range(left.shape[1]):
+            distance += np.bitwise_count(block[:, None, word] ^ right[None, :, word])
+        out[start : start + rows] = np.partition(distance, 1, axis=1)[:, 1] if skip_one else distance.min(1)
+    return out
+
+
+def pictures_of(snapshot: Snapshot, n: int, random: torch.Generator) -> npt.NDArray[np.uint8]:
+    """Samples uint8 [n, S, S, 3]; grey ones repeated over the channels."""
+    latents = sample_latents(snapshot.prior, n, random)
+    pictures = to_uint8(generate(snapshot, latents)).numpy()
+    return np.repeat(pictures, 3, axis=3) if pictures.shape[3] == 1 else pictures
+
+
+def memorisation(snapshot: Snapshot, training: TrainingCodes, *, seed: int, samples: int = SAMPLES) -> dict[str, Any]:
+    """How close `samples` generated pictures lie to the training set.
+
+    Returns: samples, collisions (equal codes), collision_rate, near_rate (within 4 bits), nearest_median (bits), and the same median and
+        rate for as many training pictures among the others (`real_nearest_median`, `real_collision_rate`).
+    """
+    nearest = training.nearest(pictures_of(snapshot, samples, torch_stream(seed, "memorisation")))
+    some = np.random.default_rng(seed).permutation(len(training.codes))[:samples]
+    real = (
+        nearest_distances(training.codes[some], training.codes, skip_one=True)
+        if len(training.codes) > 1
+        else np.zeros(1, np.int64)
+    )
+    return {
+        "samples": samples,
+        "collisions": int((nearest == 0).sum()),
+        "collision_rate": float((nearest == 0).mean()),
+        "near_rate": float((nearest <= NEAR_BITS).mean()),
+        "nearest_median": float(np.median(nearest)),
+        "real_collision_rate": float((real == 0).mean()),
+        "real_nearest_median": float(np.median(real)),
+    }
+
+
+def draw(
+    snapshot: Snapshot, n: int, *, seed: int, reject_collisions: TrainingCodes | None = None, radius: int = 0
+) -> tuple[npt.NDArray[np.uint8], int]:
+    """Samples of a snapshot, without those whose code lies within `radius` bits of a training picture's.
+
+    Returns: (uint8 [n, S, S, 3], how many were rejected).
+    Raises: WorkError: nearly everything is rejected.
+    """
+    stream = torch_stream(seed, "sample")
+    kept: list[npt.NDArray[np.uint8]] = []
+    have, rejected, tried = 0, 0, 0
+    while have < n:
+        pictures = pictures_of(snapshot, n - have if reject_collisions is None else max(_ROUND, n - have), stream)
+        tried += len(pictures)
+        if reject_collisions is not None:
+            good = reject_collisions.nearest(pictures) > radius
+            rejected += int((~good).sum())
+            pictures = pictures[good]
+        kept.append(pictures)
+        have += len(pictures)
+        if tried > 20 * n + 1000:
+            raise WorkError(
+                f"Of {tried} samples {rejected} lie within {radius} bits of a training picture: this generator draws its training set.",
+                expected="a generator that makes new pictures",
+                remedy="sample without rejecting, or train on more pictures",
+            )
+    return np.concatenate(kept)[:n] if kept else np.zeros((0, 0, 0, 3), np.uint8), rejected

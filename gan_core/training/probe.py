@@ -1,0 +1,89 @@
+"""A linear probe while training runs: how well labels of held-out training pictures are read off the discriminator's features.
+
+For the curve beside the losses, and for nothing that is reported as a result: it uses labels (validation ones, cut from the training
+pictures), never the test split, and no weight of the GAN depends on it. The probe is ridge regression onto one-hot labels in its dual form,
+one exact solve, with one fixed setting; the scores of stage evaluate come from another protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gan_core.networks.base import LayeredNetwork, measure_statistics
+from gan_core.randomness import numpy_stream
+from gan_core.training.data import ImageSet
+from gan_core.training.parts import Parts, plain
+from gan_core.vision.tensors import to_float
+
+FIT, HELD_OUT = 4000, 1000  # pictures at most; of a small set a fifth is held out
+RIDGE = 1e-2  # times the mean squared length of the features
+_BATCH = 128
+
+
+class Probe:
+    """Fixed pictures and labels, drawn once.
+
+    Args: labels: int64 [n] of the whole set, below 0 where there is none.
+    """
+
+    def __init__(self, images: ImageSet, labels: npt.NDArray[np.int64], seed: int, device: str = "cpu") -> None:
+        known = np.flatnonzero(labels >= 0)
+        rows = known[numpy_stream(seed, "probe").permutation(len(known))]
+        held = min(HELD_OUT, len(rows) // 5)
+        self._parts = [np.sort(rows[:held]), np.sort(rows[held : held + FIT])]
+        self._pixels = [images.pixels(part) for part in self._parts]
+        names = np.unique(labels[rows])
+        self._labels = [torch.from_numpy(np.searchsorted(names, labels[part])) for part in self._parts]
+        self._classes, self._device = len(names), device
+
+    @property
+    def useful(self) -> bool:
+        """Whether there is anything to tell apart."""
+        return self._classes > 1 and all(len(part) > 1 for part in self._parts)
+
+    @torch.no_grad()
+    def accuracy(self, discriminator: LayeredNetwork, spec: Mapping[str, Any]) -> float:
+        """Share of the held-out pictures whose label is read off correctly, 0 to 1. Args: spec: as in a snapshot."""
+        network = plain(discriminator, spec)
+        batches = [self._pictures(1, start) for start in range(0, len(self._pixels[1]) - 1, _BATCH)]
+        measure_statistics(network, [batch for batch in batches if len(batch) > 1][:20])
+        network.eval()
+        held, fitted = (self._features(network, part) for part in (0, 1))
+        gram = fitted @ fitted.T
+        gram.diagonal().add_(RIDGE * float(gram.diagonal().mean()))
+        targets = F.one_hot(self._labels[1], self._classes).to(gram) - 1 / self._classes
+        answers = (held @ fitted.T) @ torch.linalg.solve(gram, targets)
+        return float((answers.argmax(1).cpu() == self._labels[0]).float().mean())
+
+    def _pictures(self, part: int, start: int) -> Tensor:
+        return to_float(torch.from_numpy(self._pixels[part][start : start + _BATCH]).to(self._device))
+
+    def _features(self, network: LayeredNetwork, part: int) -> Tensor:
+        names = [info.name for info in network.layers() if info.maps]
+        out = []
+        for start in range(0, len(self._pixels[part]), _BATCH):
+            maps = network.activations(self._pictures(part, start), names)
+            out.append(torch.cat([F.adaptive_max_pool2d(m, 4).flatten(1) for m in maps.values()], 1))
+        joined = torch.cat(out).float()
+        return joined - joined.mean(1, keepdim=True)
+
+
+def each_log(probe: Probe, every_kimg: float) -> Any:
+    """What the loop calls after a line of statistics: adds `probe_validation_accuracy` at the first line after every so many kimg."""
+    last = -1
+
+    def look(parts: Parts, line: dict[str, Any]) -> None:
+        nonlocal last
+        place = int(parts.position.images // (every_kimg * 1000))
+        if place > last:
+            last = place
+            line["probe_validation_accuracy"] = probe.accuracy(parts.networks["discriminator"], parts.spec)
+
+    return look

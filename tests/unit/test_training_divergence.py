@@ -1,0 +1,182 @@
+"""Every sign of divergence: provoked in a real training, and not seen in a healthy one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gan_core.config import TrainConfig
+from gan_core.errors import TrainingDiverged
+from gan_core.training import divergence, loop
+from gan_core.training.data import ArrayImages
+from gan_core.training.divergence import Watch
+from gan_core.training.loop import Setting, train
+from gan_core.training.parts import Parts
+
+BASE: dict[str, Any] = {"network": {"width": 0.125}, "batch": 16, "kimg": 0.8, "log_kimg": 0.032, "state_kimg": 0.064}
+
+
+def pictures() -> ArrayImages:
+    return ArrayImages(np.random.default_rng(0).integers(0, 256, (128, 32, 32, 3), np.uint8))
+
+
+def run(folder: Path, after_log: Any = None, **changed: Any) -> loop.Trained:
+    return train(pictures(), Setting(TrainConfig(**{**BASE, **changed}), folder, 32), each_log=after_log)
+
+
+def spoil_weights(parts: Parts) -> None:
+    with torch.no_grad():
+        parts.networks["generator"].layer("deconv1").operation.weight.mul_(torch.nan)
+
+
+def spoil_projection(parts: Parts) -> None:
+    """Latents no longer reach the pictures."""
+    with torch.no_grad():
+        norm = parts.networks["generator"].layer("project").norm
+        assert norm is not None and norm.weight is not None and norm.bias is not None
+        norm.weight.zero_()
+        norm.bias.uniform_(0, 1, generator=torch.Generator().manual_seed(0))
+
+
+def spoil_filters(parts: Parts) -> None:
+    """A subset of the last filters collapses to one oscillating pattern: high everywhere, drawn as a fine check."""
+    generator = parts.networks["generator"]
+    last, image = generator.layer("deconv2"), generator.layer("image")
+    assert last.norm is not None and last.norm.bias is not None
+    check = torch.tensor([(-1.0) ** (i + j) for i in range(5) for j in range(5)]).view(5, 5)
+    with torch.no_grad():
+        last.norm.bias[:2] = 1.0
+        image.operation.weight[:2] = 0.03 * check
+
+
+def spoil_scale(parts: Parts) -> None:
+    with torch.no_grad():
+        parts.networks["discriminator"].layer("conv2").operation.weight.mul_(3.0)
+
+
+def spoil_discriminator(parts: Parts) -> None:
+    """A generator that no longer learns before a discriminator that learns fast."""
+    parts.optimisers["generator"].learning_rate = 0.0
+    parts.optimisers["discriminator"].learning_rate = 1e-2
+
+
+SPOILS = {
+    "nan": spoil_weights,
+    "constant": spoil_projection,
+    "oscillating": spoil_filters,
+    "spike": spoil_scale,
+    "certain": spoil_discriminator,
+}
+
+
+def once_at(place: float, spoil: Any, sign: str) -> Any:
+    """Spoils the networks after the first log line past `place` kimg, in the first attempt only."""
+
+    def after(parts: Parts, line: dict[str, Any]) -> None:
+        due = line["kimg"] >= place and parts.position.attempt == 0
+        if due and not done:
+            done.append(line["kimg"])
+            spoil(parts)
+
+    done: list[float] = []
+    after.done = done  # type: ignore[attr-defined]
+    return after
+
+
+@pytest.mark.parametrize("sign", SPOILS)
+def test_each_sign_is_noticed_within_its_patience_and_rolled_back(tmp_path: Path, sign: str) -> None:
+    hook = once_at(0.4, SPOILS[sign], sign)
+    seen: list[dict[str, Any]] = []
+
+    def after(parts: Parts, line: dict[str, Any]) -> None:
+        seen.append({**line, "attempt": parts.position.attempt})
+        hook(parts, line)
+
+    trained = run(tmp_path, after, on_divergence="rollback", kimg=3.2 if sign == "certain" else 0.8)
+    assert trained.complete
+    signs = [finding["sign"] for finding in trained.findings]
+    assert sign in signs, trained.findings
+    first = next(f for f in trained.findings if f["sign"] == sign)
+    if sign == "certain":  # it takes the discriminator a while; from then on the patience counts
+        assert len(certain_lines(seen, first["kimg"])) == divergence.PATIENCE[sign]
+    else:
+        assert first["kimg"] - hook.done[0] <= divergence.PATIENCE[sign] * BASE["log_kimg"] + 1e-9
+    assert trained.parts.position.attempt >= 1
+    rate = trained.parts.optimisers["generator"].learning_rate
+    assert rate == pytest.approx(2e-4 * 0.5**trained.parts.position.attempt)
+    assert all(torch.isfinite(p).all() for network in trained.parts.networks.values() for p in network.parameters())
+
+
+def certain_lines(seen: list[dict[str, Any]], until: float) -> list[float]:
+    lines = [line for line in seen if line["attempt"] == 0 and line["kimg"] <= until]
+    return [line["kimg"] for line in lines if line["score_real"] - line["score_fake"] > divergence.CERTAIN]
+
+
+@pytest.mark.parametrize("sign", ["nan", "constant"])
+def test_under_stop_the_message_names_the_sign_and_the_remedy(tmp_path: Path, sign: str) -> None:
+    with pytest.raises(TrainingDiverged) as caught:
+        run(tmp_path, once_at(0.2, SPOILS[sign], sign))
+    assert divergence.REMEDY[sign] in caught.value.remedy and "rollback" in caught.value.remedy
+    assert "kimg" in caught.value.message
+
+
+@pytest.mark.parametrize("sign", ["oscillating", "spike"])
+def test_under_stop_what_may_pass_is_a_warning(tmp_path: Path, sign: str) -> None:
+    trained = run(tmp_path, once_at(0.3, SPOILS[sign], sign))
+    assert trained.complete and sign in [f["sign"] for f in trained.findings]
+
+
+def test_a_healthy_training_shows_no_sign(tmp_path: Path) -> None:
+    assert run(tmp_path).findings == []
+
+
+def test_a_nan_that_comes_back_ends_the_training_after_three_attempts(tmp_path: Path) -> None:
+    def always(parts: Parts, line: dict[str, Any]) -> None:
+        if line["kimg"] >= 0.3:
+            spoil_weights(parts)
+
+    with pytest.raises(TrainingDiverged, match="after going back 3 times"):
+        run(tmp_path, always, on_divergence="rollback")
+
+
+def test_a_rollback_is_as_reproducible_as_the_rest(tmp_path: Path) -> None:
+    ends = []
+    for name in ("a", "b"):
+        run(tmp_path / name, once_at(0.4, spoil_weights, "nan"), on_divergence="rollback", kimg=0.6)
+        ends.append(next((tmp_path / name / "products").glob("snapshot-*")).read_bytes())
+    assert ends[0] == ends[1]
+
+
+def test_oscillation_is_the_share_of_the_one_common_frequency() -> None:
+    random = torch.Generator().manual_seed(0)
+    noise = torch.randn(64, 1, 32, 32, generator=random)
+    x = torch.arange(32.0)
+    stripe = torch.cos(2 * torch.pi * 12 / 32 * x).expand(1, 1, 32, 32)
+    for share in (0.0, 0.3, 0.8):
+        mixed = noise * (1 - share) ** 0.5 + stripe * 2**0.5 * share**0.5  # the stripe's own variance is one half
+        assert float(divergence.oscillation(mixed)) == pytest.approx(share, abs=0.03)
+    moving = torch.stack([torch.cos(2 * torch.pi * (12 / 32 * x + p)) for p in torch.rand(64, generator=random)])
+    assert float(divergence.oscillation(moving[:, None, None, :].expand(64, 1, 32, 32))) < 0.1  # another phase in every picture
+    coarse = torch.cos(2 * torch.pi * 2 / 32 * x).expand(64, 1, 32, 32)
+    assert float(divergence.oscillation(coarse)) < 1e-4
+
+
+def test_power_iteration_finds_the_largest_singular_value() -> None:
+    for seed in range(5):
+        weight = torch.randn(24, 10, 3, 3, generator=torch.Generator().manual_seed(seed))
+        exact = float(torch.linalg.matrix_norm(weight.flatten(1), 2))
+        assert float(divergence.largest_singular_value(weight, 30)) == pytest.approx(exact, rel=0.03)
+
+
+def test_memory_survives_json() -> None:
+    import json
+
+    watch = Watch(0.5)
+    watch.look({"kimg": 1.0, "score_real": 0.9999, "score_fake": 0.0001, "sigma_generator_a": 1.5})
+    again = Watch(0.5)
+    again.remember(json.loads(json.dumps(watch.memory())))
+    assert again == watch and not again.clean

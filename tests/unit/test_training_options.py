@@ -1,0 +1,168 @@
+"""Options of modern mode and what is measured beside training: augmentation, R1, spectral norm, probe, memorisation, conditional nets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from gan_core.config import HashConfig, NetworkConfig, TrainConfig
+from gan_core.dedup.autoencoder import fit
+from gan_core.errors import WorkError
+from gan_core.methods.dcgan import r1_penalty
+from gan_core.training.augment import augment
+from gan_core.training.data import ArrayImages
+from gan_core.training.loop import Setting, train
+from gan_core.training.memorisation import TrainingCodes, draw, memorisation, nearest_distances, pictures_of
+from gan_core.training.parts import build, plain
+from gan_core.training.probe import Probe
+from gan_core.training.snapshots import last_snapshot, load_snapshot
+
+BASE: dict[str, Any] = {"network": {"width": 0.125}, "batch": 16, "kimg": 0.16, "log_kimg": 0.05}
+
+
+def noise(count: int = 64, size: int = 32) -> ArrayImages:
+    return ArrayImages(np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8))
+
+
+@pytest.mark.parametrize("kind", ["color", "translation", "cutout"])
+def test_augmentation_changes_each_picture_its_own_way_and_passes_the_gradient(kind: str) -> None:
+    x = (torch.rand(16, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1).requires_grad_(True)
+    out = augment(x, [kind], torch.Generator().manual_seed(1))
+    assert out.shape == x.shape and not torch.equal(out, x)
+    assert torch.equal(out, augment(x, [kind], torch.Generator().manual_seed(1)))
+    out.sum().backward()
+    assert x.grad is not None and (x.grad.flatten(1).abs().sum(1) > 0).all()
+
+
+def test_translation_is_a_shift_by_whole_pixels_with_zeros_outside() -> None:
+    x = torch.rand(64, 3, 16, 16, generator=torch.Generator().manual_seed(0)) + 0.1
+    out = augment(x, ["translation"], torch.Generator().manual_seed(1))
+    seen = set()
+    for before, after in zip(x, out, strict=True):
+        shifts = []
+        for down in range(-2, 3):
+            for across in range(-2, 3):
+                moved = torch.zeros_like(before)
+                ys, xs = slice(max(0, down), 16 + min(0, down)), slice(max(0, across), 16 + min(0, across))
+                yt, xt = slice(max(0, -down), 16 + min(0, -down)), slice(max(0, -across), 16 + min(0, -across))
+                moved[:, ys, xs] = before[:, yt, xt]
+                if torch.equal(moved, after):
+                    shifts.append((down, across))
+        assert len(shifts) == 1
+        seen.add(shifts[0])
+    assert len(seen) > 12
+
+
+def test_cutout_hides_a_square_of_at_most_half_the_side() -> None:
+    x = torch.ones(64, 1, 32, 32)
+    hidden = (augment(x, ["cutout"], torch.Generator().manual_seed(0)) == 0).sum((1, 2, 3))
+    assert hidden.max() <= 17 * 17 and hidden.min() >= 9 * 9 - 9 * 2 and len(set(hidden.tolist())) > 10
+
+
+def test_r1_is_the_squared_slope_of_the_score() -> None:
+    class Quadratic(torch.nn.Module):
+        def forward(self, x: torch.Tensor, labels: object = None) -> torch.Tensor:
+            return (x.square() / 2).sum((1, 2, 3))[:, None]
+
+    x = torch.randn(5, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert float(r1_penalty(Quadratic(), x)) == pytest.approx(float(x.square().sum((1, 2, 3)).mean()), rel=1e-5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_options_train_and_resume_and_leave_ordinary_snapshots(tmp_path: Path, precision: str) -> None:
+    settings = TrainConfig(**BASE, augment=["color", "translation", "cutout"], r1=1.0, spectral_norm=True, flip=True)
+    whole = train(noise(), Setting(settings, tmp_path / "a", 32, precision=precision))
+    assert all("r1" in line for line in whole.stats) and whole.complete
+    while not train(noise(), Setting(settings, tmp_path / "b", 32, precision=precision, max_seconds=0.05)).complete:
+        pass
+    a, b = (last_snapshot(tmp_path / name / "products") for name in "ab")
+    assert a.read_bytes() == b.read_bytes()
+    snapshot = load_snapshot(a)  # refuses tensors that an ordinary network does not have
+    x = torch.rand(4, 3, 32, 32)
+    trained = plain(whole.parts.networks["discriminator"], whole.parts.spec).eval()
+    assert torch.allclose(snapshot.discriminator(x), trained(x), atol=1e-6)
+
+
+def test_spectral_norm_holds_the_largest_singular_value_at_one() -> None:
+    parts = build(TrainConfig(**BASE, spectral_norm=True), seed=0, device="cpu", image_size=32)
+    discriminator = parts.networks["discriminator"].train()
+    for _ in range(30):
+        discriminator(torch.rand(4, 3, 32, 32))
+    for info in discriminator.layers():
+        weight = discriminator.layer(info.name).operation.weight.detach().flatten(1)
+        assert float(torch.linalg.matrix_norm(weight, 2)) == pytest.approx(1.0, abs=0.02)
+
+
+def test_paper_mode_refuses_what_the_authors_did_not_do() -> None:
+    with pytest.raises(ValidationError, match="augment, r1 belong to mode 'modern'"):
+        TrainConfig(mode="paper", augment=["color"], r1=1.0)
+
+
+def test_the_conditional_network_trains_on_labels(tmp_path: Path) -> None:
+    settings = TrainConfig(**{**BASE, "network": {"name": "dcgan28_mnist", "width": 0.125}}, mode="paper")
+    trained = train(noise(size=28), Setting(settings, tmp_path, 28), labels=np.arange(64) % 10)
+    assert trained.complete
+    snapshot = load_snapshot(last_snapshot(tmp_path / "products"))
+    assert snapshot.prior.classes == 10
+    assert pictures_of(snapshot, 12, torch.Generator().manual_seed(0)).shape == (12, 28, 28, 3)
+
+
+def coloured(count: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Pictures whose class is their colour, in noise."""
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 3, count)
+    pixels = random.integers(0, 120, (count, 32, 32, 3))
+    pixels[np.arange(count), :, :, labels] += 100
+    return pixels.astype(np.uint8), labels
+
+
+def test_the_probe_reads_off_what_is_there_and_nothing_else() -> None:
+    pixels, labels = coloured(300)
+    parts = build(TrainConfig(**BASE), seed=0, device="cpu", image_size=32)
+    discriminator = parts.networks["discriminator"]
+    assert Probe(ArrayImages(pixels), labels, seed=0).accuracy(discriminator, parts.spec) > 0.95
+    shuffled = np.random.default_rng(1).permutation(labels)
+    assert Probe(ArrayImages(pixels), shuffled, seed=0).accuracy(discriminator, parts.spec) < 0.6
+    assert not Probe(ArrayImages(pixels), np.zeros(300, np.int64), seed=0).useful
+
+
+def test_nearest_distances_are_brute_force() -> None:
+    random = np.random.default_rng(0)
+    a, b = (random.integers(0, 256, (n, 16), np.uint8) for n in (30, 50))
+    bits = np.unpackbits(a[:, None] ^ b[None], axis=2).sum(2)
+    assert np.array_equal(nearest_distances(a, b), bits.min(1))
+    own = np.sort(np.unpackbits(b[:, None] ^ b[None], axis=2).sum(2), 1)
+    assert np.array_equal(nearest_distances(b, b, skip_one=True), own[:, 1])
+
+
+def test_a_generator_that_draws_its_training_set_is_caught_and_its_copies_rejected(tmp_path: Path) -> None:
+    train(noise(), Setting(TrainConfig(**BASE), tmp_path, 32))
+    snapshot = load_snapshot(last_snapshot(tmp_path / "products"))
+    others = np.random.default_rng(5).integers(0, 256, (512, 32, 32, 3), np.uint8)
+    encoder = fit(others, HashConfig(epochs=1, min_steps=1), 0)
+
+    strangers = TrainingCodes(encoder, np.random.default_rng(1).integers(0, 256, (500, 16), np.uint8))
+    honest = memorisation(snapshot, strangers, seed=0, samples=64)
+    assert honest["collisions"] == 0 and honest["nearest_median"] > 10
+    assert draw(snapshot, 10, seed=0, reject_collisions=strangers)[1] == 0
+
+    first = draw(snapshot, 10, seed=0)[0]
+    planted = TrainingCodes(encoder, np.concatenate([strangers.codes, encoder.encode(first[:4])]))
+    pictures, rejected = draw(snapshot, 10, seed=0, reject_collisions=planted)
+    assert rejected >= 1 and len(pictures) == 10
+    assert (planted.nearest(pictures) > 0).all()
+
+    everything = TrainingCodes(encoder, planted.codes)
+    with pytest.raises(WorkError, match="draws its training set"):
+        draw(snapshot, 10, seed=0, reject_collisions=everything, radius=128)
+
+
+def test_width_and_latents_are_settings() -> None:
+    settings = TrainConfig(network=NetworkConfig(width=0.25, latent_dim=16))
+    parts = build(settings, seed=0, device="cpu", image_size=32)
+    assert parts.grid_latents.shape == (64, 16) and parts.spec["width"] == 0.25
