@@ -1,0 +1,1 @@
+"""What features must beat, made as features of their own: raw pixels, the same network untrained, K-means."""

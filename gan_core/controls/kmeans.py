@@ -1,0 +1,177 @@
+"""Single-layer K-means features (Coates, Ng, Lee, AISTATS 2011), the control that needs no network.
+
+As in the authors' demo (ports of Coates' kmeans_demo): random 6 x 6 patches, contrast normalisation (p - mean) / sqrt(var + 10)
+on values 0..255, ZCA whitening with 0.1, K-means; every window of a picture at stride 1 is coded by the triangle
+f_k = max(0, mean_j d_j - d_k) of its distances to the centres, and the codes are summed over the four quadrants: 4 K features,
+standardised by mean and sqrt(var + 0.01) of training pictures (at most `statistics_images` of them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gan_core.errors import DataError
+from gan_core.features.pooling import LayerSize
+from gan_core.progress import Progress, silent
+from gan_core.randomness import numpy_stream, torch_stream
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ABOUT = "single-layer K-means of Coates and Ng: whitened 6x6 patches, triangle coding, quadrant pooling"
+SIDE = 6
+CONTRAST, WHITEN, SCALE = 10.0, 0.1, 0.01
+ITERATIONS = 50
+BLOCK = 16_384  # patches at a time in K-means
+Pictures = npt.NDArray[np.uint8]
+
+
+@dataclass
+class Coder:
+    """What has been learned of the patches. Everything float32 on one device.
+
+    Attributes:
+        mean, whiten: [108] and [108, 108]; a patch p becomes (p - mean) @ whiten.
+        centres: [K, 108].
+        shift, scale: [4 K], of the pooled codes; None before they are measured.
+    """
+
+    mean: Tensor
+    whiten: Tensor
+    centres: Tensor
+    shift: Tensor | None = None
+    scale: Tensor | None = None
+
+    def pooled(self, pictures: Pictures) -> Tensor:
+        """Sums of codes over quadrants, [n, K, 2, 2]; the first quadrant of an odd side is the larger one."""
+        import torch
+
+        out = []
+        for picture in torch.from_numpy(np.ascontiguousarray(pictures)).to(self.mean.device):
+            codes = self.codes(windows(picture[None])).view(picture.shape[0] - SIDE + 1, picture.shape[1] - SIDE + 1, -1)
+            half = [(side + 1) // 2 for side in codes.shape[:2]]
+            rows = [codes[: half[0]], codes[half[0] :]]
+            parts = [piece.sum((0, 1)) for row in rows for piece in (row[:, : half[1]], row[:, half[1] :])]
+            out.append(torch.stack(parts, dim=1).view(-1, 2, 2))
+        return torch.stack(out)
+
+    def codes(self, patches: Tensor) -> Tensor:
+        """Triangle codes [m, K] of contrast-normalised patches [m, 108]."""
+        white = (patches - self.mean) @ self.whiten
+        square = white.square().sum(1, keepdim=True) + self.centres.square().sum(1) - 2 * white @ self.centres.T
+        distance = square.clamp_(min=0).sqrt_()
+        return (distance.mean(1, keepdim=True) - distance).clamp_(min=0)
+
+    def take(self, pictures: Pictures) -> dict[str, npt.NDArray[np.float16]]:
+        """{'kmeans': float16 [n, K, 2, 2]}, standardised. Args: pictures: uint8 [n, side, side, 3]."""
+        found = self.pooled(pictures)
+        assert self.shift is not None and self.scale is not None
+        found = (found.flatten(1) - self.shift) / self.scale
+        return {"kmeans": found.half().cpu().numpy().reshape(-1, len(self.centres), 2, 2)}
+
+
+def sizes(centres: int) -> list[LayerSize]:
+    """The one column."""
+    return [LayerSize("kmeans", (centres, 2, 2), (centres, 2, 2))]
+
+
+def windows(pictures: Tensor) -> Tensor:
+    """All 6 x 6 windows of uint8 [n, h, w, 3] at stride 1, contrast-normalised: float32 [n (h - 5) (w - 5), 108]."""
+    cut = pictures.float().unfold(1, SIDE, 1).unfold(2, SIDE, 1)  # [n, h - 5, w - 5, 3, 6, 6]
+    return normalise(cut.reshape(-1, 3 * SIDE * SIDE))
+
+
+def normalise(patches: Tensor) -> Tensor:
+    """(p - mean) / sqrt(var + 10), each patch by itself (the demo's var divides by n - 1)."""
+    mean = patches.mean(1, keepdim=True)
+    return (patches - mean) / (patches.var(1, keepdim=True) + CONTRAST).sqrt()
+
+
+def learn(
+    read: Callable[[npt.NDArray[np.int64]], Pictures],
+    rows: int,
+    *,
+    centres: int,
+    patches: int,
+    measured: int,
+    seed: int,
+    device: str,
+    progress: Progress = silent,
+) -> Coder:
+    """Whitening, centres and the scale of the codes, from training pictures.
+
+    Args:
+        read: row numbers to uint8 pictures [n, side, side, 3].
+        rows: how many pictures there are.
+        measured: at most so many of them give the mean and variance of the codes.
+
+    Raises: DataError: fewer patches than centres, or pictures smaller than a patch.
+    """
+    import torch
+
+    sample = _sample(read, rows, patches, seed).to(device)
+    if len(sample) < centres:
+        raise DataError(f"{len(sample)} patches cannot make {centres} centres.", remedy="set extract.centres lower")
+    sample = normalise(sample)
+    mean = sample.mean(0)
+    covariance = (sample - mean).double().T @ (sample - mean).double() / (len(sample) - 1)
+    values, vectors = torch.linalg.eigh(covariance)
+    whiten = (vectors * (1 / (values + WHITEN)).sqrt() @ vectors.T).float()
+    coder = Coder(mean, whiten, lloyd((sample - mean) @ whiten, centres, seed, progress))
+    chosen = np.sort(numpy_stream(seed, "kmeans", "scale").permutation(rows)[:measured])
+    total = square = torch.zeros(4 * centres, dtype=torch.float64, device=device)
+    for start in range(0, len(chosen), 256):
+        found = coder.pooled(read(chosen[start : start + 256])).flatten(1).double()
+        total, square = total + found.sum(0), square + found.square().sum(0)
+    average = total / len(chosen)
+    coder.shift = average.float()
+    coder.scale = (square / len(chosen) - average.square()).clamp(min=0).add(SCALE).sqrt().float()
+    return coder
+
+
+def _sample(read: Callable[[npt.NDArray[np.int64]], Pictures], rows: int, patches: int, seed: int) -> Tensor:
+    """Random patches, float32 [patches, 108], from random places of random pictures."""
+    import torch
+
+    random = numpy_stream(seed, "kmeans", "patches")
+    where = np.sort(random.integers(0, rows, patches))
+    out = np.empty((patches, 3 * SIDE * SIDE), np.float32)
+    at = 0
+    for picture in np.array_split(np.unique(where), max(1, rows // 1024)):
+        pixels = read(picture)
+        if len(pixels) and min(pixels.shape[1:3]) < SIDE:
+            raise DataError(f"Pictures of {pixels.shape[1]} x {pixels.shape[2]} are smaller than a patch of {SIDE} x {SIDE}.")
+        for one, number in enumerate(picture):
+            for _ in range(int(np.searchsorted(where, number, "right") - np.searchsorted(where, number, "left"))):
+                top = int(random.integers(0, pixels.shape[1] - SIDE + 1))
+                left = int(random.integers(0, pixels.shape[2] - SIDE + 1))
+                out[at] = pixels[one, top : top + SIDE, left : left + SIDE].transpose(2, 0, 1).reshape(-1)
+                at += 1
+    return torch.from_numpy(out)
+
+
+def lloyd(points: Tensor, centres: int, seed: int, progress: Progress = silent) -> Tensor:
+    """K-means by Lloyd's iteration from random points; a centre that loses all its points starts again at a random one."""
+    import torch
+
+    random: Any = torch_stream(seed, "kmeans", "centres")
+    found = points[torch.randperm(len(points), generator=random)[:centres].to(points.device)].clone()
+    for step in range(ITERATIONS):
+        sums, counts = torch.zeros_like(found), found.new_zeros(centres)
+        for start in range(0, len(points), BLOCK):
+            block = points[start : start + BLOCK]
+            nearest = (found.square().sum(1) - 2 * block @ found.T).argmin(1)
+            sums.index_add_(0, nearest, block)
+            counts += torch.bincount(nearest, minlength=centres)
+        empty = counts == 0
+        found = sums / counts.clamp(min=1)[:, None]
+        if bool(empty.any()):
+            again = torch.randint(len(points), (int(empty.sum()),), generator=random).to(points.device)
+            found[empty] = points[again]
+        progress(step + 1, ITERATIONS, "iterations")
+    return found

@@ -1,0 +1,156 @@
+"""Features of pictures from a network: named layers, run to the last one asked for, pooled, float16.
+
+The authors' discriminators have no running averages: their batch-norm statistics at inference are taken over real training
+pictures (svhn/svhn_semisup_analysis.py), never over what training has seen, which was generated in part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gan_core.errors import DataError, UnknownName
+from gan_core.features.pooling import LayerSize, Pool, pool_maps, pooled_shape, to_half
+from gan_core.networks.base import LayeredNetwork, measure_statistics
+from gan_core.randomness import numpy_stream
+from gan_core.vision.tensors import to_float
+
+if TYPE_CHECKING:
+    from gan_core.features.foreign import ForeignNetwork
+
+Network: TypeAlias = "LayeredNetwork | ForeignNetwork"
+
+STATISTICS_BATCH = 128  # the authors' batch; it is part of the result, unlike the batch that features are taken with
+Half = npt.NDArray[np.float16]
+Pictures = npt.NDArray[np.uint8]
+
+
+def layer_sizes(network: Network, layers: Sequence[str] | None, grid: int) -> list[LayerSize]:
+    """The layers that become features, in the network's order.
+
+    Args: layers: names; None: every convolutional layer (not the head).
+    Raises: UnknownName for a layer that the network does not have.
+    """
+    infos = network.layers()
+    known = [info.name for info in infos]
+    for name in layers or ():
+        if name not in known:
+            raise UnknownName("layer", name, known, remedy="set extract.layers to names of this network")
+    chosen = [info for info in infos if (info.maps if layers is None else info.name in layers)]
+    if not chosen:
+        raise DataError(
+            "The network has no convolutional layers to take features of.",
+            expected=f"layers named in extract.layers; this network has {', '.join(known)}",
+        )
+    return [LayerSize(info.name, info.shape, pooled_shape(info.shape, grid)) for info in chosen]
+
+
+def take(
+    network: Callable[..., dict[str, Tensor]],
+    pictures: Pictures,
+    sizes: Sequence[LayerSize],
+    *,
+    grid: int = 4,
+    pool: Pool = "max",
+    batch: int = 128,
+    device: str = "cpu",
+    precision: str = "float32",
+) -> tuple[dict[str, Half], int]:
+    """Features of some pictures.
+
+    Args:
+        network: gives activations by name for (float32 [n, 3, h, w] in [-1, 1], names): `LayeredNetwork.activations`.
+        pictures: uint8 [n, h, w, 3].
+        batch: pictures at a time; changes nothing but the rounding of the last bit.
+        precision: 'float32', or 'bf16' for the network's arithmetic (pooling keeps its values).
+
+    Returns: {layer: float16 [n, channels, rows, columns]} and the number of values clipped to float16's range.
+    """
+    out: dict[str, Half] = {size.name: np.empty((len(pictures), *size.pooled), np.float16) for size in sizes}
+    names = [size.name for size in sizes]
+    clipped = 0
+    kind = torch.device(device).type
+    for start in range(0, len(pictures), batch):
+        # Straight from bytes to the device: a quarter of the traffic of floats.
+        images = to_float(torch.from_numpy(np.ascontiguousarray(pictures[start : start + batch])).to(device))
+        if precision == "bf16":  # the layout that bf16 convolutions are quick in
+            images = images.contiguous(memory_format=torch.channels_last)
+        cast: Any = torch.autocast(kind, torch.bfloat16) if precision == "bf16" else nullcontext()
+        with torch.inference_mode(), cast:
+            found = network(images, names)
+            for size in sizes:
+                pooled = pool_maps(found[size.name], grid, pool)
+                half, beyond = to_half(pooled)
+                clipped += beyond
+                out[size.name][start : start + len(half)] = half.numpy().reshape(-1, *size.pooled)
+    return out, clipped
+
+
+def set_statistics(
+    network: Network, read: Callable[[npt.NDArray[np.int64]], Pictures], rows: int, limit: int, seed: int, device: str
+) -> int:
+    """Sets the network's batch-norm statistics over real training pictures, as the authors' script does (methods.md 1.4).
+
+    Batches of 128 in a seeded random order; per-batch mean and biased variance are averaged, every batch counting equally, the
+    last, smaller one too (one of a single picture is left out: it has no variance).
+
+    Args:
+        read: row numbers to uint8 pictures [n, h, w, 3].
+        rows: how many pictures there are.
+        limit: at most this many are used.
+
+    Returns: the number of pictures used; 0 when the network has no batch norm.
+    """
+    if not network.norms():
+        return 0
+    order = numpy_stream(seed, "statistics").permutation(rows)[:limit]
+    if len(order) < 2:
+        raise DataError(
+            f"Batch-norm statistics are taken over real training pictures, and there are {rows}.",
+            expected="at least 2 pictures in the training set",
+        )
+
+    def batches() -> Iterator[Tensor]:
+        for start in range(0, len(order), STATISTICS_BATCH):
+            chosen = order[start : start + STATISTICS_BATCH]
+            if len(chosen) > 1:
+                yield to_float(torch.from_numpy(read(np.sort(chosen))).to(device))
+
+    if isinstance(network, LayeredNetwork):
+        measure_statistics(network, batches())
+        network.eval()
+    else:
+        network.measure(batches())
+    return len(order) - (len(order) % STATISTICS_BATCH == 1)
+
+
+def statistics_of(network: Network) -> dict[str, Tensor]:
+    """Stored batch-norm statistics as '<layer>.mean' and '<layer>.variance', float32 on the CPU."""
+    found = {}
+    for name, norm in network.norms().items():
+        for short, buffer in (("mean", "running_mean"), ("variance", "running_var")):
+            found[f"{name}.{short}"] = getattr(norm, buffer).detach().float().cpu().contiguous()
+    return found
+
+
+def restore_statistics(network: Network, statistics: dict[str, Tensor]) -> None:
+    """Puts back what `statistics_of` gave."""
+    for name, norm in network.norms().items():
+        device = next(norm.buffers()).device if any(True for _ in norm.buffers()) else torch.device("cpu")
+        norm.running_mean = statistics[f"{name}.mean"].to(device).clone()
+        norm.running_var = statistics[f"{name}.variance"].to(device).clone()
+
+
+def digest_of(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 over names and bytes of tensors, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode() + b"\0" + tensors[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()

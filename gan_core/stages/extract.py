@@ -1,0 +1,318 @@
+"""Stage extract: features of every usable crop of one source, from a snapshot or as a control, in Parquet shards.
+
+The shards are those of the crops. Each is written under another name and remembered by a done-file in the scratch folder,
+so that a killed run goes on with the next shard. Neither Prefect nor FAISS is needed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gan_core.config import ExtractConfig
+from gan_core.errors import DataError, RequestError
+from gan_core.files import canonical_json, read_json, sha256_file, sha256_text, write_json
+from gan_core.progress import Progress
+from gan_core.stages.contract import StageInput, StageOutcome, StageRequest
+
+if TYPE_CHECKING:
+    from gan_core.features.extract import Network
+    from gan_core.features.pooling import LayerSize
+    from gan_core.features.store import Half
+    from gan_core.shards import PixelShards
+
+log = logging.getLogger(__name__)
+Pictures = npt.NDArray[np.uint8]
+
+
+@dataclass
+class _Taker:
+    """How features of this request are taken."""
+
+    sizes: list[LayerSize]
+    take: Callable[[Pictures], tuple[dict[str, Half], int]]
+    lineage: dict[str, Any]
+    warnings: list[str] = field(default_factory=list)
+
+
+def run(request: StageRequest, progress: Progress) -> StageOutcome:
+    """Writes `features-<shard>.parquet` (and `statistics.safetensors`, the batch-norm statistics, where there are any).
+
+    Raises:
+        DataError: no usable pictures; no training pictures for the statistics.
+        RequestError: an encoder is asked for and the snapshot has none; a layer that does not exist.
+    """
+    import torch
+
+    from gan_core.devices import cpu_cores, resolve_device
+    from gan_core.shards import PixelShards
+
+    torch.set_num_threads(int(request.part.get("threads") or 0) or cpu_cores())
+    device = resolve_device(str(request.context.get("device", "auto")))
+    config = ExtractConfig.model_validate(request.part.get("extract", {}))
+    pictures = PixelShards(request.one("crops").path)
+    if not len(pictures):
+        raise DataError(
+            "There is no usable picture to take features of.",
+            expected="crops with status 'ok'",
+            remedy="look at `reason` in crops.parquet, or run `discern validate` on the folder",
+        )
+    taker = _taker(request, config, pictures, device)
+    rows = pictures.table.append_column("kept", _kept(pictures.table, request.inputs.get("duplicates", [])))
+    clipped = _shards(request, pictures, rows, taker, progress)
+    dims = sum(size.dims for size in taker.sizes)
+    if clipped:
+        taker.warnings.append(f"{clipped} activations lay beyond float16's 65504 and were clipped to it.")
+    summary = {
+        "features": request.part["features"],
+        "dims": dims,
+        "layers": [size.as_json() for size in taker.sizes],
+        "length": " + ".join(f"{size.dims:,} ({size.name})" for size in taker.sizes) + f" = {dims:,}",
+        "rows": len(pictures),
+        "bytes": sum(path.stat().st_size for path in request.work.glob("features-*.parquet")),
+        "clipped": clipped,
+    }
+    log.info("%s: %s values for each picture", request.node, summary["length"])
+    return StageOutcome(counts={"in": len(pictures), "ok": len(pictures)}, summary=summary, warnings=taker.warnings)
+
+
+def _kept(table: pa.Table, duplicates: list[StageInput]) -> pa.Array:
+    """Whether dedup kept a crop; True for rows that it did not look at."""
+    import pyarrow.parquet as pq
+
+    dropped: set[tuple[str, int]] = set()
+    for entry in duplicates:
+        found = pq.read_table(entry.path / "duplicates.parquet", columns=["image_id", "box", "keep"])
+        found = found.filter(pc.invert(found["keep"]))
+        dropped.update(zip(found["image_id"].to_pylist(), found["box"].to_pylist(), strict=True))
+    places = zip(table["image_id"].to_pylist(), table["box"].to_pylist(), strict=True)
+    return pa.array([place not in dropped for place in places], pa.bool_())
+
+
+def _taker(request: StageRequest, config: ExtractConfig, pictures: PixelShards, device: str) -> _Taker:
+    kind = str(request.part["features"])
+    digests = {role: sorted(entry.ref.digest for entry in entries) for role, entries in sorted(request.inputs.items())}
+    lineage: dict[str, Any] = {"format": 1, "features": kind, "inputs": digests, "seed": request.part.get("seed", 0)}
+    if kind == "pixels":
+        from gan_core.controls import pixels
+
+        sizes = pixels.sizes(pictures.shape)
+        lineage["layers"] = [size.as_json() for size in sizes]
+        return _Taker(sizes, lambda some: (pixels.take(some), 0), lineage)
+    if kind == "kmeans":
+        return _kmeans_taker(request, config, device, lineage)
+    return _network_taker(request, config, pictures, device, lineage)
+
+
+def _kmeans_taker(request: StageRequest, config: ExtractConfig, device: str, lineage: dict[str, Any]) -> _Taker:
+    """The K-means control: learned anew by a killed attempt's successor, to the same values."""
+    from gan_core.controls import kmeans
+    from gan_core.shards import PixelShards
+
+    pack = PixelShards([entry.path for entry in request.inputs["pack"]])
+    coder = kmeans.learn(
+        pack.pixels,
+        len(pack),
+        centres=config.centres,
+        patches=config.patches,
+        measured=config.statistics_images,
+        seed=int(request.part.get("seed", 0)),
+        device=device,
+    )
+    sizes = kmeans.sizes(config.centres)
+    settings = {"centres": config.centres, "patches": config.patches, "side": kmeans.SIDE, "iterations": kmeans.ITERATIONS}
+    lineage |= {"layers": [size.as_json() for size in sizes], "network": {"name": "kmeans", **settings}}
+    return _Taker(sizes, lambda some: (coder.take(some), 0), lineage)
+
+
+def _network_taker(
+    request: StageRequest, config: ExtractConfig, pictures: PixelShards, device: str, lineage: dict[str, Any]
+) -> _Taker:
+    """Features from a network: loads or makes it, sets its statistics, and says what it gives."""
+    from gan_core.features import extract
+    from gan_core.features.pooling import uneven
+
+    network, about = _network(request, config, pictures, device)
+    if tuple(network.input_shape[1:]) != pictures.shape[:2]:
+        raise DataError(
+            f"The network takes pictures of {network.input_shape[1]} x {network.input_shape[2]} and the crops are "
+            f"{pictures.shape[0]} x {pictures.shape[1]}.",
+            remedy="set crop.size to the size that the network was trained on",
+        )
+    chosen = [name.replace(".", "_") for name in config.layers] if config.layers else None
+    sizes = extract.layer_sizes(network, chosen, config.grid)
+    statistics = _statistics(request, config, network, pictures, device)
+    lineage |= {
+        "network": about,
+        "layers": [size.as_json() for size in sizes],
+        "pool": {"kind": config.pool, "grid": config.grid},
+        "precision": config.precision,
+        "statistics": statistics,
+    }
+    warnings = []
+    if overlapping := uneven(sizes, config.grid):
+        warnings.append(
+            f"The sides of {', '.join(overlapping)} are no multiple of the grid {config.grid}: neighbouring pooling windows "
+            "overlap by a row (docs/features.md)."
+        )
+
+    def take(some: Pictures) -> tuple[dict[str, Half], int]:
+        return extract.take(
+            network.activations,
+            some,
+            sizes,
+            grid=config.grid,
+            pool=config.pool,
+            batch=config.batch,
+            device=device,
+            precision=config.precision,
+        )
+
+    return _Taker(sizes, take, lineage, warnings)
+
+
+def _network(
+    request: StageRequest, config: ExtractConfig, pictures: PixelShards, device: str
+) -> tuple[Network, dict[str, Any]]:
+    """The network on its device, and its place in the lineage."""
+    kind = str(request.part["features"])
+    if ":" in config.network and kind != "random":
+        return _foreign(request, config, pictures, device)
+    if kind == "random":
+        from gan_core.controls import random
+
+        named = dict(request.part["network"])
+        seed = int(request.part.get("seed", 0))
+        made = random.network(str(named["name"]), float(named.get("width", 1.0)), seed)
+        return made.to(device), {"name": named["name"], "width": named.get("width", 1.0), "weights": f"random, seed {seed}"}
+    from gan_core.training.snapshots import last_snapshot, load_snapshot
+
+    path = last_snapshot(request.one("snapshot").path)
+    snapshot = load_snapshot(path, device)
+    network = {"discriminator": snapshot.discriminator, "encoder": snapshot.encoder}.get(kind)
+    if network is None:
+        raise RequestError(
+            f"The snapshot {path.name} has no {kind}.",
+            expected="'discriminator', or 'encoder' for methods that train one",
+            remedy="set extract.network to discriminator",
+        )
+    about = {name: snapshot.meta.get(name) for name in ("network", "method", "mode", "kimg")}
+    return network, {**about, "role": kind, "file": path.name, "sha256": sha256_file(path)}
+
+
+def _foreign(
+    request: StageRequest, config: ExtractConfig, pictures: PixelShards, device: str
+) -> tuple[Network, dict[str, Any]]:
+    """Anybody's network: `extract.network` is 'my_module:Discriminator', the weights' file is context."""
+    from gan_core.features.foreign import ForeignNetwork
+    from gan_core.features.weights import build_module, load_weights
+
+    module = build_module(config.network)
+    about: dict[str, Any] = {"name": config.network, "values": config.values}
+    if weights := request.context.get("weights"):
+        load_weights(module, Path(weights))
+        about["sha256"] = sha256_file(Path(weights))
+    return ForeignNetwork(module.to(device), pictures.shape[0], config.values), about
+
+
+def _statistics(
+    request: StageRequest, config: ExtractConfig, network: Network, pictures: PixelShards, device: str
+) -> dict[str, Any]:
+    """Sets the batch-norm statistics as configured; what a killed attempt has found is used again."""
+    from safetensors.torch import load_file, save_file
+
+    from gan_core.features import extract
+    from gan_core.shards import PixelShards
+
+    if not network.norms():
+        return {"kind": "none"}
+    path = request.work / "statistics.safetensors"
+    note = request.scratch / "statistics.json"
+    about: dict[str, Any] = {"kind": config.statistics}
+    if config.statistics == "real":
+        if note.exists() and path.exists() and read_json(note).get("file") == sha256_file(path):
+            extract.restore_statistics(network, load_file(path, device=device))
+            return dict(read_json(note)["about"])
+        packs = [entry.path for entry in request.inputs.get("pack", [])]
+        pack = PixelShards(packs) if packs else pictures  # a stranger's training set is not here: the source's own pictures
+        seed = int(request.part.get("seed", 0))
+        about["images"] = extract.set_statistics(network, pack.pixels, len(pack), config.statistics_images, seed, device)
+        about["batch"] = extract.STATISTICS_BATCH
+    found = extract.statistics_of(network)
+    about["sha256"] = extract.digest_of(found)
+    save_file(found, path)
+    write_json(note, {"file": sha256_file(path), "about": about})
+    return about
+
+
+def _shards(request: StageRequest, pictures: PixelShards, rows: pa.Table, taker: _Taker, progress: Progress) -> int:
+    """Writes the shards that are not there yet; returns the number of clipped values."""
+    from gan_core.features import store
+
+    layers = {size.name: size.pooled for size in taker.sizes}
+    shard_of = rows["shard"].to_numpy()
+    place_in = rows["row"].to_numpy()
+    told = sha256_text(canonical_json(taker.lineage))
+    done, clipped = 0, 0
+    for stale in request.work.glob(".features-*.partial"):
+        stale.unlink()
+    for shard in np.unique(shard_of):
+        chosen = np.flatnonzero(shard_of == shard)
+        chosen = chosen[np.argsort(place_in[chosen], kind="stable")]
+        path = request.work / store.feature_name(int(shard))
+        note = request.scratch / f"done-{int(shard):05d}.json"
+        before = _remembered(note, path, told)
+        if before is None:
+            before = _write_shard(path, pictures, rows, chosen, taker, layers, partial(_tell, progress, done, len(rows)))
+            write_json(note, {"lineage": told, "sha256": sha256_file(path), "clipped": before})
+        clipped += before
+        done += len(chosen)
+        progress(done, len(rows), "pictures")
+    return clipped
+
+
+def _tell(progress: Progress, before: int, total: int, done: int) -> None:
+    progress(before + done, total, "pictures")
+
+
+def _remembered(note: Path, path: Path, told: str) -> int | None:
+    """Clipped values of a shard that stands finished from before; None when it has to be made."""
+    if not (note.exists() and path.exists()):
+        return None
+    try:
+        said = read_json(note)
+    except ValueError:
+        return None
+    return int(said["clipped"]) if said.get("lineage") == told and said.get("sha256") == sha256_file(path) else None
+
+
+def _write_shard(
+    path: Path,
+    pictures: PixelShards,
+    rows: pa.Table,
+    chosen: npt.NDArray[np.int64],
+    taker: _Taker,
+    layers: dict[str, tuple[int, int, int]],
+    tell: Callable[[int], None],
+) -> int:
+    """One shard, a row group at a time. Returns the number of clipped values."""
+    from gan_core.features import store
+
+    clipped = 0
+    with store.FeatureWriter(path, layers, taker.lineage) as writer:
+        for start in range(0, len(chosen), writer.rows_per_group):
+            some = chosen[start : start + writer.rows_per_group]
+            values, beyond = taker.take(pictures.pixels(some))
+            writer.write(rows.take(some), values)
+            clipped += beyond
+            tell(start + len(some))
+    return clipped

@@ -1,0 +1,229 @@
+"""Extract on real digits: what it writes, that it streams, resumes and needs neither Prefect nor FAISS."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from gan_core import schemas
+from gan_core.errors import DataError, RequestError, UnknownName
+from gan_core.features.store import read_features, read_lineage, read_rows
+from gan_core.files import sha256_file
+from gan_core.progress import silent
+from gan_core.shards import PixelShards
+from gan_core.stages import extract
+from tests.stages.digits_artifacts import digits_crops, extract_request, given
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return digits_crops(tmp_path_factory.mktemp("crops"))
+
+
+@pytest.fixture(scope="module")
+def features(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    work = tmp_path_factory.mktemp("features")
+    extract.run(extract_request(crops, work), silent)
+    return work
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: sha256_file(path) for path in sorted(folder.glob("features-*.parquet"))}
+
+
+def test_sizes_are_computed_and_said(crops: Path, tmp_path: Path) -> None:
+    outcome = extract.run(extract_request(crops, tmp_path), silent)
+    assert outcome.summary["dims"] == (16 + 32 + 64) * 16 == 1792
+    assert outcome.summary["length"] == "256 (conv1) + 512 (conv2) + 1,024 (conv3) = 1,792"
+    assert outcome.counts == {"in": 400, "ok": 400}
+
+
+def test_features_are_those_of_the_network_run_by_hand(crops: Path, features: Path) -> None:
+    """Everything redone the obvious way: statistics from the same training batches, one picture at a time, numpy pooling."""
+    from gan_core.controls import random
+    from gan_core.features.extract import set_statistics
+    from gan_core.vision.tensors import to_float
+
+    matrix, table = read_features(features)
+    network = random.network("dcgan32_svhn", 0.25, 0)
+    pictures = PixelShards(crops)
+    set_statistics(network, pictures.pixels, len(pictures), 10_000, 0, "cpu")
+    by_id = {name: row for row, name in enumerate(pictures.table["image_id"].to_pylist())}
+    for row in (0, 123, 399):
+        picture = pictures.pixels(np.array([by_id[table["image_id"][row].as_py()]]))
+        parts = []
+        for maps in network.activations(to_float(torch.from_numpy(picture)), ["conv1", "conv2", "conv3"]).values():
+            array = maps[0].numpy()
+            step = array.shape[1] // 4
+            for channel in array:
+                parts += [
+                    channel[i : i + step, j : j + step].max()
+                    for i in range(0, 4 * step, step)
+                    for j in range(0, 4 * step, step)
+                ]
+        np.testing.assert_allclose(matrix[row].astype(np.float32), np.array(parts), rtol=2e-3, atol=2e-3)
+
+
+def test_from_a_row_to_its_picture_and_back(crops: Path, features: Path) -> None:
+    table = read_rows(features)
+    row = table.slice(17, 1).to_pylist()[0]
+    assert row["image_id"] == schemas.image_id(row["source"], row["address"], row["member"])
+    number = int(row["member"])
+    again = table.filter(pa.compute.equal(table["image_id"], schemas.image_id("digits", "digits.npz", str(number))))
+    assert again.to_pylist() == [row]
+
+
+def test_every_usable_crop_has_a_row_and_lineage_names_the_inputs(features: Path) -> None:
+    assert read_rows(features).num_rows == 400
+    lineage = read_lineage(features)
+    assert lineage["inputs"] == {"crops": ["a" * 64], "pack": ["b" * 64]}
+    assert lineage["statistics"]["images"] == 400 and len(lineage["statistics"]["sha256"]) == 64
+    assert [layer["pooled"] for layer in lineage["layers"]] == [[16, 4, 4], [32, 4, 4], [64, 4, 4]]
+
+
+def test_kept_comes_from_dedup_and_is_true_elsewhere(crops: Path, tmp_path: Path) -> None:
+    pictures = PixelShards(crops).table
+    dropped = pictures["image_id"][5].as_py()
+    rows = [{name: None for name in schemas.DUPLICATES.names} | {"image_id": dropped, "box": 0, "keep": False}]
+    rows += [
+        {name: None for name in schemas.DUPLICATES.names}
+        | {"image_id": pictures["image_id"][6].as_py(), "box": 0, "keep": True}
+    ]
+    (tmp_path / "dedup").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows, schema=schemas.DUPLICATES), tmp_path / "dedup" / "duplicates.parquet")
+    request = extract_request(crops, tmp_path / "work", "pixels", inputs={"duplicates": [given("dedup", tmp_path / "dedup")]})
+    extract.run(request, silent)
+    table = read_rows(tmp_path / "work")
+    assert table.filter(pa.compute.invert(table["kept"]))["image_id"].to_pylist() == [dropped]
+
+
+def test_pixels_control_is_the_pictures(crops: Path, tmp_path: Path) -> None:
+    extract.run(extract_request(crops, tmp_path, "pixels"), silent)
+    matrix, table = read_features(tmp_path)
+    pictures = PixelShards(crops)
+    row = pictures.table["image_id"].to_pylist().index(table["image_id"][33].as_py())
+    back = np.round((matrix[33].astype(np.float32).reshape(3, 32, 32) + 1) * 127.5).astype(np.uint8).transpose(1, 2, 0)
+    np.testing.assert_array_equal(back, pictures.pixels(np.array([row]))[0])
+
+
+def test_same_request_same_bytes(crops: Path, features: Path, tmp_path: Path) -> None:
+    extract.run(extract_request(crops, tmp_path), silent)
+    assert digests(tmp_path) == digests(features)
+
+
+def test_batch_size_moves_nothing_but_rounding(crops: Path, features: Path, tmp_path: Path) -> None:
+    extract.run(extract_request(crops, tmp_path, batch=7), silent)
+    ours, theirs = read_features(tmp_path)[0].astype(np.float32), read_features(features)[0].astype(np.float32)
+    np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=1e-3)
+
+
+def test_settings_other_grids_average_and_single_layers(crops: Path, tmp_path: Path) -> None:
+    outcome = extract.run(extract_request(crops, tmp_path / "a", layers=["conv2"], grid=1, pool="average"), silent)
+    assert outcome.summary["dims"] == 32
+    outcome = extract.run(extract_request(crops, tmp_path / "b", layers=["conv1"], grid=3), silent)
+    assert outcome.summary["dims"] == 16 * 9
+    assert "overlap" in outcome.warnings[0]
+
+
+def test_mistakes_are_named(crops: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match="conv2"):
+        extract.run(extract_request(crops, tmp_path / "a", layers=["conf2"]), silent)
+    with pytest.raises(DataError, match="32 x 32 and the crops are 64 x 64"):
+        extract.run(extract_request(digits_crops(tmp_path / "c", 20, 64), tmp_path / "b"), silent)
+
+
+def test_a_snapshot_gives_its_discriminator_and_refuses_an_encoder_it_has_not(crops: Path, tmp_path: Path) -> None:
+    from gan_core.networks.base import initialise
+    from gan_core.randomness import torch_stream
+    from gan_core.training.snapshots import build_networks, write_snapshot
+
+    spec = {"name": "dcgan32_svhn", "width": 0.25, "latent_dim": 100, "outputs": 1}
+    networks = build_networks(spec)
+    for network in networks.values():
+        initialise(network, torch_stream(0, "test"))
+    prior = {"distribution": "uniform", "dim": 100, "classes": 0}
+    meta = {"network": spec, "prior": prior, "method": "dcgan", "mode": "paper", "kimg": 1.0}
+    (tmp_path / "train").mkdir()
+    write_snapshot(tmp_path / "train" / "snapshot-000001.safetensors", networks, torch.zeros(64, 100), meta)
+    inputs = {"snapshot": [given("train", tmp_path / "train", "c")]}
+    outcome = extract.run(extract_request(crops, tmp_path / "work", "discriminator", inputs=inputs), silent)
+    assert outcome.summary["dims"] == 1792
+    assert read_lineage(tmp_path / "work")["network"]["method"] == "dcgan"
+    with pytest.raises(RequestError, match="no encoder"):
+        extract.run(extract_request(crops, tmp_path / "other", "encoder", inputs=inputs), silent)
+
+
+def test_killed_in_the_middle_it_goes_on_with_the_next_shard(crops: Path, features: Path, tmp_path: Path) -> None:
+    request = extract_request(crops, tmp_path, batch=1)
+    path = tmp_path / "request.json"
+    path.write_text(request.model_dump_json())
+    command = [sys.executable, "-m", "gan_core", "extract", str(path)]
+    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    limit = time.monotonic() + 60
+    while not list((tmp_path / "scratch").glob("done-*.json")) and time.monotonic() < limit and child.poll() is None:
+        time.sleep(0.002)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    there = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("features-*.parquet")}
+    assert len(there) > 0
+    (tmp_path / ".features-00099.parquet.partial").write_bytes(b"half")
+    extract.run(request, silent)
+    after = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("features-*.parquet")}
+    assert len(after) == 4
+    assert sum(after[name] == when for name, when in there.items()) >= len(there) - 1  # one may have lacked its done-file
+    assert not list(tmp_path.glob(".features-*"))
+    undisturbed = tmp_path / "undisturbed"
+    extract.run(extract_request(crops, undisturbed, batch=1), silent)
+    assert digests(tmp_path) == digests(undisturbed)
+
+
+def test_runs_where_prefect_and_faiss_are_not(crops: Path, tmp_path: Path) -> None:
+    request = extract_request(crops, tmp_path)
+    (tmp_path / "request.json").write_text(request.model_dump_json())
+    blocked = "import sys; [sys.modules.__setitem__(n, None) for n in ('prefect', 'faiss', 'sklearn', 'cv2')]; "
+    code = blocked + f"from gan_core.__main__ import main; sys.exit(main(['extract', {str(tmp_path / 'request.json')!r}]))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list(tmp_path.glob("features-*.parquet"))) == 4
+
+
+def test_kmeans_control_is_features_like_any_others(crops: Path, tmp_path: Path) -> None:
+    for work in "ab":
+        outcome = extract.run(
+            extract_request(crops, tmp_path / work, "kmeans", centres=8, patches=500, statistics_images=50), silent
+        )
+    assert outcome.summary["length"] == "32 (kmeans) = 32" and read_rows(tmp_path / "a").num_rows == 400
+    assert digests(tmp_path / "a") == digests(tmp_path / "b")
+
+
+def test_anybodys_network_as_a_setting(crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`extract.network: module:Name(arguments)`, weights by context: the file's digest goes into the lineage."""
+    (tmp_path / "anybody_net.py").write_text(
+        "from torch import nn\n"
+        "def make(maps=4):\n"
+        "    return nn.Sequential(nn.Conv2d(3, maps, 3, 2, 1), nn.BatchNorm2d(maps), nn.ReLU(), nn.Flatten(), nn.Linear(maps * 256, 1))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    from safetensors.torch import save_file
+
+    from gan_core.features.weights import build_module
+
+    save_file(build_module("anybody_net:make(maps=6)").state_dict(), tmp_path / "w.safetensors")
+    request = extract_request(crops, tmp_path / "work", "anybody", network="anybody_net:make(maps=6)")
+    request = request.model_copy(update={"context": {"device": "cpu", "weights": str(tmp_path / "w.safetensors")}})
+    outcome = extract.run(request, silent)
+    assert outcome.summary["length"] == "96 (0) = 96"
+    lineage = read_lineage(tmp_path / "work")
+    assert lineage["network"]["sha256"] == sha256_file(tmp_path / "w.safetensors")
+    assert lineage["statistics"]["images"] == 400

@@ -1,0 +1,88 @@
+"""Batch-norm statistics against a plain two-pass numpy version of the authors' script."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_digits
+
+from gan_core.controls import random
+from gan_core.errors import DataError
+from gan_core.features import extract
+from gan_core.randomness import numpy_stream
+
+
+def pictures(count: int) -> np.ndarray:
+    levels = (load_digits().images[:count] * 15.9375).astype(np.uint8)
+    return np.repeat(np.repeat(levels, 4, 1), 4, 2)[..., None].repeat(3, -1)
+
+
+def test_statistics_are_those_of_the_authors_script() -> None:
+    """Per batch of 128: mean, then the mean squared distance from it; averaged over batches, a last small batch counting equally.
+
+    Layer 3 is measured with layer 2 normalised by its own batch's statistics.
+    """
+    count = 300  # 128 + 128 + 44
+    images = pictures(count)
+    network = random.network("dcgan32_svhn", 0.25, 5)
+    used = extract.set_statistics(network, lambda rows: images[rows], count, 10_000, 3, "cpu")
+    order = numpy_stream(3, "statistics").permutation(count)
+    weights = [network.layer(name).operation.weight for name in ("conv1", "conv2", "conv3")]
+    gains = {
+        name: (network.layer(name).norm.weight.numpy(), network.layer(name).norm.bias.numpy()) for name in ("conv2", "conv3")
+    }
+    sums: dict[str, list[np.ndarray]] = {"conv2.mean": [], "conv2.variance": [], "conv3.mean": [], "conv3.variance": []}
+    for start in range(0, count, 128):
+        batch = images[np.sort(order[start : start + 128])].astype(np.float64).transpose(0, 3, 1, 2) / 127.5 - 1
+        x = F.leaky_relu(F.conv2d(torch.from_numpy(batch), weights[0].double(), stride=2, padding=2), 0.2)
+        for name, weight in zip(("conv2", "conv3"), weights[1:], strict=True):
+            maps = F.conv2d(x, weight.double(), stride=2, padding=2).numpy()
+            mean = maps.mean((0, 2, 3))
+            variance = ((maps - mean[:, None, None]) ** 2).mean((0, 2, 3))
+            sums[f"{name}.mean"].append(mean)
+            sums[f"{name}.variance"].append(variance)
+            gain, bias = gains[name]
+            normal = (maps - mean[:, None, None]) / np.sqrt(variance + 1e-8)[:, None, None]
+            x = F.leaky_relu(torch.from_numpy(normal * gain[:, None, None] + bias[:, None, None]), 0.2)
+    found = extract.statistics_of(network)
+    assert used == count and set(found) == set(sums)
+    for name, parts in sums.items():
+        np.testing.assert_allclose(found[name].numpy(), np.mean(parts, axis=0), rtol=2e-4, atol=2e-6)
+
+
+def test_a_last_batch_of_one_picture_is_left_out() -> None:
+    images = pictures(129)
+    network = random.network("dcgan32_svhn", 0.25, 0)
+    assert extract.set_statistics(network, lambda rows: images[rows], 129, 10_000, 0, "cpu") == 128
+    with pytest.raises(DataError, match="there are 1"):
+        extract.set_statistics(network, lambda rows: images[rows], 1, 10_000, 0, "cpu")
+
+
+def test_statistics_come_back_as_they_were() -> None:
+    images = pictures(64)
+    network, other = random.network("dcgan32_svhn", 0.25, 0), random.network("dcgan32_svhn", 0.25, 0)
+    extract.set_statistics(network, lambda rows: images[rows], 64, 10_000, 0, "cpu")
+    before = extract.statistics_of(network)
+    extract.restore_statistics(other, before)
+    assert extract.digest_of(extract.statistics_of(other)) == extract.digest_of(before)
+    assert not torch.equal(before["conv2.mean"], torch.zeros(32))
+
+
+def test_taking_in_any_batches_gives_the_same_features() -> None:
+    images = pictures(50)
+    network = random.network("dcgan32_svhn", 0.25, 0)
+    extract.set_statistics(network, lambda rows: images[rows], 50, 10_000, 0, "cpu")
+    sizes = extract.layer_sizes(network, None, 4)
+    whole, _ = extract.take(network.activations, images, sizes, batch=50)
+    for batch in (1, 7):
+        pieces, _ = extract.take(network.activations, images, sizes, batch=batch)
+        for name, values in whole.items():
+            np.testing.assert_allclose(pieces[name].astype(np.float32), values.astype(np.float32), rtol=2e-3, atol=1e-3)
+
+
+def test_random_weights_are_the_authors_initialisation_and_seeded() -> None:
+    first, same, other = (random.network("dcgan32_svhn", 1.0, seed).layer("conv3").operation.weight for seed in (0, 0, 1))
+    assert torch.equal(first, same) and not torch.equal(first, other)
+    assert abs(float(first.std()) - 0.02) < 1e-3 and abs(float(first.mean())) < 1e-3
