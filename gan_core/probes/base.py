@@ -1,0 +1,149 @@
+"""What every probe gives back, and the one way to ask many fitted models at once.
+
+A probe is a file in this room with
+
+    ABOUT    one sentence
+    SETTING  what its values set ('C', 'k'), or '' when nothing is chosen
+    GRID     the values tried when a recipe names none
+    fit(features, labels, values, *, seed, device, progress) -> one model per value
+
+where features are float16 or float32 [rows, dims] (used as they come: nothing is scaled), labels are integers [rows], and a
+model offers `value`, `classes` and `predict(features) -> int64 [rows]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from gan_core.errors import DataError
+
+Features = npt.NDArray[np.float16] | npt.NDArray[np.float32] | npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
+
+
+class Model(Protocol):
+    """A fitted classifier. `certificate` holds what is known of how well it was fitted (objective, gap, iterations)."""
+
+    value: float
+    classes: Labels
+    certificate: dict[str, float]
+
+    def predict(self, features: Features) -> Labels: ...
+
+
+@dataclass
+class LinearModel:
+    """Scores are features @ weights + intercept; the class with the largest score is the answer.
+
+    Attributes:
+        value: the setting it was fitted with.
+        classes: int64 [classes], ascending.
+        weights: float32 [dims, columns]; columns = classes, or 1 for two classes (positive score: the second).
+        intercept: float32 [columns].
+        certificate: `objective` (sum over columns), `gap` (largest relative gap to the optimum), `iterations`.
+    """
+
+    value: float
+    classes: Labels
+    weights: npt.NDArray[np.float32]
+    intercept: npt.NDArray[np.float32]
+    certificate: dict[str, float] = field(default_factory=dict)
+    device: str = "cpu"
+
+    def scores(self, features: Features) -> npt.NDArray[np.float32]:
+        """Decision values, float32 [rows, columns]."""
+        return linear_scores(features, self.weights, self.intercept, self.device)
+
+    def answer(self, scores: npt.NDArray[np.float32]) -> Labels:
+        """The classes that decision values stand for; the first of equals."""
+        if scores.shape[1] == 1:
+            index = (scores[:, 0] > 0).astype(np.int64)
+        else:
+            index = scores.argmax(axis=1)
+        answer: Labels = self.classes[index]
+        return answer
+
+    def predict(self, features: Features) -> Labels:
+        """Classes of features [rows, dims] as int64 [rows]."""
+        return self.answer(self.scores(features))
+
+
+def predict_many(models: Sequence[Model], features: Features) -> list[Labels]:
+    """Answers of several models to the same features; linear models share one pass over them, neighbours one search."""
+    together = getattr(models[0], "predict_together", None) if models else None
+    if together is not None and len({type(model) for model in models}) == 1:
+        answers: list[Labels] = together(models, features)
+        return answers
+    linear = [model for model in models if isinstance(model, LinearModel)]
+    if len(linear) != len(models) or not linear:
+        return [model.predict(features) for model in models]
+    weights = np.concatenate([model.weights for model in linear], axis=1)
+    intercept = np.concatenate([model.intercept for model in linear])
+    scores = linear_scores(features, weights, intercept, linear[0].device)
+    edges = np.cumsum([0] + [model.weights.shape[1] for model in linear])
+    return [model.answer(scores[:, edges[i] : edges[i + 1]]) for i, model in enumerate(linear)]
+
+
+def linear_scores(
+    features: Features, weights: npt.NDArray[np.float32], intercept: npt.NDArray[np.float32], device: str = "cpu"
+) -> npt.NDArray[np.float32]:
+    """features @ weights + intercept in float32, by blocks of rows. Returns: float32 [rows, columns]."""
+    import torch
+
+    if features.shape[1] != weights.shape[0]:
+        raise DataError(
+            f"The features have {features.shape[1]} dimensions and the model was fitted on {weights.shape[0]}.",
+            expected="features of the same layers and the same pooling",
+        )
+    matrix = torch.from_numpy(np.ascontiguousarray(weights)).to(device)
+    bias = torch.from_numpy(np.ascontiguousarray(intercept)).to(device)
+    out = np.empty((len(features), matrix.shape[1]), np.float32)
+    rows = block_rows(features.shape[1])
+    for start in range(0, len(features), rows):
+        block = as_tensor(features[start : start + rows]).to(device).float()
+        out[start : start + rows] = torch.addmm(bias, block, matrix).cpu().numpy()
+    return out
+
+
+def block_rows(dims: int, megabytes: int = 128) -> int:
+    """Rows of float32 [*, dims] that fit into so many megabytes; at least 64."""
+    return max(64, megabytes * 2**20 // (4 * max(dims, 1)))
+
+
+def as_tensor(features: npt.NDArray[Any]) -> Any:
+    """A torch view of an array (a copy only where torch cannot look at it: read-only or oddly strided memory)."""
+    import torch
+
+    array = features if features.flags.writeable and features.flags.c_contiguous else np.array(features, order="C")
+    return torch.from_numpy(array)
+
+
+def encode(labels: Labels) -> tuple[Labels, Labels]:
+    """(classes ascending, index of each label in them).
+
+    Raises:
+        DataError: no labels, or one class only.
+    """
+    classes, index = np.unique(np.asarray(labels, np.int64), return_inverse=True)
+    if len(classes) < 2:
+        what = "no labelled rows" if not len(labels) else f"one class only (label {classes[0]}, {len(labels)} rows)"
+        raise DataError(
+            f"There is {what} to fit a probe on.",
+            expected="labelled rows of two classes or more",
+            remedy="check the labels of the source (`label` in crops.parquet), or leave out the evaluation",
+        )
+    return classes, index.astype(np.int64)
+
+
+def check_features(features: Features, labels: Labels) -> None:
+    """Raises DataError for shapes that do not belong together."""
+    if features.ndim != 2 or len(features) != len(labels):
+        raise DataError(
+            f"Features of shape {tuple(features.shape)} do not go with {len(labels)} labels.",
+            expected="features [rows, dims] with one label for each row",
+        )

@@ -1,0 +1,44 @@
+"""The control below all others: always the most frequent class of the training labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gan_core.probes.base import Features, Labels, check_features
+from gan_core.progress import Progress, silent
+
+ABOUT = "always answers the most frequent training label: what a score must beat"
+SETTING = ""
+GRID: list[float] = [0.0]
+
+
+@dataclass
+class MostFrequent:
+    """Answers `answer` whatever it is shown."""
+
+    value: float
+    classes: Labels
+    answer: int
+    certificate: dict[str, float] = field(default_factory=dict)
+
+    def predict(self, features: Features) -> Labels:
+        """int64 [rows], all equal."""
+        return np.full(len(features), self.answer, np.int64)
+
+
+def fit(
+    features: Features,
+    labels: Labels,
+    values: Sequence[float] = (0.0,),
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> list[MostFrequent]:
+    """Counts the labels; of equally frequent classes the smallest is taken. The features are not looked at."""
+    check_features(features, labels)
+    classes, counts = np.unique(np.asarray(labels, np.int64), return_counts=True)
+    return [MostFrequent(float(value), classes, int(classes[counts.argmax()])) for value in values]

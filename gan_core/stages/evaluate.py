@@ -1,0 +1,297 @@
+"""Stage evaluate: one probe on one set of features, by a protocol that looks at the test split once.
+
+Choices (C, k) are made for each number of labels by the mean accuracy, over the draws, on a validation split cut from the
+training labels. Then the chosen models answer the test split. With all labels the chosen value is fitted once more on all
+training rows, validation included.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gan_core.config import EvaluateConfig, ProbeConfig
+from gan_core.errors import DataError
+from gan_core.files import write_table
+from gan_core.metrics.draws import Draw, best, draws_of, hold_out
+from gan_core.probes.base import Features, Labels, Model, predict_many
+from gan_core.progress import Progress
+from gan_core.stages.contract import StageOutcome, StageRequest
+
+log = logging.getLogger(__name__)
+
+CHOICES = pa.schema(
+    [
+        ("source", pa.string()),
+        ("features", pa.string()),
+        ("probe", pa.string()),
+        ("labels", pa.string()),
+        ("draw", pa.int32()),
+        ("value", pa.float64()),
+        ("validation_accuracy", pa.float64()),
+        ("chosen", pa.bool_()),
+        ("gap", pa.float64()),
+    ]
+)
+
+
+@dataclass
+class _Cell:
+    """What is known of this cell before a probe is fitted: features in the order pool, validation, test; labels likewise."""
+
+    rows: pa.Table
+    features: Features
+    pool: int
+    train: int
+    pool_labels: Labels
+    labels: Labels
+    test_split: str
+
+    def part(self, start: int, end: int | None) -> tuple[Features, Labels]:
+        return self.features[start:end], self.labels[start:end]
+
+
+@dataclass
+class _Found:
+    """Rows of the three tables, as they come."""
+
+    scores: list[dict[str, Any]] = field(default_factory=list)
+    choices: list[dict[str, Any]] = field(default_factory=list)
+    predictions: list[pa.Table] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def run(request: StageRequest, progress: Progress) -> StageOutcome:
+    """Writes `scores.parquet`, `predictions.parquet` (schemas.SCORES, PREDICTIONS) and `choices.parquet` (every value tried).
+
+    Raises: DataError: no labels, one class only, no training or no test rows.
+    """
+    import torch
+
+    from gan_core import registry, schemas
+    from gan_core.devices import cpu_cores, resolve_device
+
+    torch.set_num_threads(int(request.part.get("threads") or 0) or cpu_cores())
+    device = resolve_device(str(request.context.get("device", "auto")))
+    protocol = EvaluateConfig.model_validate(request.part.get("protocol", {}))
+    probe = ProbeConfig.model_validate(request.part["probe"])
+    module = registry.load("probes", probe.name)
+    values = [float(value) for value in (probe.grid or module.GRID)]
+    seed = int(request.part.get("seed", 0))
+    cell = _read(request, protocol, seed)
+    draws, warnings = draws_of(cell.pool_labels, protocol.labels_per_class, protocol.draws, seed)
+    found = _Found(warnings=warnings)
+    names = {"source": str(cell.rows["source"][0]), "features": str(request.part["features"]), "probe": probe.name}
+    by_labels: dict[str, list[Draw]] = {}
+    for draw in draws:
+        by_labels.setdefault(draw.labels, []).append(draw)
+    for number, (labels, same) in enumerate(by_labels.items()):
+        _score(module, cell, same, values, seed, device, {**names, "labels": labels}, protocol, found)
+        progress(number + 1, len(by_labels), "numbers of labels")
+    saw = bool(request.part.get("saw_labels", False))
+    classes = len(np.unique(cell.labels[: cell.train]))
+    test_rows = len(cell.labels) - cell.train
+    for row in found.scores:
+        row |= {"saw_labels": saw, "classes": classes, "test_rows": test_rows}
+    write_table(pa.Table.from_pylist(found.scores, schema=schemas.SCORES), request.work / "scores.parquet")
+    write_table(pa.concat_tables(found.predictions), request.work / "predictions.parquet")
+    write_table(pa.Table.from_pylist(found.choices, schema=CHOICES), request.work / "choices.parquet")
+    summary = {
+        **names,
+        "table": _table(found.scores, test_rows),
+        "dims": int(cell.features.shape[1]),
+        "classes": classes,
+        "train_rows": cell.train,
+        "validation_rows": cell.train - cell.pool,
+        "test_rows": test_rows,
+        "test_split": cell.test_split,
+        "saw_labels": saw,
+    }
+    return StageOutcome(counts={"in": len(cell.labels), "scored": len(cell.labels)}, summary=summary, warnings=found.warnings)
+
+
+def _read(request: StageRequest, protocol: EvaluateConfig, seed: int) -> _Cell:
+    """Features of the labelled rows, ordered pool, validation, test; each part in the order of image id and box."""
+    from gan_core.features.store import read_features, read_rows
+
+    folder = request.one("features").path
+    table = read_rows(folder)
+    split, kept = table["split"].to_numpy(zero_copy_only=False), table["kept"].to_numpy(zero_copy_only=False)
+    labelled = pc.is_valid(table["label"]).to_numpy(zero_copy_only=False)
+    if not labelled.any():
+        raise DataError(
+            "No row of this source has a label, so there is nothing to score.",
+            expected="labels: class folders, a label column, or a labels file",
+            remedy="leave `evaluate` out of this recipe; the features are there all the same",
+        )
+    usable = labelled & ((split != "train") | (kept if protocol.train_rows == "kept" else True))
+    keys = [np.asarray(table[name].to_pylist()) for name in ("box", "image_id")]
+    order = np.lexsort((keys[0], keys[1]))
+    labels = pc.fill_null(table["label"], -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    train = order[(usable & (split == "train"))[order]]
+    test_split = "test" if (usable & (split == "test")).any() else "validation"
+    test = order[(usable & (split == test_split))[order]]
+    _refuse(labels[train], len(test), sorted(set(split[labelled].tolist())))
+    count = None if protocol.validation_rows is None else min(protocol.validation_rows, len(train) // 2)
+    pool, validation = hold_out(labels[train], protocol.validation, seed, count)
+    wanted = np.concatenate([train[pool], train[validation], test])
+    features, rows = read_features(folder, rows=wanted)
+    return _Cell(rows, features, len(pool), len(train), labels[train[pool]], labels[wanted], test_split)
+
+
+def _refuse(train_labels: Labels, test_rows: int, splits: list[str]) -> None:
+    """Raises DataError for what cannot be evaluated."""
+    there = f"the labelled rows are in the splits {', '.join(splits)}"
+    if not len(train_labels) or not test_rows:
+        raise DataError(
+            f"There are {len(train_labels)} labelled training rows and {test_rows} labelled test rows; {there}.",
+            expected="both splits 'train' and 'test' (or 'validation' where there is no 'test')",
+            remedy="give the source a test split, or let ingest cut one (`split.test` of the source)",
+        )
+    classes = np.unique(train_labels)
+    if len(classes) < 2:
+        raise DataError(
+            f"All {len(train_labels)} labelled training rows are of one class ({classes[0]}).",
+            expected="two classes or more",
+            remedy="leave `evaluate` out of this recipe, or check the labels",
+        )
+
+
+def _score(
+    module: ModuleType,
+    cell: _Cell,
+    draws: Sequence[Draw],
+    values: list[float],
+    seed: int,
+    device: str,
+    names: dict[str, str],
+    protocol: EvaluateConfig,
+    found: _Found,
+) -> None:
+    """One number of labels: fits every value on every draw, chooses on validation, reads the test split with the chosen ones."""
+    held, held_labels = cell.part(cell.pool, cell.train)
+    test, test_labels = cell.part(cell.train, None)
+    accuracies = np.zeros((len(draws), len(values)))
+    fitted: list[list[Model]] = []
+    for number, draw in enumerate(draws):
+        features, labels = _rows(cell, draw)
+        models: list[Model] = module.fit(features, labels, values, seed=seed, device=device)
+        accuracies[number] = [float((answer == held_labels).mean()) for answer in predict_many(models, held)]
+        fitted.append(models)
+    chosen = best(values, accuracies)
+    for number, draw in enumerate(draws):
+        for index, value in enumerate(values):
+            row = {"draw": draw.number, "value": value, "validation_accuracy": accuracies[number, index]}
+            gap = fitted[number][index].certificate.get("gap")
+            found.choices.append({**names, **row, "chosen": index == chosen, "gap": gap})
+    _warn_at_edge(module, values, accuracies, chosen, names, found)
+    value = values[chosen]
+    if draws[0].labels == "all":
+        model: Model = module.fit(*cell.part(0, cell.train), [value], seed=seed, device=device)[0]
+        scored = [(Draw("all", 0, np.arange(cell.train)), model, float(accuracies[0, chosen]))]
+    elif protocol.final_draws:
+        scored = _fresh(module, cell, int(draws[0].labels), value, seed, device, protocol.final_draws)
+    else:
+        scored = [
+            (draw, models[chosen], float(accuracies[draw.number, chosen])) for draw, models in zip(draws, fitted, strict=True)
+        ]
+    answers = predict_many([model for _, model, _ in scored], test)
+    for (draw, model, validation), answer in zip(scored, answers, strict=True):
+        features, labels = _rows(cell, draw)
+        found.scores.append(
+            {
+                **names,
+                "label_count": len(labels),
+                "draw": draw.number,
+                "chosen": value,
+                "validation_accuracy": validation,
+                "test_accuracy": float((answer == test_labels).mean()),
+                "train_accuracy": float((model.predict(features) == labels).mean()),
+            }
+        )
+        found.predictions.append(_predictions(cell, names, draw.number, answer))
+
+
+def _fresh(
+    module: ModuleType, cell: _Cell, number: int, value: float, seed: int, device: str, count: int
+) -> list[tuple[Draw, Model, float]]:
+    """Models of the chosen value on draws that no choice has seen, as the DCGAN authors' script makes them."""
+    held, held_labels = cell.part(cell.pool, cell.train)
+    scored: list[tuple[Draw, Model, float]] = []
+    for draw in draws_of(cell.pool_labels, [number], count, seed, "final")[0]:
+        model: Model = module.fit(*_rows(cell, draw), [value], seed=seed, device=device)[0]
+        scored.append((draw, model, float((model.predict(held) == held_labels).mean())))
+    return scored
+
+
+def _rows(cell: _Cell, draw: Draw) -> tuple[Features, Labels]:
+    """The training rows of a draw (positions below `pool` are the pool's); the whole pool and all of them are views."""
+    if len(draw.rows) in (cell.pool, cell.train):
+        return cell.part(0, len(draw.rows))
+    return cell.features[draw.rows], cell.labels[draw.rows]
+
+
+def _warn_at_edge(
+    module: ModuleType,
+    values: list[float],
+    accuracies: npt.NDArray[np.float64],
+    chosen: int,
+    names: dict[str, str],
+    found: _Found,
+) -> None:
+    """A best value at the end of the grid may not be the best: the person should widen it."""
+    means = accuracies.mean(axis=0)
+    lowest, highest = int(np.argmin(values)), int(np.argmax(values))
+    others = np.delete(means, chosen)
+    if chosen not in (lowest, highest) or not len(others) or means[chosen] <= others.max():
+        return
+    end = "smallest" if chosen == lowest else "largest"
+    found.warnings.append(
+        f"{names['features']} / {names['probe']} at {names['labels']} labels: the best {module.SETTING} is the {end} tried "
+        f"({values[chosen]:g}); a wider grid may give more."
+    )
+
+
+def _predictions(cell: _Cell, names: dict[str, str], draw: int, answer: Labels) -> pa.Table:
+    """Rows of predictions.parquet for one draw."""
+    from gan_core import schemas
+
+    rows = cell.rows.slice(cell.train)
+    count = rows.num_rows
+    columns: dict[str, Any] = {
+        "image_id": rows["image_id"],
+        "box": rows["box"],
+        **{name: pa.array([names[name]] * count, pa.string()) for name in ("features", "probe", "labels")},
+        "draw": pa.array(np.full(count, draw, np.int32)),
+        "label": pa.array(cell.labels[cell.train :].astype(np.int32)),
+        "predicted": pa.array(answer.astype(np.int32)),
+    }
+    return pa.table([columns[name] for name in schemas.PREDICTIONS.names], schema=schemas.PREDICTIONS)
+
+
+def _table(scores: list[dict[str, Any]], test_rows: int) -> dict[str, dict[str, Any]]:
+    """Per number of labels: mean test accuracy and its 95 % interval (over draws and over the test pictures)."""
+    from gan_core.reporting.intervals import accuracy_interval
+
+    table: dict[str, dict[str, Any]] = {}
+    for labels in dict.fromkeys(row["labels"] for row in scores):
+        same = [row for row in scores if row["labels"] == labels]
+        accuracies = [row["test_accuracy"] for row in same]
+        table[labels] = {
+            **accuracy_interval(accuracies, test_rows).rounded(),
+            "draws": len(same),
+            "sd": round(float(np.std(accuracies, ddof=1)), 6) if len(same) > 1 else None,
+            "spread": round(1.96 * float(np.std(accuracies, ddof=1)), 6) if len(same) > 1 else None,
+            "label_count": same[0]["label_count"],
+            "chosen": same[0]["chosen"],
+            "validation": round(float(np.mean([row["validation_accuracy"] for row in same])), 6),
+        }
+    return table

@@ -1,0 +1,130 @@
+"""Our solvers against scikit-learn's on features of a random convolutional network over real digits (unscaled, float16)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.svm import LinearSVC
+from threadpoolctl import threadpool_limits
+
+from gan_core.probes import linear_svm, logistic
+from gan_core.probes.base import LinearModel
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Two libraries' thread pools that wait for each other on two cores are tens of times slower than one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        yield
+    torch.set_num_threads(before)
+
+
+Matrix = npt.NDArray[np.float64]
+
+
+def digits_features(rows: int, dims: int) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.int64]]:
+    """ReLU features of real digits: correlated, not centred, not scaled, as a discriminator's are."""
+    digits = load_digits()
+    weights = np.random.default_rng(1).standard_normal((64, dims)) / 8
+    return np.maximum((digits.data[:rows] / 8 - 1) @ weights, 0).astype(np.float16), digits.target[:rows].astype(np.int64)
+
+
+def svm_objective(
+    x: Matrix, y: npt.NDArray[np.int64], weights: Matrix, intercept: Matrix, cost: float, positive: list[int]
+) -> float:
+    total = 0.0
+    for column, label in enumerate(positive):
+        sign = np.where(y == label, 1.0, -1.0)
+        hinge = np.maximum(0, 1 - sign * (x @ weights[:, column] + intercept[column]))
+        total += 0.5 * (weights[:, column] @ weights[:, column] + intercept[column] ** 2) + cost * hinge @ hinge
+    return float(total)
+
+
+def same_but_for_ties(ours: LinearModel, theirs: Matrix, x: npt.NDArray[np.float16], labels: npt.NDArray[np.int64]) -> None:
+    """Every differing answer must be a near-tie in their decision values."""
+    for row in np.flatnonzero(ours.predict(x) != labels):
+        mine = int(ours.classes.searchsorted(ours.predict(x[row : row + 1])[0]))
+        assert theirs[row].max() - theirs[row, mine] < 0.01 * np.ptp(theirs[row])
+
+
+@pytest.mark.parametrize(("rows", "dims", "cost"), [(300, 700, 1e-4), (300, 700, 1e-2), (300, 700, 1.0), (900, 1200, 1e-3)])
+def test_svm_with_fewer_rows_than_dimensions_is_linearsvc(rows: int, dims: int, cost: float) -> None:
+    check_svm(rows, dims, cost)
+
+
+@pytest.mark.parametrize(("rows", "dims", "cost"), [(1797, 64, 1e-4), (1797, 64, 1.0), (1797, 400, 1e-4), (1797, 400, 1e-2)])
+def test_svm_with_more_rows_than_dimensions_is_linearsvc(rows: int, dims: int, cost: float) -> None:
+    check_svm(rows, dims, cost)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cost", [1e-5, 1e-3])
+def test_svm_beyond_the_gram_matrix_is_linearsvc(cost: float) -> None:
+    """More rows than COMPACT_ROWS and more dimensions than SAMPLE_ROWS: sampled preconditioner, bf16 products."""
+    check_svm(1797, 12_000, cost)
+
+
+def check_svm(rows: int, dims: int, cost: float) -> None:
+    features, labels = digits_features(rows, dims)
+    (ours,) = linear_svm.fit(features, labels, [cost])
+    x = features.astype(np.float64)
+    theirs = LinearSVC(C=cost, tol=1e-7, max_iter=200_000).fit(x, labels)
+    classes = list(range(10))
+    best = svm_objective(x, labels, theirs.coef_.T, theirs.intercept_, cost, classes)
+    mine = svm_objective(x, labels, ours.weights.astype(np.float64), ours.intercept.astype(np.float64), cost, classes)
+    assert abs(mine - best) <= 1e-4 * best
+    assert ours.certificate["gap"] <= linear_svm.TOLERANCE
+    assert ours.certificate["objective"] == pytest.approx(mine, rel=1e-5)
+    assert mine - best <= ours.certificate["gap"] * mine + 1e-6 * mine, "the certificate promised more than is true"
+    same_but_for_ties(ours, theirs.decision_function(x), features, theirs.predict(x))
+
+
+def test_svm_all_costs_at_once_equal_each_alone() -> None:
+    features, labels = digits_features(1797, 64)
+    together = linear_svm.fit(features, labels, [1e-1, 1e-4, 1e-2])
+    for model in together:
+        (alone,) = linear_svm.fit(features, labels, [model.value])
+        assert alone.certificate["objective"] == pytest.approx(model.certificate["objective"], rel=2e-4)
+    assert [model.value for model in together] == [1e-1, 1e-4, 1e-2]
+
+
+@pytest.mark.parametrize(("rows", "dims"), [(200, 400), (360, 64)])
+def test_svm_of_two_classes_is_one_problem_as_in_linearsvc(rows: int, dims: int) -> None:
+    features, labels = digits_features(1797, dims)
+    some = np.flatnonzero((labels == 3) | (labels == 8))[:rows]
+    (ours,) = linear_svm.fit(features[some], labels[some], [1e-2], tolerance=1e-6)
+    theirs = LinearSVC(C=1e-2, tol=1e-7, max_iter=200_000).fit(features[some].astype(np.float64), labels[some])
+    assert ours.weights.shape == (dims, 1)
+    np.testing.assert_allclose(ours.weights[:, 0], theirs.coef_[0], atol=2e-3 * np.abs(theirs.coef_).max())
+    np.testing.assert_array_equal(ours.predict(features[some]), theirs.predict(features[some].astype(np.float64)))
+
+
+@pytest.mark.parametrize(
+    ("rows", "dims", "cost"), [(300, 700, 1e-3), (300, 700, 1.0), (1797, 64, 1e-4), (1797, 64, 1.0), (1797, 300, 1e-2)]
+)
+def test_logistic_is_logisticregression(rows: int, dims: int, cost: float) -> None:
+    features, labels = digits_features(rows, dims)
+    (ours,) = logistic.fit(features, labels, [cost])
+    x = features.astype(np.float64)
+    theirs = LogisticRegression(C=cost, tol=1e-6, max_iter=20_000).fit(x, labels)
+
+    def objective(weights: Matrix, intercept: Matrix) -> float:
+        margins = x @ weights + intercept
+        top = margins.max(axis=1, keepdims=True)
+        logs = np.log(np.exp(margins - top).sum(axis=1)) + top[:, 0] - margins[np.arange(len(labels)), labels]
+        return float(0.5 * (weights**2).sum() + cost * logs.sum())
+
+    best = objective(theirs.coef_.T, theirs.intercept_)
+    mine = objective(ours.weights.astype(np.float64), ours.intercept.astype(np.float64))
+    assert abs(mine - best) <= 1e-5 * best
+    assert ours.certificate["gap"] <= logistic.TOLERANCE
+    assert mine - best <= ours.certificate["gap"] * mine + 1e-6 * mine
+    same_but_for_ties(ours, theirs.decision_function(x), features, theirs.predict(x))

@@ -1,0 +1,205 @@
+"""Evaluate on real digits: honesty of the choices, pairing, and what it says of bad input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from gan_core import schemas
+from gan_core.errors import DataError
+from gan_core.progress import silent
+from gan_core.stages import evaluate, extract
+from tests.stages.digits_artifacts import digits_crops, evaluate_request, extract_request
+
+GRID = [1e-5, 1e-3, 1e-1]
+
+
+@pytest.fixture(scope="module")
+def pixels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pixels")
+    extract.run(extract_request(digits_crops(folder / "crops", 900), folder / "out", "pixels"), silent)
+    return folder / "out"
+
+
+def rewrite(source: Path, target: Path, change: dict[str, object]) -> Path:
+    """A copy of a features artifact with some columns changed by functions of the table."""
+    target.mkdir()
+    for path in source.glob("features-*.parquet"):
+        table = pq.read_table(path)
+        for name, make in change.items():
+            table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), make(table))  # type: ignore[operator]
+        pq.write_table(table, target / path.name)
+    return target
+
+
+def shuffled_test_labels(table: pa.Table) -> pa.Array:
+    labels = table["label"].to_numpy().copy()
+    test = np.flatnonzero(table["split"].to_numpy(zero_copy_only=False) == "test")
+    labels[test] = np.random.default_rng(0).permutation(labels[test])
+    return pa.array(labels, pa.int32())
+
+
+def test_scores_of_pixels_are_far_above_chance_and_tables_agree(pixels: Path, tmp_path: Path) -> None:
+    outcome = evaluate.run(evaluate_request(pixels, tmp_path, grid=GRID, draws=3, labels_per_class=[10, "all"]), silent)
+    scores = pq.read_table(tmp_path / "scores.parquet")
+    assert scores.schema.equals(schemas.SCORES)
+    assert scores["labels"].to_pylist() == ["10"] * 3 + ["all"]
+    assert min(scores["test_accuracy"].to_pylist()) > 0.75
+    predictions = pq.read_table(tmp_path / "predictions.parquet")
+    assert predictions.schema.equals(schemas.PREDICTIONS)
+    for row in scores.to_pylist():
+        mine = predictions.filter(
+            pc.and_(pc.equal(predictions["labels"], row["labels"]), pc.equal(predictions["draw"], row["draw"]))
+        )
+        assert mine.num_rows == row["test_rows"]
+        assert row["test_accuracy"] == pytest.approx(
+            pc.mean(pc.equal(mine["label"], mine["predicted"]).cast("float64")).as_py()
+        )
+    table = outcome.summary["table"]
+    assert table["10"]["label_count"] == 100 and table["10"]["draws"] == 3
+    assert table["all"]["low"] < table["all"]["mean"] < table["all"]["high"]
+
+
+@pytest.mark.parametrize("probe", ["linear_svm", "logistic"])
+def test_shuffling_the_test_labels_changes_no_choice(pixels: Path, tmp_path: Path, probe: str) -> None:
+    """The test split is read once, at the end: nothing that is chosen can depend on it."""
+    other = rewrite(pixels, tmp_path / "shuffled", {"label": shuffled_test_labels})
+    for folder, work in ((pixels, "a"), (other, "b")):
+        evaluate.run(evaluate_request(folder, tmp_path / work, probe, GRID, draws=2, labels_per_class=[10, "all"]), silent)
+    assert pq.read_table(tmp_path / "a" / "choices.parquet").equals(pq.read_table(tmp_path / "b" / "choices.parquet"))
+    ours, theirs = (pq.read_table(tmp_path / work / "scores.parquet") for work in "ab")
+    assert ours["chosen"].equals(theirs["chosen"]) and ours["train_accuracy"].equals(theirs["train_accuracy"])
+    assert max(theirs["test_accuracy"].to_pylist()) < 0.4 < min(ours["test_accuracy"].to_pylist())
+
+
+def test_test_features_are_not_looked_at_before_the_choice(pixels: Path, tmp_path: Path) -> None:
+    """A planted fault would show: with the test rows' features set to zero every choice stays, only the test accuracy falls."""
+
+    def zeroed(table: pa.Table) -> pa.Array:
+        column = table["pixels"].combine_chunks()
+        values = column.to_numpy_ndarray().copy()
+        values[table["split"].to_numpy(zero_copy_only=False) == "test"] = 0
+        return pa.FixedShapeTensorArray.from_numpy_ndarray(values)
+
+    other = rewrite(pixels, tmp_path / "zeroed", {"pixels": zeroed})
+    for folder, work in ((pixels, "a"), (other, "b")):
+        evaluate.run(evaluate_request(folder, tmp_path / work, grid=GRID, draws=2, labels_per_class=[10]), silent)
+    assert pq.read_table(tmp_path / "a" / "choices.parquet").equals(pq.read_table(tmp_path / "b" / "choices.parquet"))
+    assert max(pq.read_table(tmp_path / "b" / "scores.parquet")["test_accuracy"].to_pylist()) < 0.3
+
+
+def test_row_order_of_the_features_moves_nothing(pixels: Path, tmp_path: Path) -> None:
+    """Draws hang on ids, not on the order of rows: other features of the same pictures are compared on the same labels."""
+    (tmp_path / "turned").mkdir()
+    for number, path in enumerate(sorted(pixels.glob("features-*.parquet"))):
+        table = pq.read_table(path)
+        order = np.random.default_rng(number).permutation(table.num_rows)
+        pq.write_table(table.take(order), tmp_path / "turned" / f"features-{9 - number:05d}.parquet")
+    for folder, work in ((pixels, "a"), (tmp_path / "turned", "b")):
+        evaluate.run(evaluate_request(folder, tmp_path / work, grid=GRID, draws=2, labels_per_class=[10]), silent)
+    for name in ("choices", "scores", "predictions"):
+        assert pq.read_table(tmp_path / "a" / f"{name}.parquet").equals(pq.read_table(tmp_path / "b" / f"{name}.parquet"))
+
+
+def test_the_same_cell_gives_the_same_bytes(pixels: Path, tmp_path: Path) -> None:
+    for work in "ab":
+        evaluate.run(evaluate_request(pixels, tmp_path / work, "logistic", GRID, draws=1, labels_per_class=[10]), silent)
+    for name in ("scores.parquet", "predictions.parquet", "choices.parquet"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_chance_is_the_most_frequent_training_label(pixels: Path, tmp_path: Path) -> None:
+    evaluate.run(evaluate_request(pixels, tmp_path, "chance", labels_per_class=["all"]), silent)
+    predictions = pq.read_table(tmp_path / "predictions.parquet")
+    assert pc.count_distinct(predictions["predicted"]).as_py() == 1
+    assert 0.02 < pq.read_table(tmp_path / "scores.parquet")["test_accuracy"][0].as_py() < 0.2
+
+
+def test_only_kept_rows_train_when_asked(pixels: Path, tmp_path: Path) -> None:
+    def half_kept(table: pa.Table) -> pa.Array:
+        return pa.array(np.arange(table.num_rows) % 2 == 0)
+
+    other = rewrite(pixels, tmp_path / "half", {"kept": half_kept})
+    every = evaluate.run(evaluate_request(other, tmp_path / "a", "chance", labels_per_class=["all"]), silent).summary
+    kept = evaluate.run(
+        evaluate_request(other, tmp_path / "b", "chance", labels_per_class=["all"], train_rows="kept"), silent
+    ).summary
+    assert kept["test_rows"] == every["test_rows"]
+    assert abs(kept["train_rows"] / every["train_rows"] - 0.5) < 0.05
+
+
+def test_too_few_labels_per_class_are_said_and_used(pixels: Path, tmp_path: Path) -> None:
+    outcome = evaluate.run(evaluate_request(pixels, tmp_path, grid=[1e-3], draws=2, labels_per_class=[58, 5000, "all"]), silent)
+    counts = {row["labels"]: row["label_count"] for row in pq.read_table(tmp_path / "scores.parquet").to_pylist()}
+    assert set(counts) == {"58", "all"} and counts["58"] < 580
+    assert any("58 labels per class were asked for; class" in line for line in outcome.warnings)
+    assert any("5000 labels per class were asked for and no class has more than" in line for line in outcome.warnings)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"label": lambda t: pa.nulls(t.num_rows, pa.int32())}, "No row of this source has a label"),
+        ({"label": lambda t: pa.array([3] * t.num_rows, pa.int32())}, "are of one class"),
+        ({"split": lambda t: pa.array(["train"] * t.num_rows)}, "0 labelled test rows"),
+        ({"split": lambda t: pa.array(["test"] * t.num_rows)}, "0 labelled training rows"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused_with_a_remedy(
+    pixels: Path, tmp_path: Path, change: dict[str, object], sentence: str
+) -> None:
+    other = rewrite(pixels, tmp_path / "bad", change)
+    with pytest.raises(DataError, match=sentence) as caught:
+        evaluate.run(evaluate_request(other, tmp_path / "work"), silent)
+    assert caught.value.remedy
+
+
+def test_a_best_value_at_the_edge_of_the_grid_is_said(pixels: Path, tmp_path: Path) -> None:
+    outcome = evaluate.run(evaluate_request(pixels, tmp_path, grid=[1e-6, 1e-5, 1e-4], draws=1, labels_per_class=[10]), silent)
+    assert any("wider grid" in line for line in outcome.warnings)
+
+
+def test_validation_split_stands_in_where_there_is_no_test(pixels: Path, tmp_path: Path) -> None:
+    def renamed(table: pa.Table) -> pa.Array:
+        return pc.replace_substring(table["split"], "test", "validation").combine_chunks()
+
+    other = rewrite(pixels, tmp_path / "renamed", {"split": renamed})
+    summary = evaluate.run(evaluate_request(other, tmp_path / "work", "chance", labels_per_class=["all"]), silent).summary
+    assert summary["test_split"] == "validation"
+
+
+def test_fresh_draws_are_scored_after_the_choice(pixels: Path, tmp_path: Path) -> None:
+    """The authors' way: C by some draws, the figure by others."""
+    outcome = evaluate.run(
+        evaluate_request(pixels, tmp_path, grid=GRID, draws=2, final_draws=5, labels_per_class=[10, "all"]), silent
+    )
+    scores = pq.read_table(tmp_path / "scores.parquet").to_pylist()
+    assert [row["draw"] for row in scores] == [0, 1, 2, 3, 4, 0]
+    choices = pq.read_table(tmp_path / "choices.parquet").to_pylist()
+    assert len(choices) == 2 * 3 + 3
+    tried = {row["validation_accuracy"] for row in choices if row["labels"] == "10"}
+    assert not {row["validation_accuracy"] for row in scores if row["labels"] == "10"} & tried
+    assert outcome.summary["table"]["10"]["spread"] == pytest.approx(1.96 * outcome.summary["table"]["10"]["sd"], abs=1e-5)
+
+
+def test_published_protocols_are_settings_that_a_recipe_can_change() -> None:
+    from gan_core.config import EvaluateConfig
+
+    svhn = EvaluateConfig.model_validate({"protocol": "svhn-1000", "draws": 2})
+    assert (svhn.labels_per_class, svhn.draws, svhn.final_draws, svhn.validation_rows) == ([100], 2, 100, 10_000)
+    assert svhn.probes[0].grid == [1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2]
+    assert EvaluateConfig.model_validate(svhn.model_dump(mode="json")) == svhn
+    assert EvaluateConfig.model_validate({"protocol": "bigbigan"}).validation_rows == 10_000
+    assert EvaluateConfig.model_validate({"protocol": "cifar10"}).labels_per_class == [400, "all"]
+
+
+def test_validation_rows_in_number(pixels: Path, tmp_path: Path) -> None:
+    summary = evaluate.run(evaluate_request(pixels, tmp_path / "a", "chance", validation_rows=100), silent).summary
+    assert abs(summary["validation_rows"] - 100) <= 5  # rounded within each class
+    summary = evaluate.run(evaluate_request(pixels, tmp_path / "b", "chance", validation_rows=10_000), silent).summary
+    assert abs(summary["validation_rows"] / summary["train_rows"] - 0.5) < 0.02
