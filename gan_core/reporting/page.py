@@ -1,0 +1,403 @@
+"""`report.html`: one file with its pictures, charts and style inside; no script, nothing fetched from anywhere."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from markupsafe import Markup
+
+from gan_core.reporting import charts, words
+from gan_core.reporting.duplicates import pictures_of
+from gan_core.reporting.facts import RunFacts, costs, duration, grids, memory, volume
+from gan_core.reporting.gather import ReportInputs
+from gan_core.reporting.inside import arithmetic_figure, guided_figure, picture_side, sheet
+from gan_core.reporting.pictures import as_picture, sheet_picture, strip
+from gan_core.reporting.scores import CHANCE
+from gan_core.reporting.summary import best_cells, column_title, columns_of
+from gan_core.reporting.svg import CHART_STYLE, DARK, FONT, LIGHT, beside, standalone, variables
+
+TEMPLATE = "report.html.j2"
+
+
+@cache
+def _environment() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(str(Path(__file__).parent)),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        together=together,
+        number=lambda value: f"{value:,}",
+        percent=lambda share: together(words.percent(share)),
+        duration=duration,
+        memory=memory,
+        volume=volume,
+        short=lambda digest: str(digest)[:12],
+        figure=figure,
+        compact=compact,
+    )
+    return environment
+
+
+def together(text: Any) -> str:
+    """Numbers stay on one line with their signs and units."""
+    text = re.sub(r"(\d) (%|kimg|points|s\b|min\b|h\b|MiB|GiB|kB|MB|GB)", "\\1\u00a0\\2", str(text))
+    return re.sub(r"(?:(?<=\d) )?(±) ?(?=\d)", "\u00a0\\1\u00a0", text).replace("(\u00a0±", "(±").replace(" \u00a0", " ")
+
+
+def figure(value: float) -> str:
+    """A setting's number without needless digits: 60.0 is '60', 0.0002 is '0.0002'."""
+    return f"{value:,.10g}" if abs(value) >= 1e-4 or not value else f"{value:g}"
+
+
+def compact(values: list[float]) -> str:
+    """Chosen settings: '0.001', or the range of them."""
+    if not values:
+        return ""
+    return f"{min(values):g}" if len(values) == 1 else f"{min(values):g} to {max(values):g}"
+
+
+def kimg_words(kimg: float) -> str:
+    """20.032 is '20 kimg', 0.512 is '0.5 kimg'."""
+    return f"{round(kimg, 1):,g} kimg"
+
+
+def render(summary: dict[str, Any], inputs: ReportInputs, facts: RunFacts) -> str:
+    """The page as HTML. Args: summary: as `summarise` gives it. facts: what is known of the run; may be empty."""
+    style = {
+        "light": Markup(variables(LIGHT)),
+        "dark": Markup(variables(DARK)),
+        "font": Markup(FONT),
+        "charts": Markup(CHART_STYLE),
+    }
+    page: str = (
+        _environment()
+        .get_template(TEMPLATE)
+        .render(
+            s=summary,
+            style=style,
+            facts=facts,
+            sentence=together(summary["sentence"]),
+            verdict=together(summary["verdict"]),
+            headline=headline_places(summary),
+            where=overview(summary, facts),
+            results=[result(summary, source) for source in dict.fromkeys(row["source"] for row in summary["scores"])],
+            confusion=_safe(charts.confusion_chart(summary["by_class"])),
+            flows=[flow_steps(summary, name) for name in summary["flow"]],
+            duplicates=duplicate_strips(summary, inputs),
+            duplicates_sentence=together(words.duplicates_sentence(summary)),
+            training=training(summary, inputs, facts),
+            walk=sheet(inputs, "walk.png", summary, "Interpolation between latents"),
+            walk_sentence=together(words.walk_sentence(summary["inspect"].get("walk") or {})),
+            samples=sheet(inputs, "samples.png", summary, "Samples", columns=16),
+            samples_sentence=together(words.samples_sentence(summary["inspect"].get("samples") or {})),
+            guided=guided_figure(inputs, summary),
+            arithmetic=arithmetic_figure(inputs, summary),
+            costs=costs(facts.artifacts),
+            total=sum(float(entry.get("seconds") or 0) for entry in facts.artifacts),
+            warnings=warnings(summary, facts),
+            recipe=yaml.safe_dump(inputs.recipe, sort_keys=False, allow_unicode=True, width=110) if inputs.recipe else "",
+            nothing=words.nothing_to_evaluate(summary),
+            names=words,
+        )
+    )
+    return page
+
+
+def _safe(svg: str) -> Markup:
+    """A chart of ours, whose texts were escaped when it was drawn."""
+    return Markup(svg)
+
+
+def figure_files(summary: dict[str, Any], inputs: ReportInputs) -> dict[str, bytes]:
+    """The figures as files of their own: name to bytes."""
+    found: dict[str, bytes] = {}
+    drawn = {
+        "headline.svg": charts.headline_plot(words.beside_headline(summary)),
+        "confusion.svg": charts.confusion_chart(summary["by_class"]),
+        "training.svg": beside(charts.training_charts(charts.read_statistics(inputs.snapshot)), pad=0),
+    }
+    for source in dict.fromkeys(row["source"] for row in summary["scores"]):
+        drawn[f"accuracy-{source}.svg"] = beside(charts.accuracy_charts(summary, source), pad=0)
+    for name, chart in drawn.items():
+        if chart:
+            found[name] = standalone(beside([chart])).encode()
+    shown = duplicate_pictures(summary, inputs)
+    if shown:
+        from gan_core.vision.sheets import encode_png
+        from gan_core.vision.sheets import sheet as contact_sheet
+
+        pairs = [picture for pictures in shown for picture in pictures[:2]]
+        if len({picture.shape for picture in pairs}) == 1:
+            import numpy as np
+
+            found["duplicates.png"] = encode_png(contact_sheet(np.stack(pairs), columns=8))
+    return found
+
+
+# Parts ---------------------------------------------------------------------------------------------------------------------
+
+
+def overview(summary: dict[str, Any], facts: RunFacts) -> list[tuple[str, str]]:
+    """What ran on what, as (name, words)."""
+    rows: list[tuple[str, str]] = []
+    flow = summary["flow"]
+    trained = [
+        f"{name} ({words.count(int(flow[name]['packed']), 'picture')})"
+        for name in summary["sources"]["train"]
+        if "packed" in flow.get(name, {})
+    ]
+    if trained:
+        rows.append(("Trained on", f"{words.listed(trained)}, labels unused"))
+    record = summary["training"]
+    if record:
+        rows.append(("GAN", gan_words(record)))
+    best = summary["headline"]
+    if best:
+        rows.append(
+            (
+                "Evaluated on",
+                f"{best['source']}: {words.count(best['classes'], 'class', 'classes')}, {words.count(best['test_rows'], 'test picture')}",
+            )
+        )
+    learned = [entry for entry in summary["features"] if entry["features"] not in ("random", "pixels", "kmeans")]
+    if learned:
+        layers = words.count(len(learned[0]["layers"]), "layer")
+        rows.append(("Features", f"{learned[0]['values']:,} values a picture, from {layers} of the {learned[0]['features']}"))
+    if facts.command:
+        rows.append(("Command", facts.command))
+    if facts.machine:
+        rows.append(("Machine", facts.machine))
+    if facts.artifacts:
+        seconds = sum(float(entry.get("seconds") or 0) for entry in facts.artifacts)
+        rows.append(("Computing time", f"{duration(seconds)} in all stages"))
+    if facts.made:
+        rows.append(("Written", facts.made))
+    return rows
+
+
+def gan_words(record: dict[str, Any]) -> str:
+    """'DCGAN (modern), network dcgan32_svhn at width 0.25, 60 kimg'."""
+    network = record.get("network") or {}
+    parts = []
+    if record.get("method"):
+        parts.append(str(record["method"]) + (f" ({record['mode']})" if record.get("mode") else ""))
+    if network.get("name"):
+        width = network.get("width", 1)
+        parts.append(f"network {network['name']}" + (f" at width {width:g}" if width != 1 else ""))
+    if record.get("kimg") is not None:
+        parts.append(kimg_words(record["kimg"]))
+    weights = record.get("weights") or {}
+    if "discriminator" in weights:
+        parts.append(f"{weights['discriminator']:,} weights in the discriminator")
+    return ", ".join(parts)
+
+
+def result(summary: dict[str, Any], source: str) -> dict[str, Any]:
+    """Charts, score table and differences of one evaluated source."""
+    rows = [row for row in summary["scores"] if row["source"] == source]
+    columns = columns_of(rows)
+    best = best_cells(rows)
+    head = [
+        {"title": column_title(column), **_column_facts([row for row in rows if row["labels"] == column])} for column in columns
+    ]
+    groups = []
+    for probe in sorted({row["probe"] for row in rows if row["features"] != CHANCE}):
+        own = [row for row in rows if row["probe"] == probe]
+        lines = []
+        for features in dict.fromkeys(row["features"] for row in own):
+            cells = {row["labels"]: row for row in own if row["features"] == features}
+            marks = [(features, probe) in best[source, column] for column in columns]
+            lines.append(
+                {
+                    "features": features,
+                    "name": words.features_name(features),
+                    "tone": charts.tone(features),
+                    "saw_labels": any(row["saw_labels"] for row in cells.values()),
+                    "cells": [(cells.get(column), mark) for column, mark in zip(columns, marks, strict=True)],
+                }
+            )
+        groups.append({"probe": words.probe_name(probe), "lines": lines})
+    chance = {row["labels"]: row for row in rows if row["features"] == CHANCE}
+    gaps = [gap for gap in summary["differences"] if gap["source"] == source]
+    return {
+        "source": source,
+        "charts": [_safe(chart) for chart in charts.accuracy_charts(summary, source)],
+        "head": head,
+        "groups": groups,
+        "chance": [chance.get(column) for column in columns] if chance else [],
+        "gaps": _gap_rows(gaps, columns),
+        "paired": all(gap["paired"] for gap in gaps),
+        "saw_labels": any(row["saw_labels"] for row in rows),
+    }
+
+
+def _column_facts(rows: list[dict[str, Any]]) -> dict[str, int]:
+    scored = [row for row in rows if row["features"] != CHANCE] or rows
+    return {"labels": max(row["label_count"] for row in scored), "draws": max(row["draws"] for row in scored)}
+
+
+def _gap_rows(gaps: list[dict[str, Any]], columns: list[str]) -> list[dict[str, Any]]:
+    found: dict[tuple[str, str, str], dict[str, dict[str, Any]]] = {}
+    for gap in gaps:
+        found.setdefault((gap["probe"], gap["features"], gap["control"]), {})[gap["labels"]] = gap
+    return [
+        {
+            "probe": words.probe_name(probe),
+            "features": words.features_name(features),
+            "control": words.features_name(control).lower(),
+            "cells": [cells.get(column) for column in columns],
+        }
+        for (probe, features, control), cells in sorted(found.items())
+    ]
+
+
+def headline_places(summary: dict[str, Any]) -> dict[str, Any] | None:
+    """The leading score beside its controls, with places on the axis in percent of its length."""
+    rows = words.beside_headline(summary)
+    if not rows:
+        return None
+    bars, axis = charts.headline_rows(rows)
+
+    def place(value: float) -> float:
+        return axis.place(min(max(value, axis.low), axis.high), 0, 100)
+
+    return {
+        "rows": [(bar, place(bar.low), place(bar.mean), place(bar.high)) for bar in bars],
+        "ticks": [(text, place(value)) for value, text in axis.ticks],
+    }
+
+
+def flow_steps(summary: dict[str, Any], name: str) -> dict[str, Any]:
+    """The counts of one source as steps: {title, number, of (for the bar), lost: [words]}."""
+    entry = summary["flow"][name]
+    steps: list[dict[str, Any]] = []
+    images, crops, removed = entry.get("images"), entry.get("crops"), entry.get("duplicates")
+    if images:
+        steps.append(_step("files in", images["in"], images["in"], []))
+        lost = [f"{n:,} {reason.replace('_', ' ')}" for reason, n in images["reasons"].items()]
+        steps.append(_step("readable", images["ok"], images["in"], lost, images["failed"], "failed"))
+    if crops:
+        gone = {status: n for status, n in crops["status"].items() if status not in ("ok", "failed")}
+        lost = [f"{n:,} {status.replace('_', ' ')}" for status, n in gone.items()]
+        steps.append(_step("crops", crops["ok"], max(crops["ok"], crops["rows"]), lost, sum(gone.values()), "gave no crop"))
+    if name in summary["sources"]["train"]:
+        if removed and crops:
+            other = crops["ok"] - removed["rows"]
+            steps.append(_step("for training", removed["rows"], crops["ok"], [], other, "in other splits"))
+        if "packed" in entry:
+            lost_rows = removed["removed"] if removed else 0
+            steps.append(
+                _step(
+                    "training set", entry["packed"], crops["ok"] if crops else entry["packed"], [], lost_rows, "duplicates out"
+                )
+            )
+    if "features" in entry:
+        splits = [
+            f"{n:,} {split}" for split, n in sorted(entry["features"]["splits"].items(), key=lambda item: split_order(item[0]))
+        ]
+        taken = _step("crops with features", entry["features"]["rows"], crops["ok"] if crops else 0, [])
+        steps.append({**taken, "aside": splits, "apart": True})  # taken of all crops, not of the training set
+    scored = any(row["source"] == name for row in summary["scores"])
+    roles = ["trained on"] if name in summary["sources"]["train"] else []
+    if name in summary["sources"]["evaluate"]:
+        roles.append("evaluated" if scored else "features taken")
+    return {"name": name, "roles": words.listed(roles), "steps": steps}
+
+
+def split_order(split: str) -> tuple[int, str]:
+    """train, validation, test, then others by name."""
+    known = ("train", "validation", "test")
+    return (known.index(split) if split in known else len(known), split)
+
+
+def _step(title: str, number: int, of: int, lost: list[str], gone: int = 0, how: str = "") -> dict[str, Any]:
+    share = min(1.0, number / of) if of else 1.0
+    return {
+        "title": title,
+        "number": number,
+        "share": share,
+        "gone": gone,
+        "how": how,
+        "lost": lost,
+        "aside": [],
+        "apart": False,
+    }
+
+
+def training(summary: dict[str, Any], inputs: ReportInputs, facts: RunFacts) -> dict[str, Any]:
+    """Sample grids over time, curves, and what the train stage says of itself."""
+    size = picture_side(summary)
+    pictures = []
+    for kimg, path in grids(inputs.snapshot):
+        found = sheet_picture(path, size, kimg_words(kimg), f"Samples after {kimg_words(kimg)}")
+        if found:
+            pictures.append(found)
+    rows = charts.read_statistics(inputs.snapshot)
+    pace = [training_pace(entry.get("summary") or {}) for entry in facts.of_stage("train")]
+    drawn = [_safe(chart) for chart in charts.training_charts(rows)]
+    return {"grids": pictures, "charts": drawn, "pace": [text for text in pace if text]}
+
+
+def training_pace(said: dict[str, Any]) -> str:
+    """'20 kimg in 2 min 49 s: 119 pictures a second, in bf16.', of what the train stage said of itself."""
+    if not said.get("kimg") or not said.get("seconds"):
+        return ""
+    text = f"{kimg_words(float(said['kimg']))} in {duration(float(said['seconds']))}"
+    if said.get("images_per_second"):
+        text += f": {float(said['images_per_second']):,.0f} pictures a second"
+    if said.get("precision"):
+        text += f", in {said['precision']}"
+    if said.get("rollbacks"):
+        text += f"; went back {words.count(int(said['rollbacks']), 'time')} after a divergence"
+    return text + "."
+
+
+def warnings(summary: dict[str, Any], facts: RunFacts) -> list[tuple[str, list[str]]]:
+    """Sentences by the node that said them; counts that do not meet come first, the many small ones of evaluation last."""
+    found: dict[str, list[str]] = {"counts": list(summary["checks"])} if summary["checks"] else {}
+    for node, text in sorted(facts.warnings(), key=lambda pair: pair[0].startswith("evaluate")):
+        found.setdefault(node, []).append(text)
+    return list(found.items())
+
+
+def duplicate_pictures(summary: dict[str, Any], inputs: ReportInputs) -> list[list[Any]]:
+    """For each shown group the keeper's pixels, then those of its examples; groups whose pixels are gone are left out."""
+    groups = [group for group in summary["duplicates"].get("examples", []) if group["keeper"]]
+    pixels = pictures_of(inputs, [member for group in groups for member in (group["keeper"], *group["examples"])])
+    found = []
+    for group in groups:
+        places = [(member["image_id"], member["box"]) for member in (group["keeper"], *group["examples"])]
+        if all(place in pixels for place in places):
+            found.append([pixels[place] for place in places])
+    return found
+
+
+def duplicate_strips(summary: dict[str, Any], inputs: ReportInputs) -> list[dict[str, Any]]:
+    """Shown groups with their pictures: the keeper apart from what was removed."""
+    groups = [group for group in summary["duplicates"].get("examples", []) if group["keeper"]]
+    pixels = pictures_of(inputs, [member for group in groups for member in (group["keeper"], *group["examples"])])
+    found = []
+    for group in groups:
+        members = [group["keeper"], *group["examples"]]
+        if not group["examples"] or any((member["image_id"], member["box"]) not in pixels for member in members):
+            continue
+        kept, *gone = (pixels[member["image_id"], member["box"]] for member in members)
+        found.append(
+            {
+                "group": group,
+                "kept": as_picture(strip([kept]), alt="kept"),
+                "gone": as_picture(strip(gone), alt="removed"),
+                "more": group["removed"] - len(gone),
+            }
+        )
+    return found

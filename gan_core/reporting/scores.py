@@ -1,0 +1,201 @@
+"""Scores with intervals, differences to the controls, and who is mistaken for whom: from the evaluation's tables alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gan_core.reporting.gather import ReportInputs, label_names, read_tables
+from gan_core.reporting.intervals import Interval, accuracy_interval, difference_interval, unpaired_difference
+
+CONTROLS = ("random", "pixels", "kmeans")
+CHANCE = "chance"
+MOST_CLASSES = 20  # larger confusion matrices are no longer readable: the page lists pairs instead
+
+
+def label_order(labels: str) -> tuple[int, int]:
+    """Sorts '10', '100', 'all' by size."""
+    return (1, 0) if not labels.isdigit() else (0, int(labels))
+
+
+def score_rows(inputs: ReportInputs) -> list[dict[str, Any]]:
+    """One entry for each (source, features, probe, labels): mean over draws with its 95 % interval, and what was chosen."""
+    table = read_tables(inputs.cells, "scores.parquet")
+    if table is None or not table.num_rows:
+        return []
+    cells: dict[tuple[str, str, str, str], list[dict[str, Any]]] = {}
+    for row in table.to_pylist():
+        features = CHANCE if row["probe"] == CHANCE else str(row["features"])
+        cells.setdefault((str(row["source"]), features, str(row["probe"]), str(row["labels"])), []).append(row)
+    rows = [_score(place, draws) for place, draws in cells.items()]
+    return sorted(
+        rows, key=lambda row: (row["source"], _rank(row["features"]), row["features"], row["probe"], label_order(row["labels"]))
+    )
+
+
+def _rank(features: str) -> int:
+    """What was learned first, then the controls, then chance."""
+    return 9 if features == CHANCE else 1 + CONTROLS.index(features) if features in CONTROLS else 0
+
+
+def _score(place: tuple[str, str, str, str], draws: list[dict[str, Any]]) -> dict[str, Any]:
+    draws = sorted(draws, key=lambda row: int(row["draw"]))
+    source, features, probe, labels = place
+    accuracies = [float(row["test_accuracy"]) for row in draws]
+    test_rows = int(draws[0]["test_rows"] or 0)
+    return {
+        "source": source,
+        "features": features,
+        "probe": probe,
+        "labels": labels,
+        "label_count": int(draws[0]["label_count"]),
+        "draws": len(draws),
+        **accuracy_interval(accuracies, test_rows).rounded(),
+        "sd": round(float(np.std(accuracies, ddof=1)), 6) if len(draws) > 1 else None,
+        "validation": _mean(draws, "validation_accuracy"),
+        "train": _mean(draws, "train_accuracy"),
+        "chosen": sorted({float(row["chosen"]) for row in draws if row["chosen"] is not None}),
+        "test_rows": test_rows,
+        "classes": int(draws[0]["classes"]),
+        "saw_labels": any(bool(row["saw_labels"]) for row in draws),
+    }
+
+
+def _mean(rows: list[dict[str, Any]], name: str) -> float | None:
+    values = [float(row[name]) for row in rows if row[name] is not None]
+    return round(float(np.mean(values)), 6) if values else None
+
+
+def is_control(features: str) -> bool:
+    """Whether these features are what others have to beat."""
+    return features == CHANCE or features in CONTROLS
+
+
+class Predictions:
+    """Who was predicted as what, by cell; the same test pictures in the same order for each cell that has all of them."""
+
+    def __init__(self, inputs: ReportInputs) -> None:
+        self._cells: dict[tuple[str, str, str, str], dict[int, pa.Table]] = {}
+        for folder in inputs.cells:
+            scores = read_tables([folder], "scores.parquet", ["source"])
+            table = read_tables([folder], "predictions.parquet")
+            if table is None or scores is None or not scores.num_rows:
+                continue
+            source = str(scores["source"][0])
+            for name in pc.unique(
+                pc.binary_join_element_wise(table["features"], table["probe"], table["labels"], "\t")
+            ).to_pylist():
+                features, probe, labels = name.split("\t")
+                chosen = pc.and_(pc.equal(table["features"], features), pc.equal(table["probe"], probe))
+                rows = table.filter(pc.and_(chosen, pc.equal(table["labels"], labels)))
+                by_draw = {int(d): rows.filter(pc.equal(rows["draw"], d)) for d in pc.unique(rows["draw"]).to_pylist()}
+                order = [("image_id", "ascending"), ("box", "ascending")]
+                self._cells[source, features, probe, labels] = {d: by_draw[d].sort_by(order) for d in sorted(by_draw)}
+
+    def draws(self, source: str, features: str, probe: str, labels: str) -> dict[int, pa.Table]:
+        """Draw to predictions, sorted by picture."""
+        return self._cells.get((source, features, probe, labels), {})
+
+    def paired(self, ours: tuple[str, str, str, str], theirs: tuple[str, str, str, str]) -> Interval | None:
+        """The difference where both cells scored the same pictures in the same draws; None where they did not."""
+        first, second = self.draws(*ours), self.draws(*theirs)
+        shared = sorted(first.keys() & second.keys())
+        if not shared or first.keys() != second.keys():
+            return None
+        rights: tuple[list[npt.NDArray[np.bool_]], list[npt.NDArray[np.bool_]]] = ([], [])
+        for draw in shared:
+            a, b = first[draw], second[draw]
+            if not (a["image_id"].equals(b["image_id"]) and a["box"].equals(b["box"])):
+                return None
+            for table, into in zip((a, b), rights, strict=True):
+                into.append(pc.equal(table["label"], table["predicted"]).to_numpy(zero_copy_only=False))
+        if len({len(row) for row in (*rights[0], *rights[1])}) != 1:
+            return None
+        return difference_interval(np.stack(rights[0]), np.stack(rights[1]))
+
+
+def differences(rows: list[dict[str, Any]], predictions: Predictions) -> list[dict[str, Any]]:
+    """Learned features minus each control, at equal probe and equal labels, with the verdict: above, below or not told apart."""
+    index = {(row["source"], row["features"], row["probe"], row["labels"]): row for row in rows}
+    found = []
+    for place, row in index.items():
+        if is_control(row["features"]):
+            continue
+        for control in CONTROLS:
+            other = (place[0], control, place[2], place[3])
+            if other not in index:
+                continue
+            paired = predictions.paired(place, other)
+            gap = paired or unpaired_difference(_interval(row), _interval(index[other]))
+            found.append(
+                {
+                    "source": row["source"],
+                    "features": row["features"],
+                    "probe": row["probe"],
+                    "labels": row["labels"],
+                    "control": control,
+                    "paired": paired is not None,
+                    "verdict": verdict(gap),
+                    **gap.rounded(),
+                }
+            )
+    return found
+
+
+def verdict(gap: Interval) -> str:
+    """'above', 'below' or 'level', decided on what is printed: an end within 0.05 points of zero does not clear it."""
+    return "above" if round(gap.low, 3) > 0 else "below" if round(gap.high, 3) < 0 else "level"
+
+
+def _interval(row: dict[str, Any]) -> Interval:
+    return Interval(float(row["mean"]), float(row["low"]), float(row["high"]))
+
+
+def headline(rows: list[dict[str, Any]], source: str | None = None) -> dict[str, Any] | None:
+    """The cell that a report leads with: learned features, most labels, the probe that did best on the *validation* split."""
+    learned = [row for row in rows if not is_control(row["features"]) and source in (None, row["source"])]
+    learned = learned or [row for row in rows if row["features"] != CHANCE and source in (None, row["source"])]
+    if not learned:
+        return None
+    most = max(label_order(row["labels"]) for row in learned)
+    final = [row for row in learned if label_order(row["labels"]) == most]
+    return max(final, key=lambda row: (row["validation"] if row["validation"] is not None else -1.0, row["probe"]))
+
+
+def by_class(inputs: ReportInputs, cell: dict[str, Any] | None, predictions: Predictions) -> dict[str, Any] | None:
+    """Per-class accuracy and confusion of one cell, summed over its draws.
+
+    Returns: classes (names), counts[true][predicted], accuracy per class, most frequent confusions; None without predictions.
+    """
+    if cell is None:
+        return None
+    draws = predictions.draws(cell["source"], cell["features"], cell["probe"], cell["labels"])
+    if not draws:
+        return None
+    table = pa.concat_tables(list(draws.values()))
+    true = table["label"].to_numpy().astype(np.int64)
+    predicted = table["predicted"].to_numpy().astype(np.int64)
+    classes = np.unique(np.concatenate([true, predicted]))
+    counts = np.zeros((len(classes), len(classes)), np.int64)
+    np.add.at(counts, (np.searchsorted(classes, true), np.searchsorted(classes, predicted)), 1)
+    names = label_names(inputs).get(cell["source"], {})
+    words = [names.get(int(label), str(label)) for label in classes]
+    totals = counts.sum(axis=1)
+    off = counts * (1 - np.eye(len(classes), dtype=np.int64))
+    pairs = sorted(((int(off[i, j]), i, j) for i, j in np.argwhere(off)), key=lambda pair: (-pair[0], pair[1], pair[2]))
+    return {
+        **{name: cell[name] for name in ("source", "features", "probe", "labels")},
+        "draws": len(draws),
+        "classes": words,
+        "rows": totals.tolist(),
+        "accuracy": [round(float(counts[i, i] / total), 6) if total else None for i, total in enumerate(totals)],
+        "counts": counts.tolist() if len(classes) <= MOST_CLASSES else None,
+        "confusions": [
+            {"true": words[i], "predicted": words[j], "count": n, "share": round(n / int(totals[i]), 6)}
+            for n, i, j in pairs[:10]
+        ],
+    }

@@ -1,0 +1,202 @@
+"""Sentences made of numbers: what a person would say of a run, computed, so that it cannot be kinder than the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+PROBES = {
+    "linear_svm": "a linear SVM",
+    "logistic": "logistic regression",
+    "knn": "nearest neighbours",
+    "ridge": "ridge regression",
+}
+FEATURES = {
+    "discriminator": "Discriminator features",
+    "encoder": "Encoder features",
+    "random": "Random weights",
+    "pixels": "Raw pixels",
+    "kmeans": "Single-layer K-means",
+    "chance": "Chance",
+}
+INLINE = {
+    "random": "the same network with random weights",
+    "pixels": "raw pixels",
+    "kmeans": "single-layer K-means",
+}
+
+
+def probe_name(probe: str) -> str:
+    """'linear_svm' as people write it, without an article."""
+    return PROBES.get(probe, probe.replace("_", " ")).removeprefix("a ")
+
+
+def features_name(features: str) -> str:
+    """A feature set as a row's title."""
+    return FEATURES.get(features, features.replace("_", " ").capitalize())
+
+
+def labels_words(labels: str) -> str:
+    """'10' is '10 labels per class', 'all' is 'all labels'."""
+    return f"{int(labels):,} {'label' if labels == '1' else 'labels'} per class" if labels.isdigit() else f"{labels} labels"
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """0.971 is '97.1 %'."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def listed(parts: Iterable[str], last: str = "and") -> str:
+    """'a', 'a and b', 'a, b and c'."""
+    found = list(parts)
+    return found[0] if len(found) == 1 else f"{', '.join(found[:-1])} {last} {found[-1]}" if found else ""
+
+
+def count(n: int, one: str, many: str = "") -> str:
+    """'1 picture', '2,000 pictures'."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def result_sentence(summary: dict[str, Any]) -> str:
+    """The report's first sentence: the leading score, with its interval, beside its controls."""
+    best = summary.get("headline")
+    if best is None:
+        return f"{features_sentence(summary)} {nothing_to_evaluate(summary)}".strip()
+    where = f" of {best['source']}" if len(summary["sources"]["evaluate"]) > 1 or summary["transfer"] else ""
+    how = f"with {PROBES.get(best['probe'], probe_name(best['probe']))} on {labels_words(best['labels'])}"
+    first = f"{features_name(best['features'])} reach {percent(best['mean'])} (± {100 * best['half']:.1f}) {how}{where}"
+    beside = [
+        f"{INLINE[row['features']]} {percent(row['mean'])}" for row in beside_headline(summary) if row["features"] in INLINE
+    ]
+    return f"{first}; {listed(beside, ',').replace(' , ', ', ')}." if beside else f"{first}."
+
+
+def beside_headline(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """The score rows at the headline's source, probe and labels: itself, its controls, and chance at the same labels."""
+    best = summary.get("headline")
+    if best is None:
+        return []
+    same = [row for row in summary["scores"] if row["source"] == best["source"] and row["labels"] == best["labels"]]
+    return [row for row in same if row["probe"] in (best["probe"], "chance")]
+
+
+def verdict_sentence(summary: dict[str, Any]) -> str:
+    """Whether the leading score beats its controls, by how much, and where the interval does not tell."""
+    best = summary.get("headline")
+    if best is None:
+        return ""
+    gaps = [
+        gap
+        for gap in summary["differences"]
+        if all(gap[name] == best[name] for name in ("source", "features", "probe", "labels"))
+    ]
+    if not gaps:
+        return "There is no control to compare with, so this number says little on its own."
+    above = [gap for gap in gaps if gap["verdict"] == "above"]
+    below = [gap for gap in gaps if gap["verdict"] == "below"]
+    level = [gap for gap in gaps if gap["verdict"] == "level"]
+    said = []
+    if above:
+        said.append("beat " + listed(f"{INLINE[gap['control']]} by {_by(gap)}" for gap in above))
+    if level:
+        many = "the differences are" if len(level) > 1 else "the difference is"
+        named = listed((f"{INLINE[gap['control']]} ({_signed(gap)})" for gap in level), "or")
+        said.append(f"do not beat {named}: {many} within the interval")
+    if below:
+        said.append("fall short of " + listed(f"{INLINE[gap['control']]} by {_by(gap)}" for gap in below))
+    text = f"{said[0]}, but {'; they '.join(said[1:])}" if above and len(said) > 1 else "; they ".join(said)
+    return f"{features_name(best['features'])} {text}."
+
+
+def _by(gap: dict[str, Any]) -> str:
+    return f"{100 * abs(gap['mean']):.1f} ± {100 * gap['half']:.1f} points"
+
+
+def _signed(gap: dict[str, Any]) -> str:
+    return f"{100 * gap['mean']:+.1f} ± {100 * gap['half']:.1f} points".replace("-", "\u2212")
+
+
+def nothing_to_evaluate(summary: dict[str, Any]) -> str:
+    """Why there are no scores, in a sentence."""
+    flow, names = summary["flow"], summary["sources"]["evaluate"]
+    images = [flow[name]["images"] for name in names if "images" in flow.get(name, {})]
+    if images and not any(entry["labelled"] for entry in images):
+        return f"There is nothing to evaluate: the pictures of {listed(names)} carry no labels."
+    if images and max(entry["classes"] for entry in images) == 1:
+        return f"There is nothing to evaluate: all labels of {listed(names)} are the same."
+    return "There is nothing to evaluate: no scores were made in this run."
+
+
+def features_sentence(summary: dict[str, Any]) -> str:
+    """What was written, for a run without scores; '' where no features were."""
+    made = summary["features"]
+    if not made:
+        return ""
+    rows = sum(int(entry["rows"]) for entry in made)
+    return f"Features of {count(rows, 'picture')} were written, {made[0]['values']:,} values each."
+
+
+def duplicates_sentence(summary: dict[str, Any]) -> str:
+    """What dedup found, in words."""
+    found = summary["duplicates"]
+    if not found:
+        return "Near-duplicates were not looked for in this run."
+    if summary.get("dedup_mode") == "off":
+        return "Near-duplicates were not looked for: dedup is off in this recipe."
+    if not found["removed"]:
+        return f"No near-duplicates were found among the {count(found['rows'], 'training crop')}; all of them were kept."
+    share = percent(found["removed"] / found["rows"]) if found["rows"] else ""
+    return (
+        f"{count(found['removed'], 'near-duplicate')} of {count(found['rows'], 'training crop')} ({share}) in "
+        f"{count(found['groups'], 'group')} {'was' if found['removed'] == 1 else 'were'} left out of the training set, "
+        f"one keeper for each group; the largest group has {count(found['largest'], 'member')}. Nothing is deleted: only the GAN is "
+        "not shown them."
+    )
+
+
+def walk_sentence(walk: dict[str, Any]) -> str:
+    """What the interpolation's numbers say."""
+    if not walk:
+        return ""
+    step, jump = float(walk["mean_step"]), float(walk["largest_jump"])
+    text = (
+        f"From one picture to the next a pixel changes by {percent(step)} of its range on average; the largest single step is "
+        f"{percent(jump)}, {walk['largest_jump_ratio']:.1f} times the mean of its row (row {walk['largest_jump_row'] + 1})."
+    )
+    if float(walk["diversity"]) < 0.02:
+        return text + " The ends of the rows hardly differ from each other: the generator gives nearly one picture only."
+    return text + (
+        " That row has a sharp transition." if float(walk["largest_jump_ratio"]) > 3 else " No row has a sharp transition."
+    )
+
+
+def samples_sentence(samples: dict[str, Any]) -> str:
+    """How many samples, and how much they differ."""
+    if not samples:
+        return ""
+    text = f"{count(int(samples['count']), 'sample')}"
+    return (
+        f"{text}; two of them differ by {percent(samples['diversity'])} of the range of values, averaged over pixels and pairs."
+    )
+
+
+def guided_sentence(numbers: dict[str, Any]) -> str:
+    """What guided backpropagation shows, with the two numbers that tell structure from noise."""
+    trained, random = numbers["trained"], numbers["random"]
+    return (
+        f"Guided backpropagation: the strongest answers of the first {count(numbers['features'], 'feature')} of {numbers['layer']}, the "
+        f"last convolutional layer, among {count(numbers['pictures'], 'picture')}, traced back to pixels; grey is nothing. Neighbouring "
+        f"pixels of a trace correlate by {trained['coherence']:.2f} (random filters {random['coherence']:.2f}), and its strongest tenth "
+        f"of pixels holds {percent(trained['concentration'], 0)} of its energy (random filters {percent(random['concentration'], 0)})."
+    )
+
+
+def arithmetic_sentence(numbers: dict[str, Any]) -> str:
+    """What the discriminator says of the sum, beside the sum in pixels."""
+    verdict = numbers["verdict"]
+    return (
+        f"Vector arithmetic on latents, A − B + C, each the mean of {numbers['exemplars']} samples that look alike, chosen by pixel "
+        f"distance, not by meaning; the sum stands in the middle of eight neighbours (± {numbers['noise']:g}). The discriminator takes "
+        f"the exemplars for real with probability {verdict['exemplars']:.2f}, the sums with {verdict['result']:.2f}, and the same sum "
+        f"taken in pixels with {verdict['pixels']:.2f}."
+    )

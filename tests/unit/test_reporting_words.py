@@ -1,0 +1,181 @@
+"""Sentences: that they say what the numbers say, above all when the numbers are not kind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gan_core.reporting import words
+from gan_core.reporting.facts import costs, duration, memory, volume
+from gan_core.reporting.page import compact, figure, together
+from gan_core.reporting.scores import headline
+from gan_core.reporting.summary import scores_table
+
+
+def row(
+    features: str, mean: float, *, labels: str = "all", probe: str = "linear_svm", validation: float = 0.5, **more: Any
+) -> dict[str, Any]:
+    return {
+        "source": "digits",
+        "features": features,
+        "probe": probe,
+        "labels": labels,
+        "mean": mean,
+        "half": 0.009,
+        "validation": validation,
+        "saw_labels": False,
+        **more,
+    }
+
+
+def gap(control: str, mean: float, verdict: str) -> dict[str, Any]:
+    same = {"source": "digits", "features": "discriminator", "probe": "linear_svm", "labels": "all"}
+    return {**same, "control": control, "mean": mean, "half": 0.01, "verdict": verdict}
+
+
+def summary(rows: list[dict[str, Any]], gaps: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "scores": rows,
+        "differences": gaps,
+        "headline": headline(rows),
+        "sources": {"train": ["digits"], "evaluate": ["digits"]},
+        "transfer": False,
+    }
+
+
+ROWS = [row("discriminator", 0.971), row("random", 0.932), row("pixels", 0.950), row("chance", 0.102, probe="chance")]
+
+
+def test_the_result_in_one_sentence() -> None:
+    said = words.result_sentence(summary(ROWS, []))
+    assert said == (
+        "Discriminator features reach 97.1 % (± 0.9) with a linear SVM on all labels; "
+        "the same network with random weights 93.2 %, raw pixels 95.0 %."
+    )
+
+
+@pytest.mark.parametrize(
+    ("gaps", "expected"),
+    [
+        (
+            [gap("random", 0.039, "above"), gap("pixels", 0.021, "above")],
+            "Discriminator features beat the same network with random weights by 3.9 ± 1.0 points and raw pixels by 2.1 ± 1.0 points.",
+        ),
+        (
+            [gap("random", 0.039, "above"), gap("pixels", -0.021, "below")],
+            "Discriminator features beat the same network with random weights by 3.9 ± 1.0 points, but fall short of raw pixels by "
+            "2.1 ± 1.0 points.",
+        ),
+        (
+            [gap("random", 0.002, "level"), gap("pixels", -0.004, "level")],
+            "Discriminator features do not beat the same network with random weights (+0.2 ± 1.0 points) or raw pixels "
+            "(−0.4 ± 1.0 points): the differences are within the interval.",
+        ),
+        (
+            [gap("random", 0.05, "above"), gap("pixels", 0.001, "level"), gap("kmeans", -0.05, "below")],
+            "Discriminator features beat the same network with random weights by 5.0 ± 1.0 points, but do not beat raw pixels "
+            "(+0.1 ± 1.0 points): the difference is within the interval; they fall short of single-layer K-means by "
+            "5.0 ± 1.0 points.",
+        ),
+        (
+            [gap("random", -0.05, "below"), gap("pixels", 0.001, "level")],
+            "Discriminator features do not beat raw pixels (+0.1 ± 1.0 points): the difference is within the interval; they fall short of "
+            "the same network with random weights by 5.0 ± 1.0 points.",
+        ),
+        ([], "There is no control to compare with, so this number says little on its own."),
+    ],
+)
+def test_the_verdict_is_honest(gaps: list[dict[str, Any]], expected: str) -> None:
+    assert words.verdict_sentence(summary(ROWS, gaps)) == expected
+
+
+def test_the_headline_is_chosen_on_validation_never_on_test() -> None:
+    """The probe with the better test score loses when its validation score is worse."""
+    rows = [
+        row("discriminator", 0.99, probe="knn", validation=0.90),
+        row("discriminator", 0.95, validation=0.95),
+        row("pixels", 0.999),
+    ]
+    chosen = headline(rows)
+    assert chosen is not None and chosen["probe"] == "linear_svm"
+    fewer = [*rows, row("discriminator", 0.999, labels="10", validation=0.999)]
+    assert headline(fewer) == chosen  # most labels first
+
+
+def test_the_headline_is_of_the_first_source_named() -> None:
+    """Another source with higher accuracies is another task, not a better result."""
+    rows = [row("discriminator", 0.8, validation=0.8), row("discriminator", 0.99, validation=0.99, source="easy")]
+    chosen = headline(rows, "digits")
+    assert chosen is not None and chosen["source"] == "digits"
+
+
+def test_table_marks_the_best_and_who_saw_labels() -> None:
+    rows = [row("discriminator", 0.971, saw_labels=True), row("pixels", 0.980), row("pixels", 0.5, labels="10")]
+    table = scores_table({"scores": rows})
+    assert table == [
+        {"features": "Discriminator features †", "probe": "linear SVM", "10 per class": "", "all labels": "97.1 ± 0.9"},
+        {"features": "Raw pixels", "probe": "linear SVM", "10 per class": "50.0 ± 0.9 *", "all labels": "98.0 ± 0.9 *"},
+    ]
+
+
+def test_no_duplicates_is_said() -> None:
+    found = {"rows": 1334, "removed": 0, "groups": 0, "largest": 0}
+    assert words.duplicates_sentence({"duplicates": found}) == (
+        "No near-duplicates were found among the 1,334 training crops; all of them were kept."
+    )
+    assert "off" in words.duplicates_sentence({"duplicates": found, "dedup_mode": "off"})
+    one = words.duplicates_sentence({"duplicates": {"rows": 1000, "removed": 1, "groups": 1, "largest": 2}})
+    assert one.startswith("1 near-duplicate of 1,000 training crops (0.1 %) in 1 group was left out")
+
+
+@pytest.mark.parametrize(
+    ("ratio", "diversity", "words_there"),
+    [
+        (1.4, 0.2, "No row has a sharp transition"),
+        (4.0, 0.2, "has a sharp transition"),
+        (1.1, 0.001, "nearly one picture only"),
+    ],
+)
+def test_walks_in_words(ratio: float, diversity: float, words_there: str) -> None:
+    numbers = {
+        "mean_step": 0.014,
+        "largest_jump": 0.016,
+        "largest_jump_ratio": ratio,
+        "largest_jump_row": 2,
+        "diversity": diversity,
+    }
+    said = words.walk_sentence(numbers)
+    assert words_there in said and "row 3" in said
+
+
+def test_units() -> None:
+    assert [duration(s) for s in (0.02, 0.42, 59.94, 59.97, 75, 4000)] == [
+        "under 0.1 s",
+        "0.4 s",
+        "59.9 s",
+        "1 min 00 s",
+        "1 min 15 s",
+        "1 h 07 min",
+    ]
+    assert [memory(m) for m in (0, 512, 3000)] == ["", "512 MiB", "2.9 GiB"]
+    assert [volume(b) for b in (12, 12_300, 123_000, 4_500_000_000)] == ["12 bytes", "12.3 kB", "123 kB", "4.5 GB"]
+    assert [figure(v) for v in (60.0, 0.0002, 1e-5, 12345.0)] == ["60", "0.0002", "1e-05", "12,345"]
+    assert compact([0.001]) == "0.001" and compact([0.001, 0.1]) == "0.001 to 0.1" and compact([]) == ""
+    assert together("98.7 % (± 1.1), +0.0 ± 0.6 points") == "98.7\u00a0% (±\u00a01.1), +0.0\u00a0±\u00a00.6\u00a0points"
+
+
+def test_costs_are_sums_in_the_pipelines_order() -> None:
+    artifacts = [
+        {"stage": "evaluate", "node": "a", "seconds": 2.0, "peak_memory_mb": 100, "cached": False},
+        {"stage": "evaluate", "node": "b", "seconds": 3.0, "peak_memory_mb": 400, "cached": True},
+        {"stage": "ingest", "node": "c", "seconds": 10.0, "peak_memory_mb": None, "cached": True},
+        {"stage": "curious", "node": "d", "seconds": None, "peak_memory_mb": 1},
+    ]
+    rows = costs(artifacts)
+    assert [(r.stage, r.seconds, r.made, r.cached, r.peak_memory_mb) for r in rows] == [
+        ("ingest", 10.0, 0, 1, 0.0),
+        ("evaluate", 5.0, 1, 1, 400.0),
+        ("curious", 0.0, 1, 0, 1.0),
+    ]
+    assert rows[1].share == 0.5
