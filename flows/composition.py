@@ -1,0 +1,120 @@
+"""How a flow runs a plan: one stage task after another, each given the states of the tasks it stands on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from prefect.client.schemas.objects import State
+
+import tasks
+from flows.home import open_store
+from gan_core.errors import DiscernError
+from gan_core.estimates import refuse_the_impossible
+from gan_core.plan import Node
+from gan_core.runner import StageResult, result_of
+from gan_core.runs import Prepared, Run, RunRequest, prepare, versions
+from gan_core.store import Store
+from tasks.base import StageCall
+from tasks.fetch import fetch_source
+
+
+def run_plan(request: RunRequest) -> dict[str, Any]:
+    """The body of every flow: plans, runs what is wanted in order, and records the run.
+
+    Returns: the run's record (`run.json`).
+    Raises:
+        DiscernError: the first failure; the run's folder says which node and why.
+    """
+    store = open_store(request.home)
+    prepared = prepare(request, store)
+    for name in prepared.to_fetch:
+        source = next(source for source in prepared.recipe.all_sources() if source.name == name)
+        fetch_source(source, str(prepared.locations[name].path))
+    if prepared.to_fetch:
+        prepared = prepare(request, store)
+    refuse_before_starting(prepared)
+    run = Run(store, prepared)
+    states: dict[str, State[StageResult] | StageResult] = {}
+    if request.only:
+        _take_inputs(prepared, run, states)
+    try:
+        _walk(store, prepared, run, states)
+        if any(node.stage == "ingest" for node in prepared.nodes) and _labels_were_unknown(prepared):
+            prepared = prepare(request.model_copy(update={"refresh": [], "rehash": False}), store)
+            run.prepared = prepared
+            refuse_before_starting(prepared)
+            _walk(store, prepared, run, states)
+    except DiscernError as error:
+        run.finish("failed", error.explain())
+        raise
+    except BaseException as error:
+        run.finish("failed", f"{type(error).__name__}: {error}")
+        raise
+    paused = any(result.paused for result in run.results.values())
+    return run.finish("paused" if paused else "completed")
+
+
+def refuse_before_starting(prepared: Prepared) -> None:
+    """Refuses a run that would not fit into memory or a day, as far as its sources are known (they are, once ingested).
+
+    Raises:
+        RequestError: with the figures.
+    """
+    stages = {standing.node.stage for standing in prepared.to_do}
+    if not stages & {"train", "evaluate"}:
+        return
+    evaluated = {f"ingest:{source.name}" for source in prepared.recipe.evaluated()} if "evaluate" in stages else set()
+    rows = sum(
+        standing.manifest.outcome.counts.get("ok", 0)
+        for name, standing in prepared.standings.items()
+        if name in evaluated and standing.manifest
+    )
+    trains = "train" in stages and prepared.settings.deadline is None
+    refuse_the_impossible(prepared.recipe, prepared.settings.device, rows, trains=trains)
+
+
+def _labels_were_unknown(prepared: Prepared) -> bool:
+    return any(standing.node.stage == "ingest" and standing.state != "cached" for standing in prepared.standings.values())
+
+
+def _take_inputs(prepared: Prepared, run: Run, states: dict[str, State[StageResult] | StageResult]) -> None:
+    """For one stage alone: its inputs are taken from the store as they are, without tasks of their own."""
+    for name, standing in prepared.standings.items():
+        if standing.node.stage != prepared.request.only and standing.manifest:
+            result = result_of(name, standing.manifest, cached=True)
+            states[name] = result
+            run.add(result)
+
+
+def _walk(store: Store, prepared: Prepared, run: Run, states: dict[str, State[StageResult] | StageResult]) -> None:
+    """Runs the plan's nodes that have no state yet; what stands on a paused node waits for another run.
+
+    When a source has not been ingested before, only the ingest nodes are run: whether it has labels decides the rest.
+    """
+    unknown = _labels_were_unknown(prepared)
+    for node in prepared.nodes:
+        if node.id in states or (unknown and node.stage != "ingest"):
+            continue
+        needed = [name for ids in node.inputs.values() for name in ids]
+        if any(name not in states or run.results[name].ref is None for name in needed):
+            continue
+        if node.stage == "report":
+            node = _with_run(node, prepared, run)
+        call = StageCall(
+            home=store.address,
+            local=str(store.home),
+            node=node,
+            who=f"run {run.name}",
+            refresh=node.stage in prepared.settings.refresh or (prepared.settings.rehash and node.stage == "ingest"),
+        )
+        state = tasks.ALL[node.stage](call, {name: states[name] for name in dict.fromkeys(needed)}, return_state=True)
+        result = state.result()
+        states[node.id] = state
+        run.add(result)
+
+
+def _with_run(node: Node, prepared: Prepared, run: Run) -> Node:
+    """The report's node, told what happened in this run (outside its key)."""
+    told = {"artifacts": run.artifacts(), "versions": versions(), "run": run.name, "command": prepared.request.command}
+    return replace(node, context={**node.context, **told, "notes": prepared.notes})

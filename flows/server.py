@@ -1,0 +1,239 @@
+"""The Prefect server behind a run: the configured one, or one of the home's own on loopback, kept while somebody uses it.
+
+The home's server is started by a keeper process. Everybody who uses it holds a shared lock on `<home>/prefect/users.lock`; the
+kernel drops that lock when a user dies, and when nobody holds it any more the keeper stops the server. So two runs share one
+server, a killed run leaves none behind, and `discern server start` is a user that stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from gan_core.errors import WorkError
+from gan_core.files import atomic_write_bytes, read_json, write_json
+from gan_core.locks import file_lock
+
+START_SECONDS = 120.0
+
+
+def configured_api() -> str | None:
+    """The API address that the user's environment or active Prefect profile names, without importing Prefect."""
+    if url := os.environ.get("PREFECT_API_URL"):
+        return url
+    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
+    try:
+        content = tomllib.loads((home / "profiles.toml").read_text())
+    except (OSError, tomllib.TOMLDecodeError):
+        return None
+    active = os.environ.get("PREFECT_PROFILE") or content.get("active")
+    profile = content.get("profiles", {}).get(active, {}) if active else {}
+    return profile.get("PREFECT_API_URL") if isinstance(profile, dict) else None
+
+
+def server_environment(folder: Path, port: int) -> dict[str, str]:
+    """Settings of the home's own server: loopback, authentication, CSRF, own origin only, no analytics, quick recorder."""
+    origin = f"http://127.0.0.1:{port}"
+    return {
+        "PREFECT_HOME": str(folder),
+        "PREFECT_SERVER_API_HOST": "127.0.0.1",
+        "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_API_URL": f"{origin}/api",
+        "PREFECT_SERVER_API_AUTH_STRING": credentials(folder),
+        "PREFECT_API_AUTH_STRING": credentials(folder),
+        "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
+        "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": origin,
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder / 'prefect.db'}",
+        "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        "DO_NOT_TRACK": "1",
+    }
+
+
+def client_environment(folder: Path, url: str) -> dict[str, str]:
+    """Settings of a process that talks to the home's own server."""
+    return {
+        "PREFECT_HOME": str(folder),
+        "PREFECT_API_URL": url,
+        "PREFECT_API_AUTH_STRING": credentials(folder),
+        "DO_NOT_TRACK": "1",
+    }
+
+
+def credentials(folder: Path) -> str:
+    """The home's 'user:password' for its server, made once, readable by its user only."""
+    path = folder / "credentials"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        with contextlib.suppress(FileExistsError):
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "w") as file:
+                file.write(f"discern:{secrets.token_urlsafe(18)}")
+    return path.read_text().strip()
+
+
+def healthy(url: str, timeout: float = 2.0) -> bool:
+    """Whether a Prefect API answers at `url`."""
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=timeout) as answer:
+            return bool(answer.status == 200)
+    except (OSError, urllib.error.URLError, ValueError):
+        return False
+
+
+def running(folder: Path) -> str | None:
+    """The API address of the home's server if one is up."""
+    try:
+        url = str(read_json(folder / "server.json")["url"])
+    except (OSError, ValueError, KeyError):
+        return None
+    return url if healthy(url) else None
+
+
+@contextlib.contextmanager
+def prefect_server(home: Path) -> Iterator[str]:
+    """The API address to use during a block; starts the home's own server when none is configured.
+
+    Sets Prefect's environment variables in this process: import Prefect only inside the block.
+
+    Raises:
+        WorkError: the server does not come up; the message names its log.
+    """
+    if (url := configured_api()) is not None:
+        os.environ.setdefault("PREFECT_API_URL", url)
+        yield url
+        return
+    folder = home / "prefect"
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "users.lock", "a") as user:
+        fcntl.flock(user, fcntl.LOCK_SH)
+        url = start(folder)
+        os.environ.update(client_environment(folder, url))
+        yield url
+
+
+def start(folder: Path) -> str:
+    """Starts the home's server unless it runs, and waits until it answers. The caller holds the users' lock."""
+    with file_lock(folder / "start.lock", "a starting server"):
+        if (url := running(folder)) is not None:
+            return url
+        log = folder / "server.log"
+        with open(log, "ab") as out:
+            subprocess.Popen(
+                [sys.executable, "-m", "flows.server", str(folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+                env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)},
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            if (url := running(folder)) is not None:
+                return url
+            time.sleep(0.2)
+    raise WorkError(
+        f"The Prefect server did not come up within {START_SECONDS:.0f} s.",
+        expected="a server on loopback",
+        remedy=f"its log is {log}; `discern doctor` checks the pins that it needs",
+    )
+
+
+def keep(folder: Path) -> None:
+    """The keeper: runs the server until nobody holds the users' lock. Runs in a process of its own."""
+    port = _free_port(folder)
+    environment = {**os.environ, **server_environment(folder, port)}
+    process = subprocess.Popen([sys.executable, "-m", "prefect", "server", "start"], env=environment)
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    write_json(folder / "server.json", {"url": environment["PREFECT_API_URL"], "pid": process.pid, "keeper": os.getpid()})
+    time.sleep(2.0)
+    idle = 0
+    with open(folder / "users.lock", "a") as users:
+        while process.poll() is None:
+            try:
+                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(users, fcntl.LOCK_UN)
+                idle += 1
+            except BlockingIOError:
+                idle = 0
+            if idle >= 3:
+                process.terminate()
+                break
+            time.sleep(0.5)
+    try:
+        process.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    (folder / "server.json").unlink(missing_ok=True)
+
+
+def _free_port(folder: Path) -> int:
+    """The port of the last time when it is free (bookmarks stay true), else any free one."""
+    wanted = [0]
+    with contextlib.suppress(OSError, ValueError):
+        wanted.insert(0, int((folder / "port").read_text()))
+    for port in wanted:
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            chosen = int(probe.getsockname()[1])
+            atomic_write_bytes(folder / "port", str(chosen).encode())
+            return chosen
+    raise WorkError("No port is free on loopback.")
+
+
+def stay(folder: Path) -> int:
+    """A user that stays (`discern server start`): holds the lock until told to stop. Returns its process id."""
+    command = [sys.executable, "-m", "flows.server", str(folder), "--stay"]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)},
+    )
+    return process.pid
+
+
+def _stay(folder: Path) -> None:
+    with open(folder / "users.lock", "a") as user:
+        fcntl.flock(user, fcntl.LOCK_SH)
+        write_json(folder / "stay.json", {"pid": os.getpid()})
+        start(folder)
+        signal.pause()
+
+
+def stop_staying(folder: Path) -> bool:
+    """Ends `stay`; False when nobody stayed. The keeper then stops the server unless a run still uses it."""
+    try:
+        pid = int(json.loads((folder / "stay.json").read_text())["pid"])
+        os.kill(pid, signal.SIGTERM)
+    except (OSError, ValueError, KeyError):
+        return False
+    finally:
+        (folder / "stay.json").unlink(missing_ok=True)
+    return True
+
+
+if __name__ == "__main__":
+    (_stay if "--stay" in sys.argv else keep)(Path(sys.argv[1]))

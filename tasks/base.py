@@ -1,0 +1,151 @@
+"""What every stage task has in common: the store's answer first, a state that says so, retries for what may pass, progress.
+
+A task returns a small frozen `StageResult`. What the store already has ends in the state `Cached`; training that a time limit
+ended ends in `Paused`. Prefect's own result cache is not used: the store decides (docs/architecture.md says why).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect import Task
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.states import Completed
+from prefect.tasks import exponential_backoff
+from pydantic import BaseModel, ConfigDict
+
+from gan_core.errors import DiscernError
+from gan_core.plan import Node
+from gan_core.runner import StageResult, execute
+from gan_core.store import Store
+
+log = logging.getLogger("gan_core.tasks")
+
+Publish = Callable[[StageResult, Path], None]
+
+
+class StageCall(BaseModel):
+    """What a stage task is told."""
+
+    model_config = ConfigDict(frozen=True)
+
+    home: str
+    local: str
+    node: Node
+    who: str
+    refresh: bool = False
+
+
+def retryable(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
+    """Whether trying again can help: only errors that say so. Wrong input stays wrong."""
+    try:
+        state.result()
+    except DiscernError as error:
+        return error.retryable
+    except (TimeoutError, ConnectionError):
+        return True
+    except Exception:
+        return False
+    return False
+
+
+def artifact_key(*names: str) -> str:
+    """A key that Prefect accepts: lower-case letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(names).lower()).strip("-")
+
+
+class TaskProgress:
+    """Shows progress as a Prefect artifact: made when work lasts, renewed every two seconds at most."""
+
+    def __init__(self, node: str, *, after: float = 2.0, every: float = 2.0) -> None:
+        self._node = node
+        self._next = time.monotonic() + after
+        self._every = every
+        self._artifact: UUID | None = None
+
+    def __call__(self, done: float, total: float, unit: str, **figures: float) -> None:
+        if not total or (time.monotonic() < self._next and not (self._artifact and done >= total)):
+            return
+        self._next = time.monotonic() + self._every
+        share = min(100.0, 100.0 * done / total)
+        told = ", ".join(f"{name.replace('_', ' ')} {value:,.4g}" for name, value in figures.items())
+        text = f"{self._node}: {done:,.4g} of {total:,.4g} {unit}" + (f" ({told})" if told else "")
+        log.info(text)
+        with contextlib.suppress(Exception):  # a display must never end the work
+            if self._artifact is None:
+                key = artifact_key("progress", self._node)
+                self._artifact = create_progress_artifact(progress=share, key=key, description=text)  # type: ignore[assignment]
+            else:
+                update_progress_artifact(self._artifact, progress=share, description=text)
+
+
+def stage_task(stage: str, *, retries: int = 2, publish: Publish | None = None) -> Task[Any, State[StageResult]]:
+    """The Prefect task of a stage.
+
+    Args:
+        retries: tries after the first, for errors that may pass; the waits double, with jitter.
+        publish: shows the artifact in the Prefect UI; called for cached artifacts, too.
+    """
+
+    def run(call: StageCall, inputs: dict[str, StageResult]) -> State[StageResult]:
+        store = Store(call.home, Path(call.local))
+        refs = {name: result.ref for name, result in inputs.items() if result.ref is not None}
+        result = execute(store, call.node, refs, who=call.who, progress=TaskProgress(call.node.id), refresh=call.refresh)
+        if result.ref is not None:
+            _show(result, store.path(result.ref), publish)
+        if result.paused:
+            return Completed(name="Paused", message="Ended by its time limit; the next run continues.", data=result)
+        if result.cached:
+            waited = f" after waiting for {result.waited_for}" if result.waited_for else ""
+            return Completed(name="Cached", message=f"The store has it{waited}.", data=result)
+        return Completed(message=f"Made in {result.seconds:.1f} s.", data=result)
+
+    return Task(
+        fn=run,
+        name=stage,
+        task_run_name=_run_name,
+        retries=retries,
+        retry_delay_seconds=exponential_backoff(backoff_factor=2),
+        retry_jitter_factor=0.5,
+        retry_condition_fn=retryable,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+    )
+
+
+def _run_name() -> str:
+    from prefect.runtime import task_run
+
+    call = task_run.parameters.get("call")
+    return call.node.id if isinstance(call, StageCall) else str(task_run.task_name)
+
+
+def _show(result: StageResult, folder: Path, publish: Publish | None) -> None:
+    """Counts as a table, warnings as a note, then the stage's own pictures; a display must never end the work."""
+    try:
+        if result.outcome.counts:
+            rows = [{"what": name, "count": count} for name, count in result.outcome.counts.items()]
+            create_table_artifact(key=artifact_key("counts", result.node), table=rows, description=f"Counts of {result.node}")
+        if result.outcome.warnings:
+            text = "\n".join(f"- {warning}" for warning in result.outcome.warnings)
+            create_markdown_artifact(
+                key=artifact_key("warnings", result.node), markdown=text, description=f"Warnings of {result.node}"
+            )
+        if publish:
+            publish(result, folder)
+    except Exception as error:
+        log.warning("%s: its figures could not be shown in the Prefect UI: %s", result.node, error)
