@@ -1,0 +1,290 @@
+"""The command `discern`. Nothing heavy is imported before a command needs it: `--help` answers at once."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="discern",
+    help="Learn image features without labels from GANs: prepare, train, extract, evaluate, report; each stage cached and re-runnable.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+server_app = typer.Typer(
+    help="The home's own Prefect server, with every past run in its UI.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(server_app, name="server")
+
+RecipeArgument = Annotated[
+    str, typer.Argument(help="name of a recipe (`discern list recipes`) or a YAML file", metavar="RECIPE")
+]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="change a setting, as section.key=value", metavar="a.b=c")]
+DataOption = Annotated[list[str] | None, typer.Option("--data", help="where the data lies: PATH, or NAME=PATH for each source")]
+ScaleOption = Annotated[str | None, typer.Option("--scale", help="debug, small or full")]
+HomeOption = Annotated[
+    str | None, typer.Option("--home", help="where everything is kept (default: DISCERN_HOME, or data/ of the checkout)")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on standard output")]
+DryOption = Annotated[bool, typer.Option("--dry-run", help="show the plan and the recipe, do nothing")]
+OnlyOption = Annotated[str | None, typer.Option("--only", help="this stage alone, from inputs that are there", metavar="STAGE")]
+RefreshOption = Annotated[list[str] | None, typer.Option("--refresh", help="make this stage again", metavar="STAGE")]
+SecondsOption = Annotated[
+    float | None, typer.Option("--max-seconds", help="end training cleanly after so long; the next run continues")
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda")]
+RehashOption = Annotated[
+    bool, typer.Option("--rehash", help="read every file again instead of trusting size and time of change")
+]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="more of the log")]
+
+
+def _command(until: str) -> Any:
+    """A command that runs the chain up to a stage."""
+
+    def run(
+        recipe: RecipeArgument,
+        set_: SetOption = None,
+        data: DataOption = None,
+        scale: ScaleOption = None,
+        home: HomeOption = None,
+        only: OnlyOption = None,
+        refresh: RefreshOption = None,
+        max_seconds: SecondsOption = None,
+        device: DeviceOption = "auto",
+        rehash: RehashOption = False,
+        dry_run: DryOption = False,
+        json_: JsonOption = False,
+        verbose: VerboseOption = False,
+    ) -> None:
+        from flows.home import resolve_home
+        from flows.running import run_command
+        from gan_core.runs import RunRequest
+
+        request = RunRequest(
+            recipe=recipe,
+            overrides=set_ or [],
+            data=data or [],
+            scale=scale,
+            home=resolve_home(home),
+            only=only,
+            refresh=refresh or [],
+            max_seconds=max_seconds,
+            device=device,
+            rehash=rehash,
+            until=until,
+            command=shlex.join(["discern", *sys.argv[1:]]),
+        )
+        raise typer.Exit(run_command(request, dry_run=dry_run, as_json=json_, verbose=verbose))
+
+    return run
+
+
+for _name, _until, _help in (
+    ("run", "report", "Run a recipe to its report; what the store has is not computed again."),
+    ("prepare", "pack", "Run the chain up to the packed training set."),
+    ("train", "train", "Run the chain up to the trained GAN."),
+    ("extract", "extract", "Run the chain up to the features."),
+    ("evaluate", "evaluate", "Run the chain up to the scores."),
+    ("inspect", "inspect", "Run the chain up to the figures drawn from the generator."),
+):
+    app.command(_name, help=_help)(_command(_until))
+
+
+@app.command("status")
+def status(
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+    data: DataOption = None,
+    scale: ScaleOption = None,
+    home: HomeOption = None,
+    device: DeviceOption = "auto",
+    json_: JsonOption = False,
+) -> None:
+    """Say for each stage whether it is cached or has to be made, and why."""
+    from flows import console
+    from flows.home import open_store, resolve_home
+    from gan_core.runs import RunRequest, prepare
+
+    request = RunRequest(
+        recipe=recipe, overrides=set_ or [], data=data or [], scale=scale, home=resolve_home(home), device=device
+    )
+    prepared = prepare(request, open_store(request.home))
+    if json_:
+        console.print_json(
+            {"recipe": prepared.recipe.name, "scale": prepared.recipe.scale, "plan": console.plan_rows(prepared.standings)}
+        )
+    else:
+        console.print_plan(prepared)
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(help="recipes, methods, networks, datasets, probes or controls")] = "recipes",
+    json_: JsonOption = False,
+) -> None:
+    """List what a recipe can name, each with a sentence."""
+    from flows import console
+    from gan_core import registry
+    from gan_core.errors import UnknownName
+    from gan_core.recipes import read_recipe_file, recipe_names
+
+    if what == "recipes":
+        found = {name: str(read_recipe_file(name).get("about", "")) for name in recipe_names()}
+    elif what in registry.KINDS:
+        found = {name: registry.about(what, name) for name in registry.names(what)}
+    else:
+        raise UnknownName("list", what, ["recipes", *registry.KINDS])
+    if json_:
+        console.print_json({what: found})
+        return
+    width = max((len(name) for name in found), default=0)
+    for name, about in found.items():
+        typer.echo(f"{name:<{width}}  {about}")
+
+
+@app.command("verify")
+def verify(
+    artifact: Annotated[str | None, typer.Argument(help="stage/key or a beginning of it; none: see --all")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="every artifact of the store")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="drop what is damaged, so that the next run makes it again")] = False,
+    home: HomeOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Compare artifacts' files with the hashes in their manifests."""
+    from flows.upkeep import verify_artifacts
+
+    raise typer.Exit(verify_artifacts(home, artifact, everything=all_, remove=remove, as_json=json_))
+
+
+@app.command("dedup")
+def dedup(
+    place: Annotated[Path, typer.Argument(help="a folder of pictures, or Parquet files with pictures", metavar="FOLDER")],
+    out: Annotated[Path, typer.Option("--out", help="the table to write; a page to look at is written beside it")] = Path(
+        "duplicates.parquet"
+    ),
+    against: Annotated[Path | None, typer.Option("--against", help="another set: which of FOLDER are already in it")] = None,
+    threshold: Annotated[
+        float | None, typer.Option("--threshold", help="score from which a pair counts; higher is stricter")
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Find near-duplicates in a folder: one row a picture, one keeper a group, and a page to look at."""
+    from flows.dedup_folder import dedup_folder
+
+    raise typer.Exit(dedup_folder(place, out=out, against=against, threshold=threshold, as_json=json_))
+
+
+@app.command("import")
+def import_(
+    kind: Annotated[str, typer.Argument(help="dcgan-authors: the networks that the DCGAN authors released")],
+    folder: Annotated[Path, typer.Argument(help="folder with the released files")],
+    name: Annotated[str | None, typer.Option("--name", help="the name that recipes use as train.snapshot")] = None,
+    check: Annotated[bool, typer.Option("--check", help="compare with the golden numbers and print the differences")] = False,
+    home: HomeOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Turn released weights into a snapshot that sampling, extraction and evaluation use like any other."""
+    from flows.snapshots import import_weights
+
+    raise typer.Exit(import_weights(kind, folder, name=name, home=home, check=check, as_json=json_))
+
+
+@app.command("sample")
+def sample(
+    snapshot: Annotated[Path, typer.Argument(help="a .safetensors file, or a train artifact's folder")],
+    out: Annotated[Path, typer.Option("--out", help="the PNG to write")] = Path("grid.png"),
+    n: Annotated[int, typer.Option("--n", min=1, help="how many samples")] = 64,
+    seed: Annotated[int, typer.Option("--seed", help="other latents")] = 0,
+    columns: Annotated[int, typer.Option("--columns", min=1, help="columns of the grid")] = 8,
+    reject: Annotated[
+        Path | None,
+        typer.Option("--reject-collisions", help="a hash artifact's folder: drop samples that collide with its codes"),
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Draw a grid of samples from a trained generator."""
+    from flows.snapshots import sample as draw
+
+    raise typer.Exit(draw(snapshot, count=n, out=out, seed=seed, columns=columns, reject=reject, as_json=json_))
+
+
+@app.command("doctor")
+def doctor(home: HomeOption = None, json_: JsonOption = False) -> None:
+    """Check this installation: versions and their known traps, GPU, home, Prefect server."""
+    from flows.doctor import examine
+
+    raise typer.Exit(examine(home, as_json=json_))
+
+
+@server_app.command("start")
+def server_start(home: HomeOption = None, json_: JsonOption = False) -> None:
+    """Start the home's Prefect server and keep it running."""
+    from flows.upkeep import server_up
+
+    raise typer.Exit(server_up(home, as_json=json_))
+
+
+@server_app.command("stop")
+def server_stop(home: HomeOption = None, json_: JsonOption = False) -> None:
+    """Stop it, once no run uses it any more."""
+    from flows.upkeep import server_down
+
+    raise typer.Exit(server_down(home, as_json=json_))
+
+
+def main() -> None:
+    """Entry point: errors for people end in their exit code, without a traceback."""
+    try:
+        code = app(standalone_mode=False)  # what typer.Exit carried comes back as a value
+        sys.exit(code if isinstance(code, int) else 0)
+    except typer.Exit as leave:
+        sys.exit(leave.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("\nStopped. What is finished is kept; the same command continues.\n")
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        sys.exit(_fail(error))
+
+
+def _fail(error: Exception) -> int:
+    from gan_core.errors import DiscernError
+
+    if isinstance(error, typer.Abort):
+        return 130
+    if callable(show := getattr(error, "show", None)) and hasattr(error, "exit_code"):
+        show()  # a usage error of click, which newer versions of typer carry inside
+        return int(error.exit_code)
+    if isinstance(error, DiscernError):
+        _print_error({"error": error.message, "expected": error.expected, "remedy": error.remedy}, error.explain())
+        return error.exit_code
+    import traceback
+
+    if isinstance(error, MemoryError):
+        _print_error({"error": "out of memory"}, "Out of memory.\n  remedy:   a smaller --scale, or a machine with more memory")
+        return 1
+    traceback.print_exc()
+    sys.stderr.write(f"This is a bug in Discern ({Path(__file__).parent.name}); please report the lines above.\n")
+    return 1
+
+
+def _print_error(value: dict[str, str], text: str) -> None:
+    if "--json" in sys.argv:
+        from flows.console import print_json
+
+        print_json(value)
+    sys.stderr.write(f"discern: {text}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""A full disk, a closed home, wrong requests: an error for people and an exit code, never a traceback."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gan_core.errors import DiscernError, StoreError
+from gan_core.runner import execute
+from gan_core.store import Store
+from tests.faults.hostile import hostile_folder
+from tests.faults.test_hostile_pictures import prepare_folder
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("run", "digit"), "did you mean 'digits'"),
+        (("run", "digits", "--set", "train.kimgs=3"), "did you mean 'kimg'"),
+        (("run", "digits", "--scale", "big"), "expected: one of"),
+        (("run", "digits", "--only", "trian"), "did you mean 'train'"),
+        (("run", "digits", "--device", "cuda:7"), "no GPU"),
+        (("run", "folder"), "--data"),
+        (("run", "folder", "--data", "/no/such/place"), "/no/such/place"),
+        (("list", "networkz"), "did you mean 'networks'"),
+        (("verify",), "--all"),
+        (("verify", "crop/000"), "No artifact begins with"),
+        (("run", "digits", "--unknown"), "No such option"),
+    ],
+)
+def test_wrong_requests_end_in_2_with_a_remedy(discern: Callable[..., object], arguments: tuple[str, ...], told: str) -> None:
+    if arguments[:2] == ("run", "digits") and "cuda:7" in arguments:
+        from gan_core.devices import cuda_count
+
+        if cuda_count():
+            pytest.skip("a GPU is here")
+    done = discern(*arguments)
+    assert done.code == 2, done.err  # type: ignore[attr-defined]
+    assert told in done.err and "Traceback" not in done.err  # type: ignore[attr-defined]
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    with pytest.raises(DiscernError, match="pictures"):
+        prepare_folder(tmp_path / "pictures", tmp_path / "home")
+
+
+def test_a_read_only_home(tmp_path: Path) -> None:
+    setpriv = shutil.which("setpriv")
+    if os.getuid() == 0 and not setpriv:
+        pytest.skip("root writes everywhere, and setpriv is not here to become somebody else")
+    home = tmp_path / "home"
+    home.mkdir(mode=0o555)
+    command = [sys.executable, "-m", "flows.cli", "run", "digits"]
+    if os.getuid() == 0:
+        command = [str(setpriv), "--reuid=65534", "--regid=65534", "--clear-groups", *command]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "DISCERN_HOME": str(home), "PYTHONPATH": str(ROOT)},
+    )
+    if "No module named" in done.stderr or "can't open file" in done.stderr:
+        pytest.skip("this installation cannot be read by another user")
+    assert done.returncode == 1, done.stderr
+    assert "cannot be written" in done.stderr and "--home" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_disk_that_fills_up_loses_nothing_and_continues(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the full disk: writing fails in the middle of a stage, in a child process."""
+    data = tmp_path / "pictures"
+    hostile_folder(data)
+    script = (
+        "import sys, resource; from pathlib import Path\n"
+        "from tests.faults.test_hostile_pictures import prepare_folder\n"
+        "from gan_core.errors import StoreError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))\n"
+        "try: prepare_folder(Path(sys.argv[1]), Path(sys.argv[2]))\n"
+        "except StoreError as error: print('TOLD', error.explain()); sys.exit(error.exit_code)"
+    )
+    command = [sys.executable, "-c", script, str(data), str(tmp_path / "home")]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 1, done.stderr[-2000:]
+    assert "No room is left" in done.stdout and "--home" in done.stdout
+    whole = [ref for ref in Store(tmp_path / "home").artifacts.refs()]
+    assert all(Store(tmp_path / "home").verify(ref) == [] for ref in whole)
+    again = prepare_folder(data, tmp_path / "home")
+    assert again["crop:folder"].ref is not None
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] in (
+        resource.RLIM_INFINITY,
+        resource.getrlimit(resource.RLIMIT_FSIZE)[0],
+    )
+
+
+def test_a_full_tmpfs(tmp_path: Path) -> None:
+    """The same on a disk of 200 kB, where mounting one is allowed."""
+    home = tmp_path / "small"
+    home.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(home)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("no tmpfs may be mounted here")
+    try:
+        data = tmp_path / "pictures"
+        hostile_folder(data)
+        (home / "filler").write_bytes(bytes(150_000))
+        with pytest.raises(StoreError, match="No room is left"):
+            prepare_folder(data, home)
+    finally:
+        subprocess.run(["umount", str(home)], check=True)
+
+
+def test_an_unknown_failure_of_the_system_names_the_file(tmp_path: Path) -> None:
+    from gan_core.plan import Node
+
+    blocked = tmp_path / "home"
+    blocked.write_text("a file where the home should be")
+    with pytest.raises(StoreError, match="home"):
+        execute(Store(blocked), Node("crop:x", "crop", {}, {}), {})
