@@ -1,0 +1,180 @@
+"""The whole chain on real digits, through the command line and a real Prefect server: what is computed, and what is not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.pipelines.conftest import DIGITS
+
+Answer = dict[str, Any]
+Ask = Callable[..., Answer]
+
+
+def digests(answer: Answer) -> dict[str, str]:
+    return {node["node"]: node["ref"]["digest"] for node in answer["nodes"]}
+
+
+def artifact(home: Path, answer: Answer, node: str) -> Path:
+    ref = next(entry["ref"] for entry in answer["nodes"] if entry["node"] == node)
+    return home / "artifacts" / ref["stage"] / ref["key"]
+
+
+def test_it_makes_everything_and_a_report(finished: tuple[Path, Answer]) -> None:
+    home, said = finished
+    stages = {node["ref"]["stage"] for node in said["nodes"]}
+    assert stages == {"ingest", "crop", "hash", "dedup", "pack", "train", "inspect", "extract", "evaluate", "report"}
+    assert set(said["computed"]) == {node["node"] for node in said["nodes"]}
+    report = Path(said["report"]).read_text()
+    assert "<html" in report and "http://" not in report.replace("http://www.w3.org", "")
+    assert (home / "runs" / said["run"] / "recipe.yaml").exists()
+
+
+def test_features_lead_back_to_the_pictures(finished: tuple[Path, Answer]) -> None:
+    import pyarrow.parquet as pq
+
+    home, said = finished
+    (folder,) = artifact(home, said, "extract:digits:discriminator").glob("[0-9a-f]*/")
+    (images,) = artifact(home, said, "ingest:digits").glob("[0-9a-f]*/")
+    features = pq.read_table(sorted(folder.glob("features-*.parquet")))
+    known = pq.read_table(images / "images.parquet")
+    assert features.num_rows == known.num_rows == 1797
+    assert set(features["image_id"].to_pylist()) == set(known["image_id"].to_pylist())
+    first = features.slice(0, 1).to_pylist()[0]
+    row = next(row for row in known.to_pylist() if row["image_id"] == first["image_id"])
+    assert (row["address"], row["member"], row["split"], row["label"]) == tuple(
+        first[name] for name in ("address", "member", "split", "label")
+    )
+
+
+def test_a_second_run_computes_nothing_and_imports_nothing_heavy(home: Path, answer: Ask) -> None:
+    again = answer(home, *DIGITS)
+    assert again["computed"] == []
+    code = (
+        "import sys; sys.argv = ['discern', *sys.argv[1:]]\n"
+        "from flows.cli import app\n"
+        "try: app(standalone_mode=False)\n"
+        "finally: print([m for m in ('torch', 'prefect', 'faiss', 'cv2', 'sklearn') if m in sys.modules], file=sys.stderr)"
+    )
+    import subprocess
+
+    done = subprocess.run(
+        [sys.executable, "-c", code, *DIGITS],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "DISCERN_HOME": str(home)},
+        cwd=Path(__file__).resolve().parents[2],
+    )
+    assert done.returncode == 0 and done.stderr.strip().endswith("[]"), done.stderr
+
+
+def test_a_c_grid_re_runs_its_cells_and_the_report_only(home: Path, answer: Ask) -> None:
+    again = answer(home, *DIGITS, "--set", "evaluate.probes.linear_svm.grid=[1e-4, 1e-3]")
+    kinds = {name for name in again["computed"] if name != "report"}
+    assert kinds == {f"evaluate:digits:{features}:linear_svm" for features in ("discriminator", "random", "pixels")}
+
+
+def test_a_deleted_artifact_is_made_again_and_nothing_else(home: Path, finished: tuple[Path, Answer], answer: Ask) -> None:
+    shutil.rmtree(artifact(home, finished[1], "crop:digits"))
+    again = answer(home, *DIGITS)
+    assert again["computed"] == ["crop:digits"]
+    assert digests(again) == digests(finished[1])
+
+
+def test_refresh_and_only(home: Path, finished: tuple[Path, Answer], answer: Ask) -> None:
+    again = answer(home, *DIGITS, "--only", "hash", "--refresh", "hash")
+    assert again["computed"] == ["hash"]
+    assert digests(again)["hash"] == digests(finished[1])["hash"], "the same seed and threads give the same digest"
+
+
+def test_only_refuses_when_inputs_are_missing(tmp_path: Path, answer: Ask) -> None:
+    said = answer(tmp_path / "empty", *DIGITS, "--only", "train", code=2)
+    assert "pack" in said["error"] and "discern run digits" in said["remedy"]
+
+
+def test_a_new_version_of_a_stage_is_made(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    from gan_core.runs import RunRequest, prepare
+    from gan_core.stages import specs
+    from gan_core.store import Store
+
+    request = RunRequest(recipe="digits", scale="debug", home=str(home))
+    assert prepare(request, Store(home)).to_do == []
+    monkeypatch.setitem(specs.STAGES, "pack", replace(specs.STAGES["pack"], version=99))
+    (first, *rest) = prepare(request, Store(home)).to_do
+    assert first.node.id == "pack" and "version went from" in first.why
+    assert {standing.state for standing in rest} == {"after"}
+
+
+def test_a_damaged_artifact_is_named_and_mended(home: Path, finished: tuple[Path, Answer], answer: Ask) -> None:
+    (folder,) = artifact(home, finished[1], "pack").glob("[0-9a-f]*/")
+    (shard, *_) = sorted(folder.glob("pixels-*.npy"))
+    os.chmod(shard, 0o644)
+    data = bytearray(shard.read_bytes())
+    data[-100] ^= 0xFF
+    shard.write_bytes(bytes(data))
+    said = answer(home, *DIGITS, "--refresh", "train", code=1)
+    assert "pack/" in said["error"] and "damaged" in said["error"] and "verify" in said["remedy"]
+    assert answer(home, "verify", "--all", "--json", code=1)["damaged"]
+    assert answer(home, "verify", "--all", "--remove", "--json")["removed"]
+    again = answer(home, *DIGITS)
+    assert again["computed"] == ["pack"] and digests(again) == digests(finished[1])
+
+
+def test_two_runs_at_once_share_the_work(finished: tuple[Path, Answer], tmp_path: Path, command: Callable[..., Any]) -> None:
+    import json
+
+    home = tmp_path / "home"
+    home.mkdir()
+    runs = [command(home, *DIGITS) for _ in range(2)]
+    said = []
+    for process in runs:
+        out, err = process.communicate(timeout=500)
+        assert process.returncode == 0, err[-3000:]
+        said.append(json.loads(out))
+    made = [set(one["computed"]) for one in said]
+    assert not made[0] & made[1], "exactly one of them computes each stage"
+    assert made[0] | made[1] == set(digests(said[0]))
+    assert digests(said[0]) == digests(said[1]) == digests(finished[1])
+
+
+@pytest.mark.timeout(900)
+def test_kill_9_in_every_stage_and_the_same_command_again(
+    finished: tuple[Path, Answer], tmp_path: Path, command: Callable[..., Any], answer: Ask
+) -> None:
+    """One home, killed in one stage after another; what comes out at the end is what an undisturbed run gives."""
+    home = tmp_path / "home"
+    home.mkdir()
+    killed = []
+    for stage in ("ingest", "crop", "hash", "train", "extract", "evaluate", "report"):
+        process = command(home, *DIGITS)
+        if _kill_when_at_work(process, home, stage):
+            killed.append(stage)
+    assert set(killed) >= {"train", "extract"}, killed
+    published = [path.parent for path in (home / "artifacts").glob("*/*/*/manifest.json") if path.parent.name != ".work"]
+    again = answer(home, *DIGITS)
+    assert digests(again) == digests(finished[1])
+    assert answer(home, "verify", "--all", "--json")["damaged"] == {}
+    assert published, "what was finished before the kills was kept"
+
+
+def _kill_when_at_work(process: Any, home: Path, stage: str) -> bool:
+    """kill -9 as soon as the stage has a work folder; False when the run ended before it was seen."""
+    while process.poll() is None:
+        if any((home / "artifacts" / stage).glob("*/.work")):
+            time.sleep(0.05 if stage != "train" else 3.0)
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            return True
+        time.sleep(0.005)
+    process.communicate()
+    return False
