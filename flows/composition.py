@@ -10,10 +10,9 @@ from prefect.client.schemas.objects import State
 import tasks
 from flows.home import open_store
 from gan_core.errors import DiscernError
-from gan_core.estimates import refuse_the_impossible
 from gan_core.plan import Node
 from gan_core.runner import StageResult, result_of
-from gan_core.runs import Prepared, Run, RunRequest, prepare, versions
+from gan_core.runs import Prepared, Run, RunRequest, prepare, refuse_before_starting, versions
 from gan_core.store import Store
 from tasks.base import StageCall
 from tasks.fetch import fetch_source
@@ -53,25 +52,6 @@ def run_plan(request: RunRequest) -> dict[str, Any]:
         raise
     paused = any(result.paused for result in run.results.values())
     return run.finish("paused" if paused else "completed")
-
-
-def refuse_before_starting(prepared: Prepared) -> None:
-    """Refuses a run that would not fit into memory or a day, as far as its sources are known (they are, once ingested).
-
-    Raises:
-        RequestError: with the figures.
-    """
-    stages = {standing.node.stage for standing in prepared.to_do}
-    if not stages & {"train", "evaluate"}:
-        return
-    evaluated = {f"ingest:{source.name}" for source in prepared.recipe.evaluated()} if "evaluate" in stages else set()
-    rows = sum(
-        standing.manifest.outcome.counts.get("ok", 0)
-        for name, standing in prepared.standings.items()
-        if name in evaluated and standing.manifest
-    )
-    trains = "train" in stages and prepared.settings.deadline is None
-    refuse_the_impossible(prepared.recipe, prepared.settings.device, rows, trains=trains)
 
 
 def _labels_were_unknown(prepared: Prepared) -> bool:

@@ -11,7 +11,7 @@ from flows import console
 from flows.home import open_store
 from gan_core.recipes import dump_recipe
 from gan_core.runner import result_of
-from gan_core.runs import Prepared, Run, RunRequest, prepare
+from gan_core.runs import Prepared, Run, RunRequest, prepare, refuse_before_starting
 from gan_core.store import Store
 
 _FLOWS = {"report": "represent", "pack": "prepare"}
@@ -27,6 +27,7 @@ def run_command(request: RunRequest, *, dry_run: bool, as_json: bool, verbose: b
     if dry_run:
         return _show_plan(prepared, as_json)
     if prepared.to_do or prepared.to_fetch:
+        refuse_before_starting(prepared)
         record = _through_prefect(request, store, verbose)
     else:
         record = _nothing_to_do(store, prepared)

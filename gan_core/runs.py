@@ -144,6 +144,27 @@ def _alone(prepared: Prepared) -> Prepared:
     return replace(prepared, standings=kept)
 
 
+def refuse_before_starting(prepared: Prepared) -> None:
+    """Refuses a run that would not fit into memory or a day, as far as its sources are known (they are, once ingested).
+
+    Raises:
+        RequestError: with the figures.
+    """
+    from gan_core.estimates import refuse_the_impossible
+
+    stages = {standing.node.stage for standing in prepared.to_do}
+    if not stages & {"train", "evaluate"}:
+        return
+    evaluated = {f"ingest:{source.name}" for source in prepared.recipe.evaluated()} if "evaluate" in stages else set()
+    rows = sum(
+        standing.manifest.outcome.counts.get("ok", 0)
+        for name, standing in prepared.standings.items()
+        if name in evaluated and standing.manifest
+    )
+    trains = "train" in stages and prepared.settings.deadline is None
+    refuse_the_impossible(prepared.recipe, prepared.settings.device, rows, trains=trains)
+
+
 RunState = Literal["running", "completed", "paused", "failed"]
 
 

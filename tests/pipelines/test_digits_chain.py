@@ -130,6 +130,17 @@ def test_a_damaged_artifact_is_named_and_mended(home: Path, finished: tuple[Path
     assert again["computed"] == ["pack"] and digests(again) == digests(finished[1])
 
 
+def test_max_seconds_ends_training_cleanly_and_it_goes_on(home: Path, answer: Ask) -> None:
+    longer = (*DIGITS, "--set", "train.kimg=4")
+    paused = answer(home, *longer, "--set", "train.kimg=4000", "--max-seconds", "6")
+    assert paused["state"] == "paused"
+    assert "train" in paused["computed"] and not any(name.startswith("extract:digits:discr") for name in paused["computed"])
+    plan = {row["node"]: row["state"] for row in answer(home, "status", "digits", "--scale", "debug", "--json")["plan"]}
+    assert plan["train"] == "cached", "the shorter training is still there"
+    done = answer(home, *longer)
+    assert done["state"] == "completed" and "train" in done["computed"]
+
+
 def test_two_runs_at_once_share_the_work(finished: tuple[Path, Answer], tmp_path: Path, command: Callable[..., Any]) -> None:
     import json
 
