@@ -270,6 +270,19 @@ def _fail(error: Exception) -> int:
         return error.exit_code
     import traceback
 
+    from pydantic import ValidationError
+
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        _print_error({"error": f"{where}: {first['msg']}"}, f"{where} is {first.get('input')!r}: {first['msg']}.")
+        return 2
+    if isinstance(error, OSError):
+        from gan_core.runner import explain_os_error
+
+        known = explain_os_error(error, Path.cwd())
+        _print_error({"error": known.message, "expected": known.expected, "remedy": known.remedy}, known.explain())
+        return known.exit_code
     if isinstance(error, MemoryError):
         _print_error({"error": "out of memory"}, "Out of memory.\n  remedy:   a smaller --scale, or a machine with more memory")
         return 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import Any
 
@@ -9,13 +10,15 @@ from prefect.client.schemas.objects import State
 
 import tasks
 from flows.home import open_store
-from gan_core.errors import DiscernError
+from gan_core.errors import DataError, DiscernError
 from gan_core.plan import Node
 from gan_core.runner import StageResult, result_of
 from gan_core.runs import Prepared, Run, RunRequest, prepare, refuse_before_starting, versions
 from gan_core.store import Store
 from tasks.base import StageCall
 from tasks.fetch import fetch_source
+
+_MOST_INGESTS = 3
 
 
 def run_plan(request: RunRequest) -> dict[str, Any]:
@@ -39,19 +42,40 @@ def run_plan(request: RunRequest) -> dict[str, Any]:
         _take_inputs(prepared, run, states)
     try:
         _walk(store, prepared, run, states)
-        if any(node.stage == "ingest" for node in prepared.nodes) and _labels_were_unknown(prepared):
-            prepared = prepare(request.model_copy(update={"refresh": [], "rehash": False}), store)
-            run.prepared = prepared
-            refuse_before_starting(prepared)
+        if _labels_were_unknown(prepared):
+            prepared = _plan_again(store, request, run, states)
             _walk(store, prepared, run, states)
-    except DiscernError as error:
-        run.finish("failed", error.explain())
-        raise
     except BaseException as error:
-        run.finish("failed", f"{type(error).__name__}: {error}")
+        told = error.explain() if isinstance(error, DiscernError) else f"{type(error).__name__}: {error}"
+        with contextlib.suppress(OSError):  # on a full disk the record cannot be written either; the first error counts
+            run.finish("failed", told)
         raise
     paused = any(result.paused for result in run.results.values())
     return run.finish("paused" if paused else "completed")
+
+
+def _plan_again(store: Store, request: RunRequest, run: Run, states: dict[str, State[StageResult] | StageResult]) -> Prepared:
+    """The plan once its sources are ingested. A folder that changed meanwhile is ingested again, a few times.
+
+    Raises:
+        DataError: the folder keeps changing.
+    """
+    rest = [stage for stage in request.refresh if stage != "ingest"]
+    again = request.model_copy(update={"refresh": rest, "rehash": False})
+    for _ in range(_MOST_INGESTS):
+        prepared = prepare(again, store)
+        run.prepared = prepared
+        if not _labels_were_unknown(prepared):
+            refuse_before_starting(prepared)
+            return prepared
+        for name in [name for name in states if name.startswith("ingest:")]:
+            del states[name]
+        _walk(store, prepared, run, states)
+    raise DataError(
+        f"The data of recipe {prepared.recipe.name} changed while it was read, {_MOST_INGESTS} times over.",
+        expected="files that stay as they are for the time of a look",
+        remedy="run the same command again once copying has ended",
+    )
 
 
 def _labels_were_unknown(prepared: Prepared) -> bool:

@@ -26,6 +26,8 @@ def run_command(request: RunRequest, *, dry_run: bool, as_json: bool, verbose: b
         console.say(note)
     if dry_run:
         return _show_plan(prepared, as_json)
+    if not any(node.stage == (request.only or request.until) for node in prepared.nodes):
+        console.say(f"There is nothing to {request.only or request.until}: the sources have no labels to evaluate with.")
     if prepared.to_do or prepared.to_fetch:
         refuse_before_starting(prepared)
         record = _through_prefect(request, store, verbose)

@@ -169,21 +169,22 @@ def keep(folder: Path) -> None:
     idle = 0
     with open(folder / "users.lock", "a") as users:
         while process.poll() is None:
+            time.sleep(0.5)
             try:
                 fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                fcntl.flock(users, fcntl.LOCK_UN)
-                idle += 1
             except BlockingIOError:
                 idle = 0
+                continue
+            idle += 1
             if idle >= 3:
-                process.terminate()
-                break
-            time.sleep(0.5)
-    try:
-        process.wait(timeout=20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-    (folder / "server.json").unlink(missing_ok=True)
+                break  # with the lock held: who comes now waits until this server is gone, and starts another
+            fcntl.flock(users, fcntl.LOCK_UN)
+        (folder / "server.json").unlink(missing_ok=True)
+        process.terminate()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def _free_port(folder: Path) -> int:
@@ -216,22 +217,30 @@ def stay(folder: Path) -> int:
 
 
 def _stay(folder: Path) -> None:
-    with open(folder / "users.lock", "a") as user:
+    with open(folder / "stay.lock", "a") as alone, open(folder / "users.lock", "a") as user:
+        fcntl.flock(alone, fcntl.LOCK_EX)  # held for life: whoever finds it free knows that nobody stays
         fcntl.flock(user, fcntl.LOCK_SH)
         write_json(folder / "stay.json", {"pid": os.getpid()})
         start(folder)
         signal.pause()
 
 
+def staying(folder: Path) -> int | None:
+    """The process id of the user that stays, if it lives; a process id alone could be anybody's by now."""
+    with contextlib.suppress(OSError, ValueError, KeyError), open(folder / "stay.lock", "a") as alone:
+        try:
+            fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return int(json.loads((folder / "stay.json").read_text())["pid"])
+    return None
+
+
 def stop_staying(folder: Path) -> bool:
     """Ends `stay`; False when nobody stayed. The keeper then stops the server unless a run still uses it."""
-    try:
-        pid = int(json.loads((folder / "stay.json").read_text())["pid"])
-        os.kill(pid, signal.SIGTERM)
-    except (OSError, ValueError, KeyError):
+    pid = staying(folder)
+    if pid is None:
         return False
-    finally:
-        (folder / "stay.json").unlink(missing_ok=True)
+    os.kill(pid, signal.SIGTERM)
     return True
 
 

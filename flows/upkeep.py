@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
-from pathlib import Path
 from typing import Any
 
 from flows import console, server
 from flows.home import open_store, resolve_home
-from gan_core.errors import RequestError
+from gan_core.errors import RequestError, WorkError
 from gan_core.stages.contract import ArtifactRef
 from gan_core.store import Store
 
@@ -54,12 +51,12 @@ def server_up(home: str | None, *, as_json: bool) -> int:
     """Starts the home's server and leaves a user that stays, so that it stays up."""
     folder = open_store(resolve_home(home)).home / "prefect"
     folder.mkdir(parents=True, exist_ok=True)
-    if _staying(folder) is None:
+    if server.staying(folder) is None:
         server.stay(folder)
     deadline = time.monotonic() + server.START_SECONDS
-    while (url := server.running(folder)) is None or _staying(folder) is None:
+    while (url := server.running(folder)) is None or server.staying(folder) is None:
         if time.monotonic() > deadline:
-            raise RequestError("The Prefect server did not come up.", remedy=f"its log is {folder / 'server.log'}")
+            raise WorkError("The Prefect server did not come up.", remedy=f"its log is {folder / 'server.log'}")
         time.sleep(0.3)
     user, _, password = server.credentials(folder).partition(":")
     told: dict[str, Any] = {
@@ -89,15 +86,3 @@ def server_down(home: str | None, *, as_json: bool) -> int:
     else:
         print(f"The server {'is ' if up else '' if not stayed else 'is '}{state}.")
     return 0
-
-
-def _staying(folder: Path) -> int | None:
-    """The process id of the user that stays, if it lives."""
-    from gan_core.files import read_json
-
-    try:
-        pid = int(read_json(folder / "stay.json")["pid"])
-        os.kill(pid, signal.SIGCONT)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return pid

@@ -17,7 +17,7 @@ Labels = Annotated[int, Field(ge=1)] | Literal["all"]
 class Section(BaseModel):
     """Base of all parts of a recipe: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False, allow_inf_nan=False)
 
     def key_part(self) -> dict[str, Any]:
         """What of this section differs from the defaults, as JSON values: its share of a stage's key."""
@@ -250,6 +250,14 @@ class EvaluateConfig(Section):
     def _published(cls, data: Any) -> Any:
         known = PROTOCOLS.get(data.get("protocol", ""), {}) if isinstance(data, dict) else {}
         return {**known, **data} if known else data
+
+    @field_validator("probes")
+    @classmethod
+    def _probe_names_differ(cls, value: list[ProbeConfig]) -> list[ProbeConfig]:
+        names = [probe.name for probe in value]
+        if len(set(names)) < len(names):
+            raise ValueError("each probe stands once; put all values of its setting into one grid")
+        return value
 
     @field_validator("labels_per_class")
     @classmethod

@@ -80,7 +80,9 @@ def lease(
                 if waiting and not told:
                     waiting(str(held.get("who", "another run")))
                     told = True
-                if held.get("until", 0) < time.time():
+                if held.get("until", 0) < time.time() and json.loads(filesystem.cat_file(path)).get("token") == held.get(
+                    "token"
+                ):
                     filesystem.rm_file(path)
                     continue
             time.sleep(poll)
@@ -88,7 +90,9 @@ def lease(
 
     def renew() -> None:
         while not stop.wait(seconds / 3):
-            filesystem.pipe_file(path, body())
+            with contextlib.suppress(OSError, ValueError):  # a passing fault of the network: the next renewal is in time
+                if json.loads(filesystem.cat_file(path)).get("token") == token:
+                    filesystem.pipe_file(path, body())
 
     thread = threading.Thread(target=renew, name="lease", daemon=True)
     thread.start()

@@ -74,7 +74,12 @@ class RemoteArtifacts:
             (part / name).parent.mkdir(parents=True, exist_ok=True)
             self.filesystem.get_file(f"{base}/{name}", str(part / name))
         write_json(part / MANIFEST, manifest.model_dump(mode="json"))
-        part.rename(target)
+        try:
+            part.rename(target)
+        except OSError:  # another reader was quicker: its copy is as good
+            if not (target / MANIFEST).exists():
+                raise
+            shutil.rmtree(part, ignore_errors=True)
         return target
 
     def put(self, work: Path, manifest: Manifest) -> ArtifactRef:

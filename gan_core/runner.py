@@ -9,6 +9,7 @@ import contextlib
 import errno
 import importlib
 import logging
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -94,9 +95,22 @@ def execute(
         with store.lock(node.stage, key, who, wait_said):
             if (not refresh or held) and (manifest := store.find(node.stage, key)):
                 return result_of(node.id, manifest, cached=True, waited_for=held[0] if held else "")
-            return _make(store, node, key, inputs, progress)
+            return _make_alone(store, node, key, inputs, progress, who, refresh)
     except OSError as error:
         raise explain_os_error(error, store.home) from error
+
+
+def _make_alone(
+    store: Store, node: Node, key: str, inputs: dict[str, ArtifactRef], progress: Progress, who: str, refresh: bool
+) -> StageResult:
+    """Trainings of several lengths share one state folder: they take turns at it. A refreshed training begins anew."""
+    if node.stage != "train" or "train" not in node.key_part:
+        return _make(store, node, key, inputs, progress)
+    trajectory = trajectory_key(node, inputs)
+    with store.lock("trajectory", trajectory, who, lambda holder: log.info("%s: waiting for %s", node.id, holder)):
+        if refresh:
+            shutil.rmtree(store.state("train", trajectory), ignore_errors=True)
+        return _make(store, node, key, inputs, progress)
 
 
 def _make(store: Store, node: Node, key: str, inputs: dict[str, ArtifactRef], progress: Progress) -> StageResult:
@@ -164,7 +178,7 @@ def _context(store: Store, node: Node, inputs: dict[str, ArtifactRef]) -> dict[s
         return {"state": str(store.state("ingest", str(node.part["source"]["name"])))}
     if node.stage == "crop":
         return {"earlier": _earlier(store, node)}
-    if node.stage == "train":
+    if node.stage == "train" and "train" in node.key_part:
         deadline = node.context.get("deadline")
         left = max(1.0, deadline - time.time()) if deadline is not None else None
         return {"state": str(store.state("train", trajectory_key(node, inputs))), "max_seconds": left}

@@ -18,7 +18,7 @@ from gan_core.config import Recipe
 from gan_core.devices import cuda_count, resolve_device
 from gan_core.errors import RequestError, UnknownName
 from gan_core.files import atomic_write_bytes, write_json
-from gan_core.plan import Node, Settings, Standing, build_plan, look_up, up_to
+from gan_core.plan import Node, Settings, Standing, build_plan, imported_key, look_up, up_to
 from gan_core.recipes import dump_recipe, load_recipe
 from gan_core.runner import StageResult
 from gan_core.sources import Location, fingerprint, locate
@@ -94,6 +94,12 @@ def prepare(request: RunRequest, store: Store) -> Prepared:
     fingerprints = {
         name: NOT_FETCHED if location.to_fetch else fingerprint(sources[name], location) for name, location in locations.items()
     }
+    if recipe.train.snapshot is not None and store.find("train", imported_key(recipe.train.snapshot)) is None:
+        raise RequestError(
+            f"There is no imported snapshot called {recipe.train.snapshot!r} in {store.address}.",
+            expected="a snapshot that `discern import` has brought into this home",
+            remedy="discern import dcgan-authors FOLDER --check",
+        )
     settings = Settings(
         device=device,
         locations={name: location.path for name, location in locations.items()},
@@ -150,9 +156,18 @@ def refuse_before_starting(prepared: Prepared) -> None:
     Raises:
         RequestError: with the figures.
     """
+    from gan_core import registry
     from gan_core.estimates import refuse_the_impossible
 
+    network = prepared.recipe.train.network.name
     stages = {standing.node.stage for standing in prepared.to_do}
+    size = registry.load("networks", network).IMAGE_SIZE if "train" in stages else prepared.recipe.crop.size
+    if size != prepared.recipe.crop.size:
+        raise RequestError(
+            f"The network {network} takes pictures of {size} pixels, and crop.size is {prepared.recipe.crop.size}.",
+            expected=f"--set crop.size={size}, or a network for {prepared.recipe.crop.size} pixels",
+            remedy="`discern list networks` shows the networks",
+        )
     if not stages & {"train", "evaluate"}:
         return
     evaluated = {f"ingest:{source.name}" for source in prepared.recipe.evaluated()} if "evaluate" in stages else set()

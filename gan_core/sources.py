@@ -41,15 +41,26 @@ def locate(recipe: Recipe, data: Sequence[str], home: Path) -> dict[str, Locatio
             raise RequestError("--data was given twice without names.", expected="--data NAME=PATH for each source")
         else:
             root = Path(value).expanduser().absolute()
+    unused = [name for name in named if not _wants_place(sources[name])]
+    if unused or (root is not None and not any(_wants_place(source) for source in sources.values())):
+        raise RequestError(
+            f"Recipe {recipe.name} takes no --data: {', '.join(unused or sources)} comes with a package.",
+            expected="no --data",
+            remedy="discern run folder --data PATH, for pictures of your own",
+        )
     return {name: _place(source, named.get(name), root, len(sources), home, recipe.name) for name, source in sources.items()}
+
+
+def _wants_place(source: SourceConfig) -> bool:
+    return bool(getattr(registry.load("datasets", source.dataset), "NEEDS_LOCATION", True))
 
 
 def _place(source: SourceConfig, given: Path | None, root: Path | None, count: int, home: Path, recipe: str) -> Location:
     if given is not None:
         return Location(given)
-    module = registry.load("datasets", source.dataset)
-    if not getattr(module, "NEEDS_LOCATION", True):
+    if not _wants_place(source):
         return Location(None)
+    module = registry.load("datasets", source.dataset)
     if root is not None:
         below = root / (source.folder or source.name)
         return Location(below if count > 1 or (source.folder is not None and below.exists()) else root)

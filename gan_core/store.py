@@ -40,7 +40,7 @@ class Artifacts(Protocol):
         """Publishes a finished work folder and makes it the version in use."""
 
     def refs(self, stage: str | None = None) -> Iterator[ArtifactRef]:
-        """Every version that has a manifest."""
+        """Every version; one without a readable manifest is named by its folder."""
 
     def drop(self, ref: ArtifactRef) -> None:
         """Removes one version (and its key's folder when nothing is left)."""
@@ -94,15 +94,14 @@ class LocalArtifacts:
         return manifest.ref(target.relative_to(self.home).as_posix())
 
     def refs(self, stage: str | None = None) -> Iterator[ArtifactRef]:
-        for path in sorted(self.root.glob(f"{stage or '*'}/*/[0-9a-f]*/{MANIFEST}")):
-            manifest = _read_manifest(path.parent)
+        for folder in sorted(self.root.glob(f"{stage or '*'}/*/[0-9a-f]*/")):
+            address = folder.relative_to(self.home).as_posix()
+            manifest = _read_manifest(folder)
             if manifest is not None:
-                yield manifest.ref(path.parent.relative_to(self.home).as_posix())
-            else:
-                stage_name, key, version = path.parts[-4:-1]
-                yield ArtifactRef(
-                    stage=stage_name, key=key, digest=version, address=path.parent.relative_to(self.home).as_posix()
-                )
+                yield manifest.ref(address)
+            else:  # its manifest is gone or cannot be read: `verify` says so
+                stage_name, key, version = folder.parts[-3:]
+                yield ArtifactRef(stage=stage_name, key=key, digest=version, address=address)
 
     def drop(self, ref: ArtifactRef) -> None:
         folder = self.folder(ref)

@@ -31,6 +31,7 @@ from pydantic import BaseModel, ConfigDict
 from gan_core.errors import DiscernError
 from gan_core.plan import Node
 from gan_core.runner import StageResult, execute
+from gan_core.stages.specs import spec_of
 from gan_core.store import Store
 
 log = logging.getLogger("gan_core.tasks")
@@ -114,6 +115,7 @@ def stage_task(stage: str, *, retries: int = 2, publish: Publish | None = None) 
             return Completed(name="Cached", message=f"The store has it{waited}.", data=result)
         return Completed(message=f"Made in {result.seconds:.1f} s.", data=result)
 
+    spec = spec_of(stage)
     return Task(
         fn=run,
         name=stage,
@@ -122,6 +124,8 @@ def stage_task(stage: str, *, retries: int = 2, publish: Publish | None = None) 
         retry_delay_seconds=exponential_backoff(backoff_factor=2),
         retry_jitter_factor=0.5,
         retry_condition_fn=retryable,
+        # Stages in child processes are ended by `run_child`; the others by Prefect, in the flow's own thread.
+        timeout_seconds=None if spec.child else spec.time_limit,
         cache_policy=NO_CACHE,
         persist_result=False,
     )

@@ -71,7 +71,7 @@ class ForeignNetwork:
             raise RequestError(
                 f"{type(module).__name__} has no two-dimensional convolution.",
                 expected="a convolutional network (nn.Conv2d)",
-                remedy="name other layers with --layers once it runs on pictures, or take features of your own code's making",
+                remedy="name other layers once it runs on pictures, or take features of your own code's making",
             )
         channels = first.in_channels
         self.input_shape = (channels, *self._side(channels, side))

@@ -50,7 +50,7 @@ def build_module(text: str) -> nn.Module:
         raise RequestError(
             f"{name}{inspect.signature(target)} cannot be made: {error}.",
             expected="its arguments in the name, as plain values",
-            remedy=f"--network '{place}:{name}({', '.join(_needed(target))})' with values of yours",
+            remedy=f"name it as '{place}:{name}({', '.join(_needed(target))})' with values of yours",
         ) from error
     made = target(*positional, **named)
     if not isinstance(made, nn.Module):

@@ -73,6 +73,10 @@ def load_recipe(
     content = read_recipe_file(name)
     notes = []
     scales = content.pop("scales", None) or {}
+    if not isinstance(scales, dict) or not all(isinstance(overlay, dict | None) for overlay in scales.values()):
+        raise RequestError(
+            f"`scales` of recipe {name} is no mapping of overlays.", expected="scales: {small: {train: {kimg: 10}}}"
+        )
     if scale is None:
         scale = "full"
         if not gpu and "small" in scales:
@@ -98,6 +102,12 @@ def build_recipe(content: dict[str, Any]) -> Recipe:
         recipe = Recipe.model_validate(content)
     except ValidationError as error:
         raise _explain(error) from None
+    if ":" in recipe.extract.network:
+        raise RequestError(
+            f"extract.network is {recipe.extract.network!r}: recipes cannot take features of a network from outside yet.",
+            expected="discriminator or encoder",
+            remedy="gan_core.features.foreign.features(module, pictures) does, from Python (docs/features.md)",
+        )
     registry.check("methods", recipe.train.method)
     registry.check("networks", recipe.train.network.name)
     for source in recipe.all_sources():
@@ -128,7 +138,8 @@ def _merge(base: dict[str, Any], overlay: dict[str, Any]) -> None:
             base[key] = copy.deepcopy(value)
 
 
-def _entry(entries: list[Any], name: str, where: str) -> Any:
+def _entry(entries: list[Any], given: str | int, where: str) -> Any:
+    name = str(given)
     if name.isdigit() and int(name) < len(entries):
         return entries[int(name)]
     for entry in entries:

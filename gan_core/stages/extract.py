@@ -64,7 +64,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
         raise DataError(
             "There is no usable picture to take features of.",
             expected="crops with status 'ok'",
-            remedy="look at `reason` in crops.parquet, or run `discern validate` on the folder",
+            remedy="look at `reason` in crops.parquet, and the failed files in the report",
         )
     taker = _taker(request, config, pictures, device)
     rows = pictures.table.append_column("kept", _kept(pictures.table, request.inputs.get("duplicates", [])))
