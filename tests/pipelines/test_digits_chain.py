@@ -130,6 +130,7 @@ def test_a_damaged_artifact_is_named_and_mended(home: Path, finished: tuple[Path
     assert again["computed"] == ["pack"] and digests(again) == digests(finished[1])
 
 
+@pytest.mark.slow
 def test_max_seconds_ends_training_cleanly_and_it_goes_on(home: Path, answer: Ask) -> None:
     longer = (*DIGITS, "--set", "train.kimg=4")
     paused = answer(home, *longer, "--set", "train.kimg=4000", "--max-seconds", "6")

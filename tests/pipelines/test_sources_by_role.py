@@ -74,6 +74,7 @@ def test_a_folder_without_classes_does_the_rest_and_says_so(tmp_path: Path, answ
     assert again["computed"] == []
 
 
+@pytest.mark.slow
 def test_one_class_only_is_said_and_the_rest_is_done(tmp_path: Path, answer: Ask) -> None:
     write_pictures(tmp_path / "pictures" / "cats", 60, 0)
     said = answer(tmp_path / "home", "run", "folder", "--data", str(tmp_path / "pictures"), *SMALL, "--json")
