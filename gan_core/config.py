@@ -84,7 +84,7 @@ class HashConfig(Section):
     The paper names the network and the threshold; noise, dropout rates, optimiser and length are ours.
     """
 
-    epochs: int = Field(6, ge=1)
+    epochs: int = Field(4, ge=1)
     min_steps: int = Field(500, ge=0, description="a small set is shown more often than `epochs` until so many steps are taken")
     batch: int = Field(256, ge=1)
     learning_rate: float = Field(1e-3, gt=0)

@@ -87,9 +87,9 @@ class Blob:
     address: str
     member: str = ""
     data: bytes | None = None
-    path: Path | None = None
+    path: str | Path | None = None
     mask: bytes | None = None
-    mask_path: Path | None = None
+    mask_path: str | Path | None = None
     problem: str = ""
 
     def read(self) -> bytes:
@@ -169,14 +169,15 @@ def split_of(word: str) -> str:
     return _SPLIT_WORDS.get(word.strip().lower(), "")
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: str | Path) -> bytes:
     """A file's bytes.
 
     Raises:
         UnreadableImage: unreadable, with the system's words and without the path, or too_large.
     """
     try:
-        with open(path, "rb") as file:
+        # Without a buffered file object: for small pictures that object costs more than the reading.
+        with open(path, "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             if size > MAX_FILE_BYTES:
                 raise UnreadableImage("too_large", f"the file has {size} bytes; no picture is larger than {MAX_FILE_BYTES}")

@@ -6,7 +6,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from gan_core.config import SourceConfig
 from gan_core.datasets.base import (
@@ -82,7 +82,7 @@ class FolderSource:
     def entries(self, stamp: Stamp) -> Iterator[Entry]:
         self.stamps()
         address = stamp.address
-        parts = PurePosixPath(address).parts
+        parts = address.split("/")
         split = self._split_folders.get(parts[0], "") if len(parts) > 1 else ""
         folders = parts[1:-1] if split else parts[:-1]
         yield Entry(
@@ -107,10 +107,10 @@ class FolderSource:
                 problem=self._problems.get(address, ""),
             )
 
-    def _path(self, address: str) -> Path:
+    def _path(self, address: str) -> str:
         if "\\x" in address:
             self.stamps()
-        return self._root / self._odd.get(address, address)
+        return f"{self._root}/{self._odd.get(address, address)}"  # a Path would cost as much as opening the file
 
     def _list(self) -> list[Stamp]:
         ignored: Counter[str] = Counter()

@@ -68,66 +68,60 @@ def bf16_is_fast(device: str) -> bool:
 
 @dataclass(frozen=True)
 class Autoencoder:
-    """A fitted autoencoder, on the CPU.
+    """A fitted autoencoder; applying it needs no torch.
 
     Attributes:
-        weights: float32 tensors: `encoder.weight` [128, 3072], `encoder.bias` [128], `decoder.weight` [3072, 128],
+        weights: float32 arrays: `encoder.weight` [128, 3072], `encoder.bias` [128], `decoder.weight` [3072, 128],
             `decoder.bias` [3072], `mean` [3072] (pixel mean of the rows it was fitted on, in [0, 1]); values run over
             height, width, channel.
         about: settings and figures of the fit: plain JSON.
     """
 
-    weights: dict[str, torch.Tensor]
+    weights: dict[str, npt.NDArray[np.float32]]
     about: dict[str, Any]
 
-    def embed(self, pixels: Pixels, *, batch: int = 4096, device: str = "cpu") -> npt.NDArray[np.float32]:
+    def embed(self, pixels: Pixels, *, batch: int = 4096) -> npt.NDArray[np.float32]:
         """ReLU activations of the code: float32 [n, 128], >= 0. Args: pixels: uint8 [n, S, S, 3] RGB, any S."""
         out = np.empty((len(pixels), BITS), np.float32)
-        for start, values in self._activations(pixels, batch, device):
-            out[start : start + len(values)] = values.clamp_min(0).cpu().numpy()
+        for start, values in self._activations(pixels, batch):
+            np.maximum(values, 0, out=out[start : start + len(values)])
         return out
 
-    def encode(self, pixels: Pixels, *, batch: int = 4096, device: str = "cpu") -> Pixels:
+    def encode(self, pixels: Pixels, *, batch: int = 4096) -> Pixels:
         """Codes: uint8 [n, 16], bit k (most significant first) set where activation k > 0. Pixels as in `embed`."""
         out = np.empty((len(pixels), BITS // 8), np.uint8)
-        for start, values in self._activations(pixels, batch, device):
-            out[start : start + len(values)] = pack_bits((values > 0).cpu().numpy())
+        for start, values in self._activations(pixels, batch):
+            out[start : start + len(values)] = pack_bits(values > 0)
         return out
 
     def reconstruct(self, pixels: Pixels, *, batch: int = 4096) -> npt.NDArray[np.float32]:
         """Decoded pictures: float32 [n, 32, 32, 3], about [0, 1]."""
-        import torch
-
         out = np.empty((len(pixels), SIDE, SIDE, 3), np.float32)
-        with torch.inference_mode():
-            for start, values in self._activations(pixels, batch, "cpu"):
-                flat = torch.addmm(self.weights["decoder.bias"], values.clamp_min(0), self.weights["decoder.weight"].t())
-                out[start : start + len(values)] = (flat + self.weights["mean"]).reshape(-1, SIDE, SIDE, 3).numpy()
+        for start, values in self._activations(pixels, batch):
+            flat = np.maximum(values, 0) @ self.weights["decoder.weight"].T + self.weights["decoder.bias"]
+            out[start : start + len(values)] = (flat + self.weights["mean"]).reshape(-1, SIDE, SIDE, 3)
         return out
 
-    def _activations(self, pixels: Pixels, batch: int, device: str) -> Iterator[tuple[int, torch.Tensor]]:
+    def _activations(self, pixels: Pixels, batch: int) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """(first row, activations before the ReLU [n, 128]) for each block; always the same block size, so that a row's
-        sum does not depend on how many rows there are."""
-        import torch
-
+        sum does not depend on how many rows there are. NumPy, because one product a block is less than torch's import."""
         # The scale and the mean go into the weights: a block is then one product on plain 0..255 values.
-        weight = (self.weights["encoder.weight"] / 255).to(device)
-        bias = (self.weights["encoder.bias"] - self.weights["encoder.weight"] @ self.weights["mean"]).to(device)
-        with torch.inference_mode():
-            for start in range(0, len(pixels), batch):
-                small = resize_to(pixels[start : start + batch])
-                flat = torch.from_numpy(np.ascontiguousarray(small)).reshape(len(small), INPUTS).to(device).float()
-                if len(flat) < batch:  # another shape may take another kernel, whose sums differ in the last digit
-                    flat = torch.cat([flat, flat.new_zeros(batch - len(flat), INPUTS)])
-                yield start, torch.addmm(bias, flat, weight.t())[: len(small)]
+        weight = self.weights["encoder.weight"]
+        bias = self.weights["encoder.bias"] - weight @ self.weights["mean"]
+        across = np.ascontiguousarray((weight / np.float32(255)).T)
+        flat = np.zeros((batch, INPUTS), np.float32)
+        for start in range(0, len(pixels), batch):
+            small = resize_to(pixels[start : start + batch])
+            flat[: len(small)] = small.reshape(len(small), INPUTS)
+            yield start, (flat @ across)[: len(small)] + bias
 
     def save(self, path: Path) -> None:
         """Writes weights, pixel mean and settings as one safetensors file; equal fits give equal bytes."""
-        from safetensors.torch import save
+        from safetensors.numpy import save
 
         from gan_core.files import atomic_write_bytes, canonical_json
 
-        tensors = {name: tensor.contiguous() for name, tensor in sorted(self.weights.items())}
+        tensors = {name: np.ascontiguousarray(array) for name, array in sorted(self.weights.items())}
         atomic_write_bytes(path, save(tensors, {"discern": canonical_json({"format": FORMAT, **self.about})}))
 
     @classmethod
@@ -147,7 +141,7 @@ class Autoencoder:
             "mean": [INPUTS],
         }
         try:
-            with safe_open(path, framework="pt") as file:
+            with safe_open(path, framework="np") as file:
                 about = json.loads((file.metadata() or {}).get("discern", "{}"))
                 weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping, has no __iter__)
         except (OSError, SafetensorError, ValueError) as error:
@@ -156,7 +150,7 @@ class Autoencoder:
                 expected="a safetensors file written by the hash stage",
                 remedy="give the encoder.safetensors of a hash artifact, or let a new one be fitted",
             ) from error
-        found = {name: list(tensor.shape) for name, tensor in weights.items()}
+        found = {name: list(array.shape) for name, array in weights.items()}
         if found != shapes or about.pop("format", None) != FORMAT:
             raise StoreError(
                 f"The file {path.name} is no encoder of this format: it holds {found}.",
@@ -289,8 +283,8 @@ class _Trainer:
         self.optimiser.step()
         return error
 
-    def weights(self) -> dict[str, torch.Tensor]:
-        """The fitted tensors, float32 on the CPU."""
+    def weights(self) -> dict[str, npt.NDArray[np.float32]]:
+        """The fitted weights."""
         named = {
             "encoder.weight": self.w1,
             "encoder.bias": self.b1,
@@ -298,4 +292,4 @@ class _Trainer:
             "decoder.bias": self.b2,
             "mean": self.mean,
         }
-        return {name: tensor.detach().clone().cpu() for name, tensor in named.items()}
+        return {name: tensor.detach().cpu().numpy().copy() for name, tensor in named.items()}

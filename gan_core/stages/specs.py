@@ -43,7 +43,7 @@ _ALL = (
         ("stages/crop.py", "datasets", "vision"),
     ),
     StageSpec(
-        "hash", 1, ("codes.parquet", "encoder.safetensors"), ("stages/hash.py", "dedup/autoencoder.py", "dedup/codes.py")
+        "hash", 2, ("codes.parquet", "encoder.safetensors"), ("stages/hash.py", "dedup/autoencoder.py", "dedup/codes.py")
     ),
     StageSpec("dedup", 1, ("duplicates.parquet", "pairs.parquet", "leaked.parquet"), ("stages/dedup.py", "dedup")),
     StageSpec("pack", 1, ("crops.parquet", "pixels-*.npy"), ("stages/pack.py",)),
