@@ -122,8 +122,9 @@ def injected_recall(
         search: finds groups and pairs among pictures uint8 [m, S, S, 3], lower rows preferred; None: mode verified by `config`.
 
     Returns:
-        rows; each: copies of each kind; recall {alteration: share of the copies paired with their original}; kept_out {alteration: share of the copies
-        whose group holds their original}; other_pairs: pairs found between different originals (real duplicates of the set, or errors).
+        rows; each: copies of each kind; recall {alteration: share of the copies paired with their original}; kept_out
+        {alteration: share of the copies whose group holds their original}; other_pairs: pairs found between different originals
+        (real duplicates of the set, or errors).
     """
     from gan_core.dedup.verified import find_copies
 

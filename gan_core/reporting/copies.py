@@ -52,7 +52,9 @@ def leaked_pictures(inputs: ReportInputs) -> dict[str, Any]:
     if table is None or crops is None:
         return {"pairs": 0, "splits": {}, "examples": []}
     trained = inputs.sources("train")
-    usable = crops.filter(pc.and_(pc.equal(crops["status"], "ok"), pc.is_in(crops["source"], value_set=pc.cast(trained, "string"))))
+    usable = crops.filter(
+        pc.and_(pc.equal(crops["status"], "ok"), pc.is_in(crops["source"], value_set=pc.cast(trained, "string")))
+    )
     best: dict[tuple[str, int], dict[str, Any]] = {}
     for row in table.to_pylist():
         place = (row["image_id_a"], int(row["box_a"]))
@@ -134,9 +136,9 @@ def false_sentence(said: dict[str, Any]) -> str:
             return ""
         share = found["matched"] / found["asked"]
         text = (
-            f"Nobody looked at these pairs. As a stand-in, {words.count(found['asked'], 'picture')} were turned upside down, so that they "
-            f"are copies of nothing, and looked up in the same way: {found['matched']:,} of them found a \u201ccopy\u201d ({words.percent(share, 2)}, "
-            f"95 % interval {words.percent(found['low'], 2)} to {words.percent(found['high'], 2)})."
+            f"Nobody looked at these pairs. As a stand-in, {words.count(found['asked'], 'picture')} were turned upside down, so that "
+            f"they are copies of nothing, and looked up in the same way: {found['matched']:,} of them found a \u201ccopy\u201d "
+            f"({words.percent(share, 2)}, 95 % interval {words.percent(found['low'], 2)} to {words.percent(found['high'], 2)})."
         )
         if found["false_share"] is not None:
             text += (
@@ -166,7 +168,10 @@ def health_rows(health: dict[str, Any]) -> list[tuple[str, str]]:
     full = health["overfull_codes"]
     return [
         ("different codes", f"{health['distinct_codes']:,} for {words.count(health['rows'], 'picture')}"),
-        ("entropy of the bits, summed", f"{health['bit_entropy_sum']:.1f} of 128; the poorest bit {health['bit_entropy_min']:.3f}"),
+        (
+            "entropy of the bits, summed",
+            f"{health['bit_entropy_sum']:.1f} of 128; the poorest bit {health['bit_entropy_min']:.3f}",
+        ),
         ("bits that never change", f"{dead + stuck}" + (f" ({dead} never set, {stuck} always set)" if dead + stuck else "")),
         ("bits set in a code, on average", f"{health['mean_bits_set']:.1f}"),
         ("fullest code", f"shared by {words.count(health['largest_code'], 'picture')}"),

@@ -46,7 +46,10 @@ _ALL = (
         "hash", 1, ("codes.parquet", "encoder.safetensors"), ("stages/hash.py", "dedup/autoencoder.py", "dedup/codes.py")
     ),
     StageSpec(
-        "dedup", 2, ("duplicates.parquet", "pairs.parquet", "leaked.parquet", "quality.json"), ("stages/dedup.py", "dedup")
+        "dedup",
+        2,
+        ("duplicates.parquet", "pairs.parquet", "leaked.parquet", "quality.json"),
+        ("stages/dedup.py", "dedup", "reporting/intervals.py"),
     ),
     StageSpec("pack", 1, ("crops.parquet", "pixels-*.npy"), ("stages/pack.py",)),
     StageSpec(

@@ -251,7 +251,9 @@ def test_accuracy_without_leaked_pictures_is_a_recount_of_the_same_answers(pixel
     for row in scores:
         counted = right[row["labels"], row["draw"], row["test_set"]]
         assert row["test_rows"] == len(counted) and row["test_accuracy"] == pytest.approx(sum(counted) / len(counted))
-    of_all, without = (next(r for r in scores if (r["labels"], r["test_set"]) == ("all", kind)) for kind in ("all", "without_leaked"))
+    of_all, without = (
+        next(r for r in scores if (r["labels"], r["test_set"]) == ("all", kind)) for kind in ("all", "without_leaked")
+    )
     assert of_all["test_accuracy"] > without["test_accuracy"], "the nearest neighbour of a leaked picture is its copy"
     assert outcome.summary["leaked"] == len(leaked) == of_all["test_rows"] - without["test_rows"]
     clean = outcome.summary["table"]["all"]["without_leaked"]

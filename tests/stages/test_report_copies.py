@@ -33,7 +33,9 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str,
     write_rows(folders["crops"], pa.Table.from_pylist(rows, schema=schemas.CROPS))
     made = {role: [made_by.stage_input(role, folders[role])] for role in ("images", "crops")}
     hashing = {"hash": {"epochs": 1, "min_steps": 40, "batch": 64}}
-    made["codes"] = [made_by.stage_input("hash", made_by.run_stage("hash", home / "hash", hashing, {"crops": made["crops"]})[0])]
+    made["codes"] = [
+        made_by.stage_input("hash", made_by.run_stage("hash", home / "hash", hashing, {"crops": made["crops"]})[0])
+    ]
     given = {"crops": made["crops"], "codes": made["codes"]}
     made["duplicates"] = [made_by.stage_input("dedup", made_by.run_stage("dedup", home / "dedup", {"dedup": {}}, given)[0])]
     given = {"crops": made["crops"], "duplicates": made["duplicates"]}
@@ -98,5 +100,7 @@ def test_the_health_of_collapsed_codes_is_said_in_words() -> None:
     codes = np.random.default_rng(0).integers(0, 256, (200, 16), dtype=np.uint8)
     codes[:60], codes[:, 0] = 7, 0
     said = dict(copies.health_rows(health(codes, max_group=50)))
-    assert said["different codes"] == "141 for 200 pictures" and said["bits that never change"] == "8 (8 never set, 0 always set)"
+    assert (
+        said["different codes"] == "141 for 200 pictures" and said["bits that never change"] == "8 (8 never set, 0 always set)"
+    )
     assert said["over-full codes"].startswith("1, with 60 pictures") and said["fullest code"] == "shared by 60 pictures"

@@ -23,9 +23,9 @@ def textures(count: int, seed: int = 0) -> np.ndarray:
 
 def noisy(pixels: np.ndarray, levels: list[float]) -> np.ndarray:
     rng = np.random.default_rng(3)
-    return np.stack([np.clip(one + rng.normal(0, by, one.shape), 0, 255) for one, by in zip(pixels, levels, strict=True)]).astype(
-        np.uint8
-    )
+    return np.stack(
+        [np.clip(one + rng.normal(0, by, one.shape), 0, 255) for one, by in zip(pixels, levels, strict=True)]
+    ).astype(np.uint8)
 
 
 def search(pixels: np.ndarray, threshold: float = 0.9) -> Copies:

@@ -118,7 +118,9 @@ def test_explain_names_the_changed_setting(tmp_path: Path) -> None:
 def test_dedup_s_threshold_re_runs_dedup_and_what_follows_but_not_hash() -> None:
     before, after = keys(), keys("dedup.threshold=0.95")
     assert changed(before, after) == {"dedup", "pack", "train", "extract", "evaluate", "inspect", "report"}
-    assert {name: key for name, key in before.items() if name.split(":")[0] in ("ingest", "crop", "hash")}.items() <= after.items()
+    assert {
+        name: key for name, key in before.items() if name.split(":")[0] in ("ingest", "crop", "hash")
+    }.items() <= after.items()
 
 
 def test_the_number_of_threads_reaches_dedup() -> None:
@@ -146,7 +148,8 @@ def test_evaluate_reads_the_leaked_pictures_only_where_they_are_known_and_wanted
 
 
 @pytest.mark.parametrize(
-    ("recipe", "override"), [("digits", "dedup.mode=paper"), ("digits", "dedup.leakage=false"), ("tiny-imagenet32-cifar10", "seed=1")]
+    ("recipe", "override"),
+    [("digits", "dedup.mode=paper"), ("digits", "dedup.leakage=false"), ("tiny-imagenet32-cifar10", "seed=1")],
 )
 def test_leaving_out_what_nobody_looks_for_is_refused(recipe: str, override: str) -> None:
     with pytest.raises(RequestError, match=r"^evaluate.exclude_leaked is true, but nobody looks"):
