@@ -66,7 +66,8 @@ def leaked_pictures(inputs: ReportInputs) -> dict[str, Any]:
         for split, rows in tally(usable["split"]).items()
         if split != "train"
     }
-    chosen = np.unique(np.linspace(0, max(len(ordered) - 1, 0), LEAKS_SHOWN).round().astype(int)) if ordered else []
+    spaced = np.unique(np.linspace(0, max(len(ordered) - 1, 0), LEAKS_SHOWN).round().astype(int))
+    chosen: list[int] = spaced.tolist() if ordered else []
     examples = [
         {
             "held_out": _side(ordered[at], "a"),
