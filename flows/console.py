@@ -93,7 +93,7 @@ def print_scores(summary: dict[str, Any]) -> None:
         for row in rows:
             table.add_row(*[str(value) for value in row.values()])
         console.print(table)
-    for name in ("sentence", "verdict", "caveat"):
+    for name in ("sentence", "verdict", "leaks", "caveat"):
         if summary.get(name):
             console.print(str(summary[name]), highlight=False)
     if summary.get("next"):

@@ -31,7 +31,7 @@ def dedup_folder(place: Path, *, out: Path, against: Path | None, threshold: flo
     found = dedup_pictures(place, config, against=against, progress=Throttled(told, 2.0))
     write_table(found.table, out)
     sheet = out.with_suffix(".html")
-    atomic_write_bytes(sheet, page(found, f"Near-duplicates in {place.name}").encode())
+    atomic_write_bytes(sheet, page(found, _title(place, against)).encode())
     if as_json:
         console.print_json(
             {"out": str(out), "page": str(sheet), "counts": found.counts, "warnings": found.warnings, **found.summary}
@@ -40,7 +40,15 @@ def dedup_folder(place: Path, *, out: Path, against: Path | None, threshold: flo
     for warning in found.warnings:
         console.say(f"[yellow]{warning}[/]")
     counts = found.counts
-    where = f"already stand in {against}" if against else "are copies of another one"
-    print(f"{counts['in']:,} pictures: {counts['duplicates']:,} {where}, {counts['kept']:,} are kept.")
+    if against:
+        print(f"{counts['in']:,} pictures: {counts['duplicates']:,} already stand in {against}, {counts['kept']:,} do not.")
+    else:
+        print(f"{counts['in']:,} pictures: {counts['duplicates']:,} are copies of another one, {counts['kept']:,} are kept.")
     print(f"table     {out}      (keep = false: a copy; keeper_address names what it copies)\nlook      {sheet}")
+    print("Nothing was deleted or moved.")
     return 0
+
+
+def _title(place: Path, against: Path | None) -> str:
+    name = place.resolve().name
+    return f"Which pictures of {name} already stand in {against.resolve().name}" if against else f"Near-duplicates in {name}"

@@ -107,6 +107,14 @@ class DedupConfig(Section):
     radius: int = Field(2, ge=0, le=16, description="bits; mode radius, and candidates of mode verified")
     max_group: int = Field(1000, ge=2, description="a group of more crops than this gets a warning")
     leakage: bool = Field(True, description="verified: look the held-out splits up in the training split; nothing is removed")
+    measure: bool = Field(
+        True, description="measure the search for the report: copies put in on purpose, chance look-alikes, other thresholds"
+    )
+
+    @field_validator("mode", mode="before")
+    @classmethod
+    def _off_in_yaml(cls, value: Any) -> Any:
+        return "off" if value is False else value  # YAML 1.1 reads a bare off as false
 
 
 class NetworkConfig(Section):
@@ -242,6 +250,11 @@ class EvaluateConfig(Section):
         None, ge=1, description="so many training rows instead of a share; never more than half of them"
     )
     train_rows: Literal["all", "kept"] = "all"
+    exclude_leaked: bool | None = Field(
+        None,
+        description="score the test split a second time, without the pictures that dedup found in the training split as well; "
+        "None: wherever dedup looks for them; true: and refuse the recipe where it does not",
+    )
     probes: list[ProbeConfig] = Field(default_factory=lambda: [ProbeConfig(name="linear_svm"), ProbeConfig(name="logistic")])
     controls: list[Literal["pixels", "random", "kmeans"]] = Field(default_factory=_both_controls)
 
@@ -311,6 +324,21 @@ class Recipe(Section):
             if seen.setdefault(source.name, source) != source:
                 raise ValueError(f"two different sources are called {source.name!r}; give one another name")
         return self
+
+    @model_validator(mode="after")
+    def _leaked_pictures_are_known(self) -> Recipe:
+        unknown = [source.name for source in self.evaluated() if not self.looks_for_leaks(source.name)]
+        if self.evaluate.exclude_leaked and unknown:
+            raise ValueError(
+                f"evaluate.exclude_leaked is true, but nobody looks for the test pictures of {', '.join(unknown)} that stand in train: "
+                "that is done by dedup.mode 'verified' with dedup.leakage true, for sources that are trained on; leave "
+                "exclude_leaked out to have it wherever it is known"
+            )
+        return self
+
+    def looks_for_leaks(self, source: str) -> bool:
+        """Whether dedup looks this source's held-out pictures up in the training split."""
+        return self.dedup.mode == "verified" and self.dedup.leakage and any(one.name == source for one in self.sources.train)
 
     def all_sources(self) -> list[SourceConfig]:
         """Every source once, training sources first."""

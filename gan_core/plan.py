@@ -127,8 +127,8 @@ class _Planner:
             Node(
                 "dedup",
                 "dedup",
-                {"dedup": recipe.dedup.model_dump(mode="json")},
-                {"dedup": recipe.dedup.key_part()},
+                {"dedup": recipe.dedup.model_dump(mode="json"), "threads": recipe.threads},
+                {"dedup": recipe.dedup.key_part(), "threads": recipe.threads},
                 {"codes": ("hash",), "crops": self.train_crops},
             ),
             Node("pack", "pack", {}, {}, {"crops": self.train_crops, "duplicates": ("dedup",)}),
@@ -205,14 +205,19 @@ class _Planner:
         evaluate = self.recipe.evaluate
         probe = {"name": "chance", "grid": []} if number is None else evaluate.probes[number].model_dump(mode="json")
         protocol = evaluate.model_dump(mode="json")
-        keyed = {key: value for key, value in evaluate.key_part().items() if key not in {"probes", "controls"}}
+        # Whether leaked pictures are left out shows as an input, or does not.
+        apart = {"probes", "controls", "exclude_leaked"}
+        keyed = {key: value for key, value in evaluate.key_part().items() if key not in apart}
+        inputs: dict[str, tuple[str, ...]] = {"features": (f"extract:{source}:{kind}",)}
+        if evaluate.exclude_leaked is not False and self.recipe.looks_for_leaks(source):
+            inputs["leaked"] = ("dedup",)
         common = {"probe": probe, "features": kind, "saw_labels": False, **self.common}
         return Node(
             f"evaluate:{source}:{kind}:{probe['name']}",
             "evaluate",
             {**common, "protocol": protocol},
             {**common, "protocol": keyed},
-            {"features": (f"extract:{source}:{kind}",)},
+            inputs,
             self.device,
         )
 

@@ -90,6 +90,7 @@ SCORES = pa.schema(
         ("validation_accuracy", pa.float64()),
         ("test_accuracy", pa.float64()),
         ("train_accuracy", pa.float64()),
+        ("test_set", pa.string()),
         ("test_rows", pa.int32()),
         ("classes", pa.int32()),
         ("saw_labels", pa.bool_()),

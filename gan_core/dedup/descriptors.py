@@ -39,12 +39,14 @@ class Described:
         small: uint8 [n, 16, 16] grey.
         digest: uint8 [n, 16], equal for pictures of equal pixels at 32x32.
         blank: bool [n], pictures of one tone.
+        centre: float32 [128], what was taken off every descriptor before its length was made one.
     """
 
     edges: Floats
     small: npt.NDArray[np.uint8]
     digest: npt.NDArray[np.uint8]
     blank: npt.NDArray[np.bool_]
+    centre: Floats
 
     def __len__(self) -> int:
         return len(self.edges)
@@ -97,11 +99,14 @@ def mirrored(edges: npt.NDArray[Any]) -> Floats:
     return np.ascontiguousarray(cells[:, :, ::-1, turned], np.float32).reshape(len(edges), LENGTH)
 
 
-def describe(fetch: Fetch, rows: int, progress: Progress = silent, block: int = 2048) -> Described:
+def describe(
+    fetch: Fetch, rows: int, progress: Progress = silent, block: int = 2048, *, centre: Floats | None = None
+) -> Described:
     """Describes pictures 0..rows-1, a block at a time.
 
     Args:
         fetch: gives uint8 [n, S, S, 3] for row numbers.
+        centre: float32 [128] of the set that these pictures are compared with; None: their own.
     """
     import hashlib
 
@@ -120,9 +125,10 @@ def describe(fetch: Fetch, rows: int, progress: Progress = silent, block: int = 
             digest[row] = np.frombuffer(hashlib.blake2b(picture.data, digest_size=16).digest(), np.uint8)
         progress(part.stop, rows, "pictures described")
     # Centred over the pictures and their mirror images, so that mirroring stays a permutation.
-    if rows:
-        mean = edges.mean(axis=0, dtype=np.float64).astype(np.float32)
-        edges -= (mean + mirrored(mean[None])[0]) / 2
+    if centre is None:
+        mean = edges.mean(axis=0, dtype=np.float64).astype(np.float32) if rows else np.zeros(LENGTH, np.float32)
+        centre = (mean + mirrored(mean[None])[0]) / 2
+    edges -= centre
     edges[blank] = 0
     edges /= np.maximum(np.linalg.norm(edges, axis=1, keepdims=True), 1e-6)
-    return Described(edges, small, digest, blank)
+    return Described(edges, small, digest, blank, centre)

@@ -303,7 +303,11 @@ def _result(
     failed = sum(bool(problem) for problem in ours.problems)
     warnings = list(ours.source.warnings) + (list(theirs.source.warnings) if theirs else [])
     if failed:
-        warnings.append(f"{failed:,} of {len(ours.ids):,} pictures could not be read: status 'failed', with the reason.")
+        first = next(at for at, problem in enumerate(ours.problems) if problem)
+        warnings.append(
+            f"{failed:,} of {len(ours.ids):,} pictures could not be read (the first: {ours.addresses[first]}, "
+            f"{ours.problems[first]}); their rows say status 'failed' and why."
+        )
     if summary["threshold"] > config.threshold:
         warnings.append(
             f"Different pictures here agree in their details (typically {summary['background']['mode']:.2f}), so the threshold "

@@ -14,6 +14,8 @@ from gan_core.randomness import numpy_stream
 
 if TYPE_CHECKING:
     from gan_core.config import DedupConfig
+    from gan_core.dedup.groups import Groups
+    from gan_core.dedup.tables import Found
 
 Picture = npt.NDArray[np.uint8]
 Alteration = Callable[[Picture], Picture]
@@ -106,16 +108,23 @@ ALTERATIONS: dict[str, Alteration] = {
 
 
 def injected_recall(
-    pixels: npt.NDArray[np.uint8], config: DedupConfig, each: int = 200, seed: int = 0, progress: Progress = silent
+    pixels: npt.NDArray[np.uint8],
+    config: DedupConfig,
+    each: int = 200,
+    seed: int = 0,
+    progress: Progress = silent,
+    search: Callable[[Picture], tuple[Groups, Found]] | None = None,
 ) -> dict[str, Any]:
     """Puts altered copies beside the originals and looks for copies in all of it.
 
     Args:
         pixels: uint8 [n, S, S, 3]; of `each` pictures (another draw for each alteration) a copy is added.
+        search: finds groups and pairs among pictures uint8 [m, S, S, 3], lower rows preferred; None: mode verified by `config`.
 
     Returns:
-        rows; recall {alteration: share of the copies paired with their original}; kept_out {alteration: share of the copies
-        whose group holds their original}; other_pairs: pairs found between different originals (real duplicates of the set, or errors).
+        rows; each: copies of each kind; recall {alteration: share of the copies paired with their original}; kept_out
+        {alteration: share of the copies whose group holds their original}; other_pairs: pairs found between different originals
+        (real duplicates of the set, or errors).
     """
     from gan_core.dedup.verified import find_copies
 
@@ -128,15 +137,20 @@ def injected_recall(
         origin.append(chosen)
         kind.append(np.full(each, number))
     everything, source, kinds = np.concatenate(parts), np.concatenate(origin), np.concatenate(kind)
-    copies = find_copies(lambda rows: everything[rows], np.arange(len(everything)), config, progress=progress)
+    if search is None:
+        copies = find_copies(lambda rows: everything[rows], np.arange(len(everything)), config, progress=progress)
+        groups, found = copies.groups, copies.found
+    else:
+        groups, found = search(everything)
     paired = np.zeros(len(everything), np.bool_)
-    i, j = copies.found.i, copies.found.j
+    i, j = found.i, found.j
     direct = (source[i] == source[j]) & (np.minimum(i, j) == source[i])
     paired[np.maximum(i, j)[direct]] = True
-    together = copies.groups.keeper == copies.groups.keeper[source]
+    together = groups.keeper == groups.keeper[source]
     names = list(ALTERATIONS)
     return {
         "rows": len(everything),
+        "each": each,
         "recall": {name: round(float(paired[kinds == number].mean()), 4) for number, name in enumerate(names)},
         "kept_out": {name: round(float(together[kinds == number].mean()), 4) for number, name in enumerate(names)},
         "other_pairs": int((source[i] != source[j]).sum()),

@@ -20,14 +20,17 @@ SIDE = 112
 
 _STYLE = """
 :root { color-scheme: light dark; }
-body { font: 15px/1.45 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; }
+body { font: 15px/1.45 system-ui, sans-serif; max-width: 1160px; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.4rem; margin-bottom: .2rem; }
 .note { opacity: .75; }
-section { border-top: 1px solid #8884; padding: .8rem 0; display: flex; flex-wrap: wrap; gap: .8rem; }
+main { display: flex; flex-wrap: wrap; gap: 0 2rem; }
+section { border-top: 1px solid #8884; padding: 1rem 0 .8rem; display: flex; flex-wrap: wrap; gap: .8rem; flex: 0 1 auto; }
 figure { margin: 0; width: 150px; font-size: 12px; }
 figure img { width: 112px; height: 112px; object-fit: contain; background: #8882; display: block; }
 figure.kept img { outline: 3px solid #2a7; }
-figcaption { overflow-wrap: anywhere; }
+figcaption { overflow-wrap: anywhere; margin-top: .35rem; }
+figcaption span { opacity: .75; }
+details { margin: 0 0 1rem; }
 .more { align-self: center; opacity: .75; }
 """
 
@@ -59,22 +62,30 @@ def page(result: FolderResult, title: str = "Near-duplicates", most: int = GROUP
         members = sorted((item for item in groups[name] if not item[1]["keep"]), key=lambda item: (item[1]["score"], item[0]))
         at = keepers[name]
         parts.append("<section>")
-        parts.append(_figure(keeper_views.get(at, ""), _place(theirs.addresses[at], theirs.members[at]), "kept", True))
+        kept = ("kept" if result.against is None else "already there") + _size(theirs, at)
+        parts.append(_figure(keeper_views.get(at, ""), _place(theirs.addresses[at], theirs.members[at]), kept, True))
         for number, row in members[:MEMBERS]:
-            text = f"{row['score']:.2f}: {row['reason']}"
+            text = row["reason"] + _size(result.pictures, number)
             parts.append(_figure(views.get(number, ""), _place(row["address"], row["member"]), text, False))
         if len(members) > MEMBERS:
             parts.append(f'<div class="more">and {len(members) - MEMBERS:,} more</div>')
         parts.append("</section>")
-    parts.append("</body></html>\n")
+    parts.append("</main></body></html>\n")
     return "\n".join(parts)
 
 
 def _head(result: FolderResult, title: str, groups: int, shown: int) -> str:
     counts = result.counts
-    lines = [
-        f"{counts['in']:,} pictures, {counts['duplicates']:,} of them copies in {groups:,} groups; {counts['kept']:,} are kept."
-    ]
+    if result.against is None:
+        lines = [
+            f"{counts['in']:,} pictures, {counts['duplicates']:,} of them copies in {groups:,} groups; {counts['kept']:,} are kept. "
+            "The framed picture of a group is the one that is kept: the largest. Nothing was deleted."
+        ]
+    else:
+        lines = [
+            f"{counts['in']:,} pictures, {counts['duplicates']:,} of them already stand in the other set; {counts['kept']:,} do not. "
+            "The framed picture of a group is the one in the other set. Nothing was deleted."
+        ]
     if shown < groups:
         lines.append(f"The {shown:,} groups with the least certain pairs are shown; the table holds all.")
     lines += result.warnings
@@ -82,8 +93,26 @@ def _head(result: FolderResult, title: str, groups: int, shown: int) -> str:
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>'
-        f"<body><h1>{escape(title)}</h1>{notes}"
+        f"<body><h1>{escape(title)}</h1>{notes}{_unread(result.pictures)}<main>"
     )
+
+
+def _unread(pictures: Pictures, most: int = 50) -> str:
+    """The files that could not be read, folded away; '' when there are none."""
+    bad = [number for number, problem in enumerate(pictures.problems) if problem]
+    if not bad:
+        return ""
+    items = "".join(
+        f"<li>{escape(_place(pictures.addresses[number], pictures.members[number]))}: {escape(pictures.problems[number])}</li>"
+        for number in bad[:most]
+    )
+    more = f"<li>and {len(bad) - most:,} more</li>" if len(bad) > most else ""
+    return f"<details><summary>Files that could not be read</summary><ul>{items}{more}</ul></details>"
+
+
+def _size(pictures: Pictures, number: int) -> str:
+    width, height = pictures.sizes[number].tolist()
+    return f", {width}\u00a0\u00d7\u00a0{height}"
 
 
 def _place(address: str, member: str) -> str:
@@ -94,7 +123,7 @@ def _figure(image: str, address: str, text: str, kept: bool) -> str:
     kind = ' class="kept"' if kept else ""
     return (
         f'<figure{kind}><img src="{image}" alt="{escape(address)}" loading="lazy">'
-        f"<figcaption>{escape(address)}<br>{escape(text)}</figcaption></figure>"
+        f"<figcaption>{escape(address)}<br><span>{escape(text)}</span></figcaption></figure>"
     )
 
 

@@ -47,10 +47,18 @@ class Copies:
     Attributes:
         found: pairs with score and reason; i, j are rows.
         groups: keepers by the rank that was given.
+        seen: every pair that was verified to the end, accepted or not.
+        threshold: the one that decided.
+        same: int64 [n], for each row the preferred row with equal pixels.
+        described: the rows' descriptors.
     """
 
     found: Found
     groups: Groups
+    seen: Verified
+    threshold: float
+    same: Rows
+    described: Described
 
 
 def find_copies(
@@ -74,7 +82,7 @@ def find_copies(
     candidates = _propose(described, rows, config, codes)
     gates = gates_for(threshold)
     verified = verify(fetch, described, candidates, progress, gates=gates)
-    accepted = accept(verified, threshold)
+    seen, accepted = verified, accept(verified, threshold)
     again = _saturated(accepted, len(rank), config.neighbours)
     if len(again):
         wider = neighbours.nearest(
@@ -86,7 +94,7 @@ def find_copies(
             targets=rows,
         )
         more = verify(fetch, described, _without(wider, candidates), progress, gates=gates)
-        accepted = _merge(accepted, accept(more, threshold))
+        seen, accepted = seen.joined(more), _merge(accepted, accept(more, threshold))
     found, groups = _assemble(accepted, same, rank)
     summary = {
         "candidates": len(candidates.i),
@@ -101,7 +109,7 @@ def find_copies(
         "scores": _histogram(verified.score),
     }
     log.info("dedup: %d candidates, %d verified, %d pairs", len(candidates.i), verified.passed[-1], len(found.i))
-    return Copies(Found(found.i, found.j, found.score, found.reason, summary), groups)
+    return Copies(Found(found.i, found.j, found.score, found.reason, summary), groups, seen, threshold, same, described)
 
 
 def _equal_pixels(described: Described, rank: Rows) -> tuple[Rows, Rows]:
@@ -188,6 +196,18 @@ def _saturated(accepted: Verified, rows: int, neighbours: int) -> Rows:
 
 def _assemble(accepted: Verified, same: Rows, rank: Rows) -> tuple[Found, Groups]:
     """Pairs of both kinds in one list, and the groups."""
+    twins = np.flatnonzero(same != np.arange(len(same)))
+    found = Found(
+        np.concatenate([accepted.i, same[twins]]),
+        np.concatenate([accepted.j, twins]),
+        np.concatenate([accepted.score, np.ones(len(twins), np.float32)]),
+        reasons(accepted) + ["identical pixels"] * len(twins),
+    )
+    return found, grouped(accepted, same, rank)
+
+
+def grouped(accepted: Verified, same: Rows, rank: Rows) -> Groups:
+    """The groups of accepted pairs and of equal pixels; a pair's number beyond the accepted ones is that of a twin and its row."""
     groups = representative_balls(accepted.i, accepted.j, rank)
     twins = np.flatnonzero(same != np.arange(len(same)))
     keeper, pair = groups.keeper.copy(), groups.pair.copy()
@@ -195,13 +215,7 @@ def _assemble(accepted: Verified, same: Rows, rank: Rows) -> tuple[Found, Groups
     # A twin of a row that is left out hangs on that row's pair, a twin of a keeper on its own.
     own = len(accepted.i) + np.arange(len(twins))
     pair[twins] = np.where(groups.pair[same[twins]] >= 0, groups.pair[same[twins]], own)
-    found = Found(
-        np.concatenate([accepted.i, same[twins]]),
-        np.concatenate([accepted.j, twins]),
-        np.concatenate([accepted.score, np.ones(len(twins), np.float32)]),
-        reasons(accepted) + ["identical pixels"] * len(twins),
-    )
-    return found, Groups(keeper, pair)
+    return Groups(keeper, pair)
 
 
 def reasons(accepted: Verified) -> list[str]:

@@ -218,6 +218,9 @@ def _explain(error: ValidationError) -> RequestError:
         return RequestError(f"{where} is {given!r}{hint}{more}", expected=str(first["ctx"]["expected"]))
     if first["type"] == "missing":
         return RequestError(f"The recipe has no {where}{more}.", expected=f"a value for {where}")
+    if not where:  # what a whole recipe must obey: its value is the recipe
+        said = first["msg"].removeprefix("Value error, ")
+        return RequestError(f"{said}{more}.", remedy="`discern run RECIPE --dry-run` shows a whole recipe")
     return RequestError(
         f"{where} is {first.get('input')!r}: {first['msg']}{more}.",
         remedy="`discern run RECIPE --dry-run` shows a whole recipe",

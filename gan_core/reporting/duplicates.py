@@ -12,7 +12,7 @@ from gan_core.reporting.gather import ReportInputs, read_tables
 from gan_core.shards import PixelShards
 
 GROUPS_SHOWN = 18
-REMOVED_SHOWN = 3
+REMOVED_SHOWN = 2
 
 
 def duplicate_groups(inputs: ReportInputs, most: int = GROUPS_SHOWN, per_group: int = REMOVED_SHOWN) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import yaml
 from markupsafe import Markup
 
 from gan_core.reporting import charts, words
+from gan_core.reporting.copies import leaked_pairs, worth
 from gan_core.reporting.duplicates import pictures_of
 from gan_core.reporting.facts import RunFacts, costs, duration, grids, memory, volume
 from gan_core.reporting.gather import ReportInputs
@@ -88,6 +89,7 @@ def render(summary: dict[str, Any], inputs: ReportInputs, facts: RunFacts) -> st
             facts=facts,
             sentence=together(summary["sentence"]),
             verdict=together(summary["verdict"]),
+            leaks=together(summary["leaks"]),
             headline=headline_places(summary),
             where=overview(summary, facts),
             results=[result(summary, source) for source in dict.fromkeys(row["source"] for row in summary["scores"])],
@@ -95,6 +97,8 @@ def render(summary: dict[str, Any], inputs: ReportInputs, facts: RunFacts) -> st
             flows=[flow_steps(summary, name) for name in summary["flow"]],
             duplicates=duplicate_strips(summary, inputs),
             duplicates_sentence=together(words.duplicates_sentence(summary)),
+            leaked=leaked_pairs(summary, inputs),
+            worth=worth(summary),
             training=training(summary, inputs, facts),
             walk=sheet(inputs, "walk.png", summary, "Interpolation between latents"),
             walk_sentence=together(words.walk_sentence(summary["inspect"].get("walk") or {})),
@@ -238,7 +242,28 @@ def result(summary: dict[str, Any], source: str) -> dict[str, Any]:
         "gaps": _gap_rows(gaps, columns),
         "paired": all(gap["paired"] for gap in gaps),
         "saw_labels": any(row["saw_labels"] for row in rows),
+        "clean": clean_rows(rows, columns),
     }
+
+
+def clean_rows(rows: list[dict[str, Any]], columns: list[str]) -> dict[str, Any]:
+    """Scores with all test pictures beside those without the leaked ones; {} where none leaked or nobody counted."""
+    counted = [row for row in rows if row["without_leaked"] is not None and row["features"] != CHANCE]
+    if not counted or counted[0]["without_leaked"]["test_rows"] == counted[0]["test_rows"]:
+        return {}
+    cells: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for row in counted:
+        cells.setdefault((row["features"], row["probe"]), {})[row["labels"]] = row
+    lines = [
+        {
+            "name": words.features_name(features),
+            "probe": words.probe_name(probe),
+            "cells": [found.get(column) for column in columns],
+        }
+        for (features, probe), found in cells.items()
+    ]
+    left, every = counted[0]["without_leaked"]["test_rows"], counted[0]["test_rows"]
+    return {"lines": lines, "left": left, "leaked": every - left}
 
 
 def _column_facts(rows: list[dict[str, Any]]) -> dict[str, int]:

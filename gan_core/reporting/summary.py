@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gan_core.reporting import words
+from gan_core.reporting.copies import copies_record
 from gan_core.reporting.duplicates import duplicate_groups
 from gan_core.reporting.gather import (
     ReportInputs,
@@ -25,7 +26,7 @@ FORMAT = 1
 def summarise(inputs: ReportInputs) -> dict[str, Any]:
     """Everything a report says that does not depend on when and where it was made.
 
-    Returns: JSON values: recipe, title, sentence, verdict, sources, flow (per source), failures, duplicates, features, training,
+    Returns: JSON values: recipe, title, sentence, verdict, leaks, sources, flow (per source), failures, duplicates, features, training,
     scores (mean, low, high, half: shares with 95 % intervals), differences to the controls, by_class, inspect, checks.
     """
     rows = score_rows(inputs)
@@ -47,7 +48,7 @@ def summarise(inputs: ReportInputs) -> dict[str, Any]:
         "dedup_mode": (recipe.get("dedup") or {}).get("mode"),
         "flow": flow(inputs),
         "failures": failures(inputs),
-        "duplicates": {**removed[""], "examples": duplicate_groups(inputs)} if removed else {},
+        "duplicates": {**removed[""], "examples": duplicate_groups(inputs), **copies_record(inputs)} if removed else {},
         "features": [{name: value for name, value in entry.items() if name != "lineage"} for entry in feature_sets(inputs)],
         "training": training_record(inputs),
         "scores": rows,
@@ -59,6 +60,7 @@ def summarise(inputs: ReportInputs) -> dict[str, Any]:
     summary["title"] = inputs.report.get("title") or title(summary)
     summary["sentence"] = words.result_sentence(summary)
     summary["verdict"] = words.verdict_sentence(summary)
+    summary["leaks"] = words.leaks_sentence(summary)
     summary["checks"] = check_counts(summary)
     return summary
 

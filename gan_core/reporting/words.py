@@ -108,6 +108,22 @@ def verdict_sentence(summary: dict[str, Any]) -> str:
     return f"{features_name(best['features'])} {text}."
 
 
+def leaks_sentence(summary: dict[str, Any]) -> str:
+    """The leading score without the test pictures that stand in the training split too; '' where nobody counted."""
+    best = summary.get("headline")
+    if best is None or best["without_leaked"] is None:
+        return ""
+    rest = best["without_leaked"]
+    leaked = best["test_rows"] - rest["test_rows"]
+    if not leaked:
+        return f"None of the {count(best['test_rows'], 'test picture')} was found in the training split."
+    stand = "also stands" if leaked == 1 else "also stand"
+    return (
+        f"{leaked:,} of the {count(best['test_rows'], 'test picture')} {stand} in the training split; without them the score is "
+        f"{percent(rest['mean'])} (± {100 * rest['half']:.1f}) instead of {percent(best['mean'])}."
+    )
+
+
 def _by(gap: dict[str, Any]) -> str:
     return f"{100 * abs(gap['mean']):.1f} ± {100 * gap['half']:.1f} points"
 

@@ -1,8 +1,9 @@
 """Stage dedup: which training crops are near-duplicates of which, and which one of each group is kept. Ids only.
 
 Writes duplicates.parquet (schemas.DUPLICATES, one row for every usable crop of the training rows), pairs.parquet
-(gan_core.dedup.tables.PAIRS, one row for every pair found among them) and leaked.parquet (PAIRS: a stands in the test or validation
-split, b in the training split; mode verified only, empty otherwise). What leaks is reported, never removed.
+(gan_core.dedup.tables.PAIRS, one row for every pair found among them), leaked.parquet (PAIRS: a stands in the test or validation
+split, b in the training split; mode verified only, empty otherwise) and quality.json (gan_core.dedup.quality: what the search is worth).
+What leaks is reported, never removed.
 """
 
 from __future__ import annotations
@@ -38,14 +39,12 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
 
     from gan_core.config import DedupConfig
     from gan_core.dedup import tables
-    from gan_core.devices import use_threads
     from gan_core.errors import DataError
-    from gan_core.files import write_table
+    from gan_core.files import write_json, write_table
     from gan_core.shards import PixelShards
 
     config = DedupConfig.model_validate(request.part.get("dedup", {}))
-    if request.part.get("threads"):
-        use_threads(int(request.part["threads"]))
+    _use_threads(int(request.part.get("threads") or 0))
     shards = PixelShards([item.path for item in request.inputs["crops"]])
     training = np.flatnonzero(pc.equal(shards.table["split"], "train").to_numpy(zero_copy_only=False))
     if not len(training):
@@ -56,7 +55,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
         )
     crops = shards.table.take(training)
     rank = tables.ranks(crops)
-    groups, found = _find(request, config, shards, training, rank, progress)
+    groups, found, quality = _find(request, config, shards, training, rank, progress)
 
     score = np.zeros(len(training), np.float32)
     reason = [""] * len(training)
@@ -65,6 +64,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
         score[row], reason[row] = found.score[pair], found.reason[pair]
     write_table(tables.duplicates_table(crops, groups, score, reason), request.work / "duplicates.parquet")
     write_table(tables.pairs_table(crops, found), request.work / "pairs.parquet")
+    write_json(request.work / "quality.json", {"mode": config.mode, **quality})
 
     leaks = _leaked(config, shards, request.work, progress)
     kept = int(groups.keep.sum())
@@ -86,24 +86,69 @@ def _find(
     training: npt.NDArray[np.int64],
     rank: npt.NDArray[np.int64],
     progress: Progress,
-) -> tuple[Groups, Found]:
-    """The groups and pairs of the training rows, by the mode."""
+) -> tuple[Groups, Found, dict[str, Any]]:
+    """The groups and pairs of the training rows, by the mode, and what the search is worth."""
     import numpy as np
 
+    from gan_core.dedup import quality
     from gan_core.dedup.by_code import group_by_code
+    from gan_core.dedup.codes import health
     from gan_core.dedup.groups import representative_balls
+    from gan_core.dedup.injection import injected_recall
     from gan_core.dedup.tables import Found
 
     if config.mode == "off":
         nothing = np.empty(0, np.int64)
-        return representative_balls(nothing, nothing, rank), Found(nothing, nothing, np.empty(0, np.float32), [])
+        return representative_balls(nothing, nothing, rank), Found(nothing, nothing, np.empty(0, np.float32), []), {}
     codes = _codes(request, shards)[training]
+    some = quality.spaced(training, quality.COPIED)
+
+    def fetch(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        return shards.pixels(training[rows])
+
     if config.mode == "verified":
         from gan_core.dedup.verified import find_copies
 
-        copies = find_copies(lambda rows: shards.pixels(training[rows]), rank, config, codes, progress)
-        return copies.groups, copies.found
-    return group_by_code(codes, rank, 0 if config.mode == "paper" else config.radius)
+        copies = find_copies(fetch, rank, config, codes, progress)
+        if not config.measure:
+            return copies.groups, copies.found, {}
+        return (
+            copies.groups,
+            copies.found,
+            {
+                "sweep": quality.sweep(copies, rank),
+                "look_alikes": quality.look_alikes(fetch, copies, config),
+                "injected": injected_recall(shards.pixels(some), config, quality.copies_among(len(some))),
+            },
+        )
+    radius = 0 if config.mode == "paper" else config.radius
+    groups, found = group_by_code(codes, rank, radius)
+    worth: dict[str, Any] = {"health": health(codes, config.max_group)}
+    if config.measure:
+        from gan_core.dedup.autoencoder import Autoencoder
+
+        encoder = Autoencoder.load(request.one("codes").path / "encoder.safetensors")
+
+        def search(pictures: npt.NDArray[np.uint8]) -> tuple[Groups, Found]:
+            return group_by_code(encoder.encode(pictures), np.arange(len(pictures)), radius)
+
+        worth["unconfirmed"] = {"threshold": config.threshold, **quality.unconfirmed(fetch, found, config.threshold)}
+        worth["injected"] = injected_recall(shards.pixels(some), config, quality.copies_among(len(some)), search=search)
+        worth["sweep"] = [
+            {"radius": one, **quality.counts(*group_by_code(codes, rank, one)), "used": one == radius}
+            for one in sorted({0, 1, 2, 3, 4, radius})
+        ]
+    return groups, found, worth
+
+
+def _use_threads(count: int) -> None:
+    """Gives torch, OpenCV and FAISS `count` threads, 0: one for each core; sums depend on it."""
+    import faiss
+
+    from gan_core.devices import cpu_cores, use_threads
+
+    use_threads(count or cpu_cores())
+    faiss.omp_set_num_threads(count or cpu_cores())
 
 
 def _leaked(config: DedupConfig, shards: PixelShards, work: Path, progress: Progress) -> dict[str, Any]:

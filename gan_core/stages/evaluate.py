@@ -3,6 +3,9 @@
 Choices (C, k) are made for each number of labels by the mean accuracy, over the draws, on a validation split cut from the
 training labels. Then the chosen models answer the test split. With all labels the chosen value is fitted once more on all
 training rows, validation included.
+
+Given dedup's leaked.parquet, every accuracy is counted a second time without the test pictures that stand in the training split
+too (ciFAIR; Barz and Denzler, J. Imaging 2020). The answers are the same ones: which pictures leaked touches no fit and no choice.
 """
 
 from __future__ import annotations
@@ -45,7 +48,10 @@ CHOICES = pa.schema(
 
 @dataclass
 class _Cell:
-    """What is known of this cell before a probe is fitted: features in the order pool, validation, test; labels likewise."""
+    """What is known of this cell before a probe is fitted: features in the order pool, validation, test; labels likewise.
+
+    `clean`: bool for each test row, False for the leaked ones; None when nobody asked.
+    """
 
     rows: pa.Table
     features: Features
@@ -54,6 +60,7 @@ class _Cell:
     pool_labels: Labels
     labels: Labels
     test_split: str
+    clean: npt.NDArray[np.bool_] | None = None
 
     def part(self, start: int, end: int | None) -> tuple[Features, Labels]:
         return self.features[start:end], self.labels[start:end]
@@ -89,6 +96,8 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     cell = _read(request, protocol, seed)
     draws, warnings = draws_of(cell.pool_labels, protocol.labels_per_class, protocol.draws, seed)
     found = _Found(warnings=warnings)
+    if cell.clean is not None and not cell.clean.any():
+        found.warnings.append("Every test picture stands in the training split too: there is no accuracy without them.")
     names = {"source": str(cell.rows["source"][0]), "features": str(request.part["features"]), "probe": probe.name}
     by_labels: dict[str, list[Draw]] = {}
     for draw in draws:
@@ -100,19 +109,20 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     classes = len(np.unique(cell.labels[: cell.train]))
     test_rows = len(cell.labels) - cell.train
     for row in found.scores:
-        row |= {"saw_labels": saw, "classes": classes, "test_rows": test_rows}
+        row |= {"saw_labels": saw, "classes": classes}
     write_table(pa.Table.from_pylist(found.scores, schema=schemas.SCORES), request.work / "scores.parquet")
     write_table(pa.concat_tables(found.predictions), request.work / "predictions.parquet")
     write_table(pa.Table.from_pylist(found.choices, schema=CHOICES), request.work / "choices.parquet")
     summary = {
         **names,
-        "table": _table(found.scores, test_rows),
+        "table": _table(found.scores),
         "dims": int(cell.features.shape[1]),
         "classes": classes,
         "train_rows": cell.train,
         "validation_rows": cell.train - cell.pool,
         "test_rows": test_rows,
         "test_split": cell.test_split,
+        "leaked": None if cell.clean is None else int((~cell.clean).sum()),
         "saw_labels": saw,
     }
     return StageOutcome(counts={"in": len(cell.labels), "scored": len(cell.labels)}, summary=summary, warnings=found.warnings)
@@ -144,7 +154,22 @@ def _read(request: StageRequest, protocol: EvaluateConfig, seed: int) -> _Cell:
     pool, validation = hold_out(labels[train], protocol.validation, seed, count)
     wanted = np.concatenate([train[pool], train[validation], test])
     features, rows = read_features(folder, rows=wanted)
-    return _Cell(rows, features, len(pool), len(train), labels[train[pool]], labels[wanted], test_split)
+    clean = _clean(rows.slice(len(train)), request)
+    return _Cell(rows, features, len(pool), len(train), labels[train[pool]], labels[wanted], test_split, clean)
+
+
+def _clean(rows: pa.Table, request: StageRequest) -> npt.NDArray[np.bool_] | None:
+    """Which test rows are not in dedup's leaked.parquet; None when it was not given."""
+    import pyarrow.parquet as pq
+
+    if "leaked" not in request.inputs:
+        return None
+    leaked: set[tuple[str, int]] = set()
+    for entry in request.inputs["leaked"]:
+        table = pq.read_table(entry.path / "leaked.parquet", columns=["image_id_a", "box_a"])
+        leaked.update(zip(table["image_id_a"].to_pylist(), table["box_a"].to_pylist(), strict=True))
+    places = zip(rows["image_id"].to_pylist(), rows["box"].to_pylist(), strict=True)
+    return np.array([place not in leaked for place in places], np.bool_)
 
 
 def _refuse(train_labels: Labels, test_rows: int, splits: list[str]) -> None:
@@ -206,18 +231,25 @@ def _score(
     answers = predict_many([model for _, model, _ in scored], test)
     for (draw, model, validation), answer in zip(scored, answers, strict=True):
         features, labels = _rows(cell, draw)
-        found.scores.append(
-            {
-                **names,
-                "label_count": len(labels),
-                "draw": draw.number,
-                "chosen": value,
-                "validation_accuracy": validation,
-                "test_accuracy": float((answer == test_labels).mean()),
-                "train_accuracy": float((model.predict(features) == labels).mean()),
-            }
-        )
+        row = {
+            **names,
+            "label_count": len(labels),
+            "draw": draw.number,
+            "chosen": value,
+            "validation_accuracy": validation,
+            "train_accuracy": float((model.predict(features) == labels).mean()),
+        }
+        for test_set, right in _counted(cell, answer == test_labels):
+            figures = {"test_set": test_set, "test_rows": len(right), "test_accuracy": float(right.mean())}
+            found.scores.append({**row, **figures})
         found.predictions.append(_predictions(cell, names, draw.number, answer))
+
+
+def _counted(cell: _Cell, right: npt.NDArray[np.bool_]) -> list[tuple[str, npt.NDArray[np.bool_]]]:
+    """The right and wrong answers by set of test pictures: 'all', and 'without_leaked' where it was asked for and any are left."""
+    if cell.clean is None or not cell.clean.any():
+        return [("all", right)]
+    return [("all", right), ("without_leaked", right[cell.clean])]
 
 
 def _fresh(
@@ -277,16 +309,17 @@ def _predictions(cell: _Cell, names: dict[str, str], draw: int, answer: Labels) 
     return pa.table([columns[name] for name in schemas.PREDICTIONS.names], schema=schemas.PREDICTIONS)
 
 
-def _table(scores: list[dict[str, Any]], test_rows: int) -> dict[str, dict[str, Any]]:
+def _table(scores: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Per number of labels: mean test accuracy and its 95 % interval (over draws and over the test pictures)."""
     from gan_core.reporting.intervals import accuracy_interval
 
     table: dict[str, dict[str, Any]] = {}
     for labels in dict.fromkeys(row["labels"] for row in scores):
-        same = [row for row in scores if row["labels"] == labels]
+        same = [row for row in scores if row["labels"] == labels and row["test_set"] == "all"]
+        rest = [row for row in scores if row["labels"] == labels and row["test_set"] == "without_leaked"]
         accuracies = [row["test_accuracy"] for row in same]
         table[labels] = {
-            **accuracy_interval(accuracies, test_rows).rounded(),
+            **accuracy_interval(accuracies, same[0]["test_rows"]).rounded(),
             "draws": len(same),
             "sd": round(float(np.std(accuracies, ddof=1)), 6) if len(same) > 1 else None,
             "spread": round(1.96 * float(np.std(accuracies, ddof=1)), 6) if len(same) > 1 else None,
@@ -294,4 +327,7 @@ def _table(scores: list[dict[str, Any]], test_rows: int) -> dict[str, dict[str, 
             "chosen": same[0]["chosen"],
             "validation": round(float(np.mean([row["validation_accuracy"] for row in same])), 6),
         }
+        if rest:
+            clean = accuracy_interval([row["test_accuracy"] for row in rest], rest[0]["test_rows"])
+            table[labels]["without_leaked"] = {**clean.rounded(), "test_rows": rest[0]["test_rows"]}
     return table

@@ -36,6 +36,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
             "title": summary["title"],
             "sentence": summary["sentence"],
             "verdict": summary["verdict"],
+            "leaks": summary["leaks"],
             "page": "report.html",
         },
         warnings=list(summary["checks"]),

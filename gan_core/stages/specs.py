@@ -45,7 +45,12 @@ _ALL = (
     StageSpec(
         "hash", 2, ("codes.parquet", "encoder.safetensors"), ("stages/hash.py", "dedup/autoencoder.py", "dedup/codes.py")
     ),
-    StageSpec("dedup", 1, ("duplicates.parquet", "pairs.parquet", "leaked.parquet"), ("stages/dedup.py", "dedup")),
+    StageSpec(
+        "dedup",
+        2,
+        ("duplicates.parquet", "pairs.parquet", "leaked.parquet", "quality.json"),
+        ("stages/dedup.py", "dedup", "reporting/intervals.py"),
+    ),
     StageSpec("pack", 1, ("crops.parquet", "pixels-*.npy"), ("stages/pack.py",)),
     StageSpec(
         "train",
@@ -66,13 +71,13 @@ _ALL = (
     ),
     StageSpec(
         "evaluate",
-        1,
+        2,
         ("scores.parquet", "predictions.parquet", "choices.parquet"),
         ("stages/evaluate.py", "probes", "metrics/draws.py", "features/store.py", "reporting/intervals.py"),
         time_limit=24 * 3600,
     ),
     StageSpec("inspect", 1, ("*.json", "*.png"), ("stages/inspect.py", "inspection", "networks")),
-    StageSpec("report", 1, ("summary.json",), ("stages/report.py", "reporting")),
+    StageSpec("report", 2, ("summary.json",), ("stages/report.py", "reporting")),
 )
 
 STAGES: dict[str, StageSpec] = {spec.name: spec for spec in _ALL}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def prepare(tmp_path: Path, pixels: np.ndarray, splits: list[str], sides: list[i
 
 def run(work: Path, inputs: dict[str, list[StageInput]], **settings: Any) -> tuple[StageOutcome, list[dict[str, Any]]]:
     work.mkdir()
-    part = {"dedup": settings}
+    part = {"dedup": settings, "threads": 1}
     outcome = stage.run(StageRequest(stage="dedup", node="dedup", key="2" * 32, part=part, inputs=inputs, work=work), silent)
     table = pq.read_table(work / "duplicates.parquet")
     assert table.schema.equals(schemas.DUPLICATES)
@@ -116,7 +117,7 @@ def test_mode_off_keeps_everything(planted: dict[str, list[StageInput]], tmp_pat
 def test_equal_requests_write_equal_bytes(planted: dict[str, list[StageInput]], tmp_path: Path) -> None:
     for name in "ab":
         run(tmp_path / name, planted)
-    for file in ("duplicates.parquet", "pairs.parquet"):
+    for file in ("duplicates.parquet", "pairs.parquet", "leaked.parquet", "quality.json"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
@@ -153,3 +154,25 @@ def test_leaked_pictures_are_named_and_not_removed(planted: dict[str, list[Stage
     assert outcome.summary["leakage"]["test"]["rows"] == 10 == outcome.summary["leakage"]["test"]["leaked"]
     run(tmp_path / "paper", planted, mode="paper")
     assert pq.read_table(tmp_path / "paper" / "leaked.parquet").num_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("mode", "told"),
+    [
+        ("verified", {"sweep", "look_alikes", "injected"}),
+        ("paper", {"sweep", "unconfirmed", "injected", "health"}),
+        ("off", set()),
+    ],
+)
+def test_quality_says_what_the_search_is_worth(
+    planted: dict[str, list[StageInput]], tmp_path: Path, mode: str, told: set[str]
+) -> None:
+    outcome, _ = run(tmp_path / mode, planted, mode=mode)
+    quality = json.loads((tmp_path / mode / "quality.json").read_text())
+    assert set(quality) == {"mode", *told}
+    if told:
+        (used,) = (row for row in quality["sweep"] if row["used"])
+        assert (used["pairs"], used["removed"]) == (outcome.summary["pairs"], outcome.counts["duplicates"])
+        assert used["groups"] == outcome.summary["groups"] and quality["injected"]["kept_out"]["identical"] == 1.0
+    run(tmp_path / "unmeasured", planted, mode=mode, measure=False)
+    assert set(json.loads((tmp_path / "unmeasured" / "quality.json").read_text())) == {"mode", *told & {"health"}}

@@ -14,7 +14,7 @@ from gan_core import schemas
 from gan_core.errors import DataError
 from gan_core.progress import silent
 from gan_core.stages import evaluate, extract
-from tests.stages.digits_artifacts import digits_crops, evaluate_request, extract_request
+from tests.stages.digits_artifacts import digits_crops, evaluate_request, extract_request, given
 
 GRID = [1e-5, 1e-3, 1e-1]
 
@@ -203,3 +203,72 @@ def test_validation_rows_in_number(pixels: Path, tmp_path: Path) -> None:
     assert abs(summary["validation_rows"] - 100) <= 5  # rounded within each class
     summary = evaluate.run(evaluate_request(pixels, tmp_path / "b", "chance", validation_rows=10_000), silent).summary
     assert abs(summary["validation_rows"] / summary["train_rows"] - 0.5) < 0.02
+
+
+def leaked_pictures(features: Path, folder: Path) -> tuple[Path, set[str]]:
+    """The features artifact with every fifth test picture made a copy of a training picture, and a leaked.parquet that says so.
+
+    A fifth of the others is mislabelled: only what stands in train is known by heart.
+    """
+    from gan_core.dedup.tables import PAIRS
+
+    folder.mkdir()
+    table = pa.concat_tables([pq.read_table(path) for path in sorted(features.glob("features-*.parquet"))])
+    split = table["split"].to_numpy(zero_copy_only=False)
+    copies, originals = np.flatnonzero(split == "test")[::5], np.flatnonzero(split == "train")
+    rows = np.arange(len(table))
+    rows[copies] = originals[: len(copies)]
+    for name in ("pixels", "label"):  # what the copy shows; its id and split stay its own
+        column = table[name].take(pa.array(rows))
+        if name == "label":
+            labels = column.to_numpy().copy()
+            labels[np.flatnonzero(split == "test")[1::5]] = (labels[np.flatnonzero(split == "test")[1::5]] + 1) % 10
+            column = pa.array(labels, pa.int32())
+        table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), column)
+    pq.write_table(table, folder / "features-00000.parquet")
+    ids = [table["image_id"][int(row)].as_py() for row in copies]
+    pairs = [{"image_id_a": one, "box_a": 0, "split_a": "test", "score": 1.0, "reason": "identical pixels"} for one in ids]
+    pq.write_table(pa.Table.from_pylist(pairs, schema=PAIRS), folder / "leaked.parquet")
+    return folder, set(ids)
+
+
+def test_accuracy_without_leaked_pictures_is_a_recount_of_the_same_answers(pixels: Path, tmp_path: Path) -> None:
+    """Planted leaks: counted again one prediction at a time; nothing that is chosen or answered depends on the list of leaks."""
+    folder, leaked = leaked_pictures(pixels, tmp_path / "planted")
+    request = evaluate_request(folder, tmp_path / "a", "knn", [1], draws=2, labels_per_class=[10, "all"])
+    request.inputs["leaked"] = [given("dedup", folder)]
+    outcome = evaluate.run(request, silent)
+    evaluate.run(evaluate_request(folder, tmp_path / "b", "knn", [1], draws=2, labels_per_class=[10, "all"]), silent)
+    for name in ("choices.parquet", "predictions.parquet"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    right: dict[tuple[str, int, str], list[bool]] = {}
+    for row in pq.read_table(tmp_path / "a" / "predictions.parquet").to_pylist():
+        for test_set in ("all", "without_leaked"):
+            if test_set == "all" or row["image_id"] not in leaked:
+                right.setdefault((row["labels"], row["draw"], test_set), []).append(row["label"] == row["predicted"])
+    scores = pq.read_table(tmp_path / "a" / "scores.parquet").to_pylist()
+    assert len(scores) == len(right) == 6
+    for row in scores:
+        counted = right[row["labels"], row["draw"], row["test_set"]]
+        assert row["test_rows"] == len(counted) and row["test_accuracy"] == pytest.approx(sum(counted) / len(counted))
+    of_all, without = (
+        next(r for r in scores if (r["labels"], r["test_set"]) == ("all", kind)) for kind in ("all", "without_leaked")
+    )
+    assert of_all["test_accuracy"] > without["test_accuracy"], "the nearest neighbour of a leaked picture is its copy"
+    assert outcome.summary["leaked"] == len(leaked) == of_all["test_rows"] - without["test_rows"]
+    clean = outcome.summary["table"]["all"]["without_leaked"]
+    assert clean["mean"] == pytest.approx(without["test_accuracy"], abs=1e-6) and clean["low"] < clean["mean"] < clean["high"]
+    assert {row["test_set"] for row in pq.read_table(tmp_path / "b" / "scores.parquet").to_pylist()} == {"all"}
+
+
+def test_a_test_split_that_leaked_whole_has_no_accuracy_without(pixels: Path, tmp_path: Path) -> None:
+    from gan_core.dedup.tables import PAIRS
+
+    ids = pq.read_table(sorted(pixels.glob("features-*.parquet")), columns=["image_id"])["image_id"].to_pylist()
+    pairs = [{"image_id_a": one, "box_a": 0} for one in ids]
+    pq.write_table(pa.Table.from_pylist(pairs, schema=PAIRS), tmp_path / "leaked.parquet")
+    request = evaluate_request(pixels, tmp_path / "work", "chance", labels_per_class=["all"])
+    request.inputs["leaked"] = [given("dedup", tmp_path)]
+    outcome = evaluate.run(request, silent)
+    assert pq.read_table(tmp_path / "work" / "scores.parquet")["test_set"].to_pylist() == ["all"]
+    assert any("no accuracy without" in line for line in outcome.warnings)

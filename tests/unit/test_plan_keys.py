@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from gan_core.config import Recipe
+from gan_core.errors import RequestError
 from gan_core.plan import Node, Settings, build_plan, explain, key_of, look_up, up_to
 from gan_core.recipes import load_recipe
 from gan_core.store import Store
@@ -110,3 +113,44 @@ def test_explain_names_the_changed_setting(tmp_path: Path) -> None:
     store.publish(work, old, ("*.parquet",))
     told = explain(store, node, {"ingest:x": "d"})
     assert told == "changed: crop.size, input images (ingest:x)"
+
+
+def test_dedup_s_threshold_re_runs_dedup_and_what_follows_but_not_hash() -> None:
+    before, after = keys(), keys("dedup.threshold=0.95")
+    assert changed(before, after) == {"dedup", "pack", "train", "extract", "evaluate", "inspect", "report"}
+    assert {
+        name: key for name, key in before.items() if name.split(":")[0] in ("ingest", "crop", "hash")
+    }.items() <= after.items()
+
+
+def test_the_number_of_threads_reaches_dedup() -> None:
+    before, after = keys("threads=1"), keys("threads=2")
+    assert before["dedup"] != after["dedup"]
+    nodes = build_plan(load_recipe("digits", overrides=["threads=2"])[0], {"digits": "f"}, Settings())
+    assert next(node for node in nodes if node.id == "dedup").part["threads"] == 2
+
+
+def leaked_inputs(*overrides: str, recipe: str = "digits") -> dict[str, bool]:
+    """Evaluate node to whether it reads leaked.parquet."""
+    made, _ = load_recipe(recipe, overrides=list(overrides))
+    nodes = build_plan(made, {source.name: "f" for source in made.all_sources()}, Settings())
+    return {node.id: node.inputs.get("leaked") == ("dedup",) for node in nodes if node.stage == "evaluate"}
+
+
+def test_evaluate_reads_the_leaked_pictures_only_where_they_are_known_and_wanted() -> None:
+    assert all(leaked_inputs().values()) and all(leaked_inputs("evaluate.exclude_leaked=true").values())
+    for override in ("evaluate.exclude_leaked=false", "dedup.mode=paper", "dedup.mode=off", "dedup.leakage=false"):
+        assert not any(leaked_inputs(override).values()), override
+    assert not any(leaked_inputs(recipe="tiny-imagenet32-cifar10").values()), "CIFAR-10 is not trained on there"
+    cell = "evaluate:digits:pixels:linear_svm"
+    asked, default, without = (keys(f"evaluate.exclude_leaked={value}")[cell] for value in ("true", "null", "false"))
+    assert asked == default != without
+
+
+@pytest.mark.parametrize(
+    ("recipe", "override"),
+    [("digits", "dedup.mode=paper"), ("digits", "dedup.leakage=false"), ("tiny-imagenet32-cifar10", "seed=1")],
+)
+def test_leaving_out_what_nobody_looks_for_is_refused(recipe: str, override: str) -> None:
+    with pytest.raises(RequestError, match=r"^evaluate.exclude_leaked is true, but nobody looks"):
+        load_recipe(recipe, overrides=[override, "evaluate.exclude_leaked=true"])

@@ -1,0 +1,122 @@
+"""How dedup's cost grows: codes within 4 bits at 1, 3 and 10 million, and each step of mode verified on 40,000 to 160,000 pictures.
+
+    python benchmarks/dedup_scale.py --codes 1000000 3000000 10000000
+    python benchmarks/dedup_scale.py --data "$DISCERN_DATA" --pictures 40000 80000 160000      CIFAR-10, then Tiny ImageNet at 32x32
+
+Every size runs in a process of its own, so that the peak of memory is its own. CPU seconds count all threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+
+class Clock:
+    """Wall and CPU seconds of named steps."""
+
+    def __init__(self) -> None:
+        self.steps: dict[str, dict[str, float]] = {}
+
+    def __call__(self, name: str, work: Callable[[], Any]) -> Any:
+        started, used = time.perf_counter(), time.process_time()
+        value = work()
+        wall, cpu = time.perf_counter() - started, time.process_time() - used
+        self.steps[name] = {"wall": round(wall, 2), "cpu": round(cpu, 2)}
+        return value
+
+
+def peak() -> int:
+    """MB of this process, at most so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def of_codes(rows: int) -> dict[str, Any]:
+    """Look-up of all pairs within 4 bits; planted copies counted."""
+    from benchmarks.dedup import RADIUS, planted_codes
+    from gan_core.dedup.lookup import pairs_within
+
+    codes, copies, originals = planted_codes(rows)
+    clock, before = Clock(), peak()
+    pairs = clock("pairs within 4 bits", lambda: pairs_within(codes, RADIUS))
+    found = pairs.i * rows + pairs.j  # originals come before their copies
+    missed = int((~np.isin(originals * rows + copies, found)).sum())
+    return {"rows": rows, "pairs": len(pairs.i), "planted, missed": missed, "seconds": clock.steps, "MB": [before, peak()]}
+
+
+def pictures(data: Path, rows: int) -> npt.NDArray[np.uint8]:
+    """CIFAR-10's 60,000, then Tiny ImageNet's: uint8 [rows, 32, 32, 3]."""
+    from benchmarks.dedup_quality import cifar
+
+    out = np.empty((rows, 32, 32, 3), np.uint8)
+    first = cifar(data / "cifar10")[:rows]
+    out[: len(first)] = first
+    at = len(first)
+    for path in sorted((data / "tiny-imagenet-32").glob("*.parquet")):
+        for batch in pq.ParquetFile(path).iter_batches(4096, columns=["image"]):
+            for one in batch.column(0).field("bytes").to_pylist()[: rows - at]:
+                out[at] = cv2.imdecode(np.frombuffer(one, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+                at += 1
+    if at < rows:
+        raise SystemExit(f"there are {at:,} pictures, not {rows:,}")
+    return out
+
+
+def of_pictures(data: Path, rows: int) -> dict[str, Any]:
+    """The steps of mode verified, one after the other, and the whole search."""
+    from gan_core.config import DedupConfig, HashConfig
+    from gan_core.dedup import autoencoder, neighbours, verified
+    from gan_core.dedup.descriptors import describe
+    from gan_core.dedup.verify import verify
+
+    config, pixels = DedupConfig(), pictures(data, rows)
+
+    def fetch(chosen: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        return pixels[chosen]
+
+    clock = Clock()
+    encoder = autoencoder.fit(pixels[:2048], HashConfig(epochs=1, min_steps=1), 0)
+    clock("encode", lambda: encoder.encode(pixels))
+    before = peak()
+    described = clock("describe", lambda: describe(fetch, rows))
+    near = clock(
+        "neighbours",
+        lambda: neighbours.nearest(described.edges, config.neighbours, floor=verified.SIMILARITY_FLOOR, mirror=config.mirror),
+    )
+    seen = clock("verify", lambda: verify(fetch, described, near))
+    return {"rows": rows, "candidates, by round": seen.passed, "seconds": clock.steps, "MB": [before, peak()]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--codes", type=int, nargs="*", default=[])
+    parser.add_argument("--pictures", type=int, nargs="*", default=[])
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("DISCERN_DATA", ".")))
+    parser.add_argument("--here", action="store_true", help="in this process: the first size alone")
+    given = parser.parse_args()
+    if given.here:
+        print(json.dumps(of_codes(given.codes[0]) if given.codes else of_pictures(given.data, given.pictures[0])))
+        return
+    for kind, sizes in (("--codes", given.codes), ("--pictures", given.pictures)):
+        for size in sizes:
+            command = [sys.executable, __file__, "--here", "--data", str(given.data), kind, str(size)]
+            print(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip(), flush=True)
+
+
+if __name__ == "__main__":
+    main()
