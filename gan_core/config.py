@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+Processes = Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
 Labels = Annotated[int, Field(ge=1)] | Literal["all"]
 
 
@@ -47,6 +48,8 @@ class SourceConfig(Section):
     splits: list[Literal["train", "validation", "test"]] | None = Field(
         None, description="take only these splits; None takes all"
     )
+    layout: str = Field("", description="what is expected there and how it is laid out, for whoever does not have it yet")
+    pictures: int | None = Field(None, ge=1, description="how many are expected, for estimates before they are read")
     limit: int | None = Field(None, ge=1, description="at most this many rows of each split, chosen by hash of their id")
     split: SplitConfig = SplitConfig()
     options: dict[str, Any] = Field(default_factory=dict, description="settings of the dataset itself")
@@ -140,6 +143,9 @@ class TrainConfig(Section):
     r1: float = Field(0.0, ge=0, description="weight of the R1 gradient penalty (modern)")
     spectral_norm: bool = Field(
         False, description="divide the discriminator's weights by their largest singular value (modern)"
+    )
+    processes: Processes = Field(
+        1, description="training processes on this machine, each with its share of a batch; auto: one for each GPU"
     )
     synchronise_norms: bool = Field(
         True, description="with several processes: batch norm over all of them, or each over its own share"
