@@ -46,8 +46,9 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
             remedy="discern import dcgan-authors FOLDER",
         )
     settings = TrainConfig.model_validate(request.part["train"])
-    use_threads(int(request.part.get("threads") or 0) or cpu_cores())
     processes, device = join(resolve_device(str(request.context.get("device") or "auto")))
+    use_threads(max(1, (int(request.part.get("threads") or 0) or cpu_cores()) // processes.here))
+    refuse_uneven(settings.batch, processes.count)
     pictures = PixelShards(request.one("pack").path)
     refuse_small(len(pictures), settings)
     limit = request.context.get("max_seconds")
@@ -84,6 +85,17 @@ def refuse_small(count: int, settings: TrainConfig) -> None:
             f"The training set has {count} pictures, and one batch takes {settings.batch}.",
             expected=f"at least {settings.batch} usable training pictures",
             remedy=f"more pictures, or --set train.batch={power}" if count >= 4 else "give more pictures",
+        )
+
+
+def refuse_uneven(batch: int, processes: int) -> None:
+    """RequestError when a batch cannot be shared out evenly: the mean of the processes' gradients would not be the batch's."""
+    if batch % processes or batch // processes < 2:
+        near = max(2, round(batch / processes)) * processes
+        raise RequestError(
+            f"A batch of {batch} cannot be shared evenly by {processes} processes.",
+            expected="at least two pictures for each process, and equally many",
+            remedy=f"--set train.batch={near}, or another number of train.processes",
         )
 
 
