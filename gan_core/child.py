@@ -117,7 +117,7 @@ def _listen(stream: IO[str] | None, progress: Progress) -> tuple[StageOutcome | 
             peak = float(said.get("peak_memory_mb", 0.0))
     # Of several processes one meets the cause and the others its consequences, which are the errors that may pass.
     causes = [error for error in said_errors if not error.retryable]
-    return outcome, (causes or said_errors[::-1] or [None])[0], peak
+    return outcome, next(iter(causes or said_errors[::-1]), None), peak
 
 
 def _rebuild(said: dict[str, str]) -> DiscernError:

@@ -153,7 +153,11 @@ class TrainConfig(Section):
     probe_kimg: float = Field(
         0.0,
         ge=0,
-        description="a linear probe on validation labels of the training pictures every so often, for the curve only; 0: never",
+        description="a linear probe on validation labels of the training pictures every so often; 0: never",
+    )
+    choose: Literal["last", "best_probe"] = Field(
+        "last",
+        description="the snapshot that features are taken of; best_probe: where that probe read labels off best (said in every result)",
     )
     precision: Literal["auto", "float32", "bf16"] = Field(
         "float32", description="auto: bf16 where the processor has units for it"
@@ -168,6 +172,12 @@ class TrainConfig(Section):
         "stop",
         description="rollback: on from the last good state at half the learning rate, three times at most; warn: only say so",
     )
+
+    @model_validator(mode="after")
+    def _choice_has_a_probe(self) -> TrainConfig:
+        if self.choose == "best_probe" and not self.probe_kimg:
+            raise ValueError("choose best_probe needs a probe: give train.probe_kimg, the kimg between two looks")
+        return self
 
     @model_validator(mode="after")
     def _options_of_modern_mode(self) -> TrainConfig:

@@ -149,6 +149,8 @@ class _Planner:
         train = recipe.train.model_copy(update={"precision": precision, "processes": processes})
         # With rollback, how often training looks and saves decides where it goes back to: then both are in the key.
         keyless = frozenset({"grid_kimg", "probe_kimg"}) if train.on_divergence == "rollback" else spec_of("train").keyless
+        if train.choose == "best_probe":  # and where the probe looks decides which weights go on
+            keyless -= {"probe_kimg", "log_kimg"}
         keyed = {key: value for key, value in train.key_part().items() if key not in keyless}
         if recipe.train.snapshot is not None:
             named = {"snapshot": recipe.train.snapshot}
@@ -212,7 +214,7 @@ class _Planner:
         probe = {"name": "chance", "grid": []} if number is None else evaluate.probes[number].model_dump(mode="json")
         protocol = evaluate.model_dump(mode="json")
         keyed = {key: value for key, value in evaluate.key_part().items() if key not in {"probes", "controls"}}
-        common = {"probe": probe, "features": kind, "saw_labels": False, **self.common}
+        common = {"probe": probe, "features": kind, **self.common}
         return Node(
             f"evaluate:{source}:{kind}:{probe['name']}",
             "evaluate",

@@ -92,7 +92,7 @@ SCORES = pa.schema(
         ("train_accuracy", pa.float64()),
         ("test_rows", pa.int32()),
         ("classes", pa.int32()),
-        ("saw_labels", pa.bool_()),
+        ("saw_labels", pa.string()),
     ]
 )
 

@@ -114,7 +114,7 @@ def _error() -> type[Exception]:
         import lmdb
     except ImportError:
         return OSError
-    return lmdb.Error  # type: ignore[no-any-return]
+    return lmdb.Error
 
 
 def _member(key: bytes) -> str:

@@ -151,11 +151,12 @@ def curve(rows: Sequence[dict[str, Any]], name: str) -> list[Point]:
 
 
 def training_charts(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Losses, and what the discriminator says of real and of generated pictures; nothing where training left no statistics."""
+    """Losses, what the discriminator says of real and of generated pictures, how well labels are read off it; none without statistics."""
     charts = []
     losses = [("D", curve(rows, "d_loss"), 1), ("G", curve(rows, "g_loss"), 2)]
     says = [("real", curve(rows, "d_real"), 1), ("generated", curve(rows, "d_fake"), 2)]
-    for title, lines in (("Loss", losses), ("D's mean verdict, 1 is real", says)):
+    reads = [("validation labels", curve(rows, "probe_validation_accuracy"), 3)]
+    for title, lines in (("Loss", losses), ("D's mean verdict, 1 is real", says), ("Accuracy of a linear probe", reads)):
         drawn = [Series(name, points, colour, marks=len(points) < 2) for name, points, colour in lines if points]
         if not drawn:
             continue

@@ -66,7 +66,7 @@ _ALL = (
     ),
     StageSpec(
         "evaluate",
-        1,
+        2,
         ("scores.parquet", "predictions.parquet", "choices.parquet"),
         ("stages/evaluate.py", "probes", "metrics/draws.py", "features/store.py", "reporting/intervals.py"),
         time_limit=24 * 3600,

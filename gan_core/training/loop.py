@@ -29,6 +29,7 @@ from gan_core.training import data, divergence, record, snapshots, state
 from gan_core.training.distributed import Processes, synchronise_norms
 from gan_core.training.parts import Parts, build, plain, settle_generators
 from gan_core.training.precision import autocast, memory_format
+from gan_core.training.record import crossed
 from gan_core.vision.tensors import to_float
 
 logger = logging.getLogger(__name__)
@@ -82,11 +83,6 @@ class Trained:
     findings: list[dict[str, Any]] = field(default_factory=list)
 
 
-def crossed(before: int, after: int, every_kimg: float) -> bool:
-    """Whether a multiple of `every_kimg` lies in (before, after], both in images."""
-    return every_kimg > 0 and after // (every_kimg * 1000) > before // (every_kimg * 1000)
-
-
 def train(
     images: data.ImageSet,
     setting: Setting,
@@ -130,6 +126,8 @@ def train(
             line = log_line(parts, setting, rate)
             if each_log is not None:
                 each_log(parts, line)
+            if crossed(was, at.images, s.log_kimg):
+                at.line = at.images
             if board is not None:
                 state.append_stats(setting.folder, line)
                 board.scalars(line, at.images)
@@ -310,11 +308,15 @@ def save(parts: Parts, setting: Setting) -> None:
 
 def save_snapshot(parts: Parts, setting: Setting) -> None:
     """Writes a snapshot for users (first process only)."""
-    s, at = setting.settings, parts.position
-    name = snapshots.snapshot_name(at.images / 1000)
+    name = snapshots.snapshot_name(parts.position.images / 1000)
     parts.products.append(name)
-    if not setting.processes.first:
-        return
+    if setting.processes.first:
+        write_snapshot(parts, setting, setting.folder / "products" / name)
+
+
+def write_snapshot(parts: Parts, setting: Setting, path: Path) -> None:
+    """Writes the networks as they are now as a snapshot."""
+    s, at = setting.settings, parts.position
     networks = {role: network for role, network in parts.networks.items() if role != "generator"}
     if s.spectral_norm:
         networks["discriminator"] = plain(networks["discriminator"], parts.spec)
@@ -331,4 +333,7 @@ def save_snapshot(parts: Parts, setting: Setting) -> None:
         "rollbacks": at.attempt,
         "settings": s.model_dump(mode="json", exclude=WATCHING, exclude_defaults=True),
     }
-    snapshots.write_snapshot(setting.folder / "products" / name, networks, parts.grid_latents, meta)
+    saw = "training" if parts.method_uses_labels else "validation" if s.choose == "best_probe" else ""
+    if saw:
+        meta["saw_labels"] = saw
+    snapshots.write_snapshot(path, networks, parts.grid_latents, meta)

@@ -66,7 +66,10 @@ def make_cifar10(place: Path) -> None:
 def make_lmdb(place: Path) -> None:
     lmdb = pytest.importorskip("lmdb")
     for split in ("train", "val"):
-        with lmdb.open(str(place / f"bedroom_{split}_lmdb"), map_size=1 << 20) as database, database.begin(write=True) as change:
+        with (
+            lmdb.open(str(place / f"bedroom_{split}_lmdb"), map_size=1 << 20) as database,
+            database.begin(write=True) as change,
+        ):
             for number in range(10):
                 key = f"{number:040x}".encode() if number else b"\x00\xff no text"
                 change.put(key, png(number))
