@@ -162,6 +162,10 @@ class TrainConfig(Section):
     precision: Literal["auto", "float32", "bf16"] = Field(
         "float32", description="auto: bf16 where the processor has units for it"
     )
+    compile: Literal["auto", "off", "on", "graphs"] = Field(
+        "auto",
+        description="torch.compile of the networks; graphs: with CUDA graphs. auto: graphs on a GPU, off on a CPU (docs/benchmarks.md)",
+    )
     log_kimg: float = Field(2.0, gt=0, description="a line of statistics every so often")
     grid_kimg: float = Field(0.0, ge=0, description="a sample grid every so often; 0: six over the training")
     snapshot_kimg: float = Field(0.0, ge=0, description="a snapshot for users every so often; 0: only the last")

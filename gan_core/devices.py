@@ -64,6 +64,11 @@ def resolve_processes(wanted: int | str, device: str) -> int:
     return int(wanted)
 
 
+def resolve_compile(wanted: str, device: str) -> str:
+    """'off', 'on' or 'graphs' for a setting."""
+    return wanted if wanted != "auto" else "graphs" if device.startswith("cuda") else "off"
+
+
 def memory_bytes() -> int:
     """Main memory that this process may fill, in bytes (the smaller of the machine's and its control group's)."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

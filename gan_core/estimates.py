@@ -172,6 +172,10 @@ def _forward_gflop(network: nn.Module, shape: tuple[int, ...]) -> float:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
+    from gan_core.networks.base import LayeredNetwork
+
+    if isinstance(network, LayeredNetwork):
+        network.without_labels = True
     with FlopCounterMode(display=False) as counter:
         network.to("meta")(torch.empty(2, *shape, device="meta"))
     return float(counter.get_total_flops()) / 2 / 1e9

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gan_core.config import Recipe
-from gan_core.devices import bf16_units, resolve_processes
+from gan_core.devices import bf16_units, resolve_compile, resolve_processes
 from gan_core.manifest import Manifest, make_key
 from gan_core.stages.contract import ArtifactRef
 from gan_core.stages.specs import spec_of
@@ -143,15 +143,18 @@ class _Planner:
         precision = recipe.train.precision
         if precision == "auto":
             precision = "bf16" if bf16_units(self.settings.device) else "float32"
+        compiled = resolve_compile(recipe.train.compile, self.settings.device)
         processes = resolve_processes(
             recipe.train.processes, self.settings.device
         )  # in the key like threads: sums depend on it
-        train = recipe.train.model_copy(update={"precision": precision, "processes": processes})
+        train = recipe.train.model_copy(update={"precision": precision, "processes": processes, "compile": compiled})
         # With rollback, how often training looks and saves decides where it goes back to: then both are in the key.
         keyless = frozenset({"grid_kimg", "probe_kimg"}) if train.on_divergence == "rollback" else spec_of("train").keyless
         if train.choose == "best_probe":  # and where the probe looks decides which weights go on
             keyless -= {"probe_kimg", "log_kimg"}
         keyed = {key: value for key, value in train.key_part().items() if key not in keyless}
+        if compiled == "off":  # what every training was before there was a choice
+            keyed.pop("compile", None)
         if recipe.train.snapshot is not None:
             named = {"snapshot": recipe.train.snapshot}
             training = Node("train", "train", named, named, {}, self.device)

@@ -225,6 +225,7 @@ def summarise(trained: Trained, precision: str, processes: int) -> dict[str, Any
         "images_per_second": round(shown / trained.seconds, 1) if trained.seconds and shown else None,
         "seconds": round(position.seconds, 1),
         "precision": precision,
+        "compiled": trained.compiled,
         "processes": processes,
         "started_at_kimg": trained.started_at / 1000,
         "curve": curve,
