@@ -153,7 +153,7 @@ class _Planner:
         if train.choose == "best_probe":  # and where the probe looks decides which weights go on
             keyless -= {"probe_kimg", "log_kimg"}
         keyed = {key: value for key, value in train.key_part().items() if key not in keyless}
-        if compiled == "off":  # what every training was before there was a choice
+        if compiled == resolve_compile("auto", self.settings.device):  # follows from the device, which is in no key
             keyed.pop("compile", None)
         if recipe.train.snapshot is not None:
             named = {"snapshot": recipe.train.snapshot}

@@ -1,7 +1,7 @@
 """torch.compile for the networks of a training, where it is wanted and works; the plain networks, and a line in the log, where not.
 
 On a CPU it does not pay (docs/benchmarks.md): `auto` is off there. On a GPU a step is many small kernels, which CUDA graphs launch as one.
-Compiled sums are taken in another order: what a training resolved to is in its key.
+Compiled sums are taken in another order: a choice other than `auto`'s is in a training's key.
 """
 
 from __future__ import annotations
