@@ -162,8 +162,12 @@ def training_charts(rows: Sequence[dict[str, Any]]) -> list[str]:
             continue
         values = [point.y for line in drawn for point in line.points]
         places = [point.x for line in drawn for point in line.points]
-        shares = title != "Loss" and min(values) >= 0 and max(values) <= 1
-        y = nice_axis(0.0, 1.0) if shares else nice_axis(min(0.0, *values), max(values))
+        if lines is reads:  # small differences are what it is drawn for
+            y = nice_axis(max(0.0, min(values) - 0.02), min(1.0, max(values) + 0.02))
+        elif title != "Loss" and min(values) >= 0 and max(values) <= 1:
+            y = nice_axis(0.0, 1.0)
+        else:
+            y = nice_axis(min(0.0, *values), max(values))
         end = max(places)
         ticks = nice_axis(0.0, end, most=6).ticks
         x = Axis(0.0, end, [tick for tick in ticks if tick[0] <= end * 1.001], "kimg: thousands of real pictures shown")
