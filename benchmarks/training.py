@@ -15,6 +15,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from gan_core.config import NetworkConfig, TrainConfig
 from gan_core.devices import bf16_units, cpu_cores, resolve_device
 from gan_core.networks.base import LayeredNetwork
 from gan_core.training import loop
+from gan_core.training.compiled import compile_networks
 from gan_core.training.data import ArrayImages, Feed
 from gan_core.training.parts import build
 
@@ -89,10 +91,14 @@ def plain_loop(settings: TrainConfig, array: np.ndarray, device: str) -> Iterato
             yield
 
 
-def our_loop(settings: TrainConfig, array: np.ndarray, device: str, precision: str) -> Iterator[None]:
-    """The engine's step and average, a batch for each `next`."""
-    setting = loop.Setting(settings, Path(tempfile.gettempdir()), array.shape[1], device=device, precision=precision)
+def our_loop(settings: TrainConfig, array: np.ndarray, device: str, precision: str, compiled: str = "off") -> Iterator[None]:
+    """The engine's step and average, a batch for each `next`. Args: compiled: 'off', 'on' or 'graphs' (CUDA)."""
+    setting = loop.Setting(
+        settings, Path(tempfile.gettempdir()), array.shape[1], device=device, precision=precision, compiled=compiled
+    )
     parts = build(settings, seed=0, device=device, image_size=array.shape[1])
+    if compiled != "off":
+        compile_networks(parts.networks.values(), compiled)
     assert parts.average is not None
     for batch in Feed(ArrayImages(array), settings.batch, seed=0, device=device).batches(0):
         loop.step(parts, setting, *batch)
@@ -152,6 +158,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="of each loop in each round, at least")
     parser.add_argument("--threads", type=int, default=cpu_cores())
     parser.add_argument("--device", default="auto")
+    parser.add_argument(
+        "--compile", action="store_true", help="measure compiled networks, too; compiling takes minutes on a CPU"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = resolve_device(options.device)
@@ -181,6 +190,10 @@ def report(name: str, options: argparse.Namespace, device: str, rates: dict[str,
         "ours, bf16": lambda: our_loop(settings, array, device, "bf16"),
         "ours, bf16, ten times the pictures": lambda: our_loop(settings, larger, device, "bf16"),
     }
+    if options.compile:
+        for how in ("on", "graphs") if device.startswith("cuda") else ("on",):
+            loops[f"ours, float32, compiled ({how})"] = partial(our_loop, settings, array, device, "float32", how)
+            loops[f"ours, bf16, compiled ({how})"] = partial(our_loop, settings, array, device, "bf16", how)
     found = measure({key: make() for key, make in loops.items()}, options.batch, options.rounds, options.seconds, device)
     work, base = gflop_per_image(settings, size), found["plain, float32"]
     label = f"{name}, width {options.width:g} ({work:.2f} GFLOP an image)"

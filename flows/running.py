@@ -11,7 +11,7 @@ from flows import console
 from flows.home import open_store
 from gan_core.recipes import dump_recipe
 from gan_core.runner import result_of
-from gan_core.runs import Prepared, Run, RunRequest, prepare, refuse_before_starting
+from gan_core.runs import Prepared, Run, RunRequest, pictures_expected, prepare, refuse_before_starting
 from gan_core.store import Store
 
 _FLOWS = {"report": "represent", "pack": "prepare"}
@@ -21,7 +21,7 @@ def run_command(request: RunRequest, *, dry_run: bool, as_json: bool, verbose: b
     """Runs a request; returns the exit code."""
     console.log_to_stderr(verbose)
     store = open_store(request.home)
-    prepared = prepare(request, store)
+    prepared = prepare(request, store, planning=dry_run)
     for note in prepared.notes:
         console.say(note)
     if dry_run:
@@ -38,9 +38,9 @@ def run_command(request: RunRequest, *, dry_run: bool, as_json: bool, verbose: b
 
 
 def _show_plan(prepared: Prepared, as_json: bool) -> int:
-    from gan_core.estimates import estimate
+    from gan_core.estimates import needs
 
-    rough = estimate(prepared.recipe, prepared.settings.device, rows=0) if prepared.to_do else None
+    rough = needs(prepared.recipe, prepared.settings.device, pictures_expected(prepared)) if prepared.to_do else None
     if as_json:
         console.print_json(
             {
@@ -53,12 +53,7 @@ def _show_plan(prepared: Prepared, as_json: bool) -> int:
         return 0
     console.print_plan(prepared)
     if rough:
-        minutes = rough.training_seconds / 60
-        told = f"{minutes:,.0f} minutes" if minutes >= 1 else "less than a minute"
-        print(
-            f"\nRoughly: {told} of training on {prepared.settings.device} ({rough.gflop_per_image:.2f} GFLOP an image), "
-            f"{rough.features:,} features for each picture."
-        )
+        print("\nRoughly, each within a factor of three:\n" + "\n".join(f"  {line}" for line in rough.lines()))
     print("\n# the recipe, every default written out\n" + dump_recipe(prepared.recipe))
     return 0
 

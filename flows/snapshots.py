@@ -71,12 +71,12 @@ def sample(snapshot: Path, *, count: int, out: Path, seed: int, columns: int, re
     """Draws a grid of samples from a snapshot (a file, or a train artifact's folder); returns the exit code."""
     from gan_core.files import atomic_write_bytes
     from gan_core.training.memorisation import TrainingCodes, draw
-    from gan_core.training.snapshots import last_snapshot, load_snapshot
+    from gan_core.training.snapshots import chosen_snapshot, load_snapshot
     from gan_core.vision.sheets import encode_png, sheet
 
     if not snapshot.exists():
         raise RequestError(f"There is no snapshot at {snapshot}.", expected="a .safetensors file, or a train artifact's folder")
-    path = last_snapshot(snapshot) if snapshot.is_dir() else snapshot
+    path = chosen_snapshot(snapshot) if snapshot.is_dir() else snapshot
     among = TrainingCodes.read(reject) if reject else None
     pictures, rejected = draw(load_snapshot(path), count, seed=seed, reject_collisions=among)
     atomic_write_bytes(out, encode_png(sheet(pictures, columns=columns)))

@@ -1,11 +1,14 @@
 """`python -m gan_core STAGE request.json`: one stage from a request file, without Prefect and without a store.
 
 Progress, outcome or error go to standard output as JSON lines; logs go to standard error. With `--parent PID` the process
-dies with that parent.
+dies with that parent. With `--processes N` the stage runs in N processes that torchrun starts, and dies with this one; on several machines
+start torchrun by hand: `torchrun --nnodes=2 ... -m gan_core train request.json`. Among several processes the first reports; each may
+say an error.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import ctypes
 import importlib
@@ -20,7 +23,7 @@ from typing import Any
 
 from gan_core.child import peak_memory_mb
 from gan_core.errors import DiscernError
-from gan_core.progress import Throttled
+from gan_core.progress import Throttled, silent
 from gan_core.stages.contract import StageRequest
 from gan_core.stages.specs import spec_of
 
@@ -37,39 +40,94 @@ def _say(**message: Any) -> None:
     print(json.dumps(message), file=_channel, flush=True)
 
 
-def main(arguments: list[str]) -> int:
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line. Ends the process with code 2 when it is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m gan_core", description=__doc__)
+    parser.add_argument("stage")
+    parser.add_argument("request", type=Path)
+    parser.add_argument("--parent", type=int)
+    parser.add_argument("--processes", type=int, default=1)
+    return parser.parse_args(arguments)
+
+
+def rank() -> int:
+    """This process's number among those that torchrun started; 0 when it did not."""
+    return int(os.environ.get("RANK", "0")) if "TORCHELASTIC_RUN_ID" in os.environ else 0
+
+
+def start_processes(given: argparse.Namespace) -> int:
+    """Runs the stage in several processes by torchrun, which ends all of them when one is lost; returns the exit code."""
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main as torchrun
+
+    os.environ.setdefault(
+        "OMP_NUM_THREADS", "1"
+    )  # what torchrun takes, without its warning; the stage sets torch's own threads
+    command = ["--standalone", f"--nproc-per-node={given.processes}", "--module", "gan_core", given.stage, str(given.request)]
+    try:
+        torchrun([*command, "--parent", str(os.getpid())])
+    except ChildFailedError as error:
+        number, failure = error.get_first_failure()
+        how = f"was killed by signal {-failure.exitcode}" if failure.exitcode < 0 else f"ended with code {failure.exitcode}"
+        message = f"Process {number} of the {given.processes} of {given.stage} {how}; the others were stopped."
+        remedy = "run the same command again: it continues from the last saved state"
+        _say(error={"kind": "TransientError", "message": message, "expected": "processes that nobody kills", "remedy": remedy})
+        return 1
+    except SignalException as signalled:
+        return 128 + int(signalled.sigval)
+    return 0
+
+
+def lost_contact(error: Exception) -> bool:
+    """Whether an error only says that another process is gone: why it went, that one says itself."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ or not isinstance(error, RuntimeError):
+        return False
+    return type(error).__name__.startswith("Dist") or any(
+        word in str(error).lower() for word in ("gloo", "nccl", "closed by peer")
+    )
+
+
+def main(given: argparse.Namespace) -> int:
     """Runs one stage; returns the exit code: 0, 1 (the work failed), 2 (the request was wrong)."""
-    if len(arguments) not in (2, 4):
-        print(__doc__, file=sys.stderr)
-        return 2
-    if len(arguments) == 4:
-        die_with_parent(int(arguments[3]))
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if given.parent is not None:
+        die_with_parent(given.parent)
+    # Further processes repeat what the first one logs, all but their own warnings.
+    logging.basicConfig(level=logging.WARNING if rank() else logging.INFO, format="%(message)s", stream=sys.stderr)
+    if given.processes > 1:
+        return start_processes(given)
 
     def progress(done: float, total: float, unit: str, **figures: float) -> None:
         _say(progress={"done": done, "total": total, "unit": unit, "figures": figures})
 
     try:
-        request = StageRequest.model_validate_json(Path(arguments[1]).read_bytes())
-        module = importlib.import_module(f"gan_core.stages.{spec_of(arguments[0]).name}")
-        outcome = module.run(request, Throttled(progress))
+        request = StageRequest.model_validate_json(given.request.read_bytes())
+        module = importlib.import_module(f"gan_core.stages.{spec_of(given.stage).name}")
+        outcome = module.run(request, silent if rank() else Throttled(progress))
     except DiscernError as error:
         _say(error={"kind": type(error).__name__, "message": error.message, "expected": error.expected, "remedy": error.remedy})
         return error.exit_code
     except MemoryError:
-        _say(error={"kind": "WorkError", "message": f"{arguments[0]} ran out of memory.", "remedy": "a smaller --scale"})
+        _say(error={"kind": "WorkError", "message": f"{given.stage} ran out of memory.", "remedy": "a smaller --scale"})
         return 1
     except OSError as error:
         from gan_core.runner import explain_os_error
 
-        known = explain_os_error(error, Path(arguments[1]).parent)
+        known = explain_os_error(error, given.request.parent)
         _say(error={"kind": type(known).__name__, "message": known.message, "expected": known.expected, "remedy": known.remedy})
         return 1
-    except Exception as error:  # a bug: its traceback goes to the log, its last line to the parent
+    except Exception as error:
+        if lost_contact(error):
+            message = f"Process {rank()} of {given.stage} lost contact with another one: {error}"
+            _say(error={"kind": "TransientError", "message": message, "remedy": "run the same command again: it continues"})
+            return 1
+        # A bug: its traceback goes to the log, its last line to the parent.
         traceback.print_exc(file=sys.stderr)
-        message = f"{arguments[0]} met an error that it did not expect: {type(error).__name__}: {error}"
+        message = f"{given.stage} met an error that it did not expect: {type(error).__name__}: {error}"
         _say(error={"kind": "WorkError", "message": message, "remedy": "the traceback is in the log above; please report it"})
         return 1
+    if rank():
+        return 0
     _say(outcome=outcome.model_dump(mode="json"), peak_memory_mb=peak_memory_mb())
     return 0
 
@@ -78,5 +136,7 @@ def main(arguments: list[str]) -> int:
 _channel = os.fdopen(os.dup(1), "w")
 
 if __name__ == "__main__":
-    os.dup2(2, 1)
-    sys.exit(main(sys.argv[1:]))
+    _given = parse(sys.argv[1:])
+    if _given.processes == 1:  # torchrun hands its own standard output on to the processes that it starts
+        os.dup2(2, 1)
+    sys.exit(main(_given))

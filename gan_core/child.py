@@ -30,10 +30,11 @@ GRACE_SECONDS = 20.0
 _TAIL_LINES = 30
 
 
-def run_child(request: StageRequest, progress: Progress, time_limit: float) -> tuple[StageOutcome, float]:
+def run_child(request: StageRequest, progress: Progress, time_limit: float, processes: int = 1) -> tuple[StageOutcome, float]:
     """Runs a stage as `python -m gan_core STAGE request.json` and waits for it.
 
     Args:
+        processes: several: torchrun starts so many, each dies with this process, and the loss of one is one error.
         time_limit: seconds; after it the child gets TERM, and KILL when it is still there after a grace period.
     Returns: the outcome, and the child's peak resident memory in MiB.
     Raises:
@@ -44,6 +45,8 @@ def run_child(request: StageRequest, progress: Progress, time_limit: float) -> t
     path = request.work / "scratch" / "request.json"
     atomic_write_bytes(path, request.model_dump_json().encode())
     command = [sys.executable, "-m", "gan_core", request.stage, str(path), "--parent", str(os.getpid())]
+    if processes > 1:
+        command += ["--processes", str(processes)]
     environment = {
         "OMP_WAIT_POLICY": "PASSIVE",  # see flows/__init__.py
         **os.environ,
@@ -96,7 +99,7 @@ def _root() -> str:
 
 def _listen(stream: IO[str] | None, progress: Progress) -> tuple[StageOutcome | None, DiscernError | None, float]:
     outcome: StageOutcome | None = None
-    error: DiscernError | None = None
+    said_errors: list[DiscernError] = []
     peak = 0.0
     for line in stream or []:
         try:
@@ -108,11 +111,13 @@ def _listen(stream: IO[str] | None, progress: Progress) -> tuple[StageOutcome | 
             report = said["progress"]
             progress(report["done"], report["total"], report["unit"], **report.get("figures", {}))
         elif "error" in said:
-            error = _rebuild(said["error"])
+            said_errors.append(_rebuild(said["error"]))
         elif "outcome" in said:
             outcome = StageOutcome.model_validate(said["outcome"])
             peak = float(said.get("peak_memory_mb", 0.0))
-    return outcome, error, peak
+    # Of several processes one meets the cause and the others its consequences, which are the errors that may pass.
+    causes = [error for error in said_errors if not error.retryable]
+    return outcome, next(iter(causes or said_errors[::-1]), None), peak
 
 
 def _rebuild(said: dict[str, str]) -> DiscernError:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+Processes = Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
 Labels = Annotated[int, Field(ge=1)] | Literal["all"]
 
 
@@ -47,6 +48,8 @@ class SourceConfig(Section):
     splits: list[Literal["train", "validation", "test"]] | None = Field(
         None, description="take only these splits; None takes all"
     )
+    layout: str = Field("", description="what is expected there and how it is laid out, for whoever does not have it yet")
+    pictures: int | None = Field(None, ge=1, description="how many are expected, for estimates before they are read")
     limit: int | None = Field(None, ge=1, description="at most this many rows of each split, chosen by hash of their id")
     split: SplitConfig = SplitConfig()
     options: dict[str, Any] = Field(default_factory=dict, description="settings of the dataset itself")
@@ -149,16 +152,27 @@ class TrainConfig(Section):
     spectral_norm: bool = Field(
         False, description="divide the discriminator's weights by their largest singular value (modern)"
     )
+    processes: Processes = Field(
+        1, description="training processes on this machine, each with its share of a batch; auto: one for each GPU"
+    )
     synchronise_norms: bool = Field(
         True, description="with several processes: batch norm over all of them, or each over its own share"
     )
     probe_kimg: float = Field(
         0.0,
         ge=0,
-        description="a linear probe on validation labels of the training pictures every so often, for the curve only; 0: never",
+        description="a linear probe on validation labels of the training pictures every so often; 0: never",
+    )
+    choose: Literal["last", "best_probe"] = Field(
+        "last",
+        description="the snapshot that features are taken of; best_probe: where that probe read labels off best (said in every result)",
     )
     precision: Literal["auto", "float32", "bf16"] = Field(
         "float32", description="auto: bf16 where the processor has units for it"
+    )
+    compile: Literal["auto", "off", "on", "graphs"] = Field(
+        "auto",
+        description="torch.compile of the networks; graphs: with CUDA graphs. auto: graphs on a GPU, off on a CPU (docs/benchmarks.md)",
     )
     log_kimg: float = Field(2.0, gt=0, description="a line of statistics every so often")
     grid_kimg: float = Field(0.0, ge=0, description="a sample grid every so often; 0: six over the training")
@@ -170,6 +184,12 @@ class TrainConfig(Section):
         "stop",
         description="rollback: on from the last good state at half the learning rate, three times at most; warn: only say so",
     )
+
+    @model_validator(mode="after")
+    def _choice_has_a_probe(self) -> TrainConfig:
+        if self.choose == "best_probe" and not self.probe_kimg:
+            raise ValueError("choose best_probe needs a probe: give train.probe_kimg, the kimg between two looks")
+        return self
 
     @model_validator(mode="after")
     def _options_of_modern_mode(self) -> TrainConfig:

@@ -57,6 +57,18 @@ def use_threads(count: int) -> None:
     cv2.setNumThreads(count)
 
 
+def resolve_processes(wanted: int | str, device: str) -> int:
+    """Training processes for a setting of 'auto' or a number: 'auto' is one for each GPU, and one on a CPU."""
+    if wanted == "auto":
+        return max(1, cuda_count()) if device == "cuda" else 1
+    return int(wanted)
+
+
+def resolve_compile(wanted: str, device: str) -> str:
+    """'off', 'on' or 'graphs' for a setting."""
+    return wanted if wanted != "auto" else "graphs" if device.startswith("cuda") else "off"
+
+
 def memory_bytes() -> int:
     """Main memory that this process may fill, in bytes (the smaller of the machine's and its control group's)."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -52,7 +52,93 @@ def estimate(recipe: Recipe, device: str, rows: int) -> Estimate:
         precision = "bf16" if bf16_units(device) else "float32"
     rate = _CUDA_GFLOPS[precision] if device.startswith("cuda") else _CPU_GFLOPS[precision] * recipe.threads
     held = rows * features * (2 + 4)  # float16 as read, float32 or two bf16 copies while the probe is fitted
-    return Estimate(recipe.train.kimg * 1000 * step / rate, features, held, step)
+    return Estimate(_training_seconds(recipe, step, rate), features, held, step)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a whole run asks of a machine. Bytes are 0 where the number of pictures is not known.
+
+    Attributes:
+        training_seconds: on `device`; gpu_seconds: on one data-centre GPU in bf16.
+        pictures: source name to pictures, as far as known.
+        disk: kind of file to bytes; memory: stage to bytes held at once.
+    """
+
+    device: str
+    training_seconds: float
+    gpu_seconds: float
+    gflop_per_image: float
+    features: int
+    pictures: dict[str, int]
+    disk: dict[str, int]
+    memory: dict[str, int]
+
+    def lines(self) -> list[str]:
+        """For a person, a line each."""
+        known = ", ".join(f"{count:,} of {name}" for name, count in self.pictures.items())
+        hours = f"training  {_hours(self.training_seconds)} on {self.device}, {self.gflop_per_image:.2f} GFLOP an image"
+        if not self.device.startswith("cuda"):
+            hours += f" (one data-centre GPU in bf16: {_hours(self.gpu_seconds)})"
+        told = [hours, f"features  {self.features:,} values for each picture"]
+        if not self.pictures:
+            return [*told, "disk, memory: not known before the pictures were counted (stage ingest)"]
+        for name, parts in (("disk", self.disk), ("memory", self.memory)):
+            size = sum(parts.values()) if name == "disk" else max(parts.values(), default=0)
+            told.append(f"{name:<8}  {_gib(size)}: {', '.join(f'{kind} {_gib(part)}' for kind, part in parts.items())}")
+        return [f"pictures  {known}", *told]
+
+
+def _hours(seconds: float) -> str:
+    if seconds >= 2 * DAY:
+        return f"{seconds / DAY:,.0f} days"
+    if seconds >= 3600:
+        return f"{seconds / 3600:,.1f} hours"
+    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else "about a minute"
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:,.1f} GiB" if size >= 2**30 / 10 else f"{max(1, round(size / 2**20)):,} MiB"
+
+
+def needs(recipe: Recipe, device: str, pictures: dict[str, int]) -> Needs:
+    """Hours, disk and memory of a recipe. Args: pictures: source name to their number, for the sources of which it is known."""
+    from gan_core import registry
+
+    trained = sum(pictures.get(source.name, 0) for source in recipe.sources.train)
+    evaluated = sum(pictures.get(source.name, 0) for source in recipe.evaluated())
+    found = estimate(recipe, device, evaluated)
+    network = recipe.train.network
+    module = registry.load("networks", network.name)
+    weights = {
+        "generator": sum(
+            p.numel() for p in module.generator(network.width, network.latent_dim or module.LATENT_DIM).parameters()
+        ),
+        "discriminator": sum(p.numel() for p in module.discriminator(network.width, 1).parameters()),
+    }
+    snapshot = 4 * (weights["discriminator"] + weights["generator"] * (2 if recipe.train.mode == "modern" else 1))
+    state = 2 * (snapshot + 8 * sum(weights.values()))  # two are kept, with Adam's two moments
+    crop = 3 * recipe.crop.size**2
+    sets = 1 + sum(kind == "random" for kind in recipe.evaluate.controls)
+    values = found.features * sets + crop * ("pixels" in recipe.evaluate.controls)
+    disk = {
+        "crops": crop * sum(pictures.values()),
+        "training set": crop * trained,
+        "features": 2 * values * evaluated,
+        "snapshots and state": snapshot + state,
+    }
+    resident = crop * trained
+    memory = {
+        "hash": 3072 * min(trained, recipe.hash.fit_rows) * 5,  # uint8 and float32
+        "train": (resident if resident <= 0.4 * memory_bytes() else 0) + 3 * state,
+        "evaluate, with labels": found.evaluation_bytes,
+    }
+    fast = _training_seconds(recipe, found.gflop_per_image, _CUDA_GFLOPS["bf16"])
+    return Needs(device, found.training_seconds, fast, found.gflop_per_image, found.features, dict(pictures), disk, memory)
+
+
+def _training_seconds(recipe: Recipe, gflop: float, rate: float) -> float:
+    return recipe.train.kimg * 1000 * gflop / rate
 
 
 def refuse_the_impossible(recipe: Recipe, device: str, rows: int, *, trains: bool = True) -> Estimate:
@@ -86,6 +172,10 @@ def _forward_gflop(network: nn.Module, shape: tuple[int, ...]) -> float:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
+    from gan_core.networks.base import LayeredNetwork
+
+    if isinstance(network, LayeredNetwork):
+        network.without_labels = True
     with FlopCounterMode(display=False) as counter:
         network.to("meta")(torch.empty(2, *shape, device="meta"))
     return float(counter.get_total_flops()) / 2 / 1e9

@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from gan_core.config import Recipe
-from gan_core.devices import bf16_units
+from gan_core.devices import bf16_units, resolve_compile, resolve_processes
 from gan_core.manifest import Manifest, make_key
 from gan_core.stages.contract import ArtifactRef
 from gan_core.stages.specs import spec_of
 from gan_core.store import Store
+
+# What a recipe says of a source for people and for finding it: no picture depends on it.
+_SAID_OF_SOURCES = frozenset({"folder", "layout", "pictures"})
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ class _Planner:
             where = {"location": str(location) if location else None}
             dumped = source.model_dump(mode="json")
             stamp = {"fingerprint": self.fingerprints[source.name]}
-            keyed = {key: value for key, value in source.key_part().items() if key != "folder"}
+            keyed = {key: value for key, value in source.key_part().items() if key not in _SAID_OF_SOURCES}
             made.append(
                 Node(
                     f"ingest:{source.name}",
@@ -140,10 +143,18 @@ class _Planner:
         precision = recipe.train.precision
         if precision == "auto":
             precision = "bf16" if bf16_units(self.settings.device) else "float32"
-        train = recipe.train.model_copy(update={"precision": precision})
+        compiled = resolve_compile(recipe.train.compile, self.settings.device)
+        processes = resolve_processes(
+            recipe.train.processes, self.settings.device
+        )  # in the key like threads: sums depend on it
+        train = recipe.train.model_copy(update={"precision": precision, "processes": processes, "compile": compiled})
         # With rollback, how often training looks and saves decides where it goes back to: then both are in the key.
         keyless = frozenset({"grid_kimg", "probe_kimg"}) if train.on_divergence == "rollback" else spec_of("train").keyless
+        if train.choose == "best_probe":  # and where the probe looks decides which weights go on
+            keyless -= {"probe_kimg", "log_kimg"}
         keyed = {key: value for key, value in train.key_part().items() if key not in keyless}
+        if compiled == resolve_compile("auto", self.settings.device):  # follows from the device, which is in no key
+            keyed.pop("compile", None)
         if recipe.train.snapshot is not None:
             named = {"snapshot": recipe.train.snapshot}
             training = Node("train", "train", named, named, {}, self.device)
@@ -211,7 +222,7 @@ class _Planner:
         inputs: dict[str, tuple[str, ...]] = {"features": (f"extract:{source}:{kind}",)}
         if evaluate.exclude_leaked is not False and self.recipe.looks_for_leaks(source):
             inputs["leaked"] = ("dedup",)
-        common = {"probe": probe, "features": kind, "saw_labels": False, **self.common}
+        common = {"probe": probe, "features": kind, **self.common}
         return Node(
             f"evaluate:{source}:{kind}:{probe['name']}",
             "evaluate",

@@ -126,7 +126,8 @@ def _make(store: Store, node: Node, key: str, inputs: dict[str, ArtifactRef], pr
     )
     started = time.perf_counter()
     if spec.child:
-        outcome, peak = run_child(request, progress, spec.time_limit)
+        processes = int(node.part.get("train", {}).get("processes", 1)) if node.stage == "train" else 1
+        outcome, peak = run_child(request, progress, spec.time_limit, processes)
     else:
         with _peak_memory() as measured:
             module = importlib.import_module(f"gan_core.stages.{node.stage}")

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gan_core.config import Recipe
 from gan_core.devices import cuda_count, resolve_device
-from gan_core.errors import RequestError, UnknownName
+from gan_core.errors import DataError, RequestError, UnknownName
 from gan_core.files import atomic_write_bytes, write_json
 from gan_core.plan import Node, Settings, Standing, build_plan, imported_key, look_up, up_to
 from gan_core.recipes import dump_recipe, load_recipe
@@ -76,9 +76,11 @@ class Prepared:
         return [name for name, location in self.locations.items() if location.to_fetch]
 
 
-def prepare(request: RunRequest, store: Store) -> Prepared:
+def prepare(request: RunRequest, store: Store, *, planning: bool = False) -> Prepared:
     """Checks a request and plans it from the store alone: no torch, no Prefect, no picture is read.
 
+    Args:
+        planning: a source whose data are not there is told of in a note, and planned as one that is still to be fetched.
     Raises:
         RequestError: an unknown recipe, setting, scale or stage; a source without a place; inputs missing for `only`.
     """
@@ -91,9 +93,15 @@ def prepare(request: RunRequest, store: Store) -> Prepared:
     )
     locations = locate(recipe, request.data, store.home)
     sources = {source.name: source for source in recipe.all_sources()}
-    fingerprints = {
-        name: NOT_FETCHED if location.to_fetch else fingerprint(sources[name], location) for name, location in locations.items()
-    }
+    fingerprints: dict[str, str] = {}
+    for name, location in locations.items():
+        try:
+            fingerprints[name] = NOT_FETCHED if location.to_fetch else fingerprint(sources[name], location)
+        except (RequestError, DataError) as error:
+            if not planning:
+                raise
+            notes.append(f"{error.message} Expected: {error.expected}. Planned as if it were there.")
+            fingerprints[name] = NOT_FETCHED
     if recipe.train.snapshot is not None and store.find("train", imported_key(recipe.train.snapshot)) is None:
         raise RequestError(
             f"There is no imported snapshot called {recipe.train.snapshot!r} in {store.address}.",
@@ -178,6 +186,19 @@ def refuse_before_starting(prepared: Prepared) -> None:
     )
     trains = "train" in stages and prepared.settings.deadline is None
     refuse_the_impossible(prepared.recipe, prepared.settings.device, rows, trains=trains)
+
+
+def pictures_expected(prepared: Prepared) -> dict[str, int]:
+    """Source name to pictures: as ingested, else as many as the recipe expects there; a source of which nothing is known is left out."""
+    found: dict[str, int] = {}
+    for source in prepared.recipe.all_sources():
+        standing = prepared.standings.get(f"ingest:{source.name}")
+        if standing is not None and standing.manifest is not None:
+            found[source.name] = standing.manifest.outcome.counts.get("ok", 0)
+        elif source.pictures is not None:
+            most = source.limit * len(source.splits or ("train", "validation", "test")) if source.limit else source.pictures
+            found[source.name] = min(source.pictures, most)
+    return found
 
 
 RunState = Literal["running", "completed", "paused", "failed"]

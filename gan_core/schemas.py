@@ -93,7 +93,7 @@ SCORES = pa.schema(
         ("test_set", pa.string()),
         ("test_rows", pa.int32()),
         ("classes", pa.int32()),
-        ("saw_labels", pa.bool_()),
+        ("saw_labels", pa.string()),
     ]
 )
 

@@ -69,7 +69,7 @@ def _place(source: SourceConfig, given: Path | None, root: Path | None, count: i
         return Location(target, to_fetch=not (target / "complete.json").exists())
     raise RequestError(
         f"The source {source.name!r} needs a place.",
-        expected="a folder or file that holds it",
+        expected=source.layout or "a folder or file that holds it",
         remedy=f"discern run {recipe} --data {'PATH' if count == 1 else source.name + '=PATH'}",
     )
 

@@ -200,7 +200,7 @@ def existing(config: SourceConfig, location: Path | None) -> Path:
     if location is None:
         raise RequestError(
             f"The source {config.name!r} (dataset {config.dataset!r}) needs to be told where its data lies.",
-            expected="a path",
+            expected=config.layout or "a path",
             remedy="add --data PATH",
         )
     if not os.path.lexists(location):
@@ -208,7 +208,7 @@ def existing(config: SourceConfig, location: Path | None) -> Path:
         raise RequestError(
             f"There is nothing at {str(location)!r}, where the source {config.name!r} was looked for"
             + (f"; did you mean {str(near)!r}?" if near else "."),
-            expected=f"the data of a {config.dataset!r} source",
+            expected=config.layout or f"the data of a {config.dataset!r} source",
             remedy="correct --data (or sources.*.folder below it)",
         )
     return location
@@ -252,7 +252,7 @@ def nothing_found(config: SourceConfig, location: Path, what: str, ignored: Mapp
     seen = ", ".join(f"{count} {reason}" for reason, count in sorted(ignored.items()))
     return DataError(
         f"There are no {what} in {str(location)!r}" + (f" (found there: {seen})." if seen else "; it is empty."),
-        expected=f"{what} for the source {config.name!r} (dataset {config.dataset!r})",
+        expected=config.layout or f"{what} for the source {config.name!r} (dataset {config.dataset!r})",
         remedy=remedy or "correct --data, or name another kind of source as `dataset` (`discern list datasets`)",
     )
 

@@ -138,6 +138,7 @@ class Layer(nn.Module):
     ) -> None:
         super().__init__()
         self.operation, self.info, self.classes = operation, info, classes
+        self.without_labels = False
         self.norm, self.activation = norm, activation
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -147,9 +148,12 @@ class Layer(nn.Module):
         if self.info.kind in ("project", "linear", "head") and x.dim() > 2:
             x = x.flatten(1)  # channel, row, column: the authors' order
         if self.classes:
-            if labels is None:
+            if labels is not None:
+                hot = F.one_hot(labels, self.classes).to(x.dtype)
+            elif self.without_labels:
+                hot = x.new_full((len(x), self.classes), 1 / self.classes)
+            else:
                 raise ValueError(f"layer {self.info.name} is conditional: pass labels")
-            hot = F.one_hot(labels, self.classes).to(x.dtype)
             x = torch.cat([x, hot if x.dim() == 2 else hot[:, :, None, None].expand(-1, -1, *x.shape[2:])], 1)
         x = self.operation(x)
         if self.norm is not None:
@@ -184,6 +188,16 @@ class LayeredNetwork(nn.Module):
         self.chain = nn.ModuleDict({layer.info.name: layer for layer in layers})
         self.input_shape = input_shape
         self.classes = max((layer.classes for layer in layers), default=0)
+
+    @property
+    def without_labels(self) -> bool:
+        """Whether a conditional network takes missing labels for "each class is equally likely" instead of refusing."""
+        return any(layer.without_labels for layer in self._chain())
+
+    @without_labels.setter
+    def without_labels(self, wanted: bool) -> None:
+        for layer in self._chain():
+            layer.without_labels = wanted
 
     def layers(self) -> list[LayerInfo]:
         """What each layer puts out, in order."""

@@ -151,18 +151,23 @@ def curve(rows: Sequence[dict[str, Any]], name: str) -> list[Point]:
 
 
 def training_charts(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Losses, and what the discriminator says of real and of generated pictures; nothing where training left no statistics."""
+    """Losses, what the discriminator says of real and of generated pictures, how well labels are read off it; none without statistics."""
     charts = []
     losses = [("D", curve(rows, "d_loss"), 1), ("G", curve(rows, "g_loss"), 2)]
     says = [("real", curve(rows, "d_real"), 1), ("generated", curve(rows, "d_fake"), 2)]
-    for title, lines in (("Loss", losses), ("D's mean verdict, 1 is real", says)):
+    reads = [("validation labels", curve(rows, "probe_validation_accuracy"), 3)]
+    for title, lines in (("Loss", losses), ("D's mean verdict, 1 is real", says), ("Accuracy of a linear probe", reads)):
         drawn = [Series(name, points, colour, marks=len(points) < 2) for name, points, colour in lines if points]
         if not drawn:
             continue
         values = [point.y for line in drawn for point in line.points]
         places = [point.x for line in drawn for point in line.points]
-        shares = title != "Loss" and min(values) >= 0 and max(values) <= 1
-        y = nice_axis(0.0, 1.0) if shares else nice_axis(min(0.0, *values), max(values))
+        if lines is reads:  # small differences are what it is drawn for
+            y = nice_axis(max(0.0, min(values) - 0.02), min(1.0, max(values) + 0.02))
+        elif title != "Loss" and min(values) >= 0 and max(values) <= 1:
+            y = nice_axis(0.0, 1.0)
+        else:
+            y = nice_axis(min(0.0, *values), max(values))
         end = max(places)
         ticks = nice_axis(0.0, end, most=6).ticks
         x = Axis(0.0, end, [tick for tick in ticks if tick[0] <= end * 1.001], "kimg: thousands of real pictures shown")

@@ -242,11 +242,12 @@ def label_names(inputs: ReportInputs) -> dict[str, dict[int, str]]:
 
 
 def training_record(inputs: ReportInputs) -> dict[str, Any]:
-    """What the last snapshot says of its training (its metadata; the weights are not read)."""
+    """What the snapshot that features are taken of says of its training (its metadata; the weights are not read)."""
     for folder in inputs.snapshot:
         found = sorted(folder.glob("snapshot-*.safetensors"))
         if found:
-            return {"file": found[-1].name, "snapshots": len(found), **_safetensors_record(found[-1])}
+            used = next((path for path in found if path.stem == "snapshot-chosen"), found[-1])
+            return {"file": used.name, "snapshots": len(found), **_safetensors_record(used)}
     return {}
 
 

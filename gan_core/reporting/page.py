@@ -16,6 +16,7 @@ from gan_core.reporting.duplicates import pictures_of
 from gan_core.reporting.facts import RunFacts, costs, duration, grids, memory, volume
 from gan_core.reporting.gather import ReportInputs
 from gan_core.reporting.inside import arithmetic_figure, guided_figure, picture_side, sheet
+from gan_core.reporting.memorisation import memorisation
 from gan_core.reporting.pictures import as_picture, sheet_picture, strip
 from gan_core.reporting.scores import CHANCE
 from gan_core.reporting.summary import best_cells, column_title, columns_of
@@ -100,6 +101,7 @@ def render(summary: dict[str, Any], inputs: ReportInputs, facts: RunFacts) -> st
             leaked=leaked_pairs(summary, inputs),
             worth=worth(summary),
             training=training(summary, inputs, facts),
+            memorised=memorisation(inputs, facts, picture_side(summary)),
             walk=sheet(inputs, "walk.png", summary, "Interpolation between latents"),
             walk_sentence=together(words.walk_sentence(summary["inspect"].get("walk") or {})),
             samples=sheet(inputs, "samples.png", summary, "Samples", columns=16),
@@ -241,7 +243,7 @@ def result(summary: dict[str, Any], source: str) -> dict[str, Any]:
         "chance": [chance.get(column) for column in columns] if chance else [],
         "gaps": _gap_rows(gaps, columns),
         "paired": all(gap["paired"] for gap in gaps),
-        "saw_labels": any(row["saw_labels"] for row in rows),
+        "saw_labels": words.saw_labels_note(row["saw_labels"] for row in rows),
         "clean": clean_rows(rows, columns),
     }
 
@@ -382,6 +384,12 @@ def training_pace(said: dict[str, Any]) -> str:
         text += f": {float(said['images_per_second']):,.0f} pictures a second"
     if said.get("precision"):
         text += f", in {said['precision']}"
+    if said.get("chosen"):
+        chosen = said["chosen"]
+        text += (
+            f"; features are taken of the snapshot at {kimg_words(float(chosen['kimg']))}, where a linear probe read "
+            f"{words.percent(float(chosen['validation_accuracy']))} of the validation labels"
+        )
     if said.get("rollbacks"):
         text += f"; went back {words.count(int(said['rollbacks']), 'time')} after a divergence"
     return text + "."

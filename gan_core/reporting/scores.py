@@ -67,7 +67,7 @@ def _score(place: tuple[str, str, str, str], draws: list[dict[str, Any]]) -> dic
         "chosen": sorted({float(row["chosen"]) for row in draws if row["chosen"] is not None}),
         "test_rows": test_rows,
         "classes": int(draws[0]["classes"]),
-        "saw_labels": any(bool(row["saw_labels"]) for row in draws),
+        "saw_labels": next((str(row["saw_labels"]) for row in draws if row["saw_labels"]), ""),
         "without_leaked": _without_leaked(rest),
     }
 

@@ -26,6 +26,18 @@ INLINE = {
 }
 
 
+SAW_LABELS = {
+    "training": "trained on labels",
+    "validation": "the snapshot was chosen by a probe on validation labels, cut from the training pictures; test labels had no part in it",
+}
+
+
+def saw_labels_note(kinds: Iterable[str]) -> str:
+    """What the dagger beside some features means; '' where none saw labels."""
+    found = sorted({str(kind) for kind in kinds if kind})
+    return f"† {listed(SAW_LABELS.get(kind, kind) for kind in found)}." if found else ""
+
+
 def probe_name(probe: str) -> str:
     """'linear_svm' as people write it, without an article."""
     return PROBES.get(probe, probe.replace("_", " ")).removeprefix("a ")

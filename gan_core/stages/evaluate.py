@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -105,7 +106,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     for number, (labels, same) in enumerate(by_labels.items()):
         _score(module, cell, same, values, seed, device, {**names, "labels": labels}, protocol, found)
         progress(number + 1, len(by_labels), "numbers of labels")
-    saw = bool(request.part.get("saw_labels", False))
+    saw = saw_labels(request.one("features").path)
     classes = len(np.unique(cell.labels[: cell.train]))
     test_rows = len(cell.labels) - cell.train
     for row in found.scores:
@@ -126,6 +127,13 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
         "saw_labels": saw,
     }
     return StageOutcome(counts={"in": len(cell.labels), "scored": len(cell.labels)}, summary=summary, warnings=found.warnings)
+
+
+def saw_labels(folder: Path) -> str:
+    """Which labels the network behind some features depends on, as their lineage says: '' none, 'validation', 'training'."""
+    from gan_core.features.store import read_lineage
+
+    return str((read_lineage(folder).get("network") or {}).get("saw_labels", ""))
 
 
 def _read(request: StageRequest, protocol: EvaluateConfig, seed: int) -> _Cell:

@@ -140,6 +140,7 @@ def _network_taker(
     """Features from a network: loads or makes it, sets its statistics, and says what it gives."""
     from gan_core.features import extract
     from gan_core.features.pooling import uneven
+    from gan_core.networks.base import LayeredNetwork
 
     network, about = _network(request, config, pictures, device)
     if tuple(network.input_shape[1:]) != pictures.shape[:2]:
@@ -148,6 +149,8 @@ def _network_taker(
             f"{pictures.shape[0]} x {pictures.shape[1]}.",
             remedy="set crop.size to the size that the network was trained on",
         )
+    if isinstance(network, LayeredNetwork):
+        network.without_labels = True  # features of a picture must not know its label
     chosen = [name.replace(".", "_") for name in config.layers] if config.layers else None
     sizes = extract.layer_sizes(network, chosen, config.grid)
     statistics = _statistics(request, config, network, pictures, device)
@@ -194,9 +197,9 @@ def _network(
         seed = int(request.part.get("seed", 0))
         made = random.network(str(named["name"]), float(named.get("width", 1.0)), seed)
         return made.to(device), {"name": named["name"], "width": named.get("width", 1.0), "weights": f"random, seed {seed}"}
-    from gan_core.training.snapshots import last_snapshot, load_snapshot
+    from gan_core.training.snapshots import chosen_snapshot, load_snapshot, saw_labels
 
-    path = last_snapshot(request.one("snapshot").path)
+    path = chosen_snapshot(request.one("snapshot").path)
     snapshot = load_snapshot(path, device)
     network = {"discriminator": snapshot.discriminator, "encoder": snapshot.encoder}.get(kind)
     if network is None:
@@ -206,6 +209,8 @@ def _network(
             remedy="set extract.network to discriminator",
         )
     about = {name: snapshot.meta.get(name) for name in ("network", "method", "mode", "kimg")}
+    if saw := saw_labels(snapshot.meta):
+        about["saw_labels"] = saw
     return network, {**about, "role": kind, "file": path.name, "sha256": sha256_file(path)}
 
 

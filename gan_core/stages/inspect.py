@@ -29,14 +29,14 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     Guided backpropagation looks at training pictures where the request has a `pack`, else at samples.
     """
     from gan_core.devices import resolve_device, use_threads
-    from gan_core.training.snapshots import last_snapshot, load_snapshot
+    from gan_core.training.snapshots import chosen_snapshot, load_snapshot
 
     config = InspectConfig.model_validate(request.part["inspect"])
     seed, threads = int(request.part.get("seed", 0)), int(request.part.get("threads") or 0)
     if threads:
         use_threads(threads)
     device = resolve_device(str(request.context.get("device", "cpu")))
-    snapshot = load_snapshot(last_snapshot(request.one("snapshot").path), device)
+    snapshot = load_snapshot(chosen_snapshot(request.one("snapshot").path), device)
     request.work.mkdir(parents=True, exist_ok=True)
     packs = [entry.path for entry in request.inputs.get("pack", [])]
 

@@ -19,6 +19,7 @@ from gan_core.stages.contract import StageOutcome, StageRequest
 if TYPE_CHECKING:
     from gan_core.shards import PixelShards
     from gan_core.training.loop import Setting, Trained
+    from gan_core.training.parts import Parts
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +47,9 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
             remedy="discern import dcgan-authors FOLDER",
         )
     settings = TrainConfig.model_validate(request.part["train"])
-    use_threads(int(request.part.get("threads") or 0) or cpu_cores())
     processes, device = join(resolve_device(str(request.context.get("device") or "auto")))
+    use_threads(max(1, (int(request.part.get("threads") or 0) or cpu_cores()) // processes.here))
+    refuse_uneven(settings.batch, processes.count)
     pictures = PixelShards(request.one("pack").path)
     refuse_small(len(pictures), settings)
     limit = request.context.get("max_seconds")
@@ -66,7 +68,9 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     summary = summarise(trained, setting.precision, processes.count)
     if processes.first and trained.complete:
         publish(trained, request.work, setting.folder)
-        summary["memorisation"] = memorised(request)
+        if settings.choose == "best_probe":
+            summary["chosen"] = choose(trained, request.work, setting.folder)
+        summary["memorisation"] = memorised(request, pictures)
     leave(processes)
     return StageOutcome(
         counts={"images": len(pictures), "snapshots": len(list(request.work.glob("snapshot-*.safetensors")))},
@@ -84,6 +88,17 @@ def refuse_small(count: int, settings: TrainConfig) -> None:
             f"The training set has {count} pictures, and one batch takes {settings.batch}.",
             expected=f"at least {settings.batch} usable training pictures",
             remedy=f"more pictures, or --set train.batch={power}" if count >= 4 else "give more pictures",
+        )
+
+
+def refuse_uneven(batch: int, processes: int) -> None:
+    """RequestError when a batch cannot be shared out evenly: the mean of the processes' gradients would not be the batch's."""
+    if batch % processes or batch // processes < 2:
+        near = max(2, round(batch / processes)) * processes
+        raise RequestError(
+            f"A batch of {batch} cannot be shared evenly by {processes} processes.",
+            expected="at least two pictures for each process, and equally many",
+            remedy=f"--set train.batch={near}, or another number of train.processes",
         )
 
 
@@ -118,26 +133,63 @@ def probe_of(pictures: PixelShards, setting: Setting) -> Any:
     import numpy as np
     import pyarrow.compute as pc
 
-    from gan_core.training.probe import Probe, each_log
+    from gan_core.training.loop import write_snapshot
+    from gan_core.training.probe import Probe, candidate_name, each_log
 
-    every = setting.settings.probe_kimg
-    if not every or not setting.processes.first:
+    s = setting.settings
+    if not s.probe_kimg:
         return None
     labels = np.asarray(pc.fill_null(pictures.table["label"], -1).to_numpy(), np.int64)
     probe = Probe(pictures, labels, setting.seed, setting.device)
-    return each_log(probe, every) if probe.useful else None
+    if not probe.useful and s.choose == "best_probe":
+        raise DataError(
+            "The snapshot is to be chosen by a probe, and the training pictures have no labels to read off.",
+            expected="labels of at least two classes for training pictures",
+            remedy="--set train.choose=last",
+        )
+    if not probe.useful or not setting.processes.first:
+        return None
+
+    def keep(parts: Parts) -> None:
+        write_snapshot(parts, setting, setting.folder / "candidates" / candidate_name(parts.position.images))
+
+    return each_log(probe, s, keep if s.choose == "best_probe" else None)
 
 
-def memorised(request: StageRequest) -> dict[str, Any] | None:
-    """How close samples lie to the training pictures; None where no codes were passed."""
-    from gan_core.training.memorisation import TrainingCodes, memorisation
-    from gan_core.training.snapshots import last_snapshot, load_snapshot
+def memorised(request: StageRequest, pictures: PixelShards) -> dict[str, Any] | None:
+    """How close samples lie to the training pictures; None where no codes were passed. Near ones go to `near.png`, above their partners."""
+    import numpy as np
+
+    from gan_core.files import atomic_write_bytes
+    from gan_core.training.memorisation import TrainingCodes, memorisation, near_pairs
+    from gan_core.training.snapshots import chosen_snapshot, load_snapshot
+    from gan_core.vision.sheets import encode_png, sheet
 
     folders = [item.path for item in request.inputs.get("codes", [])]
     if not folders or not (folders[0] / "encoder.safetensors").is_file():
         return None
-    snapshot = load_snapshot(last_snapshot(request.work))
-    return memorisation(snapshot, TrainingCodes.read(folders[0]), seed=int(request.part.get("seed", 0)))
+    snapshot, seed = load_snapshot(chosen_snapshot(request.work)), int(request.part.get("seed", 0))
+    training = TrainingCodes.read(folders[0])
+    found = memorisation(snapshot, training, seed=seed)
+    places = zip(pictures.table["image_id"].to_pylist(), pictures.table["box"].to_pylist(), strict=True)
+    samples, rows, bits = near_pairs(snapshot, training, {place: n for n, place in enumerate(places)}, seed=seed)
+    if bits:
+        pairs = np.concatenate([samples, pictures.pixels(np.asarray(rows, np.int64))])
+        atomic_write_bytes(request.work / "near.png", encode_png(sheet(pairs, columns=len(bits))))
+    return {**found, "near_bits": bits}
+
+
+def choose(trained: Trained, work: Path, state: Path) -> dict[str, Any]:
+    """Puts the snapshot at which the probe did best beside the others. Returns its kimg and the probe's accuracy there."""
+    from gan_core.training.probe import best_line, candidate_name
+    from gan_core.training.snapshots import CHOSEN, last_snapshot
+
+    line = best_line(trained.stats)
+    assert line is not None  # a training ends with a look
+    kept = state / "candidates" / candidate_name(int(line["images"]))
+    last = int(line["images"]) == trained.parts.position.images
+    shutil.copyfile(last_snapshot(work) if last else kept, work / CHOSEN)
+    return {"kimg": line["kimg"], "validation_accuracy": line["probe_validation_accuracy"]}
 
 
 def publish(trained: Trained, work: Path, state: Path) -> None:
@@ -173,6 +225,7 @@ def summarise(trained: Trained, precision: str, processes: int) -> dict[str, Any
         "images_per_second": round(shown / trained.seconds, 1) if trained.seconds and shown else None,
         "seconds": round(position.seconds, 1),
         "precision": precision,
+        "compiled": trained.compiled,
         "processes": processes,
         "started_at_kimg": trained.started_at / 1000,
         "curve": curve,

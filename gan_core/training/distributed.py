@@ -6,6 +6,7 @@ over all of them (`BatchNorm.across`). The sums are exact up to rounding, so two
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -17,10 +18,11 @@ from gan_core.networks.base import BatchNorm
 
 @dataclass(frozen=True)
 class Processes:
-    """This process's number among how many. Rank 0 writes the files."""
+    """This process's number among how many, `here` of them on this machine. Rank 0 writes the files."""
 
     rank: int = 0
     count: int = 1
+    here: int = 1
 
     @property
     def first(self) -> bool:
@@ -69,7 +71,9 @@ def join(device: str) -> tuple[Processes, str]:
         return Processes(), device
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-    processes = Processes(torch.distributed.get_rank(), torch.distributed.get_world_size())
+    processes = Processes(
+        torch.distributed.get_rank(), torch.distributed.get_world_size(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    )
     if device.startswith("cuda"):
         device = f"cuda:{torch.distributed.get_node_local_rank()}"
         torch.cuda.set_device(device)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,11 @@ from gan_core.networks.base import batch_statistics
 from gan_core.progress import Progress, silent
 from gan_core.randomness import torch_stream
 from gan_core.training import data, divergence, record, snapshots, state
+from gan_core.training.compiled import compile_networks, compiling
 from gan_core.training.distributed import Processes, synchronise_norms
 from gan_core.training.parts import Parts, build, plain, settle_generators
 from gan_core.training.precision import autocast, memory_format
+from gan_core.training.record import crossed
 from gan_core.vision.tensors import to_float
 
 logger = logging.getLogger(__name__)
@@ -49,6 +52,7 @@ class Setting:
         image_size: side of the training images in pixels.
         device, precision: resolved ('cpu', 'cuda:0'; 'float32', 'bf16').
         max_seconds: stop cleanly after so long; None: no limit.
+        compiled: 'off', 'on' or 'graphs'; `train` sets it by what the settings wish and the machine can.
     """
 
     settings: TrainConfig
@@ -59,6 +63,7 @@ class Setting:
     precision: str = "float32"
     max_seconds: float | None = None
     processes: Processes = field(default_factory=Processes)
+    compiled: str = "off"
 
 
 @dataclass
@@ -70,6 +75,7 @@ class Trained:
         stats: the lines of stats.jsonl.
         products: snapshots and grids of this training, a longer one may have left others beside them.
         started_at: images at which this start took over; seconds: what it took.
+        compiled: 'off', 'on' or 'graphs': how the networks ran.
         findings: signs of divergence: {kimg, sign, sentence}, those that were rolled back included.
     """
 
@@ -79,12 +85,8 @@ class Trained:
     products: list[Path]
     started_at: int = 0
     seconds: float = 0.0
+    compiled: str = "off"
     findings: list[dict[str, Any]] = field(default_factory=list)
-
-
-def crossed(before: int, after: int, every_kimg: float) -> bool:
-    """Whether a multiple of `every_kimg` lies in (before, after], both in images."""
-    return every_kimg > 0 and after // (every_kimg * 1000) > before // (every_kimg * 1000)
 
 
 def train(
@@ -103,6 +105,8 @@ def train(
     """
     s, me = setting.settings, setting.processes
     started, target = time.monotonic(), round(s.kimg * 1000)
+    how = compiling(s, setting.device, me.count, partial(attempt, images, setting, labels))
+    setting = replace(setting, compiled=how)
     parts = begin(images, setting, target)
     before, first = parts.position.seconds, parts.position.images
     last_time, last_log, due = started, first, False
@@ -130,6 +134,8 @@ def train(
             line = log_line(parts, setting, rate)
             if each_log is not None:
                 each_log(parts, line)
+            if crossed(was, at.images, s.log_kimg):
+                at.line = at.images
             if board is not None:
                 state.append_stats(setting.folder, line)
                 board.scalars(line, at.images)
@@ -148,8 +154,9 @@ def train(
         if (due and logged and parts.watch.clean) or complete or out_of_time:
             save(parts, setting)
             due = False
-        elapsed = max(time.monotonic() - started, 1e-9)
-        progress(at.images / 1000, s.kimg, "kimg", images_per_second=(at.images - first) / elapsed)
+        pace = max(at.images - first, 1) / max(time.monotonic() - started, 1e-9)
+        left = max(target - at.images, 0) / pace / 60
+        progress(at.images / 1000, s.kimg, "kimg", images_per_second=pace, minutes_left=left)
         if out_of_time:
             break
     if complete:
@@ -159,7 +166,7 @@ def train(
     me.wait()
     made = [setting.folder / "products" / name for name in dict.fromkeys(parts.products)]
     stats = state.read_stats(setting.folder, parts.position.images)
-    return Trained(parts, complete, stats, made, first, time.monotonic() - started, parts.findings)
+    return Trained(parts, complete, stats, made, first, time.monotonic() - started, how, parts.findings)
 
 
 def grid_every(settings: TrainConfig) -> float:
@@ -174,6 +181,8 @@ def begin(images: data.ImageSet, setting: Setting, target: int) -> Parts:
     parts = build(s, seed=setting.seed, device=setting.device, image_size=setting.image_size)
     if s.synchronise_norms:
         synchronise_norms(parts.networks.values(), setting.processes)
+    if setting.compiled != "off":
+        compile_networks(parts.networks.values(), setting.compiled)
     some = torch.from_numpy(images.pixels(slice(0, SOME)))
     parts.watch.real_variation = float(divergence.variation(to_float(some)))
     found = state.load_state(setting.folder, target)
@@ -182,6 +191,17 @@ def begin(images: data.ImageSet, setting: Setting, target: int) -> Parts:
         parts.set_rate(s.learning_rate * 0.5**parts.position.attempt)
         logger.info("Training continues from %.1f kimg.", parts.position.images / 1000)
     return parts
+
+
+def attempt(images: data.ImageSet, setting: Setting, labels: npt.NDArray[np.int64] | None, how: str) -> None:
+    """A few minibatches with compiled networks of its own: raises what compiling them raises, and leaves nothing behind."""
+    parts = build(setting.settings, seed=setting.seed, device=setting.device, image_size=setting.image_size)
+    compile_networks(parts.networks.values(), how)
+    count = setting.settings.batch // setting.processes.count
+    pixels = torch.from_numpy(images.pixels(slice(0, count))).to(setting.device)
+    some = None if labels is None else torch.from_numpy(labels[:count]).to(setting.device)
+    for _ in range(4):
+        step(parts, replace(setting, compiled=how, processes=Processes(count=1)), pixels, some)
 
 
 def judge(parts: Parts, setting: Setting, found: list[divergence.Finding]) -> bool:
@@ -233,6 +253,8 @@ def step(parts: Parts, setting: Setting, pixels: Tensor, labels: Tensor | None) 
     """One minibatch. Args: pixels: this process's share, uint8 [n, S, S, 3] on the device."""
     s, me, at = setting.settings, setting.processes, parts.position
     device = str(pixels.device)
+    if setting.compiled == "graphs":
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
     random = torch_stream(setting.seed, "batch", at.index, at.attempt, device=device)
 
     def share(values: Tensor) -> Tensor:  # every process draws for the whole batch and keeps its own part
@@ -279,7 +301,7 @@ def log_line(parts: Parts, setting: Setting, rate: float) -> dict[str, Any]:
     with torch.no_grad(), batch_statistics(parts.networks["generator"]):
         labels = snapshots.grid_labels(parts.prior, len(parts.grid_latents))
         z = parts.grid_latents.to(setting.device)
-        pictures = parts.networks["generator"](z, None if labels is None else labels.to(setting.device))
+        pictures = parts.networks["generator"].forward(z, None if labels is None else labels.to(setting.device))
     line["variation"] = float(divergence.variation(pictures))
     line["oscillation"] = float(divergence.oscillation(pictures))
     return line | {name: float(value) for name, value in divergence.layer_sigmas(parts.networks).items()}
@@ -296,7 +318,7 @@ def draw_grid(parts: Parts, setting: Setting, board: record.Board | None) -> Non
     labels = snapshots.grid_labels(parts.prior, len(parts.grid_latents))
     with batch_statistics(network):
         z = parts.grid_latents.to(setting.device)
-        pictures = network(z, None if labels is None else labels.to(setting.device))
+        pictures = network.forward(z, None if labels is None else labels.to(setting.device))
     sheet = record.tile(pictures.float().cpu())
     record.write_png(setting.folder / "products" / name, sheet)
     board.grid(sheet, parts.position.images)
@@ -310,11 +332,15 @@ def save(parts: Parts, setting: Setting) -> None:
 
 def save_snapshot(parts: Parts, setting: Setting) -> None:
     """Writes a snapshot for users (first process only)."""
-    s, at = setting.settings, parts.position
-    name = snapshots.snapshot_name(at.images / 1000)
+    name = snapshots.snapshot_name(parts.position.images / 1000)
     parts.products.append(name)
-    if not setting.processes.first:
-        return
+    if setting.processes.first:
+        write_snapshot(parts, setting, setting.folder / "products" / name)
+
+
+def write_snapshot(parts: Parts, setting: Setting, path: Path) -> None:
+    """Writes the networks as they are now as a snapshot."""
+    s, at = setting.settings, parts.position
     networks = {role: network for role, network in parts.networks.items() if role != "generator"}
     if s.spectral_norm:
         networks["discriminator"] = plain(networks["discriminator"], parts.spec)
@@ -329,6 +355,11 @@ def save_snapshot(parts: Parts, setting: Setting) -> None:
         "precision": setting.precision,
         "seed": setting.seed,
         "rollbacks": at.attempt,
-        "settings": s.model_dump(mode="json", exclude=WATCHING, exclude_defaults=True),
+        "settings": s.model_dump(mode="json", exclude=WATCHING | {"compile"}, exclude_defaults=True),
     }
-    snapshots.write_snapshot(setting.folder / "products" / name, networks, parts.grid_latents, meta)
+    saw = "training" if parts.method_uses_labels else "validation" if s.choose == "best_probe" else ""
+    if saw:
+        meta["saw_labels"] = saw
+    if setting.compiled != "off":
+        meta["compiled"] = setting.compiled
+    snapshots.write_snapshot(path, networks, parts.grid_latents, meta)

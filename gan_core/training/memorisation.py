@@ -6,6 +6,7 @@ that has learnt to draw is about as far from the training set as its pictures ar
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,16 +26,18 @@ if TYPE_CHECKING:
 Codes = npt.NDArray[np.uint8]
 SAMPLES = 2048
 NEAR_BITS = 4  # codes this close are near-duplicates on injected copies (reference/methods.md 1.6)
+PAIRS = 8  # near samples that are shown beside their training picture, at most
 _ROUND = 256  # samples tried at once when some may be rejected
 _BLOCK = 1 << 22  # pairs compared at once
 
 
 @dataclass(frozen=True)
 class TrainingCodes:
-    """The training pictures' codes, uint8 [n, 16], and the encoder that made them."""
+    """The training pictures' codes, uint8 [n, 16], the encoder that made them, and which crops they are (image id, box)."""
 
     encoder: Autoencoder
     codes: Codes
+    places: tuple[tuple[str, int], ...] = ()
 
     @classmethod
     def read(cls, folder: Path) -> TrainingCodes:
@@ -44,11 +47,13 @@ class TrainingCodes:
 
         from gan_core.dedup.autoencoder import Autoencoder
 
-        table = pq.read_table(folder / "codes.parquet", columns=["split", "code"])
+        table = pq.read_table(folder / "codes.parquet", columns=["image_id", "box", "split", "code"])
         table = table.filter(pc.equal(table["split"], "train"))
         packed = b"".join(table["code"].to_pylist())
         return cls(
-            Autoencoder.load(folder / "encoder.safetensors"), np.frombuffer(packed, np.uint8).reshape(table.num_rows, -1)
+            Autoencoder.load(folder / "encoder.safetensors"),
+            np.frombuffer(packed, np.uint8).reshape(table.num_rows, -1),
+            tuple(zip(table["image_id"].to_pylist(), table["box"].to_pylist(), strict=True)),
         )
 
     def nearest(self, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
@@ -80,6 +85,31 @@ def pictures_of(snapshot: Snapshot, n: int, random: torch.Generator) -> npt.NDAr
     latents = sample_latents(snapshot.prior, n, random)
     pictures = to_uint8(generate(snapshot, latents)).numpy()
     return np.repeat(pictures, 3, axis=3) if pictures.shape[3] == 1 else pictures
+
+
+def near_pairs(
+    snapshot: Snapshot,
+    training: TrainingCodes,
+    rows: Mapping[tuple[str, int], int],
+    *,
+    seed: int,
+    samples: int = SAMPLES,
+    most: int = PAIRS,
+) -> tuple[npt.NDArray[np.uint8], list[int], list[int]]:
+    """The samples of `memorisation` within 4 bits of a training picture, nearest first, each with that picture.
+
+    Args: rows: (image id, box) to the picture's row of the training set; what is in no row (removed as a duplicate) is no partner.
+    Returns: samples uint8 [k, S, S, 3], rows of their partners, bits between their codes; k is at most `most`.
+    """
+    known = [number for number, place in enumerate(training.places) if place in rows]
+    pictures = pictures_of(snapshot, samples, torch_stream(seed, "memorisation"))
+    if not known:
+        return pictures[:0], [], []
+    codes, among = training.encoder.encode(pictures), training.codes[known]
+    distances = nearest_distances(codes, among)
+    near = [int(n) for n in np.argsort(distances, kind="stable")[:most] if distances[n] <= NEAR_BITS]
+    partners = [int(np.bitwise_count(codes[n] ^ among).sum(1).argmin()) for n in near]
+    return pictures[near], [rows[training.places[known[n]]] for n in partners], [int(distances[n]) for n in near]
 
 
 def memorisation(snapshot: Snapshot, training: TrainingCodes, *, seed: int, samples: int = SAMPLES) -> dict[str, Any]:

@@ -52,6 +52,7 @@ class Parts:
     position: Position = field(default_factory=Position)
     figures: Figures = field(default_factory=Figures)
     products: list[str] = field(default_factory=list)
+    method_uses_labels: bool = False
     watch: Watch = field(default_factory=lambda: Watch(1.0))
     findings: list[dict[str, Any]] = field(default_factory=list)
 
@@ -173,6 +174,7 @@ def build(settings: TrainConfig, *, seed: int, device: str, image_size: int) -> 
         prior=prior,
         grid_latents=sample_latents(prior, GRID, torch_stream(seed, "grid")),
         spec=spec,
+        method_uses_labels=bool(method_module.USES_LABELS),
     )
 
 

@@ -1,13 +1,14 @@
 """A linear probe while training runs: how well labels of held-out training pictures are read off the discriminator's features.
 
-For the curve beside the losses, and for nothing that is reported as a result: it uses labels (validation ones, cut from the training
-pictures), never the test split, and no weight of the GAN depends on it. The probe is ridge regression onto one-hot labels in its dual form,
-one exact solve, with one fixed setting; the scores of stage evaluate come from another protocol.
+For the curve beside the losses and, with `choose: best_probe`, for choosing the snapshot that features are taken of, which every score then
+says. It uses labels (validation ones, cut from the training pictures), never the test split, and no weight of the GAN depends on it. The
+probe is ridge regression onto one-hot labels in its dual form, one exact solve, with one fixed setting; the scores of stage evaluate come
+from another protocol.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gan_core.config import TrainConfig
 from gan_core.networks.base import LayeredNetwork, measure_statistics
 from gan_core.randomness import numpy_stream
 from gan_core.training.data import ImageSet
 from gan_core.training.parts import Parts, plain
+from gan_core.training.record import crossed
 from gan_core.vision.tensors import to_float
 
 FIT, HELD_OUT = 4000, 1000  # pictures at most; of a small set a fifth is held out
@@ -52,6 +55,7 @@ class Probe:
     def accuracy(self, discriminator: LayeredNetwork, spec: Mapping[str, Any]) -> float:
         """Share of the held-out pictures whose label is read off correctly, 0 to 1. Args: spec: as in a snapshot."""
         network = plain(discriminator, spec)
+        network.without_labels = True
         batches = [self._pictures(1, start) for start in range(0, len(self._pixels[1]) - 1, _BATCH)]
         measure_statistics(network, [batch for batch in batches if len(batch) > 1][:20])
         network.eval()
@@ -75,15 +79,38 @@ class Probe:
         return joined - joined.mean(1, keepdim=True)
 
 
-def each_log(probe: Probe, every_kimg: float) -> Any:
-    """What the loop calls after a line of statistics: adds `probe_validation_accuracy` at the first line after every so many kimg."""
-    last = -1
+def each_log(probe: Probe, settings: TrainConfig, keep: Callable[[Parts], None] | None = None) -> Any:
+    """What the loop calls after a line of statistics: adds `probe_validation_accuracy` at the first line after every `probe_kimg`.
+
+    Where it looks is a function of the place in the training alone, so that a resumed training looks at the same places. A training
+    also ends with a look; where that end is no regular place of a longer training, the line is marked `closing`.
+
+    Args: keep: called where the accuracy is the best so far, to keep these weights for `choose: best_probe`.
+    """
 
     def look(parts: Parts, line: dict[str, Any]) -> None:
-        nonlocal last
-        place = int(parts.position.images // (every_kimg * 1000))
-        if place > last:
-            last = place
-            line["probe_validation_accuracy"] = probe.accuracy(parts.networks["discriminator"], parts.spec)
+        at = parts.position
+        regular = crossed(at.line, at.images, settings.log_kimg)
+        if not regular:
+            line["closing"] = True
+        elif at.line and not crossed(at.line, at.images, settings.probe_kimg):
+            return
+        accuracy = probe.accuracy(parts.networks["discriminator"], parts.spec)
+        line["probe_validation_accuracy"] = accuracy
+        if regular and accuracy > at.best:
+            at.best = accuracy
+            if keep is not None:
+                keep(parts)
 
     return look
+
+
+def best_line(stats: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The line of statistics where the probe did best, the first of equals; None where it never looked."""
+    seen = [line for line in stats if "probe_validation_accuracy" in line and (not line.get("closing") or line is stats[-1])]
+    return max(seen, key=lambda line: float(line["probe_validation_accuracy"]), default=None)
+
+
+def candidate_name(images: int) -> str:
+    """File name of weights kept because the probe did best there so far."""
+    return f"candidate-{images:012d}.safetensors"

@@ -18,6 +18,11 @@ from gan_core.vision.tensors import to_uint8
 logger = logging.getLogger(__name__)
 
 
+def crossed(before: int, after: int, every_kimg: float) -> bool:
+    """Whether a multiple of `every_kimg` lies in (before, after], both in images."""
+    return every_kimg > 0 and after // (every_kimg * 1000) > before // (every_kimg * 1000)
+
+
 class Figures:
     """Means of named scalars over an interval. Sums stay on the device: adding never waits for it."""
 

@@ -216,9 +216,24 @@ def load_snapshot(path: Path, device: str = "cpu") -> Snapshot:
     )
 
 
+CHOSEN = "snapshot-chosen.safetensors"  # beside the others where `train.choose` chose one
+
+
+def chosen_snapshot(folder: Path) -> Path:
+    """The snapshot of a train artifact that goes on: the one that `train.choose` chose, else the last."""
+    return folder / CHOSEN if (folder / CHOSEN).is_file() else last_snapshot(folder)
+
+
+def saw_labels(meta: Mapping[str, Any]) -> str:
+    """Which labels a snapshot's weights depend on: '' none, 'validation' (it was chosen by them), 'training' (it was trained on them)."""
+    if int(meta.get("prior", {}).get("classes", 0)):
+        return "training"
+    return str(meta.get("saw_labels", ""))
+
+
 def last_snapshot(folder: Path) -> Path:
     """The final snapshot of a train artifact: the last in the order of names."""
-    found = sorted(folder.glob("snapshot-*.safetensors"))
+    found = sorted(path for path in folder.glob("snapshot-*.safetensors") if path.name != CHOSEN)
     if not found:
         raise StoreError(
             f"There is no snapshot in {folder.name}.", expected="a file snapshot-<kimg>.safetensors that `train` wrote"

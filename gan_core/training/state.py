@@ -40,6 +40,8 @@ class Position:
         updates: steps of each optimiser.
         attempt: how often training went back after a divergence; part of the random streams' names.
         seconds: time spent training so far, over all starts.
+        line: images at the last line of statistics that stands at its regular place.
+        best: the probe's best accuracy at such lines.
     """
 
     index: int = 0
@@ -47,6 +49,8 @@ class Position:
     updates: dict[str, int] = field(default_factory=dict)
     attempt: int = 0
     seconds: float = 0.0
+    line: int = 0
+    best: float = -1.0
 
 
 def _folders(folder: Path) -> list[Path]:

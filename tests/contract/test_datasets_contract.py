@@ -63,8 +63,20 @@ def make_cifar10(place: Path) -> None:
         (place / f"data_batch_{number}.bin").write_bytes(rows.tobytes())
 
 
+def make_lmdb(place: Path) -> None:
+    lmdb = pytest.importorskip("lmdb")
+    for split in ("train", "val"):
+        with (
+            lmdb.open(str(place / f"bedroom_{split}_lmdb"), map_size=1 << 20) as database,
+            database.begin(write=True) as change,
+        ):
+            for number in range(10):
+                key = f"{number:040x}".encode() if number else b"\x00\xff no text"
+                change.put(key, png(number))
+
+
 MAKERS: dict[str, Callable[[Path], None] | None] = {
-    "folder": make_folder, "parquet": make_parquet, "tar": make_tar, "cifar10": make_cifar10, "digits": None,
+    "folder": make_folder, "parquet": make_parquet, "tar": make_tar, "lmdb": make_lmdb, "cifar10": make_cifar10, "digits": None,
 }  # fmt: skip
 
 

@@ -88,7 +88,6 @@ def evaluate_request(
         "probe": {"name": probe, "grid": grid or []},
         "protocol": protocol,
         "features": "random",
-        "saw_labels": False,
         "seed": 0,
         "threads": 1,
     }

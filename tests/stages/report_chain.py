@@ -157,7 +157,6 @@ def build_chain(home: Path, count: int = 500, kimg: float = 1.0) -> dict[str, li
         made["features"].append(stage_input("extract", folder))
         for probe in ("linear_svm", "logistic", *(("chance",) if kind == "pixels" else ())):
             part = {"features": kind, "probe": {"name": probe}, "protocol": {"labels_per_class": [5, "all"], "draws": 3}}
-            part["saw_labels"] = False
             cell, _ = run_stage("evaluate", home / f"cell-{kind}-{probe}", part, {"features": made["features"][-1:]})
             made["cells"].append(stage_input("evaluate", cell))
     folder, _ = run_stage(

@@ -1,0 +1,53 @@
+"""The DCGAN paper's own runs: planned with their needs although the sets are not there, and run small on stand-ins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gan_core.errors import DataError, RequestError
+from gan_core.estimates import needs
+from gan_core.recipes import load_recipe
+from gan_core.runs import RunRequest, pictures_expected, prepare
+from gan_core.store import Store
+
+PAPER = {"imagenet32-cifar10": 28_672, "svhn": 7_168, "faces64": 30_720, "lsun-bedroom64": 30_720}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_at_full_scale_it_trains_as_the_authors_did_and_says_what_it_needs(name: str, tmp_path: Path) -> None:
+    recipe, _ = load_recipe(name, scale="full")
+    train = recipe.train
+    assert (train.mode, train.batch, train.learning_rate, train.beta1, train.weight_decay) == ("paper", 128, 2e-4, 0.5, 1e-5)
+    assert not train.flip and not train.augment and recipe.dedup.mode == ("paper" if name == "lsun-bedroom64" else "off")
+    asked = RunRequest(recipe=name, scale="full", data=[str(tmp_path / "nothing")], home=str(tmp_path / "home"))
+    store = Store(str(tmp_path / "home"), tmp_path / "home")
+    prepared = prepare(asked, store, planning=True)
+    expected = pictures_expected(prepared)
+    assert set(expected) == {source.name for source in recipe.all_sources()}
+    layout = recipe.sources.train[0].layout
+    assert layout and any(layout in note for note in prepared.notes)
+    found = needs(recipe, "cpu", expected)
+    assert found.features == PAPER[name] and found.training_seconds > 3600
+    side, source = recipe.crop.size, recipe.sources.train[0].name
+    assert found.disk["training set"] == 3 * side * side * expected[source]
+    with pytest.raises((RequestError, DataError)) as caught:
+        prepare(asked, store)
+    assert caught.value.expected == layout and caught.value.remedy
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    "name", [name if name == "lsun-bedroom64" else pytest.param(name, marks=pytest.mark.slow) for name in PAPER]
+)
+def test_at_debug_scale_it_runs_on_a_stand_in(name: str, data: Path, answer: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    verb = "train" if name == "lsun-bedroom64" else "run"  # the whole chain in the slow ones
+    said = answer(tmp_path / "home", verb, name, "--data", str(data), "--scale", "debug", "--json")
+    assert said["state"] == "completed" and (verb == "train" or said["report"])
+    (trained,) = [node for node in said["nodes"] if node["node"] == "train"]
+    folder = tmp_path / "home" / "artifacts" / "train" / trained["ref"]["key"] / trained["ref"]["digest"][:12]
+    assert list(folder.glob("snapshot-*.safetensors")) and list(folder.glob("grid-*.png"))
