@@ -4,14 +4,15 @@
 not touched: activations are caught by hooks.
 
 Which activation belongs to a convolution? What the next layer with weights gets to see, as long as it has the convolution's
-shape: that is the value after batch norm and nonlinearity, whether the nonlinearity is a module or a function. Pooling
-between two convolutions changes the shape; then the last module's output with the convolution's shape is taken.
+shape, flattened or not: that is the value after batch norm and nonlinearity, whether the nonlinearity is a module or a function.
+Pooling between two convolutions changes the shape; then the last module's output with the convolution's shape is taken.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -53,10 +54,11 @@ class _Seen:
 
 @dataclass(frozen=True)
 class _Point:
-    """Where a layer's activation is caught: the input of a module, or its output."""
+    """Where a layer's activation is caught: the input of a module (given back the maps' `shape`), or its output."""
 
     module: nn.Module
     before: bool
+    shape: tuple[int, ...] = ()
 
 
 class ForeignNetwork:
@@ -207,7 +209,7 @@ class ForeignNetwork:
                 raise UnknownName("layer", name, self._points)
             point = self._points[name]
             handles.append(
-                point.module.register_forward_pre_hook(_catch_input(found, name))
+                point.module.register_forward_pre_hook(_catch_input(found, name, point.shape))
                 if point.before
                 else point.module.register_forward_hook(_catch_output(found, name))
             )
@@ -266,6 +268,9 @@ def _activation(seen: list[_Seen], place: int, following: int) -> _Point:
     for entry in seen[place + 1 : following]:
         if entry.gave == shape and not isinstance(entry.module, _NONLINEAR):
             last = entry.module
+    flat = following < len(seen) and seen[following].given == (math.prod(shape),)
+    if flat and isinstance(last, (*_WEIGHTED, _NORMS)):  # a nonlinearity by function, then flattened into a linear layer
+        return _Point(seen[following].module, before=True, shape=shape)
     return _Point(last, before=False)
 
 
@@ -276,9 +281,9 @@ def _catch_output(found: dict[str, Tensor], name: str) -> Callable[..., None]:
     return hook
 
 
-def _catch_input(found: dict[str, Tensor], name: str) -> Callable[..., None]:
+def _catch_input(found: dict[str, Tensor], name: str, shape: tuple[int, ...]) -> Callable[..., None]:
     def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        found.setdefault(name, inputs[0])
+        found.setdefault(name, inputs[0].reshape(-1, *shape) if shape else inputs[0])
 
     return hook
 

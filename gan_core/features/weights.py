@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import inspect
 import logging
@@ -97,7 +98,8 @@ def _import(place: str, root: Path | None) -> Any:
         ) from error
     finally:
         if root is not None:
-            sys.path.remove(str(root))
+            with contextlib.suppress(ValueError):  # the module may have put the path in order itself
+                sys.path.remove(str(root))
             sys.path.append(str(root))
 
 
