@@ -18,6 +18,7 @@ from gan_core.stages.contract import ArtifactRef
 from gan_core.stages.specs import spec_of
 from gan_core.store import Store
 
+_KMEANS = ("centres", "patches", "statistics_images")  # the settings of extract that its control K-means reads
 OUTSIDE = "network"  # the name of features of somebody's own network, in ids and tables
 
 
@@ -216,7 +217,10 @@ class _Planner:
         context: dict[str, Any] = self.device
         if kind != "pixels":
             inputs["pack"] = ("pack",)
-            key_part["extract"] = {name: value for name, value in recipe.extract.key_part().items() if name != "weights"}
+            said = recipe.extract.key_part()
+            key_part["extract"] = {
+                name: said[name] for name in said if name in _KMEANS or (kind != "kmeans" and name != "weights")
+            }
         if self.outside and kind in (OUTSIDE, "random"):
             part["outside"] = key_part["outside"] = self.outside.part(weights=kind == OUTSIDE)
             context = {**context, **self.outside.context(weights=kind == OUTSIDE)}

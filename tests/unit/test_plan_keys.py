@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gan_core.config import Recipe
+from gan_core.features.stamp import Stamp
 from gan_core.plan import Node, Settings, build_plan, explain, key_of, look_up, up_to
 from gan_core.recipes import load_recipe
 from gan_core.store import Store
@@ -110,3 +111,30 @@ def test_explain_names_the_changed_setting(tmp_path: Path) -> None:
     store.publish(work, old, ("*.parquet",))
     told = explain(store, node, {"ingest:x": "d"})
     assert told == "changed: crop.size, input images (ingest:x)"
+
+
+def outside(*overrides: str, digest: str = "w", place: str = "here") -> dict[str, str]:
+    """Keys of digits with a network from outside."""
+    recipe, _ = load_recipe(
+        "digits", overrides=["threads=2", "extract.network=my_net:Net", f"extract.weights={place}", *overrides]
+    )
+    stamp = Stamp({"my_net.py": "s"}, digest, Path(place), Path(place) / "w.pth")
+    found: dict[str, str] = {}
+    for node in build_plan(recipe, {"digits": "f"}, Settings(), outside=stamp):
+        found[node.id] = key_of(node, found)
+    return found
+
+
+def test_with_a_network_from_outside_no_gan_is_planned() -> None:
+    stages = {name.split(":")[0] for name in outside()}
+    assert stages == {"ingest", "crop", "hash", "dedup", "pack", "extract", "evaluate", "report"}
+    assert {name.split(":")[0] for name in outside('dedup.mode="off"')} == stages - {"hash", "dedup"}
+
+
+def test_weights_count_by_their_digest_and_not_by_their_place() -> None:
+    before = outside("evaluate.controls=[pixels, random, kmeans]")
+    assert before == outside("evaluate.controls=[pixels, random, kmeans]", place="elsewhere")
+    after = outside("evaluate.controls=[pixels, random, kmeans]", digest="v")
+    moved = {name for name in before if before[name] != after[name] and name.startswith("extract")}
+    assert moved == {"extract:digits:network"}
+    assert before["extract:digits:kmeans"] == keys("evaluate.controls=[kmeans]")["extract:digits:kmeans"]
