@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 
-from gan_core.features.foreign import features
+from gan_core.features.extract import restore_statistics
+from gan_core.features.foreign import ForeignNetwork, features
 from gan_core.features.store import read_features, read_lineage
 from gan_core.features.weights import build_module, load_weights
 from gan_core.files import sha256_file
@@ -87,14 +88,7 @@ def test_from_pictures_to_scores_and_what_runs_again(folder: Path, answer: Calla
     matrix, rows = read_features(artifact)
     pictures = np.stack([cv2.imread(str(folder / "digits" / address)) for address in rows["address"].to_pylist()])
     module = load_weights(build_module("my_net:Net", {"maps": 4}, root=folder), folder / "net.safetensors")
-    lively, _ = features(module, pictures, device="cpu", statistics="real")
-    assert lively.shape == matrix.shape
     # The command measures batch-norm statistics over the training rows alone: put them in by hand.
-    from safetensors.torch import load_file
-
-    from gan_core.features.extract import restore_statistics
-    from gan_core.features.foreign import ForeignNetwork
-
     restore_statistics(ForeignNetwork(module), load_file(artifact / "statistics.safetensors"))
     same, _ = features(module, pictures, device="cpu")
     np.testing.assert_allclose(matrix.astype(np.float32), same.astype(np.float32), rtol=2e-3, atol=2e-3)
@@ -121,10 +115,8 @@ def test_mistakes_are_named_before_any_work(folder: Path, discern: Callable[...,
     wrong = torch.nn.Conv2d(3, 5, 4).state_dict()
     save_file(wrong, folder / "other.safetensors")
     for options, told in (
-        (("--network", "my_nte:Net"), "did you mean 'my_net'"),
         (("--network", "my_net:Net"), "--network-args maps=..."),
         (("--network", "my_net:Net", "--network-args", "maps=4", "--weights", "other.safetensors"), "do not fit Net"),
-        ((*NETWORK, "--layers", "main.33"), "did you mean 'main_3'"),
     ):
         said = discern("extract", *options, *data, cwd=folder)
         assert said.code in (1, 2) and told in said.err and "Traceback" not in said.err, said.err
