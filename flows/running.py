@@ -62,10 +62,9 @@ def _show_plan(prepared: Prepared, as_json: bool) -> int:
     if rough:
         minutes = rough.training_seconds / 60
         told = f"{minutes:,.0f} minutes" if minutes >= 1 else "less than a minute"
-        print(
-            f"\nRoughly: {told} of training on {prepared.settings.device} ({rough.gflop_per_image:.2f} GFLOP an image), "
-            f"{rough.features:,} features for each picture" + (f": {rough.length}." if rough.length else ".")
-        )
+        values = f", {rough.features:,} features for each picture: {rough.length}" if rough.length else ""
+        device = prepared.settings.device
+        print(f"\nRoughly: {told} of training on {device} ({rough.gflop_per_image:.2f} GFLOP an image){values}.")
     print("\n# the recipe, every default written out\n" + dump_recipe(prepared.recipe))
     return 0
 
