@@ -17,6 +17,7 @@ import torch
 from gan_core.controls import random
 from gan_core.devices import cpu_cores
 from gan_core.features import extract
+from gan_core.features.modes import taking
 
 
 def main() -> None:
@@ -33,7 +34,7 @@ def main() -> None:
     side = network.input_shape[1]
     pictures = np.random.default_rng(0).integers(0, 256, (options.pictures, side, side, 3)).astype(np.uint8)
     extract.set_statistics(network, lambda rows: pictures[rows], len(pictures), 256, 0, options.device)
-    sizes = extract.layer_sizes(network, None, 4)
+    sizes = taking(network).sizes
     times: dict[str, list[float]] = {"float32": [], "bf16": []}
     found = {}
     for number in range(options.rounds + 1):

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from flows.network_options import ArgumentsOption, LayersOption, NetworkOption, WeightsOption
+
 app = typer.Typer(
     name="discern",
     help="Learn image features without labels from GANs: prepare, train, extract, evaluate, report; each stage cached and re-runnable.",
@@ -25,6 +27,9 @@ app.add_typer(server_app, name="server")
 
 RecipeArgument = Annotated[
     str, typer.Argument(help="name of a recipe (`discern list recipes`) or a YAML file", metavar="RECIPE")
+]
+OptionalRecipe = Annotated[
+    str | None, typer.Argument(help="name of a recipe or a YAML file; may be left out with --network", metavar="[RECIPE]")
 ]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="change a setting, as section.key=value", metavar="a.b=c")]
 DataOption = Annotated[list[str] | None, typer.Option("--data", help="where the data lies: PATH, or NAME=PATH for each source")]
@@ -50,7 +55,11 @@ def _command(until: str) -> Any:
     """A command that runs the chain up to a stage."""
 
     def run(
-        recipe: RecipeArgument,
+        recipe: OptionalRecipe = None,
+        network: NetworkOption = None,
+        weights: WeightsOption = None,
+        network_args: ArgumentsOption = None,
+        layers: LayersOption = None,
         set_: SetOption = None,
         data: DataOption = None,
         scale: ScaleOption = None,
@@ -65,12 +74,14 @@ def _command(until: str) -> Any:
         verbose: VerboseOption = False,
     ) -> None:
         from flows.home import resolve_home
+        from flows.network_options import as_settings
         from flows.running import run_command
         from gan_core.runs import RunRequest
 
+        named, settings = as_settings(recipe, network, weights, network_args, layers, data or [])
         request = RunRequest(
-            recipe=recipe,
-            overrides=set_ or [],
+            recipe=named,
+            overrides=[*settings, *(set_ or [])],
             data=data or [],
             scale=scale,
             home=resolve_home(home),

@@ -7,8 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flows import console
+from flows import console, outcome
 from flows.home import open_store
+from gan_core.features.look import Look
 from gan_core.recipes import dump_recipe
 from gan_core.runner import result_of
 from gan_core.runs import Prepared, Run, RunRequest, pictures_expected, prepare, refuse_before_starting
@@ -26,36 +27,51 @@ def run_command(request: RunRequest, *, dry_run: bool, as_json: bool, verbose: b
         console.say(note)
     if dry_run:
         return _show_plan(prepared, as_json)
-    if not any(node.stage == (request.only or request.until) for node in prepared.nodes):
-        console.say(f"There is nothing to {request.only or request.until}: the sources have no labels to evaluate with.")
     if prepared.to_do or prepared.to_fetch:
         refuse_before_starting(prepared)
         record = _through_prefect(request, store, verbose)
     else:
         record = _nothing_to_do(store, prepared)
     _show_outcome(store, record, as_json)
+    if (request.only or request.until) == "evaluate" and not any(
+        name.startswith("evaluate:") for name in _nodes(store, record)
+    ):
+        console.say("There are no scores: the sources have no labels to evaluate with. The features are there all the same.")
     return 0
 
 
 def _show_plan(prepared: Prepared, as_json: bool) -> int:
     from gan_core.estimates import needs
 
-    rough = needs(prepared.recipe, prepared.settings.device, pictures_expected(prepared)) if prepared.to_do else None
+    outside = _look(prepared) if prepared.outside and prepared.to_do else None
+    rough = None
+    if prepared.to_do and not prepared.outside:
+        rough = needs(prepared.recipe, prepared.settings.device, pictures_expected(prepared))
     if as_json:
         console.print_json(
             {
                 "plan": console.plan_rows(prepared.standings),
                 "download": prepared.to_fetch,
                 "estimate": asdict(rough) if rough else None,
+                "features": asdict(outside) if outside else None,
                 "recipe": prepared.recipe.model_dump(mode="json"),
             }
         )
         return 0
     console.print_plan(prepared)
+    if outside:
+        print("\n" + "\n".join([*outside.assumed, f"{outside.length} values for each picture"]))
     if rough:
         print("\nRoughly, each within a factor of three:\n" + "\n".join(f"  {line}" for line in rough.lines()))
     print("\n# the recipe, every default written out\n" + dump_recipe(prepared.recipe))
     return 0
+
+
+def _look(prepared: Prepared) -> Look:
+    from gan_core.features.look import look
+
+    assert prepared.outside is not None
+    return look(prepared.recipe.extract, prepared.outside, prepared.recipe.crop.size)
 
 
 def _nothing_to_do(store: Store, prepared: Prepared) -> dict[str, Any]:
@@ -85,24 +101,27 @@ def _through_prefect(request: RunRequest, store: Store, verbose: bool) -> dict[s
 
 
 def _computed(store: Store, record: dict[str, Any]) -> list[str]:
+    return [name for name, node in _nodes(store, record).items() if not node["cached"]]
+
+
+def _nodes(store: Store, record: dict[str, Any]) -> dict[str, dict[str, Any]]:
     from gan_core.files import read_json
 
-    nodes = read_json(store.home / "runs" / record["run"] / "run.json")["nodes"]
-    return [node["node"] for node in nodes if not node["cached"]]
+    return {node["node"]: node for node in read_json(store.home / "runs" / record["run"] / "run.json")["nodes"]}
 
 
 def _show_outcome(store: Store, record: dict[str, Any], as_json: bool) -> None:
-    from gan_core.files import read_json
-
     folder = store.home / "runs" / record["run"]
-    nodes = read_json(folder / "run.json")["nodes"]
+    nodes = list(_nodes(store, record).values())
     report = next((node for node in nodes if node["node"] == "report" and node["ref"]), None)
     summary = None
     if report:
-        ref = report["ref"]
-        summary = console.read_summary(store.home / "artifacts" / ref["stage"] / ref["key"] / ref["digest"][:12])
+        summary = console.read_summary(outcome.folder_of(store, report))
+    made = outcome.feature_sets(store, nodes)
+    scored = [] if summary else outcome.scores(store, nodes)
     if as_json:
-        console.print_json({**record, "folder": str(folder), "nodes": nodes, "summary": summary})
+        extra = {"features": made, **({"scores": scored} if scored else {})}
+        console.print_json({**record, "folder": str(folder), "nodes": nodes, "summary": summary, **extra})
         return
     computed = record["computed"]
     if record["state"] == "paused":
@@ -113,12 +132,12 @@ def _show_outcome(store: Store, record: dict[str, Any], as_json: bool) -> None:
         console.say(f"Made {len(computed)} of {len(nodes)} artifacts; the rest were cached.")
     if summary:
         console.print_scores(summary)
-    for node in nodes:
-        if node["node"].startswith("extract:") and node["ref"] and node["node"].rsplit(":", 1)[1] not in ("pixels", "random"):
-            ref = node["ref"]
-            print(
-                f"features  {_short(store.home / 'artifacts' / ref['stage'] / ref['key'] / ref['digest'][:12])}/features-*.parquet"
-            )
+    elif scored:
+        console.print_scores({"scores": scored})
+    for features in made:
+        print("".join(f"          {sentence}\n" for sentence in features.get("assumed", [])), end="")
+        print(f"values    {features['length']} for each picture")
+        print(f"features  {_short(Path(features['folder']))}/features-*.parquet")
     print(f"run       {_short(folder)}")
     if record.get("report"):
         print(f"report    {_short(Path(record['report']))}")

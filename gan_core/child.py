@@ -50,7 +50,7 @@ def run_child(request: StageRequest, progress: Progress, time_limit: float, proc
     environment = {
         "OMP_WAIT_POLICY": "PASSIVE",  # see flows/__init__.py
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(_root()), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
+        "PYTHONPATH": os.pathsep.join([str(root()), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
     }
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
@@ -90,7 +90,7 @@ def run_child(request: StageRequest, progress: Progress, time_limit: float, proc
     return outcome, peak
 
 
-def _root() -> str:
+def root() -> str:
     """The folder that holds gan_core: the child must run the same code, from wherever it was started."""
     from pathlib import Path
 
@@ -111,7 +111,7 @@ def _listen(stream: IO[str] | None, progress: Progress) -> tuple[StageOutcome | 
             report = said["progress"]
             progress(report["done"], report["total"], report["unit"], **report.get("figures", {}))
         elif "error" in said:
-            said_errors.append(_rebuild(said["error"]))
+            said_errors.append(rebuild(said["error"]))
         elif "outcome" in said:
             outcome = StageOutcome.model_validate(said["outcome"])
             peak = float(said.get("peak_memory_mb", 0.0))
@@ -120,7 +120,8 @@ def _listen(stream: IO[str] | None, progress: Progress) -> tuple[StageOutcome | 
     return outcome, next(iter(causes or said_errors[::-1]), None), peak
 
 
-def _rebuild(said: dict[str, str]) -> DiscernError:
+def rebuild(said: dict[str, str]) -> DiscernError:
+    """The error that a child put into words: {'kind', 'message', 'expected', 'remedy'}."""
     kind = getattr(errors, said.get("kind", ""), WorkError)
     if not (isinstance(kind, type) and issubclass(kind, DiscernError)):
         kind = WorkError

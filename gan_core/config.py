@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 Processes = Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
 Labels = Annotated[int, Field(ge=1)] | Literal["all"]
+FeatureMode = Literal["dcgan", "output", "ali", "avepool", "bn_crelu"]
 
 
 class Section(BaseModel):
@@ -204,12 +205,23 @@ class ExtractConfig(Section):
 
     network: str = Field(
         "discriminator",
-        description="discriminator or encoder of the snapshot, or anybody's: my_module:Discriminator(arguments)",
+        description="discriminator or encoder of the snapshot, or anybody's: my_module:Discriminator; then no GAN is trained",
     )
-    values: Literal["-1..1", "0..1", "imagenet"] = Field("-1..1", description="what anybody's network was trained on")
-    layers: list[str] | None = Field(None, description="None: every convolutional layer")
-    grid: int = Field(4, ge=1, description="maps are pooled to grid x grid")
-    pool: Literal["max", "average"] = "max"
+    weights: str | None = Field(
+        None, description="anybody's network: file of its weights, safetensors or a state dict; its digest is in the key"
+    )
+    network_args: dict[str, Any] = Field(default_factory=dict, description="anybody's network: arguments of its constructor")
+    side: int | None = Field(
+        None, ge=1, description="anybody's network: pictures are resized to this; None: to what it takes, if need be"
+    )
+    values: Literal["-1..1", "0..1", "imagenet"] = Field("-1..1", description="anybody's network: what it was trained on")
+    mode: FeatureMode = Field(
+        "dcgan",
+        description="dcgan: all convolutional layers, pooled; output, ali, avepool, bn_crelu: see gan_core/features/modes.py",
+    )
+    layers: list[str] | None = Field(None, description="None: the mode's choice")
+    grid: int = Field(4, ge=1, description="mode dcgan: maps are pooled to grid x grid")
+    pool: Literal["max", "average"] = Field("max", description="mode dcgan")
     statistics: Literal["real", "running"] = Field(
         "real", description="real: batch-norm statistics recomputed over training images"
     )
@@ -218,6 +230,17 @@ class ExtractConfig(Section):
     precision: Literal["float32", "bf16"] = "float32"
     centres: int = Field(1600, ge=2, description="of the K-means control (Coates and Ng); four times as many features")
     patches: int = Field(400_000, ge=100, description="6 x 6 patches behind its whitening and its centres")
+
+    @model_validator(mode="after")
+    def _settings_go_together(self) -> ExtractConfig:
+        outside = [name for name in ("weights", "network_args", "side") if getattr(self, name)]
+        if ":" not in self.network and outside:
+            raise ValueError(
+                f"{', '.join(outside)} belong to a network from outside (extract.network: my_module:Discriminator)"
+            )
+        if self.mode != "dcgan" and (self.grid != 4 or self.pool != "max"):
+            raise ValueError(f"grid and pool belong to mode 'dcgan'; mode {self.mode!r} has its own")
+        return self
 
 
 class ProbeConfig(Section):

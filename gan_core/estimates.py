@@ -24,25 +24,32 @@ DAY = 86_400.0
 
 @dataclass(frozen=True)
 class Estimate:
-    """Figures for a person: seconds of training, feature values per image, bytes that evaluation holds at once."""
+    """Figures for a person: seconds of training (none for an imported snapshot), feature values per image and the sum that they are,
+    layer by layer, bytes that evaluation holds at once."""
 
     training_seconds: float
     features: int
     evaluation_bytes: int
     gflop_per_image: float
+    length: str = ""
 
 
 def estimate(recipe: Recipe, device: str, rows: int) -> Estimate:
     """Estimates a recipe for `rows` evaluated images. Imports torch: the networks themselves say how large they are."""
     from gan_core import registry
-    from gan_core.networks.base import feature_size
+    from gan_core.features.modes import taking
+    from gan_core.features.pooling import told
 
     network = recipe.train.network
     module = registry.load("networks", network.name)
     discriminator = module.discriminator(width=network.width)
     generator = module.generator(width=network.width, latent_dim=network.latent_dim)
     size, latent = module.IMAGE_SIZE, network.latent_dim or module.LATENT_DIM
-    features = feature_size(discriminator, grid=recipe.extract.grid)
+    features, length = 0, ""
+    if recipe.extract.network == "discriminator":
+        take = recipe.extract
+        sizes = taking(discriminator, take.mode, take.layers, take.grid, take.pool).sizes
+        features, length = sum(size.dims for size in sizes), told(sizes)
     forward = _forward_gflop(discriminator, (3, size, size)) + _forward_gflop(generator, (latent,))
     step = (
         6 * forward
@@ -51,8 +58,7 @@ def estimate(recipe: Recipe, device: str, rows: int) -> Estimate:
     if precision == "auto":
         precision = "bf16" if bf16_units(device) else "float32"
     rate = _CUDA_GFLOPS[precision] if device.startswith("cuda") else _CPU_GFLOPS[precision] * recipe.threads
-    held = rows * features * (2 + 4)  # float16 as read, float32 or two bf16 copies while the probe is fitted
-    return Estimate(_training_seconds(recipe, step, rate), features, held, step)
+    return Estimate(_training_seconds(recipe, step, rate), features, _held(rows, features), step, length)
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,7 @@ class Needs:
     gpu_seconds: float
     gflop_per_image: float
     features: int
+    length: str
     pictures: dict[str, int]
     disk: dict[str, int]
     memory: dict[str, int]
@@ -80,7 +87,7 @@ class Needs:
         hours = f"training  {_hours(self.training_seconds)} on {self.device}, {self.gflop_per_image:.2f} GFLOP an image"
         if not self.device.startswith("cuda"):
             hours += f" (one data-centre GPU in bf16: {_hours(self.gpu_seconds)})"
-        told = [hours, f"features  {self.features:,} values for each picture"]
+        told = [hours, f"features  {self.features:,} values for each picture{f': {self.length}' if self.length else ''}"]
         if not self.pictures:
             return [*told, "disk, memory: not known before the pictures were counted (stage ingest)"]
         for name, parts in (("disk", self.disk), ("memory", self.memory)):
@@ -134,11 +141,31 @@ def needs(recipe: Recipe, device: str, pictures: dict[str, int]) -> Needs:
         "evaluate, with labels": found.evaluation_bytes,
     }
     fast = _training_seconds(recipe, found.gflop_per_image, _CUDA_GFLOPS["bf16"])
-    return Needs(device, found.training_seconds, fast, found.gflop_per_image, found.features, dict(pictures), disk, memory)
+    return Needs(
+        device, found.training_seconds, fast, found.gflop_per_image, found.features, found.length, dict(pictures), disk, memory
+    )
 
 
 def _training_seconds(recipe: Recipe, gflop: float, rate: float) -> float:
-    return recipe.train.kimg * 1000 * gflop / rate
+    kimg = 0.0 if recipe.train.snapshot else recipe.train.kimg
+    return kimg * 1000 * gflop / rate
+
+
+def _held(rows: int, dims: int) -> int:
+    """Bytes: float16 as read, float32 or two bf16 copies while the probe is fitted."""
+    return rows * dims * (2 + 4)
+
+
+def refuse_what_exceeds_memory(rows: int, dims: int) -> None:
+    """Raises RequestError, with the figures, where evaluating `rows` images of `dims` values would not fit into memory."""
+    memory = memory_bytes()
+    if _held(rows, dims) > 0.9 * memory:
+        raise RequestError(
+            f"Evaluating {rows:,} images with {dims:,} features each would hold about "
+            f"{_held(rows, dims) / 2**30:.0f} GiB; this machine has {memory / 2**30:.0f} GiB.",
+            expected="features that fit into memory",
+            remedy="--scale small, fewer images (--set sources.train.NAME.limit=N), or a smaller train.network.width",
+        )
 
 
 def refuse_the_impossible(recipe: Recipe, device: str, rows: int, *, trains: bool = True) -> Estimate:
@@ -148,14 +175,7 @@ def refuse_the_impossible(recipe: Recipe, device: str, rows: int, *, trains: boo
         RequestError: what would not fit, by how much, and the setting to change.
     """
     found = estimate(recipe, device, rows)
-    memory = memory_bytes()
-    if found.evaluation_bytes > 0.9 * memory:
-        raise RequestError(
-            f"Evaluating {rows:,} images with {found.features:,} features each would hold about "
-            f"{found.evaluation_bytes / 2**30:.0f} GiB; this machine has {memory / 2**30:.0f} GiB.",
-            expected="features that fit into memory",
-            remedy="--scale small, fewer images (--set sources.train.NAME.limit=N), or a smaller train.network.width",
-        )
+    refuse_what_exceeds_memory(rows, found.features)
     if trains and found.training_seconds > DAY:
         raise RequestError(
             f"Training {recipe.train.kimg:,g} kimg of {recipe.train.network.name} (width {recipe.train.network.width:g}) would take about "

@@ -12,6 +12,7 @@ from typing import Any
 
 from gan_core.config import Recipe
 from gan_core.devices import bf16_units, resolve_compile, resolve_processes
+from gan_core.features.stamp import Stamp
 from gan_core.manifest import Manifest, make_key
 from gan_core.stages.contract import ArtifactRef
 from gan_core.stages.specs import spec_of
@@ -19,6 +20,8 @@ from gan_core.store import Store
 
 # What a recipe says of a source for people and for finding it: no picture depends on it.
 _SAID_OF_SOURCES = frozenset({"folder", "layout", "pictures"})
+_KMEANS = ("centres", "patches", "statistics_images")  # the settings of extract that its control K-means reads
+OUTSIDE = "network"  # the name of features of somebody's own network, in ids and tables
 
 
 @dataclass(frozen=True)
@@ -57,20 +60,34 @@ class Settings:
 
 
 def build_plan(
-    recipe: Recipe, fingerprints: dict[str, str], settings: Settings, labelled: dict[str, bool] | None = None
+    recipe: Recipe,
+    fingerprints: dict[str, str],
+    settings: Settings,
+    labelled: dict[str, bool] | None = None,
+    outside: Stamp | None = None,
 ) -> list[Node]:
     """The nodes of a recipe in an order in which inputs come first.
 
     Args:
         fingerprints: source name to fingerprint.
         labelled: source name to whether it has labels, as far as known from its ingest; without labels nothing is evaluated.
+        outside: the network that features are taken of, where it is somebody's own (`features.stamp`): then no GAN is trained.
     """
-    return _Planner(recipe, fingerprints, settings, labelled or {}).nodes()
+    return _Planner(recipe, fingerprints, settings, labelled or {}, outside).nodes()
 
 
 class _Planner:
-    def __init__(self, recipe: Recipe, fingerprints: dict[str, str], settings: Settings, labelled: dict[str, bool]) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        fingerprints: dict[str, str],
+        settings: Settings,
+        labelled: dict[str, bool],
+        outside: Stamp | None,
+    ) -> None:
         self.recipe = recipe
+        self.outside = outside
+        self.duplicates = {"duplicates": ("dedup",)} if outside is None or recipe.dedup.mode != "off" else {}
         self.fingerprints = fingerprints
         self.settings = settings
         self.labelled = labelled
@@ -79,7 +96,7 @@ class _Planner:
         self.train_crops = tuple(f"crop:{source.name}" for source in recipe.sources.train)
 
     def nodes(self) -> list[Node]:
-        made = [*self._sources(), *self._training_set(), *self._network()]
+        made = [*self._sources(), *self._training_set(), *([] if self.outside else self._network())]
         evaluated = self._evaluation()
         made += evaluated
         made.append(self._report([node.id for node in made]))
@@ -117,6 +134,9 @@ class _Planner:
 
     def _training_set(self) -> list[Node]:
         recipe = self.recipe
+        pack = Node("pack", "pack", {}, {}, {"crops": self.train_crops, **self.duplicates})
+        if not self.duplicates:  # nobody needs codes: no GAN is trained, and duplicates are not looked for
+            return [pack]
         hashing = {"hash": recipe.hash.model_dump(mode="json"), **self.common}
         return [
             Node(
@@ -134,7 +154,7 @@ class _Planner:
                 {"dedup": recipe.dedup.key_part(), "threads": recipe.threads},
                 {"codes": ("hash",), "crops": self.train_crops},
             ),
-            Node("pack", "pack", {}, {}, {"crops": self.train_crops, "duplicates": ("dedup",)}),
+            pack,
         ]
 
     def _network(self) -> list[Node]:
@@ -184,7 +204,10 @@ class _Planner:
         made = []
         for source in self.recipe.evaluated():
             labelled = self.labelled.get(source.name, True)
-            kinds = [self.recipe.extract.network, *(self.recipe.evaluate.controls if labelled else [])]
+            kinds = [
+                OUTSIDE if self.outside else self.recipe.extract.network,
+                *(self.recipe.evaluate.controls if labelled else []),
+            ]
             made += [self._extract(source.name, kind) for kind in kinds]
             if labelled:
                 made += [
@@ -197,20 +220,27 @@ class _Planner:
 
     def _extract(self, source: str, kind: str) -> Node:
         recipe = self.recipe
-        inputs: dict[str, tuple[str, ...]] = {"crops": (f"crop:{source}",), "duplicates": ("dedup",)}
+        inputs: dict[str, tuple[str, ...]] = {"crops": (f"crop:{source}",), **self.duplicates}
         part: dict[str, Any] = {"features": kind, **self.common}
         key_part: dict[str, Any] = dict(part)
         part["extract"] = recipe.extract.model_dump(mode="json")
+        context: dict[str, Any] = self.device
         if kind != "pixels":
             inputs["pack"] = ("pack",)
-            key_part["extract"] = recipe.extract.key_part()
-        if kind == "random":
+            said = recipe.extract.key_part()
+            key_part["extract"] = {
+                name: said[name] for name in said if name in _KMEANS or (kind != "kmeans" and name != "weights")
+            }
+        if self.outside and kind in (OUTSIDE, "random"):
+            part["outside"] = key_part["outside"] = self.outside.part(weights=kind == OUTSIDE)
+            context = {**context, **self.outside.context(weights=kind == OUTSIDE)}
+        elif kind == "random":
             network = {"network": recipe.train.network.model_dump(mode="json"), "image_size": recipe.crop.size}
             part.update(network)
             key_part.update({"network": recipe.train.network.key_part(), "image_size": recipe.crop.size})
         elif kind not in ("pixels", "kmeans"):
             inputs["snapshot"] = ("train",)
-        return Node(f"extract:{source}:{kind}", "extract", part, key_part, inputs, self.device)
+        return Node(f"extract:{source}:{kind}", "extract", part, key_part, inputs, context)
 
     def _cell(self, source: str, kind: str, number: int | None) -> Node:
         evaluate = self.recipe.evaluate
@@ -249,6 +279,7 @@ class _Planner:
             inputs[roles[node.split(":")[0]]].append(node)
         part = {"report": self.recipe.report.model_dump(mode="json"), "recipe": self.recipe.model_dump(mode="json")}
         key_part = {"recipe": self.recipe.key_part()}
+        key_part["recipe"].get("extract", {}).pop("weights", None)  # a place; what lies there is in the features' digest
         return Node("report", "report", part, key_part, {role: tuple(ids) for role, ids in inputs.items() if ids})
 
 

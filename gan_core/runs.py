@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from gan_core.config import Recipe
 from gan_core.devices import cuda_count, resolve_device
 from gan_core.errors import DataError, RequestError, UnknownName
+from gan_core.features.stamp import Stamp, stamp_of
 from gan_core.files import atomic_write_bytes, write_json
-from gan_core.plan import Node, Settings, Standing, build_plan, imported_key, look_up, up_to
+from gan_core.plan import OUTSIDE, Node, Settings, Standing, build_plan, imported_key, look_up, up_to
 from gan_core.recipes import dump_recipe, load_recipe
 from gan_core.runner import StageResult
 from gan_core.sources import Location, fingerprint, locate
@@ -59,6 +60,7 @@ class Prepared:
     settings: Settings
     locations: dict[str, Location]
     standings: dict[str, Standing]
+    outside: Stamp | None = None
 
     @property
     def nodes(self) -> list[Node]:
@@ -115,7 +117,7 @@ def prepare(request: RunRequest, store: Store, *, planning: bool = False) -> Pre
         deadline=time.time() + request.max_seconds if request.max_seconds else None,
         refresh=frozenset(request.refresh),
     )
-    return _planned(request, recipe, notes, settings, locations, fingerprints, store)
+    return _planned(request, recipe, notes, settings, locations, fingerprints, store, stamp_of(recipe.extract, Path.cwd()))
 
 
 def _planned(
@@ -126,8 +128,10 @@ def _planned(
     locations: dict[str, Location],
     fingerprints: dict[str, str],
     store: Store,
+    outside: Stamp | None,
 ) -> Prepared:
-    nodes = build_plan(recipe, fingerprints, settings)
+    nodes = build_plan(recipe, fingerprints, settings, outside=outside)
+    _refuse_absent(request, recipe, nodes)
     refresh = settings.refresh | ({"ingest"} if request.rehash else frozenset())
     standings = look_up(store, nodes, refresh)
     labelled = {
@@ -135,11 +139,23 @@ def _planned(
         for name in locations
         if standings[f"ingest:{name}"].manifest
     }
-    nodes = build_plan(recipe, fingerprints, settings, labelled)
+    nodes = build_plan(recipe, fingerprints, settings, labelled, outside)
     if request.only:
-        return _alone(Prepared(request, recipe, notes, settings, locations, look_up(store, nodes, refresh)))
+        return _alone(Prepared(request, recipe, notes, settings, locations, look_up(store, nodes, refresh), outside))
     nodes = up_to(nodes, request.until)
-    return Prepared(request, recipe, notes, settings, locations, look_up(store, nodes, refresh))
+    return Prepared(request, recipe, notes, settings, locations, look_up(store, nodes, refresh), outside)
+
+
+def _refuse_absent(request: RunRequest, recipe: Recipe, nodes: list[Node]) -> None:
+    """With a network from outside some stages are in no plan: asking for them is a mistake, not work that is done."""
+    there = list(dict.fromkeys(node.stage for node in nodes))
+    for stage in (request.until, request.only):
+        if stage and stage not in there:
+            raise RequestError(
+                f"There is nothing to {stage}: features are taken of {recipe.extract.network}, and no GAN is trained.",
+                expected=f"a stage of this plan: {', '.join(there)}",
+                remedy="leave extract.network (--network) out to train a GAN",
+            )
 
 
 def _alone(prepared: Prepared) -> Prepared:
@@ -167,6 +183,9 @@ def refuse_before_starting(prepared: Prepared) -> None:
     from gan_core import registry
     from gan_core.estimates import refuse_the_impossible
 
+    if prepared.outside is not None:
+        _look_at_network(prepared, prepared.outside)
+        return
     network = prepared.recipe.train.network.name
     stages = {standing.node.stage for standing in prepared.to_do}
     size = registry.load("networks", network).IMAGE_SIZE if "train" in stages else prepared.recipe.crop.size
@@ -178,14 +197,28 @@ def refuse_before_starting(prepared: Prepared) -> None:
         )
     if not stages & {"train", "evaluate"}:
         return
-    evaluated = {f"ingest:{source.name}" for source in prepared.recipe.evaluated()} if "evaluate" in stages else set()
-    rows = sum(
+    trains = "train" in stages and prepared.settings.deadline is None
+    refuse_the_impossible(prepared.recipe, prepared.settings.device, _rows_to_evaluate(prepared), trains=trains)
+
+
+def _rows_to_evaluate(prepared: Prepared) -> int:
+    """Pictures that evaluation will hold at once, as far as their sources are known."""
+    evaluated = {f"ingest:{source.name}" for source in prepared.recipe.evaluated()}
+    return sum(
         standing.manifest.outcome.counts.get("ok", 0)
         for name, standing in prepared.standings.items()
-        if name in evaluated and standing.manifest
+        if name in evaluated and standing.manifest and any(other.node.stage == "evaluate" for other in prepared.to_do)
     )
-    trains = "train" in stages and prepared.settings.deadline is None
-    refuse_the_impossible(prepared.recipe, prepared.settings.device, rows, trains=trains)
+
+
+def _look_at_network(prepared: Prepared, outside: Stamp) -> None:
+    """Makes a network from outside once, where its features are still to be taken: what does not fit is said before any work."""
+    from gan_core.estimates import refuse_what_exceeds_memory
+    from gan_core.features.look import look
+
+    if any(standing.node.id.endswith(f":{OUTSIDE}") and standing.node.stage == "extract" for standing in prepared.to_do):
+        found = look(prepared.recipe.extract, outside, prepared.recipe.crop.size)
+        refuse_what_exceeds_memory(_rows_to_evaluate(prepared), found.dims)
 
 
 def pictures_expected(prepared: Prepared) -> dict[str, int]:

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 ABOUT = "the same network with random weights (the authors' initialisation)"
 
 
-def network(name: str, width: float, seed: int) -> LayeredNetwork:
-    """The discriminator of a network file, initialised as the authors do, from the stream 'random-network' of `seed`."""
-    from gan_core import registry
+def network(name: str, width: float, seed: int, role: str = "discriminator", latent_dim: int | None = None) -> LayeredNetwork:
+    """The discriminator (or encoder) of a network file, initialised as the authors do, from the stream 'random-network' of `seed`."""
     from gan_core.networks.base import initialise
+    from gan_core.training.snapshots import build_networks
 
-    made: LayeredNetwork = registry.load("networks", name).discriminator(width)
+    made: LayeredNetwork = build_networks({"name": name, "width": width, "latent_dim": latent_dim}, (role,))[role]
     initialise(made, torch_stream(seed, "random-network"))
     return made.eval().requires_grad_(False)

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gan_core.errors import DataError, UnknownName
-from gan_core.features.pooling import LayerSize, Pool, pool_maps, pooled_shape, to_half
+from gan_core.errors import DataError
+from gan_core.features.pooling import LayerSize, Pool, pool_maps, to_half
 from gan_core.networks.base import LayeredNetwork, measure_statistics
 from gan_core.randomness import numpy_stream
 from gan_core.vision.tensors import to_float
@@ -32,26 +32,6 @@ Half = npt.NDArray[np.float16]
 Pictures = npt.NDArray[np.uint8]
 
 
-def layer_sizes(network: Network, layers: Sequence[str] | None, grid: int) -> list[LayerSize]:
-    """The layers that become features, in the network's order.
-
-    Args: layers: names; None: every convolutional layer (not the head).
-    Raises: UnknownName for a layer that the network does not have.
-    """
-    infos = network.layers()
-    known = [info.name for info in infos]
-    for name in layers or ():
-        if name not in known:
-            raise UnknownName("layer", name, known, remedy="set extract.layers to names of this network")
-    chosen = [info for info in infos if (info.maps if layers is None else info.name in layers)]
-    if not chosen:
-        raise DataError(
-            "The network has no convolutional layers to take features of.",
-            expected=f"layers named in extract.layers; this network has {', '.join(known)}",
-        )
-    return [LayerSize(info.name, info.shape, pooled_shape(info.shape, grid)) for info in chosen]
-
-
 def take(
     network: Callable[..., dict[str, Tensor]],
     pictures: Pictures,
@@ -62,6 +42,7 @@ def take(
     batch: int = 128,
     device: str = "cpu",
     precision: str = "float32",
+    after: Callable[[str, Tensor], Tensor] | None = None,
 ) -> tuple[dict[str, Half], int]:
     """Features of some pictures.
 
@@ -70,12 +51,35 @@ def take(
         pictures: uint8 [n, h, w, 3].
         batch: pictures at a time; changes nothing but the rounding of the last bit.
         precision: 'float32', or 'bf16' for the network's arithmetic (pooling keeps its values).
+        after: what becomes of a layer's pooled activations, by (name, [n, channels, rows, columns]).
 
     Returns: {layer: float16 [n, channels, rows, columns]} and the number of values clipped to float16's range.
     """
     out: dict[str, Half] = {size.name: np.empty((len(pictures), *size.pooled), np.float16) for size in sizes}
+    clipped, start = 0, 0
+    for found in pooled(network, pictures, sizes, grid=grid, pool=pool, batch=batch, device=device, precision=precision):
+        for size in sizes:
+            values = found[size.name] if after is None else after(size.name, found[size.name])
+            half, beyond = to_half(values)
+            clipped += beyond
+            out[size.name][start : start + len(half)] = half.numpy().reshape(-1, *size.pooled)
+        start += len(half)
+    return out, clipped
+
+
+def pooled(
+    network: Callable[..., dict[str, Tensor]],
+    pictures: Pictures,
+    sizes: Sequence[LayerSize],
+    *,
+    grid: int,
+    pool: Pool,
+    batch: int,
+    device: str,
+    precision: str = "float32",
+) -> Iterator[dict[str, Tensor]]:
+    """Pooled activations on the device, a batch at a time: {layer: [n, channels, rows, columns]}; arguments as in `take`."""
     names = [size.name for size in sizes]
-    clipped = 0
     kind = torch.device(device).type
     for start in range(0, len(pictures), batch):
         # Straight from bytes to the device: a quarter of the traffic of floats.
@@ -85,12 +89,8 @@ def take(
         cast: Any = torch.autocast(kind, torch.bfloat16) if precision == "bf16" else nullcontext()
         with torch.inference_mode(), cast:
             found = network(images, names)
-            for size in sizes:
-                pooled = pool_maps(found[size.name], grid, pool)
-                half, beyond = to_half(pooled)
-                clipped += beyond
-                out[size.name][start : start + len(half)] = half.numpy().reshape(-1, *size.pooled)
-    return out, clipped
+            small = {name: pool_maps(found[name], grid, pool) for name in names}
+        yield small  # outside: a generator's contexts would reach into its caller
 
 
 def set_statistics(

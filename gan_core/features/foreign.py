@@ -4,13 +4,15 @@
 not touched: activations are caught by hooks.
 
 Which activation belongs to a convolution? What the next layer with weights gets to see, as long as it has the convolution's
-shape: that is the value after batch norm and nonlinearity, whether the nonlinearity is a module or a function. Pooling
-between two convolutions changes the shape; then the last module's output with the convolution's shape is taken.
+shape, flattened or not: that is the value after batch norm and nonlinearity, whether the nonlinearity is a module or a function.
+Pooling between two convolutions changes the shape; then the last module's output with the convolution's shape is taken.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,18 +20,25 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gan_core.config import FeatureMode
 from gan_core.errors import DataError, RequestError, UnknownName
 from gan_core.features import extract
+from gan_core.features.modes import BatchNormCReLU, taking
 from gan_core.features.pooling import LayerSize, Pool
 from gan_core.networks.base import LayerInfo
 from gan_core.progress import Progress, silent
+
+log = logging.getLogger(__name__)
 
 Range = Literal["-1..1", "0..1", "imagenet"]
 SIZES = (32, 64, 28, 96, 128, 224, 256, 48, 16)  # sides tried when nobody says what a network takes
 _WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)
 _NORMS = nn.modules.batchnorm._BatchNorm
+_KINDS = (nn.Conv2d, nn.Linear)
+_RANGES = {"-1..1": "in [-1, 1]", "0..1": "in [0, 1]", "imagenet": "with ImageNet's mean and deviation taken off"}
 _NONLINEAR = (nn.Sigmoid, nn.Softmax, nn.LogSoftmax, nn.LogSigmoid)
 
 
@@ -45,10 +54,11 @@ class _Seen:
 
 @dataclass(frozen=True)
 class _Point:
-    """Where a layer's activation is caught: the input of a module, or its output."""
+    """Where a layer's activation is caught: the input of a module (given back the maps' `shape`), or its output."""
 
     module: nn.Module
     before: bool
+    shape: tuple[int, ...] = ()
 
 
 class ForeignNetwork:
@@ -56,14 +66,16 @@ class ForeignNetwork:
 
     Args:
         module: maps float32 [n, channels, side, side] to anything.
-        side: of the pictures; None: the first of `SIZES` that the module accepts.
+        side: pictures are resized to it; None: `given` where the module accepts that, else the first of `SIZES` that it accepts.
         values: the range that it was trained on.
+        given: side of the pictures as they come.
 
     Attributes:
         input_shape: (channels, side, side); pictures become grey where the module takes one channel.
+        assumed: what a person should know of how pictures are turned into its input, in sentences.
     """
 
-    def __init__(self, module: nn.Module, side: int | None = None, values: Range = "-1..1") -> None:
+    def __init__(self, module: nn.Module, side: int | None = None, values: Range = "-1..1", given: int | None = None) -> None:
         self.module = module.eval().requires_grad_(False)
         self.values = values
         first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
@@ -74,10 +86,28 @@ class ForeignNetwork:
                 remedy="name other layers once it runs on pictures, or take features of your own code's making",
             )
         channels = first.in_channels
-        self.input_shape = (channels, *self._side(channels, side))
+        if channels not in (1, 3):
+            raise RequestError(
+                f"{type(module).__name__} takes {channels} channels.",
+                expected="a network that takes pictures: 3 channels, or 1 for grey",
+                remedy="wrap it in a module of yours that takes a picture and makes its input",
+            )
+        found = side if side or not given or self._trouble(channels, given) else given
+        self.input_shape = (channels, *self._side(channels, found))
+        self.assumed = self._told(given)
         self._points: dict[str, _Point] = {}
         self._layers: list[LayerInfo] = []
         self._find()
+
+    def _told(self, given: int | None) -> list[str]:
+        channels, side, _ = self.input_shape
+        colour = "grey" if channels == 1 else "RGB"
+        said = [f"{type(self.module).__name__} is given {colour} pictures of {side} x {side}, values {_RANGES[self.values]}."]
+        if given and given != side:
+            said.append(
+                f"The pictures are {given} x {given}: they are resized. crop.size={side} crops them at that size at once."
+            )
+        return said
 
     def _side(self, channels: int, side: int | None) -> tuple[int, int]:
         """The side that was given, checked, or the first that works."""
@@ -121,7 +151,7 @@ class ForeignNetwork:
         device = next(self.module.parameters()).device
         try:
             with torch.inference_mode():
-                self.module(torch.zeros(2, *self.input_shape, device=device))
+                gave = self.module(torch.zeros(2, *self.input_shape, device=device))
         finally:
             for handle in handles:
                 handle.remove()
@@ -131,15 +161,22 @@ class ForeignNetwork:
             if column in self._points or len(entry.gave) not in (1, 3):
                 continue  # used twice (the first use counts), or no maps and no vector
             point, kind = _Point(entry.module, before=False), "other"
-            if isinstance(entry.module, nn.Conv2d):
+            if isinstance(entry.module, _KINDS):
                 following = [later for later in weighted if later > place]
-                kind = "conv" if following else "head"  # the last layer with weights scores: no feature
+                # the last layer with weights scores: no feature
+                kind = ("linear" if isinstance(entry.module, nn.Linear) else "conv") if following else "head"
                 point = _activation(seen, place, following[0] if following else len(seen))
             self._points[column] = point
             self._layers.append(LayerInfo(column, _three(entry.gave), kind))
+        if isinstance(gave, Tensor) and gave.dim() in (2, 4) and "output" not in self._points:
+            self._points["output"] = _Point(self.module, before=False)
+            self._layers.append(LayerInfo("output", _three(tuple(gave.shape[1:])), "output"))
 
     def layers(self) -> list[LayerInfo]:
-        """Every module that gave maps or vectors, in the order of the run; kind 'conv' marks what is taken by default."""
+        """Every module that gave maps or vectors, in the order of the run, and last what the whole gave ('output').
+
+        Kinds: 'conv' (taken by default), 'linear', 'head' (the last with weights), 'other', 'output'.
+        """
         return self._layers
 
     def norms(self) -> dict[str, nn.Module]:
@@ -147,7 +184,12 @@ class ForeignNetwork:
         return {name: module for name, module in self.module.named_modules() if isinstance(module, _NORMS)}
 
     def prepare(self, images: Tensor) -> Tensor:
-        """From float32 [n, 3, side, side] in [-1, 1] to what the module was trained on."""
+        """From float32 [n, 3, height, width] in [-1, 1] to what the module takes, of its size and in its range.
+
+        Resizing is bilinear, over all of the area where pictures shrink.
+        """
+        if tuple(images.shape[2:]) != self.input_shape[1:]:
+            images = F.interpolate(images, self.input_shape[1:], mode="bilinear", antialias=True)
         if self.input_shape[0] == 1:
             weights = images.new_tensor([0.299, 0.587, 0.114])[:, None, None]
             images = (images * weights).sum(1, keepdim=True)
@@ -167,7 +209,7 @@ class ForeignNetwork:
                 raise UnknownName("layer", name, self._points)
             point = self._points[name]
             handles.append(
-                point.module.register_forward_pre_hook(_catch_input(found, name))
+                point.module.register_forward_pre_hook(_catch_input(found, name, point.shape))
                 if point.before
                 else point.module.register_forward_hook(_catch_output(found, name))
             )
@@ -226,6 +268,9 @@ def _activation(seen: list[_Seen], place: int, following: int) -> _Point:
     for entry in seen[place + 1 : following]:
         if entry.gave == shape and not isinstance(entry.module, _NONLINEAR):
             last = entry.module
+    flat = following < len(seen) and seen[following].given == (math.prod(shape),)
+    if flat and isinstance(last, (*_WEIGHTED, _NORMS)):  # a nonlinearity by function, then flattened into a linear layer
+        return _Point(seen[following].module, before=True, shape=shape)
     return _Point(last, before=False)
 
 
@@ -236,9 +281,9 @@ def _catch_output(found: dict[str, Tensor], name: str) -> Callable[..., None]:
     return hook
 
 
-def _catch_input(found: dict[str, Tensor], name: str) -> Callable[..., None]:
+def _catch_input(found: dict[str, Tensor], name: str, shape: tuple[int, ...]) -> Callable[..., None]:
     def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        found.setdefault(name, inputs[0])
+        found.setdefault(name, inputs[0].reshape(-1, *shape) if shape else inputs[0])
 
     return hook
 
@@ -268,20 +313,24 @@ def features(
     pictures: npt.NDArray[np.uint8] | Tensor,
     layers: Sequence[str] | None = None,
     *,
+    mode: FeatureMode = "dcgan",
     grid: int = 4,
     pool: Pool = "max",
+    side: int | None = None,
     values: Range = "-1..1",
     statistics: Literal["running", "real"] = "running",
     batch: int = 128,
     device: str = "auto",
     progress: Progress = silent,
 ) -> tuple[npt.NDArray[np.float16], list[LayerSize]]:
-    """Features of pictures from any convolutional module, as the DCGAN paper takes them.
+    """Features of pictures from any convolutional module: what `discern extract --network` writes, in a notebook.
 
     Args:
         module: its weights are its own affair; it is put into evaluation mode.
-        pictures: uint8 [n, side, side, 3] RGB.
-        layers: names of modules ('main.2' or 'main_2'); None: every convolution but the last, scoring one.
+        pictures: uint8 [n, height, width, 3] RGB; resized, with a warning, where the module does not take their size.
+        layers: names of modules ('main.2' or 'main_2'); None: the mode's choice, every convolution but the last, scoring one.
+        mode, grid, pool: see `modes`.
+        side: pictures are resized to it; None: only if need be.
         values: what the module was trained on.
         statistics: 'running', as the module comes; 'real': batch-norm statistics taken over these pictures.
 
@@ -293,17 +342,25 @@ def features(
     place = resolve_device(device)
     array = pictures.cpu().numpy() if isinstance(pictures, Tensor) else np.asarray(pictures)
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3:
-        raise DataError(f"Pictures of {array.dtype} {array.shape} were given.", expected="uint8 [n, side, side, 3], RGB")
-    network = ForeignNetwork(module.to(place), array.shape[1], values)
-    chosen = None if layers is None else [name.replace(".", "_") for name in layers]
-    sizes = extract.layer_sizes(network, chosen, grid)
+        raise DataError(f"Pictures of {array.dtype} {array.shape} were given.", expected="uint8 [n, height, width, 3], RGB")
+    network = ForeignNetwork(module.to(place), side, values, given=array.shape[1])
+    for sentence in network.assumed[1:]:
+        log.warning(sentence)
+    what = taking(network, mode, columns(layers), grid, pool)
     if statistics == "real":
         extract.set_statistics(network, lambda rows: array[rows], len(array), len(array), 0, place)
+    how: dict[str, Any] = {"grid": what.grid, "pool": what.pool, "batch": batch, "device": place}
+    after = BatchNormCReLU() if what.crelu else None
+    if after is not None:
+        after.measure(extract.pooled(network.activations, array, what.sizes, **how))
     parts = []
     for start in range(0, len(array), batch):
-        some, _ = extract.take(
-            network.activations, array[start : start + batch], sizes, grid=grid, pool=pool, batch=batch, device=place
-        )
-        parts.append(np.concatenate([some[size.name].reshape(len(some[size.name]), -1) for size in sizes], axis=1))
+        some, _ = extract.take(network.activations, array[start : start + batch], what.sizes, after=after, **how)
+        parts.append(np.concatenate([some[size.name].reshape(len(some[size.name]), -1) for size in what.sizes], axis=1))
         progress(min(start + batch, len(array)), len(array), "pictures")
-    return np.concatenate(parts), sizes
+    return np.concatenate(parts), what.sizes
+
+
+def columns(layers: Sequence[str] | None) -> list[str] | None:
+    """Names of modules as names of columns: 'main.2' is 'main_2'."""
+    return None if layers is None else [name.replace(".", "_") for name in layers]

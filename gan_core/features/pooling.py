@@ -68,6 +68,11 @@ def to_half(values: Tensor) -> tuple[Tensor, int]:
     return values.to(torch.float16).cpu(), beyond
 
 
+def told(sizes: Sequence[LayerSize]) -> str:
+    """The sum that a vector's length is: '2,048 (conv1) + 4,096 (conv2) = 6,144'."""
+    return " + ".join(f"{size.dims:,} ({size.name})" for size in sizes) + f" = {sum(size.dims for size in sizes):,}"
+
+
 def uneven(sizes: Sequence[LayerSize], grid: int) -> list[str]:
     """Names of the layers whose sides the grid does not divide, so that pooling windows overlap."""
     return [size.name for size in sizes if any(side > grid and side % grid for side in size.shape[1:])]

@@ -3,23 +3,42 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import inspect
+import logging
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gan_core.errors import DataError, RequestError, UnknownName
+from gan_core.errors import DataError, RequestError, UnknownName, nearest
+
+log = logging.getLogger(__name__)
 
 _WRAPPERS = ("state_dict", "model_state_dict", "netD", "discriminator", "model", "ema", "params")
 
 
-def build_module(text: str) -> nn.Module:
+def build_module(
+    text: str,
+    arguments: Mapping[str, Any] | None = None,
+    *,
+    root: Path | None = None,
+    seed: int | None = None,
+    fresh: bool = False,
+) -> nn.Module:
     """A module from 'package.module:Name', or 'package.module:Name(arguments)' with plain literals as arguments.
 
     `Name` is a class, a function that makes a module, or a module that is there already.
+
+    Args:
+        arguments: further ones, by name.
+        root: the folder that the module is imported from; None: wherever Python finds it.
+        seed: of torch's random numbers while it is made, so that fresh weights are the same tomorrow.
+        fresh: only a class or function will do, since a module that is there already has lost its first weights.
 
     Raises: RequestError or UnknownName, with what is missing.
     """
@@ -29,16 +48,18 @@ def build_module(text: str) -> nn.Module:
             f"{text!r} does not name a network.", expected="my_module:Discriminator or my_module:Discriminator(ngpu=1)"
         )
     name, positional, named = _parse_call(call)
-    try:
-        module = importlib.import_module(place)
-    except ImportError as error:
-        raise RequestError(
-            f"The module {place!r} cannot be imported: {error}.", remedy="run in its folder, or put that on PYTHONPATH"
-        ) from error
+    named |= arguments or {}
+    module = _import(place, root)
     if not hasattr(module, name):
         raise UnknownName(f"network in {place}", name, [entry for entry in vars(module) if not entry.startswith("_")])
     target = getattr(module, name)
     if isinstance(target, nn.Module):
+        if fresh:
+            raise RequestError(
+                f"{place}:{name} is a module that is there already: its control with random weights cannot be made.",
+                expected="a class or function that makes a torch.nn.Module",
+                remedy="name its class, or leave that control out: --set evaluate.controls=[pixels]",
+            )
         return target
     if not callable(target):
         raise RequestError(
@@ -49,13 +70,37 @@ def build_module(text: str) -> nn.Module:
     except TypeError as error:
         raise RequestError(
             f"{name}{inspect.signature(target)} cannot be made: {error}.",
-            expected="its arguments in the name, as plain values",
-            remedy=f"name it as '{place}:{name}({', '.join(_needed(target))})' with values of yours",
+            expected="its arguments, as plain values",
+            remedy=f"--network-args {','.join(_needed(target)) or 'NAME=VALUE'} (extract.network_args) with values of yours",
         ) from error
-    made = target(*positional, **named)
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        try:
+            made = target(*positional, **named)
+        except Exception as error:  # whatever a stranger's constructor raises
+            raise RequestError(f"{name} cannot be made: {type(error).__name__}: {error}.") from error
     if not isinstance(made, nn.Module):
         raise RequestError(f"{text} gives a {type(made).__name__}.", expected="a torch.nn.Module")
     return made
+
+
+def _import(place: str, root: Path | None) -> Any:
+    """Imports from `root` first; it stays on the path, at the end, for what the module imports later."""
+    if root is not None:
+        sys.path.insert(0, str(root))
+    try:
+        return importlib.import_module(place)
+    except Exception as error:  # a stranger's module may raise anything while it is imported
+        raise RequestError(
+            f"The module {place!r} cannot be imported: {type(error).__name__}: {error}.",
+            remedy="run in its folder, or put that on PYTHONPATH; see that `python -c 'import " + place + "'` works",
+        ) from error
+    finally:
+        if root is not None:
+            with contextlib.suppress(ValueError):  # the module may have put the path in order itself
+                sys.path.remove(str(root))
+            sys.path.append(str(root))
 
 
 def _parse_call(text: str) -> tuple[str, list[Any], dict[str, Any]]:
@@ -120,13 +165,22 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_weights(module: nn.Module, path: Path) -> nn.Module:
-    """Puts a file's weights into a module; every weight must have its place.
+    """Puts a file's weights into a module; every weight of the module must have its place in the file.
 
-    Raises: DataError naming what does not fit.
+    Where all of them stand in the file below one prefix ('discriminator.', '_orig_mod.'), they are taken from there and the rest of
+    the file is left, which is said in the log. Counters of batch norm, which older files lack, do not matter.
+
+    Raises: DataError naming what does not fit, with the nearest names.
     """
     tensors = read_weights(path)
     own = module.state_dict()
-    missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    needed = {name for name in own if not name.endswith("num_batches_tracked")}
+    if not needed <= tensors.keys() and (prefix := _prefix(needed, tensors)):
+        inside = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        if left := len(tensors) - len(inside):
+            log.info("%s: the weights below %r are taken, %d other tensors are left", path.name, prefix, left)
+        tensors = inside
+    missing, extra = sorted(needed - tensors.keys()), sorted(tensors.keys() - own.keys())
     shapes = [
         f"{name}: {tuple(tensors[name].shape)} in the file, {tuple(own[name].shape)} in the network"
         for name in sorted(own.keys() & tensors.keys())
@@ -138,9 +192,18 @@ def load_weights(module: nn.Module, path: Path) -> nn.Module:
             for what, names in (("missing in the file:", missing), ("not in the network:", extra), ("of other shape:", shapes))
             if names
         ]
+        pairs = [f"{name} may be the file's {near}" for name in missing[:4] if (near := nearest(name, extra))]
         raise DataError(
-            f"The weights in {path.name} do not fit {type(module).__name__}: {'; '.join(told)}.",
-            remedy="check that the network is made with the arguments that it was trained with",
+            f"The weights in {path.name} do not fit {type(module).__name__}: {'; '.join(told + pairs)}.",
+            remedy="check that the network is made with the arguments that it was trained with (--network-args)",
         )
-    module.load_state_dict(tensors)
+    module.load_state_dict(tensors, strict=False)  # but for those counters nothing is missing
     return module
+
+
+def _prefix(needed: set[str], tensors: Mapping[str, Tensor]) -> str | None:
+    """The one prefix below which the file has every needed name; None where there is none or a choice."""
+    first = min(needed, default="")
+    heads = {name[: -len(first)] for name in tensors if first and name.endswith("." + first)}
+    fitting = [head for head in heads if all(head + name in tensors for name in needed)]
+    return fitting[0] if len(fitting) == 1 else None

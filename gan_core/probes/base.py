@@ -140,6 +140,12 @@ def encode(labels: Labels) -> tuple[Labels, Labels]:
     return classes, index.astype(np.int64)
 
 
+def begin(features: Features, labels: Labels) -> tuple[Labels, Labels]:
+    """How every fit begins: `check_features`, then `encode`."""
+    check_features(features, labels)
+    return encode(labels)
+
+
 def check_features(features: Features, labels: Labels) -> None:
     """Raises DataError for shapes that do not belong together."""
     if features.ndim != 2 or len(features) != len(labels):

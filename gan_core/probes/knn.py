@@ -1,4 +1,4 @@
-"""k nearest neighbours by Euclidean distance on the unscaled features: FAISS where it is, torch elsewhere.
+"""k nearest neighbours by Euclidean distance on the unscaled features: FAISS where it is, torch elsewhere, both on a GPU as well.
 
 A tie of votes goes to the class with the nearest neighbour among the tied.
 """
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gan_core.probes.base import Features, Labels, as_tensor, block_rows, check_features, encode
+from gan_core.probes.base import Features, Labels, as_tensor, begin, block_rows
 from gan_core.progress import Progress, silent
 
 ABOUT = "k nearest neighbours, Euclidean, majority vote"
@@ -33,8 +33,9 @@ class Neighbours:
             import faiss
 
             index: Any = faiss.IndexFlatL2(features.shape[1])
-            if device != "cpu" and getattr(faiss, "get_num_gpus", lambda: 0)():
-                index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
+            if device.startswith("cuda") and getattr(faiss, "get_num_gpus", lambda: 0)():
+                self._resources = faiss.StandardGpuResources()  # must outlive the index
+                index = faiss.index_cpu_to_gpu(self._resources, int(device.partition(":")[2] or 0), index)
             index.add(np.ascontiguousarray(features, np.float32))
             self._index = index
 
@@ -122,7 +123,6 @@ def fit(
 
     Raises: DataError as `linear_svm.fit`.
     """
-    check_features(features, labels)
-    classes, index = encode(labels)
+    classes, index = begin(features, labels)
     neighbours = Neighbours(features, device, backend)
     return [KNearest(float(value), classes, index, neighbours) for value in values]

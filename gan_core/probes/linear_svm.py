@@ -12,12 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from gan_core.probes._design import COMPACT_ROWS, linear_map
 from gan_core.probes._gram import solve_gram
+from gan_core.probes._linear import model_of, one_vs_rest
 from gan_core.probes._newton import solve
-from gan_core.probes.base import Features, Labels, LinearModel, check_features, encode
+from gan_core.probes.base import Features, Labels, LinearModel, begin
 from gan_core.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -86,13 +85,8 @@ def fit(
     Raises:
         DataError: no labels or one class only; shapes that do not match.
     """
-    import torch
-
-    check_features(features, labels)
-    classes, index = encode(labels)
-    columns = 1 if len(classes) == 2 else len(classes)
-    wanted = torch.arange(1, 2) if columns == 1 else torch.arange(columns)
-    signs = torch.where(torch.from_numpy(index)[:, None] == wanted, 1.0, -1.0)
+    classes, index = begin(features, labels)
+    signs = one_vs_rest(classes, index)
     if len(features) <= COMPACT_ROWS and len(features) < features.shape[1]:
         exact = solve_gram(features, signs.double(), [float(value) for value in values], tolerance, device)
         models = []
@@ -136,6 +130,5 @@ def _fit_together(
                 "iterations": float(found.newton_steps),
                 "passes": float(2 * found.cg_steps),
             }
-            matrix = np.ascontiguousarray(weights[:-1, part])
-            models.append(LinearModel(value, classes, matrix, weights[-1, part].copy(), certificate, device))
+            models.append(model_of(value, classes, weights, part, certificate, device))
     return models

@@ -11,11 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from gan_core.probes._design import linear_map
+from gan_core.probes._linear import begin_linear, model_of
 from gan_core.probes._newton import solve
-from gan_core.probes.base import Features, Labels, LinearModel, check_features, encode
+from gan_core.probes.base import Features, Labels, LinearModel
 from gan_core.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -84,10 +82,7 @@ def fit(
     """One model for each C in `values`; arguments and errors as in `linear_svm.fit`. Two classes have two columns."""
     import torch
 
-    check_features(features, labels)
-    classes, index = encode(labels)
-    data = linear_map(features, seed, device)
-    kind = data.zeros(1).dtype
+    classes, index, data, kind = begin_linear(features, labels, seed, device)
     width = len(classes)
     truth = torch.nn.functional.one_hot(torch.from_numpy(index), width).to(device=device, dtype=kind)
     batch = max(1, MARGIN_BYTES // (truth.element_size() * max(truth.numel(), 1)))
@@ -105,6 +100,5 @@ def fit(
                 "iterations": float(found.newton_steps),
                 "passes": float(2 * found.cg_steps),
             }
-            matrix = np.ascontiguousarray(weights[:-1, part])
-            models.append(LinearModel(value, classes, matrix, weights[-1, part].copy(), certificate, device))
+            models.append(model_of(value, classes, weights, part, certificate, device))
     return models

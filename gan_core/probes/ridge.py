@@ -10,11 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from gan_core.probes._design import linear_map
+from gan_core.probes._linear import begin_linear, model_of, one_vs_rest
 from gan_core.probes._newton import solve
-from gan_core.probes.base import Features, Labels, LinearModel, check_features, encode
+from gan_core.probes.base import Features, Labels, LinearModel
 from gan_core.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -69,13 +67,9 @@ def fit(
     """One model for each alpha in `values` (> 0); arguments and errors as in `linear_svm.fit`."""
     import torch
 
-    check_features(features, labels)
-    classes, index = encode(labels)
-    data = linear_map(features, seed, device)
-    kind = data.zeros(1).dtype
-    columns = 1 if len(classes) == 2 else len(classes)
-    wanted = torch.arange(1, 2) if columns == 1 else torch.arange(columns)
-    targets = torch.where(torch.from_numpy(index)[:, None] == wanted, 1.0, -1.0).to(device=device, dtype=kind)
+    classes, index, data, kind = begin_linear(features, labels, seed, device)
+    targets = one_vs_rest(classes, index).to(device=device, dtype=kind)
+    columns = targets.shape[1]
     weight = (1 / torch.tensor([float(value) for value in values], dtype=kind, device=device)).repeat_interleave(columns)
     found = solve(data, SquaredLoss(targets.repeat(1, len(values)), weight), len(values) * columns, tolerance, progress)
     weights = data.lift(found.weights).float().cpu().numpy()
@@ -83,6 +77,5 @@ def fit(
     for number, value in enumerate(values):
         part = slice(number * columns, (number + 1) * columns)
         certificate = {"objective": float(found.objective[part].sum()), "gap": float(found.gap[part].max())}
-        matrix = np.ascontiguousarray(weights[:-1, part])
-        models.append(LinearModel(float(value), classes, matrix, weights[-1, part].copy(), certificate, device))
+        models.append(model_of(value, classes, weights, part, certificate, device))
     return models

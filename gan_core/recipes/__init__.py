@@ -19,6 +19,7 @@ from gan_core.devices import cpu_cores
 from gan_core.errors import RequestError, UnknownName, nearest
 
 _FOLDER = Path(__file__).parent
+_PARTS = ("discriminator", "encoder")
 
 
 def recipe_names() -> list[str]:
@@ -102,11 +103,12 @@ def build_recipe(content: dict[str, Any]) -> Recipe:
         recipe = Recipe.model_validate(content)
     except ValidationError as error:
         raise _explain(error) from None
-    if ":" in recipe.extract.network:
-        raise RequestError(
-            f"extract.network is {recipe.extract.network!r}: recipes cannot take features of a network from outside yet.",
-            expected="discriminator or encoder",
-            remedy="gan_core.features.foreign.features(module, pictures) does, from Python (docs/features.md)",
+    if ":" not in recipe.extract.network and recipe.extract.network not in _PARTS:
+        raise UnknownName(
+            "part of a snapshot",
+            recipe.extract.network,
+            _PARTS,
+            remedy="a network of your own is named my_module:Discriminator",
         )
     registry.check("methods", recipe.train.method)
     registry.check("networks", recipe.train.network.name)
@@ -222,6 +224,6 @@ def _explain(error: ValidationError) -> RequestError:
         said = first["msg"].removeprefix("Value error, ")
         return RequestError(f"{said}{more}.", remedy="`discern run RECIPE --dry-run` shows a whole recipe")
     return RequestError(
-        f"{where} is {first.get('input')!r}: {first['msg']}{more}.",
+        f"{where} is {first.get('input')!r}: {first['msg'].removeprefix('Value error, ')}{more}.",
         remedy="`discern run RECIPE --dry-run` shows a whole recipe",
     )

@@ -12,8 +12,14 @@ from gan_core.reporting import words
 from gan_core.reporting.scores import CHANCE, label_order
 from gan_core.reporting.svg import Axis, Bar, Point, Series, dot_plot, heat_map, line_chart, nice_axis
 
-TONES = {"discriminator": 1, "encoder": 4, "random": 2, "pixels": 3, "kmeans": 5, CHANCE: 6}
-SHORT = {"discriminator": "discriminator", "random": "random weights", "pixels": "raw pixels", "kmeans": "K-means"}
+TONES = {"discriminator": 1, "network": 1, "encoder": 4, "random": 2, "pixels": 3, "kmeans": 5, CHANCE: 6}
+SHORT = {
+    "discriminator": "discriminator",
+    "network": "given network",
+    "random": "random weights",
+    "pixels": "raw pixels",
+    "kmeans": "K-means",
+}
 MOST_POINTS = 240
 
 

@@ -14,6 +14,7 @@ PROBES = {
 FEATURES = {
     "discriminator": "Discriminator features",
     "encoder": "Encoder features",
+    "network": "Features of the given network",
     "random": "Random weights",
     "pixels": "Raw pixels",
     "kmeans": "Single-layer K-means",

@@ -22,10 +22,12 @@ from gan_core.config import ExtractConfig
 from gan_core.errors import DataError, RequestError
 from gan_core.files import canonical_json, read_json, sha256_file, sha256_text, write_json
 from gan_core.progress import Progress
+from gan_core.randomness import numpy_stream
 from gan_core.stages.contract import StageInput, StageOutcome, StageRequest
 
 if TYPE_CHECKING:
     from gan_core.features.extract import Network
+    from gan_core.features.modes import BatchNormCReLU, Taking
     from gan_core.features.pooling import LayerSize
     from gan_core.features.store import Half
     from gan_core.shards import PixelShards
@@ -42,6 +44,7 @@ class _Taker:
     take: Callable[[Pictures], tuple[dict[str, Half], int]]
     lineage: dict[str, Any]
     warnings: list[str] = field(default_factory=list)
+    assumed: list[str] = field(default_factory=list)
 
 
 def run(request: StageRequest, progress: Progress) -> StageOutcome:
@@ -54,6 +57,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     import torch
 
     from gan_core.devices import cpu_cores, resolve_device
+    from gan_core.features.pooling import told
     from gan_core.shards import PixelShards
 
     torch.set_num_threads(int(request.part.get("threads") or 0) or cpu_cores())
@@ -76,10 +80,11 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
         "features": request.part["features"],
         "dims": dims,
         "layers": [size.as_json() for size in taker.sizes],
-        "length": " + ".join(f"{size.dims:,} ({size.name})" for size in taker.sizes) + f" = {dims:,}",
+        "length": told(taker.sizes),
         "rows": len(pictures),
         "bytes": sum(path.stat().st_size for path in request.work.glob("features-*.parquet")),
         "clipped": clipped,
+        **({"assumed": taker.assumed} if taker.assumed else {}),
     }
     log.info("%s: %s values for each picture", request.node, summary["length"])
     return StageOutcome(counts={"in": len(pictures), "ok": len(pictures)}, summary=summary, warnings=taker.warnings)
@@ -139,11 +144,14 @@ def _network_taker(
 ) -> _Taker:
     """Features from a network: loads or makes it, sets its statistics, and says what it gives."""
     from gan_core.features import extract
+    from gan_core.features.foreign import ForeignNetwork, columns
+    from gan_core.features.modes import WHOLE, BatchNormCReLU, taking
     from gan_core.features.pooling import uneven
     from gan_core.networks.base import LayeredNetwork
 
     network, about = _network(request, config, pictures, device)
-    if tuple(network.input_shape[1:]) != pictures.shape[:2]:
+    assumed = network.assumed if isinstance(network, ForeignNetwork) else []
+    if not assumed and tuple(network.input_shape[1:]) != pictures.shape[:2]:
         raise DataError(
             f"The network takes pictures of {network.input_shape[1]} x {network.input_shape[2]} and the crops are "
             f"{pictures.shape[0]} x {pictures.shape[1]}.",
@@ -151,20 +159,21 @@ def _network_taker(
         )
     if isinstance(network, LayeredNetwork):
         network.without_labels = True  # features of a picture must not know its label
-    chosen = [name.replace(".", "_") for name in config.layers] if config.layers else None
-    sizes = extract.layer_sizes(network, chosen, config.grid)
-    statistics = _statistics(request, config, network, pictures, device)
+    what = taking(network, config.mode, columns(config.layers), config.grid, config.pool)
+    after = BatchNormCReLU() if what.crelu else None
+    statistics = _statistics(request, config, network, pictures, device, what, after)
     lineage |= {
         "network": about,
-        "layers": [size.as_json() for size in sizes],
-        "pool": {"kind": config.pool, "grid": config.grid},
+        "layers": [size.as_json() for size in what.sizes],
+        "pool": {"kind": what.pool, "grid": what.grid if what.grid < WHOLE else None},
         "precision": config.precision,
         "statistics": statistics,
+        **({"mode": config.mode} if config.mode != "dcgan" else {}),
     }
-    warnings = []
-    if overlapping := uneven(sizes, config.grid):
+    warnings = assumed[1:]
+    if overlapping := uneven(what.sizes, what.grid):
         warnings.append(
-            f"The sides of {', '.join(overlapping)} are no multiple of the grid {config.grid}: neighbouring pooling windows "
+            f"The sides of {', '.join(overlapping)} are no multiple of the grid {what.grid}: neighbouring pooling windows "
             "overlap by a row (docs/features.md)."
         )
 
@@ -172,31 +181,42 @@ def _network_taker(
         return extract.take(
             network.activations,
             some,
-            sizes,
-            grid=config.grid,
-            pool=config.pool,
+            what.sizes,
+            grid=what.grid,
+            pool=what.pool,
             batch=config.batch,
             device=device,
             precision=config.precision,
+            after=after,
         )
 
-    return _Taker(sizes, take, lineage, warnings)
+    return _Taker(what.sizes, take, lineage, warnings, assumed)
 
 
 def _network(
     request: StageRequest, config: ExtractConfig, pictures: PixelShards, device: str
 ) -> tuple[Network, dict[str, Any]]:
     """The network on its device, and its place in the lineage."""
-    kind = str(request.part["features"])
-    if ":" in config.network and kind != "random":
-        return _foreign(request, config, pictures, device)
+    kind, seed = str(request.part["features"]), int(request.part.get("seed", 0))
+    if outside := request.part.get("outside"):
+        from gan_core.features.look import network_of
+
+        fresh = kind == "random"
+        found = network_of(config, request.context, outside, pictures.shape[0], seed=seed, fresh=fresh)
+        found.module.to(device)
+        said = {"name": config.network, "arguments": config.network_args, "values": config.values, "side": found.input_shape[1]}
+        made = {"weights": f"random, seed {seed}"} if fresh or outside["weights"] is None else {}
+        return found, {**said, **outside, **made}
     if kind == "random":
         from gan_core.controls import random
 
         named = dict(request.part["network"])
-        seed = int(request.part.get("seed", 0))
-        made = random.network(str(named["name"]), float(named.get("width", 1.0)), seed)
-        return made.to(device), {"name": named["name"], "width": named.get("width", 1.0), "weights": f"random, seed {seed}"}
+        width = float(named.get("width", 1.0))
+        fresh_one = random.network(str(named["name"]), width, seed, config.network, named.get("latent_dim"))
+        about = {"name": named["name"], "width": width, "weights": f"random, seed {seed}"}
+        if config.network != "discriminator":
+            about["role"] = config.network
+        return fresh_one.to(device), about
     from gan_core.training.snapshots import chosen_snapshot, load_snapshot, saw_labels
 
     path = chosen_snapshot(request.one("snapshot").path)
@@ -208,51 +228,64 @@ def _network(
             expected="'discriminator', or 'encoder' for methods that train one",
             remedy="set extract.network to discriminator",
         )
-    about = {name: snapshot.meta.get(name) for name in ("network", "method", "mode", "kimg")}
+    facts = {name: snapshot.meta.get(name) for name in ("network", "method", "mode", "kimg")}
     if saw := saw_labels(snapshot.meta):
-        about["saw_labels"] = saw
-    return network, {**about, "role": kind, "file": path.name, "sha256": sha256_file(path)}
-
-
-def _foreign(
-    request: StageRequest, config: ExtractConfig, pictures: PixelShards, device: str
-) -> tuple[Network, dict[str, Any]]:
-    """Anybody's network: `extract.network` is 'my_module:Discriminator', the weights' file is context."""
-    from gan_core.features.foreign import ForeignNetwork
-    from gan_core.features.weights import build_module, load_weights
-
-    module = build_module(config.network)
-    about: dict[str, Any] = {"name": config.network, "values": config.values}
-    if weights := request.context.get("weights"):
-        load_weights(module, Path(weights))
-        about["sha256"] = sha256_file(Path(weights))
-    return ForeignNetwork(module.to(device), pictures.shape[0], config.values), about
+        facts["saw_labels"] = saw
+    return network, {**facts, "role": kind, "file": path.name, "sha256": sha256_file(path)}
 
 
 def _statistics(
-    request: StageRequest, config: ExtractConfig, network: Network, pictures: PixelShards, device: str
+    request: StageRequest,
+    config: ExtractConfig,
+    network: Network,
+    pictures: PixelShards,
+    device: str,
+    what: Taking,
+    after: BatchNormCReLU | None,
 ) -> dict[str, Any]:
-    """Sets the batch-norm statistics as configured; what a killed attempt has found is used again."""
+    """Sets the batch-norm statistics as configured, and those of `after`; what a killed attempt has found is used again."""
     from safetensors.torch import load_file, save_file
 
     from gan_core.features import extract
     from gan_core.shards import PixelShards
 
-    if not network.norms():
+    if not network.norms() and after is None:
         return {"kind": "none"}
     path = request.work / "statistics.safetensors"
     note = request.scratch / "statistics.json"
-    about: dict[str, Any] = {"kind": config.statistics}
-    if config.statistics == "real":
+    about: dict[str, Any] = {"kind": config.statistics if network.norms() else "none"}
+    measured = about["kind"] == "real"
+    if measured or after is not None:
         if note.exists() and path.exists() and read_json(note).get("file") == sha256_file(path):
-            extract.restore_statistics(network, load_file(path, device=device))
+            kept = load_file(path, device=device)
+            if measured:
+                extract.restore_statistics(network, kept)
+            if after is not None:
+                after.restore(kept)
             return dict(read_json(note)["about"])
         packs = [entry.path for entry in request.inputs.get("pack", [])]
-        pack = PixelShards(packs) if packs else pictures  # a stranger's training set is not here: the source's own pictures
+        pack = PixelShards(packs) if packs else pictures
         seed = int(request.part.get("seed", 0))
+    if measured:
         about["images"] = extract.set_statistics(network, pack.pixels, len(pack), config.statistics_images, seed, device)
         about["batch"] = extract.STATISTICS_BATCH
-    found = extract.statistics_of(network)
+    if after is not None:
+        chosen = np.sort(numpy_stream(seed, "crelu").permutation(len(pack))[: config.statistics_images])
+        about["crelu_images"] = after.measure(
+            batch
+            for part in np.array_split(chosen, -(-len(chosen) // 1024))
+            for batch in extract.pooled(
+                network.activations,
+                pack.pixels(part),
+                what.sizes,
+                grid=what.grid,
+                pool=what.pool,
+                batch=config.batch,
+                device=device,
+                precision=config.precision,
+            )
+        )
+    found = {**extract.statistics_of(network), **(after.tensors() if after is not None else {})}
     about["sha256"] = extract.digest_of(found)
     save_file(found, path)
     write_json(note, {"file": sha256_file(path), "about": about})

@@ -6,21 +6,28 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from gan_core import schemas
+from gan_core.config import ExtractConfig
 from gan_core.errors import DataError, RequestError, UnknownName
+from gan_core.features.stamp import stamp_of
 from gan_core.features.store import read_features, read_lineage, read_rows
+from gan_core.features.weights import build_module, load_weights
 from gan_core.files import sha256_file
 from gan_core.progress import silent
 from gan_core.shards import PixelShards
 from gan_core.stages import extract
+from gan_core.stages.contract import StageRequest
 from tests.stages.digits_artifacts import digits_crops, extract_request, given
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -207,23 +214,80 @@ def test_kmeans_control_is_features_like_any_others(crops: Path, tmp_path: Path)
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
 
 
-def test_anybodys_network_as_a_setting(crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`extract.network: module:Name(arguments)`, weights by context: the file's digest goes into the lineage."""
+def outside_request(crops: Path, folder: Path, work: str, features: str = "network", **settings: Any) -> StageRequest:
+    """As the planner makes it for `anybody_net:make(maps=6)` and w.safetensors in `folder`."""
+    given = {"network": "anybody_net:make", "weights": "w.safetensors", "network_args": {"maps": 6}, **settings}
+    stamp = stamp_of(ExtractConfig.model_validate(given), folder)
+    assert stamp is not None
+    weights = features == "network"
+    request = extract_request(crops, folder / work, features, **given)
+    part = {**request.part, "outside": stamp.part(weights=weights)}
+    return request.model_copy(update={"part": part, "context": {"device": "cpu", **stamp.context(weights=weights)}})
+
+
+@pytest.fixture
+def anybody(tmp_path: Path) -> Iterator[Path]:
+    """A folder with a stranger's module and weights of it."""
     (tmp_path / "anybody_net.py").write_text(
         "from torch import nn\n"
         "def make(maps=4):\n"
         "    return nn.Sequential(nn.Conv2d(3, maps, 3, 2, 1), nn.BatchNorm2d(maps), nn.ReLU(), nn.Flatten(), nn.Linear(maps * 256, 1))\n"
     )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    from safetensors.torch import save_file
+    module = build_module("anybody_net:make", {"maps": 6}, root=tmp_path, seed=9)
+    module[1].running_mean += 0.1
+    save_file(module.state_dict(), tmp_path / "w.safetensors")
+    yield tmp_path
+    sys.modules.pop("anybody_net")
+    sys.path.remove(str(tmp_path))
 
-    from gan_core.features.weights import build_module
 
-    save_file(build_module("anybody_net:make(maps=6)").state_dict(), tmp_path / "w.safetensors")
-    request = extract_request(crops, tmp_path / "work", "anybody", network="anybody_net:make(maps=6)")
-    request = request.model_copy(update={"context": {"device": "cpu", "weights": str(tmp_path / "w.safetensors")}})
-    outcome = extract.run(request, silent)
-    assert outcome.summary["length"] == "96 (0) = 96"
-    lineage = read_lineage(tmp_path / "work")
-    assert lineage["network"]["sha256"] == sha256_file(tmp_path / "w.safetensors")
+def test_anybodys_network_and_its_fresh_sibling(crops: Path, anybody: Path) -> None:
+    outcome = extract.run(outside_request(crops, anybody, "work"), silent)
+    assert outcome.summary["length"] == "96 (0) = 96" and "RGB pictures of 32 x 32" in outcome.summary["assumed"][0]
+    lineage = read_lineage(anybody / "work")
+    assert lineage["network"]["weights"] == sha256_file(anybody / "w.safetensors")
+    assert lineage["network"]["sources"] == {"anybody_net.py": sha256_file(anybody / "anybody_net.py")}
     assert lineage["statistics"]["images"] == 400
+    for work in ("fresh", "again"):
+        extract.run(outside_request(crops, anybody, work, "random"), silent)
+    assert digests(anybody / "fresh") == digests(anybody / "again")
+    assert not np.array_equal(read_features(anybody / "fresh")[0], read_features(anybody / "work")[0])
+    assert read_lineage(anybody / "fresh")["network"]["weights"] == "random, seed 0"
+
+
+def test_anybodys_network_gives_what_it_gives_in_a_notebook(crops: Path, anybody: Path) -> None:
+    from gan_core.features.foreign import features as notebook
+
+    settings = {"layers": ["0", "4"], "grid": 2, "statistics": "running"}
+    extract.run(outside_request(crops, anybody, "work", **settings), silent)
+    matrix, rows = read_features(anybody / "work")
+    shards = PixelShards(crops)
+    where = {name: row for row, name in enumerate(shards.table["image_id"].to_pylist())}
+    pictures = shards.pixels(np.array([where[name] for name in rows["image_id"].to_pylist()]))
+    module = load_weights(build_module("anybody_net:make", {"maps": 6}), anybody / "w.safetensors")
+    same, _ = notebook(module, pictures, ["0", "4"], grid=2, device="cpu")
+    np.testing.assert_allclose(matrix.astype(np.float32), same.astype(np.float32), rtol=2e-3, atol=1e-3)
+
+
+def test_files_that_changed_since_the_plan_are_refused(crops: Path, anybody: Path) -> None:
+    request = outside_request(crops, anybody, "work")
+    (anybody / "w.safetensors").write_bytes(b"other")
+    with pytest.raises(RequestError, match="w.safetensors has changed since"):
+        extract.run(request, silent)
+
+
+def test_bn_crelu_measures_the_training_pictures_once(crops: Path, tmp_path: Path) -> None:
+    outcome = extract.run(extract_request(crops, tmp_path / "a", mode="bn_crelu"), silent)
+    assert outcome.summary["length"] == "128 (conv3) = 128"
+    found, _ = read_features(tmp_path / "a")
+    extract.run(extract_request(crops, tmp_path / "b", mode="avepool"), silent)
+    plain = read_features(tmp_path / "b")[0].astype(np.float64)
+    a = (plain - plain.mean(0)) / np.sqrt(plain.var(0) + 1e-5)  # the pack of these tests is all the crops
+    slow = np.concatenate([np.maximum(a, 0), np.maximum(-a, 0)], 1)
+    np.testing.assert_allclose(found.astype(np.float64), slow, rtol=0.02, atol=0.02)
+    first = digests(tmp_path / "a")
+    for path in (tmp_path / "a").glob("features-*.parquet"):
+        path.unlink()
+    outcome = extract.run(extract_request(crops, tmp_path / "a", mode="bn_crelu"), silent)
+    assert digests(tmp_path / "a") == first, "a killed attempt's statistics are used again"
+    assert read_lineage(tmp_path / "a")["statistics"]["crelu_images"] == 400

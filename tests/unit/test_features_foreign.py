@@ -92,10 +92,23 @@ def test_layers_are_named_with_dots_or_as_columns(tutorial: nn.Module) -> None:
         features(tutorial, pictures, ["main.55"], device="cpu")
 
 
-def test_a_side_that_it_does_not_take_is_refused_with_one_that_it_does(tutorial: nn.Module) -> None:
+def test_pictures_of_a_side_that_it_does_not_take_are_resized_and_it_is_said(
+    tutorial: nn.Module, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = digits(2, 32)
+    matrix, _ = features(tutorial, small, device="cpu")
+    assert "32 x 32: they are resized" in caplog.text and "crop.size=64" in caplog.text
+    x = torch.from_numpy(small).permute(0, 3, 1, 2).float()
+    large = F.interpolate(x, (64, 64), mode="bilinear").round().to(torch.uint8).permute(0, 2, 3, 1)
+    close, _ = features(tutorial, large, device="cpu")
+    np.testing.assert_allclose(matrix.astype(np.float32), close.astype(np.float32), atol=0.02)
     with pytest.raises(RequestError, match="64 x 64"):
-        features(tutorial, digits(2, 32), device="cpu")
-    assert ForeignNetwork(tutorial).input_shape == (3, 64, 64)
+        features(tutorial, small, side=32, device="cpu")
+
+
+def test_channels_that_pictures_do_not_have_are_refused() -> None:
+    with pytest.raises(RequestError, match="takes 13 channels"):
+        ForeignNetwork(nn.Sequential(nn.Conv2d(13, 4, 3), nn.Conv2d(4, 1, 3)))
 
 
 class Functional(nn.Module):
@@ -151,7 +164,7 @@ def test_values_of_other_ranges() -> None:
     torch.testing.assert_close(white[0, :, 0, 0], torch.tensor([(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225]))
 
 
-@pytest.mark.parametrize("form", ["safetensors", "state_dict", "wrapped", "parallel"])
+@pytest.mark.parametrize("form", ["safetensors", "state_dict", "wrapped", "parallel", "both"])
 def test_weights_from_files(tutorial: nn.Module, tmp_path: Path, form: str) -> None:
     wanted = {
         name: torch.randn_like(value) if value.is_floating_point() else value for name, value in tutorial.state_dict().items()
@@ -161,16 +174,19 @@ def test_weights_from_files(tutorial: nn.Module, tmp_path: Path, form: str) -> N
         save_file(wanted, path)
     else:
         parallel = {f"module.{name}": value for name, value in wanted.items()}
-        torch.save({"state_dict": wanted, "wrapped": {"netD": wanted, "epoch": 3}, "parallel": parallel}[form], path)
+        both = {f"discriminator.{name}": value for name, value in wanted.items()} | {"generator.main.0.weight": torch.ones(3)}
+        forms = {"state_dict": wanted, "wrapped": {"netD": wanted, "epoch": 3}, "parallel": parallel, "both": both}
+        torch.save(forms[form], path)
     load_weights(tutorial, path)
     assert torch.equal(tutorial.main[0].weight, wanted["main.0.weight"])
 
 
 def test_weights_that_do_not_fit_are_named(tutorial: nn.Module, tmp_path: Path) -> None:
     weights = dict(tutorial.state_dict())
-    weights["extra.weight"] = weights.pop("main.0.weight")
+    weights["first.0.weight"] = weights.pop("main.0.weight")
     save_file(weights, tmp_path / "w.safetensors")
-    with pytest.raises(DataError, match=r"missing in the file: main.0.weight; not in the network: extra.weight"):
+    told = r"missing in the file: main.0.weight; not in the network: first.0.weight; main.0.weight may be the file's first.0.weight"
+    with pytest.raises(DataError, match=told):
         load_weights(tutorial, tmp_path / "w.safetensors")
 
 
@@ -179,6 +195,16 @@ class Evil:
 
     def __reduce__(self) -> tuple[object, ...]:
         return (Path("/tmp/discern-was-here").touch, ())
+
+
+def test_fresh_weights_are_the_same_tomorrow_and_leave_the_random_numbers_alone(tutorial: nn.Module) -> None:
+    torch.manual_seed(5)
+    after = torch.rand(1)
+    torch.manual_seed(5)
+    first, again, other = (build_module("tutorial_net:Discriminator", {"ngpu": 1}, seed=seed, fresh=True) for seed in (3, 3, 4))
+    assert torch.equal(torch.rand(1), after)
+    assert torch.equal(first.main[0].weight, again.main[0].weight)
+    assert not torch.equal(first.main[0].weight, other.main[0].weight)
 
 
 def test_a_pickle_is_not_run(tutorial: nn.Module, tmp_path: Path) -> None:

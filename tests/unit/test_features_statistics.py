@@ -11,6 +11,7 @@ from sklearn.datasets import load_digits
 from gan_core.controls import random
 from gan_core.errors import DataError
 from gan_core.features import extract
+from gan_core.features.modes import taking
 from gan_core.randomness import numpy_stream
 
 
@@ -74,7 +75,7 @@ def test_taking_in_any_batches_gives_the_same_features() -> None:
     images = pictures(50)
     network = random.network("dcgan32_svhn", 0.25, 0)
     extract.set_statistics(network, lambda rows: images[rows], 50, 10_000, 0, "cpu")
-    sizes = extract.layer_sizes(network, None, 4)
+    sizes = taking(network).sizes
     whole, _ = extract.take(network.activations, images, sizes, batch=50)
     for batch in (1, 7):
         pieces, _ = extract.take(network.activations, images, sizes, batch=batch)

@@ -9,6 +9,7 @@ import pytest
 
 from gan_core.config import Recipe
 from gan_core.errors import RequestError
+from gan_core.features.stamp import Stamp
 from gan_core.plan import Node, Settings, build_plan, explain, key_of, look_up, up_to
 from gan_core.recipes import load_recipe
 from gan_core.store import Store
@@ -154,3 +155,30 @@ def test_evaluate_reads_the_leaked_pictures_only_where_they_are_known_and_wanted
 def test_leaving_out_what_nobody_looks_for_is_refused(recipe: str, override: str) -> None:
     with pytest.raises(RequestError, match=r"^evaluate.exclude_leaked is true, but nobody looks"):
         load_recipe(recipe, overrides=[override, "evaluate.exclude_leaked=true"])
+
+
+def outside(*overrides: str, digest: str = "w", place: str = "here") -> dict[str, str]:
+    """Keys of digits with a network from outside."""
+    recipe, _ = load_recipe(
+        "digits", overrides=["threads=2", "extract.network=my_net:Net", f"extract.weights={place}", *overrides]
+    )
+    stamp = Stamp({"my_net.py": "s"}, digest, Path(place), Path(place) / "w.pth")
+    found: dict[str, str] = {}
+    for node in build_plan(recipe, {"digits": "f"}, Settings(), outside=stamp):
+        found[node.id] = key_of(node, found)
+    return found
+
+
+def test_with_a_network_from_outside_no_gan_is_planned() -> None:
+    stages = {name.split(":")[0] for name in outside()}
+    assert stages == {"ingest", "crop", "hash", "dedup", "pack", "extract", "evaluate", "report"}
+    assert {name.split(":")[0] for name in outside('dedup.mode="off"')} == stages - {"hash", "dedup"}
+
+
+def test_weights_count_by_their_digest_and_not_by_their_place() -> None:
+    before = outside("evaluate.controls=[pixels, random, kmeans]")
+    assert before == outside("evaluate.controls=[pixels, random, kmeans]", place="elsewhere")
+    after = outside("evaluate.controls=[pixels, random, kmeans]", digest="v")
+    moved = {name for name in before if before[name] != after[name] and name.startswith("extract")}
+    assert moved == {"extract:digits:network"}
+    assert before["extract:digits:kmeans"] == keys("evaluate.controls=[kmeans]")["extract:digits:kmeans"]
