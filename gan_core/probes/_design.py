@@ -3,7 +3,7 @@
 Two precisions. The exact one (float32 arithmetic on the float16 values as they are, converted block by block) decides
 everything that a result depends on: margins, gradients, certificates. The quick one (bf16, stored) only proposes directions
 to a conjugate-gradient solver. Small problems with fewer rows than dimensions are first turned, exactly, into the space that
-their rows span (`Compact`), where they are solved in float64.
+their rows span (`Compact`), where they are solved in float64; middling ones likewise, to the precision of float32 (`Turned`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from gan_core.randomness import numpy_stream
 if TYPE_CHECKING:
     from torch import Tensor
 
+TURNED_SHARE = 0.5  # rows / dimensions up to which the rows' own space pays
+TURNED_ROWS = 12_000  # its matrix has so many rows and columns
 COMPACT_ROWS = 1600  # up to here the eigenvalues of the rows' Gram matrix cost less than the passes they save
 SAMPLE_ROWS = 1000  # rows behind the preconditioner of larger problems
 KEEP_FLOAT32 = 2**28  # bytes up to which a float32 copy is kept instead of converting again for every product
@@ -54,10 +56,12 @@ class LinearMap(Protocol):
     def give_up_quick(self) -> bool: ...
 
 
-def linear_map(features: Features, seed: int, device: str) -> Compact | Blocks:
+def linear_map(features: Features, seed: int, device: str) -> Compact | Turned | Blocks:
     """The cheapest exact form of the problem for data of this shape."""
     if len(features) <= COMPACT_ROWS and len(features) < features.shape[1]:
         return Compact.of(features, device)
+    if len(features) <= min(TURNED_ROWS, TURNED_SHARE * features.shape[1]):
+        return Turned(features, seed, device)
     return Blocks(features, seed, device)
 
 
@@ -262,3 +266,47 @@ class Blocks:
     def lift(self, weights: Tensor) -> Tensor:
         """Nothing to lift: the weights are in the original space."""
         return weights
+
+
+class Turned(Blocks):
+    """Rows turned into a triangular basis of their own span: [rows, rows] instead of [rows, dims], nearly the same Gram matrix.
+
+    The basis is the Cholesky factor L of the rows' Gram matrix XX' plus `JITTER` of its mean diagonal, so a product costs
+    rows x rows instead of rows x dims. Sums run in float32, and what the jitter changes is below what float32 resolves; the caller
+    has the solution certified on the features themselves (`_linear.solved`).
+    """
+
+    JITTER = 1e-6
+
+    def __init__(self, features: Features, seed: int, device: str) -> None:
+        import torch
+
+        gram = single_gram(features, device).double()
+        jitter, wrong = self.JITTER * float(gram.diagonal().mean()), 1
+        while wrong:  # equal rows make the matrix singular, and rounding may make it worse
+            gram.diagonal().add_(jitter)
+            self._factor, info = torch.linalg.cholesky_ex(gram)
+            jitter, wrong = 10 * jitter, int(info)
+        self._features, self._device = features, device
+        super().__init__(self._factor.float().cpu().numpy(), seed, device)
+
+    def lift(self, weights: Tensor) -> Tensor:
+        """Weights in the original space, float32 [dims + 1, P]: X' L'^-1 weights."""
+        import torch
+
+        inner = torch.linalg.solve_triangular(self._factor.T, weights[:-1].double(), upper=True)
+        return torch.cat([back(self._features, inner, self._device)[:-1].to(weights), weights[-1:]])
+
+
+def single_gram(features: Features, device: str) -> Tensor:
+    """Inner products of all rows, float32 [rows, rows], each pair once; the features are converted a block of columns at a time."""
+    import torch
+
+    rows, dims = features.shape
+    gram = torch.zeros(rows, rows, device=device)
+    part, step = max(256, -(-rows // 8)), max(256, 2**26 // (4 * max(rows, 1)))
+    for start in range(0, dims, step):
+        block = as_tensor(features[:, start : start + step]).to(device).float()
+        for low in range(0, rows, part):
+            gram[low : low + part, : low + part].addmm_(block[low : low + part], block[: low + part].T)
+    return gram.tril() + gram.tril(-1).T

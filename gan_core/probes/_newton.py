@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from gan_core.probes._design import LinearMap
+from gan_core.probes.base import Features, as_tensor, block_rows
 from gan_core.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def solve(data: LinearMap, loss: Loss, columns: int, tolerance: float, progress:
         # Relative to the smaller of the objective and of what has been won over no weights at all: at a tiny C the second is
         # a small part of the first, and the answers depend on it.
         scale = torch.minimum(value, begin[active] - value).clamp(min=torch.finfo(value.dtype).tiny)
-        gap = _gap(data, part, sums, margins, gradient) / scale
+        gap = _gap(data.rows, part, sums, margins, gradient) / scale
         final[:, sums.columns(active)] = weights
         objective[active], gaps[active] = value, gap
         keep = gap > tolerance
@@ -150,6 +151,35 @@ def solve(data: LinearMap, loss: Loss, columns: int, tolerance: float, progress:
     return Solution(final, objective, gaps, steps, inner)
 
 
+def certify(features: Features, weights: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+    """Objective and relative gap of each group at given weights, by float32 sums over the features as they are.
+
+    Args:
+        features: float16 or float32 [rows, dims].
+        weights: float32 [dims + 1, P], on the loss's device.
+
+    Returns: objectives and gaps, [groups], as `Solution` has them.
+    """
+    import torch
+
+    sums = _Groups(loss.width)
+    margins = weights.new_empty(len(features), weights.shape[1])
+    gradient = _penalty(weights, loss).clone()
+    step = block_rows(features.shape[1])
+    blocks = [slice(start, start + step) for start in range(0, len(features), step)]
+    for rows in blocks:
+        block = as_tensor(features[rows]).to(weights.device).float()
+        margins[rows] = block @ weights[:-1] + weights[-1]
+    slope = loss.slope(margins)
+    for rows in blocks:
+        block = as_tensor(features[rows]).to(weights.device).float()
+        gradient[:-1] += block.T @ slope[rows]
+    gradient[-1] += slope.sum(0)
+    value = 0.5 * sums.dot(_penalty(weights, loss), weights) + loss.value(margins)
+    scale = torch.minimum(value, loss.value(torch.zeros_like(margins)) - value).clamp(min=torch.finfo(value.dtype).tiny)
+    return value, _gap(len(features), loss, sums, margins, gradient) / scale
+
+
 def _penalty(weights: Tensor, loss: Loss) -> Tensor:
     """Gradient of the penalty: the weights, with 0 for an intercept that is free."""
     if loss.penalised:
@@ -159,14 +189,14 @@ def _penalty(weights: Tensor, loss: Loss) -> Tensor:
     return torch.cat([weights[:-1], torch.zeros_like(weights[-1:])])
 
 
-def _gap(data: LinearMap, loss: Loss, sums: _Groups, margins: Tensor, gradient: Tensor) -> Tensor:
+def _gap(rows: int, loss: Loss, sums: _Groups, margins: Tensor, gradient: Tensor) -> Tensor:
     """Bound on f(w) - f* per group."""
     if loss.penalised:
         return 0.5 * sums.dot(gradient, gradient)
     bound = 0.5 * sums.dot(gradient[:-1], gradient[:-1])
     # The free intercept: twice the Newton decrement by the diagonal of its Hessian, twice because the columns of a softmax
     # are coupled (equal shifts of all are free), which the diagonal does not see.
-    bend = loss.mean_curvature(margins) * data.rows
+    bend = loss.mean_curvature(margins) * rows
     return bound + sums.total(gradient[-1] ** 2 / bend.clamp(min=1e-12))
 
 

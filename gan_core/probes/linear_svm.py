@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 from gan_core.probes._design import COMPACT_ROWS, linear_map
 from gan_core.probes._gram import solve_gram
-from gan_core.probes._linear import model_of, one_vs_rest
-from gan_core.probes._newton import solve
+from gan_core.probes._linear import model_of, one_vs_rest, solved
 from gan_core.probes.base import Features, Labels, LinearModel, begin
 from gan_core.progress import Progress, silent
 
@@ -120,8 +119,9 @@ def _fit_together(
         some = [float(value) for value in values[start : start + batch]]
         cost = torch.tensor(some, dtype=kind, device=device).repeat_interleave(columns)
         loss = SquaredHinge(signs.repeat(1, len(some)), cost)
-        found = solve(data, loss, len(some) * columns, tolerance, progress)
-        weights = data.lift(found.weights).float().cpu().numpy()
+        weights, found = solved(
+            features, data, loss, len(some) * columns, tolerance, seed=seed, device=device, progress=progress
+        )
         for number, value in enumerate(some):
             part = slice(number * columns, (number + 1) * columns)
             certificate = {

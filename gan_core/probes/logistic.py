@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gan_core.probes._linear import begin_linear, model_of
-from gan_core.probes._newton import solve
+from gan_core.probes._linear import begin_linear, model_of, solved
 from gan_core.probes.base import Features, Labels, LinearModel
 from gan_core.progress import Progress, silent
 
@@ -90,8 +89,7 @@ def fit(
     for start in range(0, len(values), batch):
         some = [float(value) for value in values[start : start + batch]]
         loss = SoftmaxLoss(truth, torch.tensor(some, dtype=kind, device=device), width)
-        found = solve(data, loss, len(some) * width, tolerance, progress)
-        weights = data.lift(found.weights).float().cpu().numpy()
+        weights, found = solved(features, data, loss, len(some) * width, tolerance, seed=seed, device=device, progress=progress)
         for number, value in enumerate(some):
             part = slice(number * width, (number + 1) * width)
             certificate = {

@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gan_core.probes._linear import begin_linear, model_of, one_vs_rest
-from gan_core.probes._newton import solve
+from gan_core.probes._linear import begin_linear, model_of, one_vs_rest, solved
 from gan_core.probes.base import Features, Labels, LinearModel
 from gan_core.progress import Progress, silent
 
@@ -71,8 +70,9 @@ def fit(
     targets = one_vs_rest(classes, index).to(device=device, dtype=kind)
     columns = targets.shape[1]
     weight = (1 / torch.tensor([float(value) for value in values], dtype=kind, device=device)).repeat_interleave(columns)
-    found = solve(data, SquaredLoss(targets.repeat(1, len(values)), weight), len(values) * columns, tolerance, progress)
-    weights = data.lift(found.weights).float().cpu().numpy()
+    loss = SquaredLoss(targets.repeat(1, len(values)), weight)
+    width = len(values) * columns
+    weights, found = solved(features, data, loss, width, tolerance, seed=seed, device=device, progress=progress)
     models = []
     for number, value in enumerate(values):
         part = slice(number * columns, (number + 1) * columns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 from threadpoolctl import threadpool_limits
 
-from gan_core.probes import linear_svm, logistic
+from gan_core.probes import _design, linear_svm, logistic
 from gan_core.probes.base import LinearModel
 
 
@@ -85,6 +86,39 @@ def check_svm(rows: int, dims: int, cost: float) -> None:
     assert ours.certificate["objective"] == pytest.approx(mine, rel=1e-5)
     assert mine - best <= ours.certificate["gap"] * mine + 1e-6 * mine, "the certificate promised more than is true"
     same_but_for_ties(ours, theirs.decision_function(x), features, theirs.predict(x))
+
+
+@pytest.fixture
+def turned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small problems go the way of middling ones: solved in the triangular basis of their rows."""
+    for module in (linear_svm, _design):
+        monkeypatch.setattr(module, "COMPACT_ROWS", 0)
+
+
+@pytest.mark.parametrize("cost", [1e-4, 1e-2, 1.0])
+def test_svm_in_the_basis_of_its_rows_is_linearsvc(turned: None, cost: float) -> None:
+    check_svm(300, 700, cost)
+
+
+def test_what_the_basis_loses_is_noticed_and_solved_on_the_features(turned: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    solved_on = []
+    begin = _design.Blocks.__init__
+
+    def noted(self: _design.Blocks, features: Any, seed: int, device: str) -> None:
+        solved_on.append(features.shape)
+        begin(self, features, seed, device)
+
+    monkeypatch.setattr(_design.Blocks, "__init__", noted)
+    monkeypatch.setattr(_design.Turned, "JITTER", 0.3)
+    check_svm(300, 700, 1e-2)
+    assert solved_on == [(300, 300), (300, 700)]
+
+
+def test_equal_rows_do_not_stop_the_basis(turned: None) -> None:
+    x, y = digits_features(100, 700)
+    twice, labels = np.concatenate([x, x, x]), np.concatenate([y, y, y])
+    (once,), (thrice,) = linear_svm.fit(x, y, [3e-3]), linear_svm.fit(twice, labels, [1e-3])
+    assert np.abs(once.weights - thrice.weights).max() < 0.02 * np.abs(once.weights).max()
 
 
 def test_svm_all_costs_at_once_equal_each_alone() -> None:
