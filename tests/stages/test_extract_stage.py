@@ -199,8 +199,9 @@ def test_runs_where_prefect_and_faiss_are_not(crops: Path, tmp_path: Path) -> No
     request = extract_request(crops, tmp_path)
     (tmp_path / "request.json").write_text(request.model_dump_json())
     blocked = "import sys; [sys.modules.__setitem__(n, None) for n in ('prefect', 'faiss', 'sklearn', 'cv2')]; "
-    code = blocked + f"from gan_core.__main__ import main; sys.exit(main(['extract', {str(tmp_path / 'request.json')!r}]))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    code = blocked + "import runpy; runpy.run_module('gan_core', run_name='__main__')"
+    command = [sys.executable, "-c", code, "extract", str(tmp_path / "request.json")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(list(tmp_path.glob("features-*.parquet"))) == 4
 
