@@ -8,14 +8,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gan_core.config import Recipe
+from gan_core.config import Recipe, TrainConfig
 from gan_core.devices import bf16_units
-from gan_core.manifest import Manifest, make_key
+from gan_core.manifest import Manifest, make_key, problems
 from gan_core.stages.contract import ArtifactRef
 from gan_core.stages.specs import spec_of
 from gan_core.store import Store
+
+if TYPE_CHECKING:
+    from gan_core.growth import Growth
+
+# Settings of the train section that say which training is used, not how one is done: no training is told them, no key has them.
+_CHOOSING = ("on_new_data", "min_new_share", "continue_kimg")
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,7 @@ class Node:
         part: all settings the stage is told; `key_part`: those of them that are in the key.
         inputs: role to node ids.
         context: settings outside the key.
+        pinned: the artifact that stands here whatever the inputs are: a training that is kept although its set has grown.
     """
 
     id: str
@@ -35,6 +42,7 @@ class Node:
     key_part: dict[str, Any]
     inputs: dict[str, tuple[str, ...]] = field(default_factory=dict)
     context: dict[str, Any] = field(default_factory=dict)
+    pinned: ArtifactRef | None = None
 
 
 @dataclass(frozen=True)
@@ -54,23 +62,41 @@ class Settings:
 
 
 def build_plan(
-    recipe: Recipe, fingerprints: dict[str, str], settings: Settings, labelled: dict[str, bool] | None = None
+    recipe: Recipe,
+    fingerprints: dict[str, str],
+    settings: Settings,
+    labelled: dict[str, bool] | None = None,
+    growth: Growth | None = None,
 ) -> list[Node]:
     """The nodes of a recipe in an order in which inputs come first.
 
     Args:
         fingerprints: source name to fingerprint.
         labelled: source name to whether it has labels, as far as known from its ingest; without labels nothing is evaluated.
+        growth: what was decided about a training set that has grown (`gan_core.growth`); None: it is trained on as it is.
     """
-    return _Planner(recipe, fingerprints, settings, labelled or {}).nodes()
+    return _Planner(recipe, fingerprints, settings, labelled or {}, growth).nodes()
 
 
 class _Planner:
-    def __init__(self, recipe: Recipe, fingerprints: dict[str, str], settings: Settings, labelled: dict[str, bool]) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        fingerprints: dict[str, str],
+        settings: Settings,
+        labelled: dict[str, bool],
+        growth: Growth | None,
+    ) -> None:
         self.recipe = recipe
         self.fingerprints = fingerprints
         self.settings = settings
         self.labelled = labelled
+        self.growth = growth
+        # What reads the set that the snapshot was trained on; where that is not the present one, its lineage names both.
+        older = growth is not None and growth.kept_set is not None
+        self.trained_on: dict[str, tuple[str, ...]] = (
+            {"pack": ("pack:trained",), "grown": ("pack",)} if older else {"pack": ("pack",)}
+        )
         self.common = {"seed": recipe.seed, "threads": recipe.threads}
         self.device = {"device": settings.device}
         self.train_crops = tuple(f"crop:{source.name}" for source in recipe.sources.train)
@@ -140,7 +166,9 @@ class _Planner:
         precision = recipe.train.precision
         if precision == "auto":
             precision = "bf16" if bf16_units(self.settings.device) else "float32"
-        train = recipe.train.model_copy(update={"precision": precision})
+        defaults = TrainConfig()
+        chosen = {"precision": precision, **{name: getattr(defaults, name) for name in _CHOOSING}}
+        train = recipe.train.model_copy(update=chosen)
         # With rollback, how often training looks and saves decides where it goes back to: then both are in the key.
         keyless = frozenset({"grid_kimg", "probe_kimg"}) if train.on_divergence == "rollback" else spec_of("train").keyless
         keyed = {key: value for key, value in train.key_part().items() if key not in keyless}
@@ -156,15 +184,21 @@ class _Planner:
                 {"pack": ("pack",), "codes": ("hash",)},
                 {**self.device, "deadline": self.settings.deadline},
             )
+        trained_on: list[Node] = []
+        if self.growth is not None:
+            training = self.growth.applied(training)
+            if self.growth.kept_set is not None:
+                trained_on = [Node("pack:trained", "pack", {}, {}, pinned=self.growth.kept_set)]
         inspect = {"inspect": recipe.inspect.model_dump(mode="json"), **self.common}
         return [
+            *trained_on,
             training,
             Node(
                 "inspect",
                 "inspect",
                 inspect,
                 {"inspect": recipe.inspect.key_part(), **self.common},
-                {"snapshot": ("train",), "pack": ("pack",)},
+                {"snapshot": ("train",), "pack": self.trained_on["pack"]},
                 self.device,
             ),
         ]
@@ -191,7 +225,7 @@ class _Planner:
         key_part: dict[str, Any] = dict(part)
         part["extract"] = recipe.extract.model_dump(mode="json")
         if kind != "pixels":
-            inputs["pack"] = ("pack",)
+            inputs |= self.trained_on
             key_part["extract"] = recipe.extract.key_part()
         if kind == "random":
             network = {"network": recipe.train.network.model_dump(mode="json"), "image_size": recipe.crop.size}
@@ -269,6 +303,10 @@ def look_up(store: Store, nodes: list[Node], refresh: frozenset[str] = frozenset
     found: dict[str, Standing] = {}
     digests: dict[str, str] = {}
     for node in nodes:
+        if node.pinned is not None:
+            found[node.id] = _pinned(store, node, node.pinned)
+            digests[node.id] = node.pinned.digest
+            continue
         missing = [name for ids in node.inputs.values() for name in ids if name not in digests]
         if missing:
             others = len(set(missing)) - 1
@@ -284,6 +322,13 @@ def look_up(store: Store, nodes: list[Node], refresh: frozenset[str] = frozenset
                 node, "to do", key, None, "to be refreshed" if manifest else explain(store, node, digests)
             )
     return found
+
+
+def _pinned(store: Store, node: Node, ref: ArtifactRef) -> Standing:
+    manifest = store.artifacts.get(ref)
+    if manifest is None or problems(store.path(ref), manifest, deep=False):
+        return Standing(node, "to do", ref.key, None, "its artifact is gone or damaged")
+    return Standing(node, "cached", ref.key, manifest)
 
 
 def explain(store: Store, node: Node, digests: dict[str, str]) -> str:
