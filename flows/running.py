@@ -9,6 +9,7 @@ from typing import Any
 
 from flows import console
 from flows.home import open_store
+from flows.runners import parse_runner
 from gan_core.recipes import dump_recipe
 from gan_core.runner import result_of
 from gan_core.runs import Prepared, Run, RunRequest, prepare, refuse_before_starting
@@ -20,6 +21,7 @@ _FLOWS = {"report": "represent", "pack": "prepare"}
 def run_command(request: RunRequest, *, dry_run: bool, as_json: bool, verbose: bool) -> int:
     """Runs a request; returns the exit code."""
     console.log_to_stderr(verbose)
+    parse_runner(request.runner)
     store = open_store(request.home)
     prepared = prepare(request, store)
     for note in prepared.notes:
@@ -32,7 +34,7 @@ def run_command(request: RunRequest, *, dry_run: bool, as_json: bool, verbose: b
         refuse_before_starting(prepared)
         record = _through_prefect(request, store, verbose)
     else:
-        record = _nothing_to_do(store, prepared)
+        record = _nothing_to_do(store, prepared) or _through_prefect(request, store, verbose)
     _show_outcome(store, record, as_json)
     return 0
 
@@ -63,11 +65,14 @@ def _show_plan(prepared: Prepared, as_json: bool) -> int:
     return 0
 
 
-def _nothing_to_do(store: Store, prepared: Prepared) -> dict[str, Any]:
-    """Records a run in which the store had everything."""
+def _nothing_to_do(store: Store, prepared: Prepared) -> dict[str, Any] | None:
+    """Records a run in which the store had everything; None when `discern gc` took some of it away after the plan was made."""
     run = Run(store, prepared)
     for name, standing in prepared.standings.items():
         assert standing.manifest is not None
+        if not store.artifacts.hold(standing.manifest.ref()):
+            run.finish("failed", f"{name} was removed while the run was planned; it is planned anew")
+            return None
         run.results[name] = result_of(name, standing.manifest, cached=True)
     return {**run.finish("completed"), "computed": []}
 
