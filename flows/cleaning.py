@@ -36,9 +36,9 @@ def collect(home: str | None, *, keep: int, dry_run: bool, as_json: bool) -> int
     for path in found.leftovers:
         print(f"{verb}  {path.relative_to(store.home)}")
     print(
-        f"{len(found.artifacts)} artifacts, {len(found.removed)} runs and {pruned} of Prefect's flow runs {verb}: "
-        f"{volume(found.size)}. {len(found.kept)} runs are kept with all that they name."
+        f"{verb}: {len(found.artifacts)} artifacts, {len(found.removed)} runs, {pruned} flow runs of Prefect: {volume(found.size)}."
     )
+    print(f"kept: {len(found.kept)} runs, with all that they name.")
     if found.passed_over:
         print(f"{found.passed_over} more were passed over: a run that is going on uses or writes them.")
     return 0
