@@ -1,13 +1,13 @@
 """Ten flow runs at once on one Prefect server: SQLite and PostgreSQL, interleaved in one call.
 
     python benchmarks/orchestration.py --postgres postgresql+asyncpg://discern:PASSWORD@127.0.0.1:5432/bench [--rounds 2]
-        [--runs 10] [--tasks 20] [--write]
+        [--runs 10] [--tasks 20] [--write PAGE]
 
 Each round starts a server of its own with the settings that Discern ships (recorder in batches, database timeout 60 s), first over
 one database, then over the other. Ten processes import Prefect, wait for each other, and then each runs one flow of twenty tasks; a task
 hashes 2 MB and publishes a table, as a stage task does. Measured from the common start: seconds until the last flow has ended, until the
-server shows every task run as completed, flows that failed, and lines of the server's log with "database is locked". `--write` puts the
-table into docs/benchmarks.md.
+server shows every task run as completed, flows that failed, and lines of the server's log with "database is locked". `--write PAGE` puts
+the table between the two marks of a page (docs/operations-postgresql.md).
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ def one_round(url: str | None, runs: int, tasks: int) -> dict[str, Any]:
             for number in range(runs):
                 ready = Path(scratch) / f"ready-{number}"
                 command = [sys.executable, __file__, "--worker", str(ready), str(go), "--tasks", str(tasks)]
-                flows.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+                with open(Path(scratch) / f"errors-{number}", "wb") as errors:
+                    flows.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=errors))
             while len(list(Path(scratch).glob("ready-*"))) < runs:
                 time.sleep(0.1)
             started = time.perf_counter()
@@ -105,6 +106,7 @@ def one_round(url: str | None, runs: int, tasks: int) -> dict[str, Any]:
         finally:
             server.terminate()
             server.wait(timeout=60)
+        reasons = [last_line(Path(scratch) / f"errors-{number}") for number, process in enumerate(flows) if process.returncode]
         locked = sum("database is locked" in line for line in log.read_text(errors="replace").splitlines())
     return {
         "first": min(ended),
@@ -113,7 +115,14 @@ def one_round(url: str | None, runs: int, tasks: int) -> dict[str, Any]:
         "failed": failed,
         "missing": missing,
         "locked": locked,
+        "reasons": reasons,
     }
+
+
+def last_line(path: Path) -> str:
+    """Why a flow failed, as its process said at its end."""
+    lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1][:200] if lines else ""
 
 
 def completed(environment: dict[str, str]) -> int:
@@ -161,7 +170,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--tasks", type=int, default=20)
-    parser.add_argument("--write", action="store_true")
+    parser.add_argument(
+        "--write", type=Path, metavar="PAGE", help="a page with two lines of the mark between which the table goes"
+    )
     parser.add_argument("--worker", nargs=2, type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
@@ -178,7 +189,7 @@ def main() -> None:
     text = table(results, arguments)
     print(text)
     if arguments.write:
-        page = ROOT / "docs" / "benchmarks.md"
+        page = arguments.write
         head, mark, rest = page.read_text().partition(MARK)
         if not mark:
             sys.exit(f"{page} has no line {MARK}")
