@@ -108,7 +108,7 @@ class _Cluster:
     def _start(self) -> None:
         try:
             runner, count = (_dask if self._kind == "dask" else _ray)(self._place, self._stack)
-        except (OSError, TimeoutError, RuntimeError) as error:
+        except Exception as error:  # Ray raises plain Exceptions when its node does not come up
             raise WorkError(
                 f"The {self._kind} cluster could not be reached or started: {error}.",
                 expected="an address where one listens, or room for its processes here",
