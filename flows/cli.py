@@ -48,6 +48,12 @@ DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda")
 RehashOption = Annotated[
     bool, typer.Option("--rehash", help="read every file again instead of trusting size and time of change")
 ]
+RunnerOption = Annotated[
+    str,
+    typer.Option(
+        "--runner", help="threads, dask or ray: who makes the shares of crop and extract (dask:4, dask:tcp://HOST:8786)"
+    ),
+]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="more of the log")]
 
 
@@ -69,6 +75,7 @@ def _command(until: str) -> Any:
         max_seconds: SecondsOption = None,
         device: DeviceOption = "auto",
         rehash: RehashOption = False,
+        runner: RunnerOption = "threads",
         dry_run: DryOption = False,
         json_: JsonOption = False,
         verbose: VerboseOption = False,
@@ -90,6 +97,7 @@ def _command(until: str) -> Any:
             max_seconds=max_seconds,
             device=device,
             rehash=rehash,
+            runner=runner,
             until=until,
             command=shlex.join(["discern", *sys.argv[1:]]),
         )
@@ -173,6 +181,19 @@ def verify(
     from flows.upkeep import verify_artifacts
 
     raise typer.Exit(verify_artifacts(home, artifact, everything=all_, remove=remove, as_json=json_))
+
+
+@app.command("gc")
+def gc(
+    keep: Annotated[int, typer.Option("--keep", help="completed runs of each recipe to keep", min=1)],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would go and how many bytes, do nothing")] = False,
+    home: HomeOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Remove what the last runs of each recipe do not name, and Prefect's records of older runs; safe beside running ones."""
+    from flows.cleaning import collect
+
+    raise typer.Exit(collect(home, keep=keep, dry_run=dry_run, as_json=json_))
 
 
 @app.command("dedup")

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from dataclasses import replace
 from typing import Any
 
 from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
 
 import tasks
 from flows.home import open_store
+from flows.runners import parse_runner
 from gan_core.errors import DataError, DiscernError
 from gan_core.plan import Node
-from gan_core.runner import StageResult, result_of
-from gan_core.runs import Prepared, Run, RunRequest, prepare, refuse_before_starting, versions
+from gan_core.runner import StageResult, take
+from gan_core.runs import Prepared, Run, RunRequest, plan_anew, prepare, refuse_before_starting, versions
 from gan_core.store import Store
 from tasks.base import StageCall
 from tasks.fetch import fetch_source
+from tasks.shares import spreading
+
+log = logging.getLogger("gan_core.runs")
 
 _MOST_INGESTS = 3
+_TO_THE_SET = {"ingest", "crop", "hash", "dedup", "pack"}
 
 
 def run_plan(request: RunRequest) -> dict[str, Any]:
@@ -28,6 +35,7 @@ def run_plan(request: RunRequest) -> dict[str, Any]:
     Raises:
         DiscernError: the first failure; the run's folder says which node and why.
     """
+    runner = parse_runner(request.runner)
     store = open_store(request.home)
     prepared = prepare(request, store)
     for name in prepared.to_fetch:
@@ -36,15 +44,19 @@ def run_plan(request: RunRequest) -> dict[str, Any]:
     if prepared.to_fetch:
         prepared = prepare(request, store)
     refuse_before_starting(prepared)
-    run = Run(store, prepared)
+    run = Run(store, prepared, flow_run=flow_run.id)
     states: dict[str, State[StageResult] | StageResult] = {}
     if request.only:
-        _take_inputs(prepared, run, states)
+        _take_inputs(store, prepared, run, states)
     try:
-        _walk(store, prepared, run, states)
-        if _labels_were_unknown(prepared):
-            prepared = _plan_again(store, request, run, states)
+        with spreading(*runner):
             _walk(store, prepared, run, states)
+            if _labels_were_unknown(prepared):
+                prepared = _plan_again(store, request, run, states)
+                _walk(store, prepared, run, states)
+            if prepared.undecided:
+                prepared = _decide(store, prepared, run)
+                _walk(store, prepared, run, states)
     except BaseException as error:
         told = error.explain() if isinstance(error, DiscernError) else f"{type(error).__name__}: {error}"
         with contextlib.suppress(OSError):  # on a full disk the record cannot be written either; the first error counts
@@ -64,7 +76,7 @@ def _plan_again(store: Store, request: RunRequest, run: Run, states: dict[str, S
     again = request.model_copy(update={"refresh": rest, "rehash": False})
     for _ in range(_MOST_INGESTS):
         prepared = prepare(again, store)
-        run.prepared = prepared
+        run.planned(prepared)
         if not _labels_were_unknown(prepared):
             refuse_before_starting(prepared)
             return prepared
@@ -78,15 +90,25 @@ def _plan_again(store: Store, request: RunRequest, run: Run, states: dict[str, S
     )
 
 
+def _decide(store: Store, prepared: Prepared, run: Run) -> Prepared:
+    """The plan once the training set is packed: how much of it is new, and which training is used, can be said now."""
+    made = frozenset(result.ref.stage for result in run.results.values() if result.ref)
+    prepared = plan_anew(prepared, store, made)
+    for note in prepared.notes:
+        log.info("%s", note)
+    run.planned(prepared)
+    return prepared
+
+
 def _labels_were_unknown(prepared: Prepared) -> bool:
     return any(standing.node.stage == "ingest" and standing.state != "cached" for standing in prepared.standings.values())
 
 
-def _take_inputs(prepared: Prepared, run: Run, states: dict[str, State[StageResult] | StageResult]) -> None:
+def _take_inputs(store: Store, prepared: Prepared, run: Run, states: dict[str, State[StageResult] | StageResult]) -> None:
     """For one stage alone: its inputs are taken from the store as they are, without tasks of their own."""
     for name, standing in prepared.standings.items():
         if standing.node.stage != prepared.request.only and standing.manifest:
-            result = result_of(name, standing.manifest, cached=True)
+            result = take(store, replace(standing.node, pinned=standing.ref))
             states[name] = result
             run.add(result)
 
@@ -94,11 +116,16 @@ def _take_inputs(prepared: Prepared, run: Run, states: dict[str, State[StageResu
 def _walk(store: Store, prepared: Prepared, run: Run, states: dict[str, State[StageResult] | StageResult]) -> None:
     """Runs the plan's nodes that have no state yet; what stands on a paused node waits for another run.
 
-    When a source has not been ingested before, only the ingest nodes are run: whether it has labels decides the rest.
+    When a source has not been ingested before, only the ingest nodes are run: whether it has labels decides the rest. When it has
+    to be decided what a grown training set does to training, only what leads to that set.
     """
-    unknown = _labels_were_unknown(prepared)
+    wanted = {"ingest"} if _labels_were_unknown(prepared) else _TO_THE_SET if prepared.undecided else set(tasks.ALL)
     for node in prepared.nodes:
-        if node.id in states or (unknown and node.stage != "ingest"):
+        if node.id in states or node.stage not in wanted:
+            continue
+        if node.pinned is not None:
+            states[node.id] = result = take(store, node)
+            run.add(result)
             continue
         needed = [name for ids in node.inputs.values() for name in ids]
         if any(name not in states or run.results[name].ref is None for name in needed):

@@ -32,6 +32,7 @@ def _chain(name: str, until: str, about: str) -> Chain:
         device: str = "auto",
         max_seconds: float | None = None,
         rehash: bool = False,
+        runner: str = "threads",
         home: str | None = None,
         command: str = "",
     ) -> dict[str, Any]:
@@ -47,6 +48,7 @@ def _chain(name: str, until: str, about: str) -> Chain:
                 device=device,
                 max_seconds=max_seconds,
                 rehash=rehash,
+                runner=runner,
                 home=resolve_home(home),
                 command=command,
             )
@@ -69,6 +71,7 @@ _PARAMETERS = """
         device: auto, cpu or cuda.
         max_seconds: Training ends cleanly after so many seconds; the next run continues.
         rehash: Read every file again instead of trusting its size and time of change.
+        runner: threads, dask or ray (dask:4 with four processes, dask:ADDRESS on a cluster that is there).
         home: The store. Empty: DISCERN_HOME, or data/ of the checkout.
         command: What was typed, for the report.
 """

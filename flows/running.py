@@ -9,6 +9,7 @@ from typing import Any
 
 from flows import console, outcome
 from flows.home import open_store
+from flows.runners import parse_runner
 from gan_core.features.look import Look
 from gan_core.recipes import dump_recipe
 from gan_core.runner import result_of
@@ -21,6 +22,7 @@ _FLOWS = {"report": "represent", "pack": "prepare"}
 def run_command(request: RunRequest, *, dry_run: bool, as_json: bool, verbose: bool) -> int:
     """Runs a request; returns the exit code."""
     console.log_to_stderr(verbose)
+    parse_runner(request.runner)
     store = open_store(request.home)
     prepared = prepare(request, store, planning=dry_run)
     for note in prepared.notes:
@@ -31,7 +33,7 @@ def run_command(request: RunRequest, *, dry_run: bool, as_json: bool, verbose: b
         refuse_before_starting(prepared)
         record = _through_prefect(request, store, verbose)
     else:
-        record = _nothing_to_do(store, prepared)
+        record = _nothing_to_do(store, prepared) or _through_prefect(request, store, verbose)
     _show_outcome(store, record, as_json)
     if (request.only or request.until) == "evaluate" and not any(
         name.startswith("evaluate:") for name in _nodes(store, record)
@@ -74,11 +76,14 @@ def _look(prepared: Prepared) -> Look:
     return look(prepared.recipe.extract, prepared.outside, prepared.recipe.crop.size)
 
 
-def _nothing_to_do(store: Store, prepared: Prepared) -> dict[str, Any]:
-    """Records a run in which the store had everything."""
+def _nothing_to_do(store: Store, prepared: Prepared) -> dict[str, Any] | None:
+    """Records a run in which the store had everything; None when `discern gc` took some of it away after the plan was made."""
     run = Run(store, prepared)
     for name, standing in prepared.standings.items():
         assert standing.manifest is not None
+        if not store.artifacts.hold(standing.manifest.ref()):
+            run.finish("failed", f"{name} was removed while the run was planned; it is planned anew")
+            return None
         run.results[name] = result_of(name, standing.manifest, cached=True)
     return {**run.finish("completed"), "computed": []}
 

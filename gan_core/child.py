@@ -42,7 +42,8 @@ def run_child(request: StageRequest, progress: Progress, time_limit: float, proc
         WorkError: the time limit was reached.
         TransientError: the child died without a word (killed, out of memory).
     """
-    path = request.work / "scratch" / "request.json"
+    share = "-{}-of-{}".format(*request.context["share"]) if "share" in request.context else ""
+    path = request.work / "scratch" / f"request{share}.json"
     atomic_write_bytes(path, request.model_dump_json().encode())
     command = [sys.executable, "-m", "gan_core", request.stage, str(path), "--parent", str(os.getpid())]
     if processes > 1:

@@ -185,6 +185,14 @@ class TrainConfig(Section):
         "stop",
         description="rollback: on from the last good state at half the learning rate, three times at most; warn: only say so",
     )
+    on_new_data: Literal["ignore", "retrain", "continue"] = Field(
+        "retrain",
+        description="a training set that has grown: keep the present snapshot, train anew, or train the old state further on it",
+    )
+    min_new_share: float = Field(
+        0.0, ge=0, le=1, description="retrain, continue: below this share of new pictures the present snapshot stays"
+    )
+    continue_kimg: float = Field(0.0, ge=0, description="continue: so many kimg more on the grown set; 0: `kimg` again")
 
     @model_validator(mode="after")
     def _choice_has_a_probe(self) -> TrainConfig:

@@ -56,6 +56,49 @@ def file_lock(path: Path, who: str, waiting: Waiting | None = None, *, poll: flo
 
 
 @contextlib.contextmanager
+def shared_lock(path: Path, *, alone: bool = False) -> Iterator[None]:
+    """Holds a flock on `path` together with others, or (`alone`) without any; waits for it. For short moments: nobody is told."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def try_lock(path: Path) -> Iterator[bool]:
+    """Holds the lock that `file_lock` takes if it is free at once; yields whether it is held."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(handle)
+
+
+def held(path: Path) -> bool:
+    """Whether somebody alive holds a flock on `path`; False when there is no such file."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
 def lease(
     filesystem: Any, path: str, who: str, waiting: Waiting | None = None, *, seconds: float = 60.0, poll: float = 0.5
 ) -> Iterator[None]:

@@ -8,20 +8,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gan_core.config import Recipe
+from gan_core.config import Recipe, TrainConfig
 from gan_core.devices import bf16_units, resolve_compile, resolve_processes
 from gan_core.features.stamp import Stamp
-from gan_core.manifest import Manifest, make_key
+from gan_core.manifest import Manifest, make_key, problems
 from gan_core.stages.contract import ArtifactRef
 from gan_core.stages.specs import spec_of
 from gan_core.store import Store
+
+if TYPE_CHECKING:
+    from gan_core.growth import Growth
 
 # What a recipe says of a source for people and for finding it: no picture depends on it.
 _SAID_OF_SOURCES = frozenset({"folder", "layout", "pictures"})
 _KMEANS = ("centres", "patches", "statistics_images")  # the settings of extract that its control K-means reads
 OUTSIDE = "network"  # the name of features of somebody's own network, in ids and tables
+# Settings of the train section that say which training is used, not how one is done: no training is told them, no key has them.
+_CHOOSING = ("on_new_data", "min_new_share", "continue_kimg")
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Node:
         part: all settings the stage is told; `key_part`: those of them that are in the key.
         inputs: role to node ids.
         context: settings outside the key.
+        pinned: the artifact that stands here whatever the inputs are: a training that is kept although its set has grown.
     """
 
     id: str
@@ -41,6 +47,7 @@ class Node:
     key_part: dict[str, Any]
     inputs: dict[str, tuple[str, ...]] = field(default_factory=dict)
     context: dict[str, Any] = field(default_factory=dict)
+    pinned: ArtifactRef | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,7 @@ def build_plan(
     settings: Settings,
     labelled: dict[str, bool] | None = None,
     outside: Stamp | None = None,
+    growth: Growth | None = None,
 ) -> list[Node]:
     """The nodes of a recipe in an order in which inputs come first.
 
@@ -72,8 +80,9 @@ def build_plan(
         fingerprints: source name to fingerprint.
         labelled: source name to whether it has labels, as far as known from its ingest; without labels nothing is evaluated.
         outside: the network that features are taken of, where it is somebody's own (`features.stamp`): then no GAN is trained.
+        growth: what was decided about a training set that has grown (`gan_core.growth`); None: it is trained on as it is.
     """
-    return _Planner(recipe, fingerprints, settings, labelled or {}, outside).nodes()
+    return _Planner(recipe, fingerprints, settings, labelled or {}, outside, growth).nodes()
 
 
 class _Planner:
@@ -84,6 +93,7 @@ class _Planner:
         settings: Settings,
         labelled: dict[str, bool],
         outside: Stamp | None,
+        growth: Growth | None,
     ) -> None:
         self.recipe = recipe
         self.outside = outside
@@ -91,6 +101,12 @@ class _Planner:
         self.fingerprints = fingerprints
         self.settings = settings
         self.labelled = labelled
+        self.growth = growth
+        # What reads the set that the snapshot was trained on; where that is not the present one, its lineage names both.
+        older = growth is not None and growth.kept_set is not None
+        self.trained_on: dict[str, tuple[str, ...]] = (
+            {"pack": ("pack:trained",), "grown": ("pack",)} if older else {"pack": ("pack",)}
+        )
         self.common = {"seed": recipe.seed, "threads": recipe.threads}
         self.device = {"device": settings.device}
         self.train_crops = tuple(f"crop:{source.name}" for source in recipe.sources.train)
@@ -167,7 +183,9 @@ class _Planner:
         processes = resolve_processes(
             recipe.train.processes, self.settings.device
         )  # in the key like threads: sums depend on it
-        train = recipe.train.model_copy(update={"precision": precision, "processes": processes, "compile": compiled})
+        resolved = {"precision": precision, "processes": processes, "compile": compiled}
+        defaults = TrainConfig()
+        train = recipe.train.model_copy(update={**resolved, **{name: getattr(defaults, name) for name in _CHOOSING}})
         # With rollback, how often training looks and saves decides where it goes back to: then both are in the key.
         keyless = frozenset({"grid_kimg", "probe_kimg"}) if train.on_divergence == "rollback" else spec_of("train").keyless
         if train.choose == "best_probe":  # and where the probe looks decides which weights go on
@@ -187,15 +205,21 @@ class _Planner:
                 {"pack": ("pack",), "codes": ("hash",)},
                 {**self.device, "deadline": self.settings.deadline},
             )
+        trained_on: list[Node] = []
+        if self.growth is not None:
+            training = self.growth.applied(training)
+            if self.growth.kept_set is not None:
+                trained_on = [Node("pack:trained", "pack", {}, {}, pinned=self.growth.kept_set)]
         inspect = {"inspect": recipe.inspect.model_dump(mode="json"), **self.common}
         return [
+            *trained_on,
             training,
             Node(
                 "inspect",
                 "inspect",
                 inspect,
                 {"inspect": recipe.inspect.key_part(), **self.common},
-                {"snapshot": ("train",), "pack": ("pack",)},
+                {"snapshot": ("train",), "pack": self.trained_on["pack"]},
                 self.device,
             ),
         ]
@@ -226,7 +250,7 @@ class _Planner:
         part["extract"] = recipe.extract.model_dump(mode="json")
         context: dict[str, Any] = self.device
         if kind != "pixels":
-            inputs["pack"] = ("pack",)
+            inputs |= self.trained_on
             said = recipe.extract.key_part()
             key_part["extract"] = {
                 name: said[name] for name in said if name in _KMEANS or (kind != "kmeans" and name != "weights")
@@ -316,6 +340,10 @@ def look_up(store: Store, nodes: list[Node], refresh: frozenset[str] = frozenset
     found: dict[str, Standing] = {}
     digests: dict[str, str] = {}
     for node in nodes:
+        if node.pinned is not None:
+            found[node.id] = _pinned(store, node, node.pinned)
+            digests[node.id] = node.pinned.digest
+            continue
         missing = [name for ids in node.inputs.values() for name in ids if name not in digests]
         if missing:
             others = len(set(missing)) - 1
@@ -331,6 +359,13 @@ def look_up(store: Store, nodes: list[Node], refresh: frozenset[str] = frozenset
                 node, "to do", key, None, "to be refreshed" if manifest else explain(store, node, digests)
             )
     return found
+
+
+def _pinned(store: Store, node: Node, ref: ArtifactRef) -> Standing:
+    manifest = store.artifacts.get(ref)
+    if manifest is None or problems(store.path(ref), manifest, deep=False):
+        return Standing(node, "to do", ref.key, None, "its artifact is gone or damaged")
+    return Standing(node, "cached", ref.key, manifest)
 
 
 def explain(store: Store, node: Node, digests: dict[str, str]) -> str:

@@ -57,6 +57,12 @@ class RemoteArtifacts:
                 return None
         return manifest
 
+    def claim(self, stage: str, key: str) -> Manifest | None:
+        return self.find(stage, key)  # nothing cleans an object store (gan_core/gc.py)
+
+    def hold(self, ref: ArtifactRef) -> bool:
+        return self.get(ref) is not None
+
     def get(self, ref: ArtifactRef) -> Manifest | None:
         return self._manifest(ref.stage, ref.key, ref.digest[:12])
 

@@ -21,7 +21,8 @@ from pydantic import BaseModel, ConfigDict
 
 from gan_core.child import run_child
 from gan_core.errors import DiscernError, StoreError, TransientError
-from gan_core.manifest import Manifest, make_key, problems
+from gan_core.growth import trajectory_of
+from gan_core.manifest import Manifest, problems
 from gan_core.plan import Node, key_of
 from gan_core.progress import Progress, silent
 from gan_core.stages.contract import ArtifactRef, StageInput, StageOutcome, StageRequest
@@ -29,6 +30,9 @@ from gan_core.stages.specs import spec_of
 from gan_core.store import Store
 
 log = logging.getLogger(__name__)
+
+
+Spread = Callable[[StageRequest], int]  # makes the shares of a request, perhaps on other machines; returns how many
 
 
 class StageResult(BaseModel):
@@ -69,6 +73,7 @@ def execute(
     progress: Progress = silent,
     refresh: bool = False,
     waiting: Callable[[str], None] | None = None,
+    spread: Spread | None = None,
 ) -> StageResult:
     """Returns a node's artifact, computing it when the store has none.
 
@@ -77,6 +82,7 @@ def execute(
         who: said to another run that waits for this key.
         refresh: compute even when an artifact is there; it becomes another version under the key.
         waiting: called with the holder's words when another run is making the same artifact.
+        spread: makes the shares of a stage that can be divided, before the stage itself takes them up and publishes.
     Raises:
         DiscernError: what went wrong, for people; OSErrors of a full disk or a closed folder come as StoreError.
     """
@@ -90,22 +96,46 @@ def execute(
             waiting(holder)
 
     try:
-        if not refresh and (manifest := store.find(node.stage, key)):
+        if not refresh and (manifest := store.claim(node.stage, key)):
             return result_of(node.id, manifest, cached=True)
         with store.lock(node.stage, key, who, wait_said):
-            if (not refresh or held) and (manifest := store.find(node.stage, key)):
+            if (not refresh or held) and (manifest := store.claim(node.stage, key)):
                 return result_of(node.id, manifest, cached=True, waited_for=held[0] if held else "")
-            return _make_alone(store, node, key, inputs, progress, who, refresh)
+            return _make_alone(store, node, key, inputs, progress, who, refresh, spread)
     except OSError as error:
         raise explain_os_error(error, store.home) from error
 
 
+def take(store: Store, node: Node) -> StageResult:
+    """The result of a node that the plan has pinned: its artifact as it is.
+
+    Raises:
+        StoreError: it is gone or damaged.
+    """
+    assert node.pinned is not None
+    manifest = store.artifacts.get(node.pinned)
+    whole = manifest is not None and store.artifacts.hold(node.pinned)
+    if manifest is None or not whole or problems(store.path(node.pinned), manifest, deep=False):
+        raise StoreError(
+            f"The artifact {node.pinned.stage}/{node.pinned.key}, which {node.id} stands on, is gone or damaged.",
+            remedy="run the same command again: the plan is made anew",
+        )
+    return result_of(node.id, manifest, cached=True)
+
+
 def _make_alone(
-    store: Store, node: Node, key: str, inputs: dict[str, ArtifactRef], progress: Progress, who: str, refresh: bool
+    store: Store,
+    node: Node,
+    key: str,
+    inputs: dict[str, ArtifactRef],
+    progress: Progress,
+    who: str,
+    refresh: bool,
+    spread: Spread | None,
 ) -> StageResult:
     """Trainings of several lengths share one state folder: they take turns at it. A refreshed training begins anew."""
     if node.stage != "train" or "train" not in node.key_part:
-        return _make(store, node, key, inputs, progress)
+        return _make(store, node, key, inputs, progress, spread)
     trajectory = trajectory_key(node, inputs)
     with store.lock("trajectory", trajectory, who, lambda holder: log.info("%s: waiting for %s", node.id, holder)):
         if refresh:
@@ -113,7 +143,9 @@ def _make_alone(
         return _make(store, node, key, inputs, progress)
 
 
-def _make(store: Store, node: Node, key: str, inputs: dict[str, ArtifactRef], progress: Progress) -> StageResult:
+def _make(
+    store: Store, node: Node, key: str, inputs: dict[str, ArtifactRef], progress: Progress, spread: Spread | None = None
+) -> StageResult:
     spec = spec_of(node.stage)
     request = StageRequest(
         stage=node.stage,
@@ -125,6 +157,8 @@ def _make(store: Store, node: Node, key: str, inputs: dict[str, ArtifactRef], pr
         work=store.work(node.stage, key),
     )
     started = time.perf_counter()
+    if spec.shares and spread is not None:
+        request = request.model_copy(update={"context": {**request.context, "shares": spread(request)}})
     if spec.child:
         processes = int(node.part.get("train", {}).get("processes", 1)) if node.stage == "train" else 1
         outcome, peak = run_child(request, progress, spec.time_limit, processes)
@@ -199,9 +233,8 @@ def _earlier(store: Store, node: Node, most: int = 2) -> list[str]:
 
 def trajectory_key(node: Node, inputs: dict[str, ArtifactRef]) -> str:
     """What decides the path of a training but not its length: longer training continues from the state kept under it."""
-    train = {name: value for name, value in node.key_part["train"].items() if name != "kimg"}
     digests = {role: [inputs[name].digest for name in ids] for role, ids in node.inputs.items()}
-    return make_key("trajectory", spec_of(node.stage).version, {**node.key_part, "train": train}, digests)
+    return trajectory_of(spec_of(node.stage).version, node.key_part, digests)
 
 
 @contextlib.contextmanager

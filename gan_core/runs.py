@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 import shutil
@@ -19,6 +20,7 @@ from gan_core.devices import cuda_count, resolve_device
 from gan_core.errors import DataError, RequestError, UnknownName
 from gan_core.features.stamp import Stamp, stamp_of
 from gan_core.files import atomic_write_bytes, write_json
+from gan_core.growth import Growth, concerns, decide
 from gan_core.plan import OUTSIDE, Node, Settings, Standing, build_plan, imported_key, look_up, up_to
 from gan_core.recipes import dump_recipe, load_recipe
 from gan_core.runner import StageResult
@@ -47,6 +49,7 @@ class RunRequest(BaseModel):
     refresh: list[str] = Field(default_factory=list, description="stages to make again")
     max_seconds: float | None = Field(None, gt=0, description="training ends cleanly after so long; the next run continues")
     rehash: bool = Field(False, description="read every file again instead of trusting size and time of change")
+    runner: str = Field("threads", description="who makes the shares of crop and extract: threads, dask or ray")
     command: str = Field("", description="what was typed, for the report")
 
 
@@ -59,8 +62,18 @@ class Prepared:
     notes: list[str]
     settings: Settings
     locations: dict[str, Location]
+    fingerprints: dict[str, str]
     standings: dict[str, Standing]
     outside: Stamp | None = None
+    growth: Growth | None = None
+
+    @property
+    def undecided(self) -> bool:
+        """Whether the training set has to be packed before it is known which training is used (`train.on_new_data`)."""
+        train, pack = self.standings.get("train"), self.standings.get("pack")
+        if train is None or pack is None or "train" in self.settings.refresh:
+            return False
+        return concerns(self.recipe) and train.state != "cached" and pack.state != "cached"
 
     @property
     def nodes(self) -> list[Node]:
@@ -140,10 +153,30 @@ def _planned(
         if standings[f"ingest:{name}"].manifest
     }
     nodes = build_plan(recipe, fingerprints, settings, labelled, outside)
+    standings = look_up(store, nodes, refresh)
+    growth, told = None, ""
+    if "train" not in refresh and any(node.stage == "train" for node in up_to(nodes, request.only or request.until)):
+        growth, told = decide(store, recipe, standings)
+    if growth is not None:
+        nodes = build_plan(recipe, fingerprints, settings, labelled, outside, growth)
+        standings = look_up(store, nodes, refresh)
+    notes = [*notes, told] if told else notes
+    prepared = Prepared(request, recipe, notes, settings, locations, fingerprints, standings, outside, growth)
     if request.only:
-        return _alone(Prepared(request, recipe, notes, settings, locations, look_up(store, nodes, refresh), outside))
-    nodes = up_to(nodes, request.until)
-    return Prepared(request, recipe, notes, settings, locations, look_up(store, nodes, refresh), outside)
+        return _alone(prepared)
+    return replace(prepared, standings={node.id: standings[node.id] for node in up_to(nodes, request.until)})
+
+
+def plan_anew(prepared: Prepared, store: Store, made: frozenset[str]) -> Prepared:
+    """The same request and sources, planned once more after its first stages were made.
+
+    Args:
+        made: stages that this run has made already: what was to be refreshed of them has been.
+    """
+    settings = replace(prepared.settings, refresh=prepared.settings.refresh - made, rehash=False)
+    request = prepared.request.model_copy(update={"refresh": sorted(settings.refresh), "rehash": False})
+    args = (prepared.recipe, prepared.notes, settings, prepared.locations, prepared.fingerprints)
+    return _planned(request, *args, store, prepared.outside)
 
 
 def _refuse_absent(request: RunRequest, recipe: Recipe, nodes: list[Node]) -> None:
@@ -234,18 +267,22 @@ def pictures_expected(prepared: Prepared) -> dict[str, int]:
     return found
 
 
+LIVE_LOCK = "alive.lock"  # in a run's folder, held while its process is at work
+
 RunState = Literal["running", "completed", "paused", "failed"]
 
 
 class Run:
     """The folder of one execution: `recipe.yaml`, `run.json` (which artifacts, cached or made), `report.html`."""
 
-    def __init__(self, store: Store, prepared: Prepared) -> None:
+    def __init__(self, store: Store, prepared: Prepared, *, flow_run: str | None = None) -> None:
         now = datetime.now(UTC)
         self.name = f"{prepared.recipe.name}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         self.folder = store.home / "runs" / self.name
         self.store = store
-        self.prepared = prepared
+        self.folder.mkdir(parents=True)
+        self._alive = os.open(self.folder / LIVE_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fcntl.flock(self._alive, fcntl.LOCK_EX)
         self.results: dict[str, StageResult] = {}
         self.record: dict[str, Any] = {
             "run": self.name,
@@ -255,8 +292,18 @@ class Run:
             "started": now.isoformat(timespec="seconds"),
             "state": "running",
             "process": os.getpid(),
+            "flow_run": flow_run,
         }
         atomic_write_bytes(self.folder / "recipe.yaml", dump_recipe(prepared.recipe).encode())
+        self.planned(prepared)
+
+    def planned(self, prepared: Prepared) -> None:
+        """Takes a plan, the first or a later one, into the record: what it counts on, and what it decided."""
+        self.prepared = prepared
+        refs = [standing.ref for standing in prepared.standings.values() if standing.ref]
+        self.record["plan"] = [ref.model_dump(include={"stage", "key", "digest"}) for ref in refs]
+        if prepared.growth:
+            self.record["growth"] = prepared.growth.as_json()
         self._write()
 
     def add(self, result: StageResult) -> None:
@@ -267,6 +314,7 @@ class Run:
     def finish(self, state: RunState, error: str = "") -> dict[str, Any]:
         """Ends the record and puts the report, if there is one, beside it. Returns the record."""
         self.record.update(state=state, ended=datetime.now(UTC).isoformat(timespec="seconds"))
+        self.record.pop("plan", None)
         if error:
             self.record["error"] = error
         report = self.results.get("report")
@@ -276,6 +324,9 @@ class Run:
                 _link(made, self.folder / "report.html")
                 self.record["report"] = str(self.folder / "report.html")
         self._write()
+        if self._alive >= 0:
+            os.close(self._alive)
+            self._alive = -1
         return self.record
 
     def artifacts(self) -> list[dict[str, Any]]:

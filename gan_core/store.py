@@ -19,9 +19,11 @@ from typing import Protocol
 
 from gan_core.errors import StoreError
 from gan_core.files import read_json, write_json
-from gan_core.locks import Waiting, file_lock
+from gan_core.locks import Waiting, file_lock, shared_lock
 from gan_core.manifest import MANIFEST, Manifest, describe_files, digest_of, problems
 from gan_core.stages.contract import ArtifactRef
+
+_USED = "used"  # an empty file in a key's folder; its time of change is when a run last took what is there
 
 
 class Artifacts(Protocol):
@@ -29,6 +31,12 @@ class Artifacts(Protocol):
 
     def find(self, stage: str, key: str) -> Manifest | None:
         """The version in use under a key, if all its content files are there in their sizes; else None."""
+
+    def claim(self, stage: str, key: str) -> Manifest | None:
+        """As `find`, and marks what was found as used now: cleaning leaves it to the runs that are going on."""
+
+    def hold(self, ref: ArtifactRef) -> bool:
+        """Marks one version as used now; False when it is gone."""
 
     def get(self, ref: ArtifactRef) -> Manifest | None:
         """One version by its digest, whole or not; None when its manifest is gone or cannot be read."""
@@ -105,12 +113,51 @@ class LocalArtifacts:
 
     def drop(self, ref: ArtifactRef) -> None:
         folder = self.folder(ref)
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            if read_json(folder.parent / "current.json")["version"] == folder.name:
-                (folder.parent / "current.json").unlink()
+        self.forget(ref)
         shutil.rmtree(folder, ignore_errors=True)
         with contextlib.suppress(OSError):
             folder.parent.rmdir()
+
+    def claim(self, stage: str, key: str) -> Manifest | None:
+        with shared_lock(self._deciding):
+            manifest = self.find(stage, key)
+            if manifest is not None:
+                self._touch(self.root / stage / key)
+            return manifest
+
+    def hold(self, ref: ArtifactRef) -> bool:
+        with shared_lock(self._deciding):
+            if not (self.folder(ref) / MANIFEST).exists():
+                return False
+            self._touch(self.folder(ref).parent)
+            return True
+
+    def decide_alone(self) -> contextlib.AbstractContextManager[None]:
+        """Holds off everybody who would take an artifact into use, for the moment in which cleaning decides."""
+        return shared_lock(self._deciding, alone=True)
+
+    def last_use(self, ref: ArtifactRef) -> float:
+        """When the key was last published under or claimed (time.time); 0 when its marks are gone."""
+        folder = self.folder(ref)
+        marks = [folder.parent / "current.json", folder.parent / _USED, folder / MANIFEST]
+        return max((mark.stat().st_mtime for mark in marks if mark.exists()), default=0.0)
+
+    def forget(self, ref: ArtifactRef) -> None:
+        """Lets the key no longer lead to this version."""
+        folder = self.folder(ref)
+        (folder.parent / _USED).unlink(missing_ok=True)
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            if read_json(folder.parent / "current.json")["version"] == folder.name:
+                (folder.parent / "current.json").unlink()
+
+    @staticmethod
+    def _touch(folder: Path) -> None:
+        with contextlib.suppress(OSError):  # a home that may only be read: nobody cleans it either
+            (folder / _USED).touch()
+
+    @property
+    def _deciding(self) -> Path:
+        return self.home / "locks" / "cleaning.lock"
 
     def lock(self, stage: str, key: str, who: str, waiting: Waiting | None) -> contextlib.AbstractContextManager[None]:
         return file_lock(self.home / "locks" / f"{stage}-{key}.lock", who, waiting)
@@ -140,6 +187,10 @@ class Store:
     def find(self, stage: str, key: str) -> Manifest | None:
         """The artifact in use under a key if it is there and whole (all files, right sizes), else None."""
         return self.artifacts.find(stage, key)
+
+    def claim(self, stage: str, key: str) -> Manifest | None:
+        """As `find`, for whoever goes on to use it: cleaning will not remove it while this run lasts."""
+        return self.artifacts.claim(stage, key)
 
     def path(self, ref: ArtifactRef) -> Path:
         """A local folder with an artifact's files (copied from the object store when it is kept there)."""

@@ -33,6 +33,7 @@ from gan_core.plan import Node
 from gan_core.runner import StageResult, execute
 from gan_core.stages.specs import spec_of
 from gan_core.store import Store
+from tasks.shares import spread
 
 log = logging.getLogger("gan_core.tasks")
 
@@ -105,7 +106,9 @@ def stage_task(stage: str, *, retries: int = 2, publish: Publish | None = None) 
     def run(call: StageCall, inputs: dict[str, StageResult]) -> State[StageResult]:
         store = Store(call.home, Path(call.local))
         refs = {name: result.ref for name, result in inputs.items() if result.ref is not None}
-        result = execute(store, call.node, refs, who=call.who, progress=TaskProgress(call.node.id), refresh=call.refresh)
+        result = execute(
+            store, call.node, refs, who=call.who, progress=TaskProgress(call.node.id), refresh=call.refresh, spread=spread()
+        )
         if result.ref is not None:
             _show(result, store.path(result.ref), publish)
         if result.paused:

@@ -85,7 +85,7 @@ class FeatureWriter:
         self.path, self.layers = path, dict(layers)
         self.rows_per_group = group_rows(sum(int(np.prod(shape)) for shape in layers.values()))
         self._schema = schema_of(layers, lineage)
-        self._partial = path.with_name(f".{path.name}.partial")
+        self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         path.parent.mkdir(parents=True, exist_ok=True)
         # Activations do not compress (7 % by zstd); ids, addresses and labels do, and gain from statistics.
         options = {"compression": "zstd", "write_statistics": True}

@@ -46,7 +46,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
 
     A mask that is missing or cannot be used is filled with 255. Rows are sorted by (shard of the image, image_id, box).
 
-    Part: `crop` (CropConfig). Inputs: images (ingest). Context: `source`, `location`, `earlier`, `workers`.
+    Part: `crop` (CropConfig). Inputs: images (ingest). Context: `source`, `location`, `earlier`, `workers`, `share`, `shares`.
 
     Raises:
         DataError: no image gave a crop, or the data is no longer what ingest saw.
@@ -61,6 +61,8 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
         job.read(Throttled(progress))
     finally:
         cv2.setNumThreads(threads)
+    if "share" in request.context:
+        return StageOutcome(counts={"read": job.read_now}, complete=False)
     cuts = job.cuts()
     if cuts["row"].null_count == cuts.num_rows:
         raise _nothing_cut(crop, cuts)
@@ -102,7 +104,10 @@ class _Job:
         """Cuts the rest, piece by piece; finished pieces of a killed run are taken over."""
         wanted = np.flatnonzero(self._wanted).tolist()
         length = max(16, min(4096, _PIECE_BYTES // (self.crop.size**2 * 3)))
-        plans = [wanted[start : start + length] for start in range(0, len(wanted), length)]
+        number, of = self._context.get("share") or (0, 1)
+        if of > 1 or self._context.get("shares"):  # pieces small enough for every share to get some
+            length = max(16, min(length, -(-len(wanted) // (2 * max(of, int(self._context.get("shares") or 1))))))
+        plans = [wanted[start : start + length] for start in range(0, len(wanted), length)][number::of]
         todo = [plan for plan in plans if not self.pieces.take_finished(self._digest(plan), plan)]
         if not todo:
             return

@@ -7,6 +7,7 @@ so that a killed run goes on with the next shard. Neither Prefect nor FAISS is n
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -73,6 +74,8 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     taker = _taker(request, config, pictures, device)
     rows = pictures.table.append_column("kept", _kept(pictures.table, request.inputs.get("duplicates", [])))
     clipped = _shards(request, pictures, rows, taker, progress)
+    if "share" in request.context:
+        return StageOutcome(complete=False)
     dims = sum(size.dims for size in taker.sizes)
     if clipped:
         taker.warnings.append(f"{clipped} activations lay beyond float16's 65504 and were clipped to it.")
@@ -287,7 +290,9 @@ def _statistics(
         )
     found = {**extract.statistics_of(network), **(after.tensors() if after is not None else {})}
     about["sha256"] = extract.digest_of(found)
-    save_file(found, path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # several shares may find the same at once
+    save_file(found, temporary)
+    os.replace(temporary, path)
     write_json(note, {"file": sha256_file(path), "about": about})
     return about
 
@@ -301,9 +306,11 @@ def _shards(request: StageRequest, pictures: PixelShards, rows: pa.Table, taker:
     place_in = rows["row"].to_numpy()
     told = sha256_text(canonical_json(taker.lineage))
     done, clipped = 0, 0
-    for stale in request.work.glob(".features-*.partial"):
-        stale.unlink()
-    for shard in np.unique(shard_of):
+    number, of = request.context.get("share") or (0, 1)
+    if of == 1:
+        for stale in request.work.glob(".features-*.partial"):
+            stale.unlink()
+    for shard in np.unique(shard_of)[number::of]:
         chosen = np.flatnonzero(shard_of == shard)
         chosen = chosen[np.argsort(place_in[chosen], kind="stable")]
         path = request.work / store.feature_name(int(shard))

@@ -23,6 +23,8 @@ class StageSpec:
         child: runs in a process of its own, which a time limit can end and which gives its GPU memory back.
         time_limit: seconds after which the task ends it.
         keyless: settings of its part that change no content and stay out of the key.
+        shares: its long part can be divided: told `share` [k, n], it leaves the k-th of n shares in its work folder and publishes
+            nothing; told `shares` n afterwards, it takes them up.
     """
 
     name: str
@@ -32,6 +34,7 @@ class StageSpec:
     child: bool = False
     time_limit: float = 6 * 3600
     keyless: frozenset[str] = field(default_factory=frozenset)
+    shares: bool = False
 
 
 _ALL = (
@@ -41,6 +44,7 @@ _ALL = (
         1,
         ("crops.parquet", "pixels-*.npy", "masks-*.npy"),
         ("stages/crop.py", "datasets", "vision"),
+        shares=True,
     ),
     StageSpec(
         "hash", 2, ("codes.parquet", "encoder.safetensors"), ("stages/hash.py", "dedup/autoencoder.py", "dedup/codes.py")
@@ -68,6 +72,7 @@ _ALL = (
         ("stages/extract.py", "features", "controls", "networks"),
         child=True,
         time_limit=24 * 3600,
+        shares=True,
     ),
     StageSpec(
         "evaluate",

@@ -63,6 +63,8 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
         max_seconds=None if limit is None else float(limit),
         processes=processes,
     )
+    if "continued" in request.part:
+        take_up(request, setting)
     labels, probe = labels_of(pictures, settings), probe_of(pictures, setting)
     trained = train(pictures, setting, labels=labels, progress=Throttled(progress), each_log=probe)
     summary = summarise(trained, setting.precision, processes.count)
@@ -78,6 +80,22 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
         warnings=warnings_of(trained, settings, len(pictures), summary.get("memorisation")),
         complete=trained.complete,
     )
+
+
+def take_up(request: StageRequest, setting: Setting) -> None:
+    """Begins with the last state of the training that is continued (first process; the others wait)."""
+    from gan_core.errors import StoreError
+    from gan_core.training.continued import take_over
+
+    told = request.context.get("continues")
+    if told is None:
+        raise StoreError(
+            "The state of the training to continue is not at hand.",
+            remedy="--set train.on_new_data=retrain trains anew on the grown set",
+        )
+    if setting.processes.first:
+        take_over(Path(told["state"]), setting.folder, int(told["images"]), round(setting.settings.kimg * 1000))
+    setting.processes.wait()
 
 
 def refuse_small(count: int, settings: TrainConfig) -> None:

@@ -1,0 +1,122 @@
+"""`discern gc`: the home cleaned down to the last runs of each recipe, and Prefect's records of the runs that went."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from flows import console
+from flows.home import open_store, resolve_home
+from flows.server import configured_api, prefect_server
+from gan_core.gc import Cleaning, clean
+from gan_core.reporting.facts import volume
+from gan_core.store import Store
+
+_ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+_SHOWN = 20
+
+
+def collect(home: str | None, *, keep: int, dry_run: bool, as_json: bool) -> int:
+    """Cleans a home; returns the exit code."""
+    store = open_store(resolve_home(home))
+    found = clean(store, keep, dry_run=dry_run)
+    linked = _flow_runs(found)
+    pruned = len(linked)
+    if not dry_run and found.removed:
+        pruned = _prune(store, found, linked)
+    if as_json:
+        console.print_json({**_told(found), "prefect": {"flow_runs": pruned}, "dry_run": dry_run})
+        return 0
+    verb = "would go" if dry_run else "removed"
+    for ref in found.artifacts[:_SHOWN]:
+        print(f"{verb}  {ref.stage}/{ref.key}/{ref.digest[:12]}")
+    if len(found.artifacts) > _SHOWN:
+        print(f"{verb}  ... and {len(found.artifacts) - _SHOWN} more (--json lists all)")
+    for path in found.leftovers:
+        print(f"{verb}  {path.relative_to(store.home)}")
+    print(
+        f"{verb}: {len(found.artifacts)} artifacts, {len(found.removed)} runs, {pruned} flow runs of Prefect: {volume(found.size)}."
+    )
+    print(f"kept: {len(found.kept)} runs, with all that they name.")
+    if found.passed_over:
+        print(f"{found.passed_over} more were passed over: a run that is going on uses or writes them.")
+    return 0
+
+
+def _told(found: Cleaning) -> dict[str, Any]:
+    return {
+        "kept": [run.folder.name for run in found.kept],
+        "removed": [run.folder.name for run in found.removed],
+        "artifacts": [f"{ref.stage}/{ref.key}/{ref.digest[:12]}" for ref in found.artifacts],
+        "leftovers": [str(path) for path in found.leftovers],
+        "bytes": found.size,
+        "passed_over": found.passed_over,
+    }
+
+
+def _flow_runs(found: Cleaning) -> set[str]:
+    """Prefect's names of the runs that go; a retried flow run may stand behind several, all of which have to go."""
+    kept = {run.flow_run for run in found.kept}
+    return {run.flow_run for run in found.removed if run.flow_run} - kept
+
+
+def _prune(store: Store, found: Cleaning, linked: set[str]) -> int:
+    """Deletes flow runs with their task runs, artifacts and logs (the server deletes the logs a moment later); returns how many.
+
+    On the home's own server also those without a run's folder (refused before anything ran) that are older than what is kept. On a
+    configured server, which may serve others, only those of the runs that went.
+    """
+    own = configured_api() is None
+    if own and not (store.home / "prefect" / "prefect.db").exists():
+        return 0
+    with prefect_server(store.home):
+        from prefect.client.orchestration import get_client
+
+        with get_client(sync_client=True) as client:
+            wanted = {UUID(name) for name in linked}
+            if own and found.horizon:
+                kept = {UUID(run.flow_run) for run in found.kept if run.flow_run}
+                wanted |= _older(client, found.horizon) - kept
+            return sum(_delete(client, flow_run) for flow_run in sorted(wanted))
+
+
+def _older(client: Any, horizon: float) -> set[UUID]:
+    """Flow runs that have ended and began before a time."""
+    from prefect.client.schemas.filters import (
+        FlowRunFilter,
+        FlowRunFilterStartTime,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+    )
+    from prefect.client.schemas.objects import StateType
+
+    before = FlowRunFilterStartTime(before_=datetime.fromtimestamp(horizon, UTC))
+    ended = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType(name) for name in _ENDED]))
+    names: set[UUID] = set()
+    while True:
+        page = client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(start_time=before, state=ended), limit=200, offset=len(names)
+        )
+        names |= {flow_run.id for flow_run in page}
+        if len(page) < 200:
+            return names
+
+
+def _delete(client: Any, name: UUID) -> bool:
+    """Deletes one flow run that has ended, its artifacts first; False when it is not there or has not ended."""
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        flow_run = client.read_flow_run(name)
+        if flow_run.state is None or flow_run.state.type.value not in _ENDED:
+            return False
+        mine = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[name]))
+        while page := client.read_artifacts(artifact_filter=mine, limit=200):
+            for artifact in page:
+                client.delete_artifact(artifact.id)
+        client.delete_flow_run(name)
+    except ObjectNotFound:
+        return False
+    return True

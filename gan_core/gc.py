@@ -1,0 +1,222 @@
+"""Cleaning a home: what the last runs of each recipe name stays, the rest goes. Safe beside runs that are going on.
+
+What protects a run that is going on:
+
+* Each run holds a lock on its folder for as long as it lives (the kernel drops it on death), and its record names what it has made and
+  what its plan counts on.
+* Whoever takes an artifact from the store marks it as used, under a lock that cleaning holds alone while it decides
+  (`Store.claim`). What was made or used since the oldest living run began stays.
+* A key that somebody is writing under is locked; it is passed over.
+
+What goes is first moved aside by a rename and then deleted, so that a cleaning that is killed leaves no half artifact: the next one
+deletes what lies aside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from gan_core.errors import RequestError
+from gan_core.files import read_json
+from gan_core.growth import state_folder
+from gan_core.locks import held, try_lock
+from gan_core.manifest import Manifest
+from gan_core.runs import LIVE_LOCK
+from gan_core.stages.contract import ArtifactRef
+from gan_core.store import LocalArtifacts, Store
+
+log = logging.getLogger(__name__)
+
+PIN = "keep"  # a file of this name in a run's folder keeps the run for good
+_Name = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run's folder as cleaning sees it. `live`: its process is at work; `pinned`: it is to be kept for good."""
+
+    folder: Path
+    recipe: str
+    state: str
+    started: float
+    live: bool
+    pinned: bool
+    names: frozenset[_Name]
+    flow_run: str | None
+
+
+@dataclass
+class Cleaning:
+    """What cleaning keeps and removes; paths are below the home.
+
+    Attributes:
+        kept, removed: runs.
+        artifacts: versions that go; leftovers: work folders and training states that nothing kept needs.
+        size: bytes of all that goes.
+        passed_over: artifacts that could go but are being written or were used by a run that is going on.
+    """
+
+    kept: list[RunRecord] = field(default_factory=list)
+    removed: list[RunRecord] = field(default_factory=list)
+    artifacts: list[ArtifactRef] = field(default_factory=list)
+    leftovers: list[Path] = field(default_factory=list)
+    size: int = 0
+    passed_over: int = 0
+
+    @property
+    def horizon(self) -> float:
+        """When the oldest run that is kept began (time.time); 0 when none is."""
+        return min((run.started for run in self.kept), default=0.0)
+
+
+def clean(store: Store, keep: int, *, dry_run: bool) -> Cleaning:
+    """Removes what the last `keep` completed runs of each recipe do not name.
+
+    A recipe's failed and paused runs stay when they are newer than the oldest of those. Imported snapshots, pinned runs and runs that
+    are going on always stay.
+
+    Raises:
+        RequestError: `keep` below 1, or a home on an object store, where runs of other machines cannot be seen.
+    """
+    if keep < 1:
+        raise RequestError(
+            f"--keep {keep} would remove every run.", expected="a number from 1 on", remedy="discern gc --keep 3"
+        )
+    artifacts = store.artifacts
+    if not isinstance(artifacts, LocalArtifacts):
+        raise RequestError(
+            f"gc cannot clean {store.address}: which runs of other machines use it cannot be seen from here.",
+            expected="a home on a local disk",
+            remedy="a lifecycle rule of the object store, or remove keys' folders by hand",
+        )
+    aside = store.home / "trash"
+    if dry_run:
+        return _decide(store, artifacts, keep)
+    with artifacts.decide_alone():
+        found = _decide(store, artifacts, keep)
+        for ref in found.artifacts:
+            if not _set_aside(artifacts, ref, aside):
+                found.passed_over += 1
+        for path in [*(run.folder for run in found.removed), *found.leftovers]:
+            _move(path, aside)
+    shutil.rmtree(aside, ignore_errors=True)
+    return found
+
+
+def read_runs(home: Path) -> list[RunRecord]:
+    """Every run of the home, the oldest first. A folder without a readable record counts as failed when it was last written."""
+    runs = []
+    for folder in sorted(path for path in (home / "runs").glob("*") if path.is_dir()):
+        live = held(folder / LIVE_LOCK)
+        try:
+            record: dict[str, Any] = read_json(folder / "run.json")
+            started = datetime.fromisoformat(record["started"]).timestamp()
+        except (OSError, ValueError, KeyError, TypeError):
+            record, started = {}, folder.stat().st_mtime
+        refs = [node["ref"] for node in record.get("nodes", []) if node.get("ref")] + (record.get("plan", []) if live else [])
+        names = frozenset((ref["stage"], ref["key"], ref["digest"][:12]) for ref in refs)
+        recipe, state = str(record.get("recipe", "")), str(record.get("state", "failed"))
+        pinned = (folder / PIN).exists()
+        runs.append(RunRecord(folder, recipe, state, started, live, pinned, names, record.get("flow_run")))
+    return sorted(runs, key=lambda run: (run.started, run.folder.name))
+
+
+def choose(runs: list[RunRecord], keep: int) -> tuple[list[RunRecord], list[RunRecord]]:
+    """(kept, removed) of runs in the order of their beginning."""
+    kept = []
+    for recipe in {run.recipe for run in runs}:
+        own = [run for run in runs if run.recipe == recipe]
+        completed = [run for run in own if run.state == "completed"][-keep:]
+        first = completed[0] if len(completed) == keep else own[0]
+        kept += own[own.index(first) :]
+    chosen = {run.folder for run in kept}
+    stays = [run for run in runs if run.folder in chosen or run.live or run.pinned]
+    return stays, [run for run in runs if run not in stays]
+
+
+def _decide(store: Store, artifacts: LocalArtifacts, keep: int) -> Cleaning:
+    found = Cleaning()
+    found.kept, found.removed = choose(read_runs(store.home), keep)
+    named = frozenset[_Name]().union(*(run.names for run in found.kept))
+    since = min((run.started for run in found.kept if run.live), default=None)
+    states: set[Path] = set()
+    seen: set[tuple[int, int]] = set()
+    for ref in artifacts.refs():
+        manifest = artifacts.get(ref)
+        name = (ref.stage, ref.key, ref.digest[:12])
+        if name in named or (manifest is not None and "snapshot" in manifest.part and ref.stage == "train"):
+            if manifest is not None:
+                states |= _states(store, manifest)
+        elif since is not None and artifacts.last_use(ref) >= since:
+            found.passed_over += 1
+        else:
+            found.artifacts.append(ref)
+            found.size += size_of(artifacts.folder(ref), seen)
+    found.leftovers = list(_leftovers(store, found.horizon, states))
+    for path in [*(run.folder for run in found.removed), *found.leftovers]:
+        found.size += size_of(path, seen)
+    return found
+
+
+def _states(store: Store, manifest: Manifest) -> set[Path]:
+    return {state_folder(store, manifest)} if manifest.stage == "train" and "train" in manifest.part else set()
+
+
+def _leftovers(store: Store, horizon: float, states: set[Path]) -> Iterator[Path]:
+    """Work folders of attempts that died and states of trainings, last written before the oldest kept run began."""
+    for folder in [*store.home.glob("artifacts/*/*/.work"), *store.home.glob("state/train/*")]:
+        if folder in states or last_write(folder) >= horizon:
+            continue
+        place = folder.parent if folder.name == ".work" else folder
+        stage = place.parent.name if folder.name == ".work" else "trajectory"
+        with try_lock(store.home / "locks" / f"{stage}-{place.name}.lock") as free:
+            if free:
+                yield folder
+
+
+def _set_aside(artifacts: LocalArtifacts, ref: ArtifactRef, aside: Path) -> bool:
+    """Moves a version away; False when somebody is writing under its key."""
+    with try_lock(artifacts.home / "locks" / f"{ref.stage}-{ref.key}.lock") as free:
+        if not free:
+            return False
+        artifacts.forget(ref)  # first: a name that leads to nothing is a miss, a half version would be damage
+        folder = artifacts.folder(ref)
+        _move(folder, aside)
+        with contextlib.suppress(OSError):
+            folder.parent.rmdir()
+    return True
+
+
+def _move(path: Path, aside: Path) -> None:
+    aside.mkdir(exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(aside / f"{path.name.lstrip('.')}-{uuid.uuid4().hex[:8]}")
+
+
+def last_write(folder: Path) -> float:
+    """The newest time of change of anything in a folder (time.time)."""
+    newest = 0.0
+    for path in [folder, *folder.rglob("*")]:
+        with contextlib.suppress(FileNotFoundError):
+            newest = max(newest, path.stat().st_mtime)
+    return newest
+
+
+def size_of(folder: Path, seen: set[tuple[int, int]]) -> int:
+    """Bytes of a folder's files; a file that has several names counts once. `seen`: (device, inode) of those counted before."""
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            known = path.stat()
+            if path.is_file() and (known.st_dev, known.st_ino) not in seen:
+                seen.add((known.st_dev, known.st_ino))
+                total += known.st_size
+    return total
