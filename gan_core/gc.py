@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -105,8 +106,12 @@ def clean(store: Store, keep: int, *, dry_run: bool) -> Cleaning:
         for ref in found.artifacts:
             if not _set_aside(artifacts, ref, aside):
                 found.passed_over += 1
-        for path in [*(run.folder for run in found.removed), *found.leftovers]:
-            _move(path, aside)
+        for run in found.removed:
+            _move(run.folder, aside)
+        for path in found.leftovers:
+            with _left_over(store, path, found.horizon) as still:
+                if still:
+                    _move(path, aside)
     shutil.rmtree(aside, ignore_errors=True)
     return found
 
@@ -173,13 +178,19 @@ def _states(store: Store, manifest: Manifest) -> set[Path]:
 def _leftovers(store: Store, horizon: float, states: set[Path]) -> Iterator[Path]:
     """Work folders of attempts that died and states of trainings, last written before the oldest kept run began."""
     for folder in [*store.home.glob("artifacts/*/*/.work"), *store.home.glob("state/train/*")]:
-        if folder in states or last_write(folder) >= horizon:
-            continue
-        place = folder.parent if folder.name == ".work" else folder
-        stage = place.parent.name if folder.name == ".work" else "trajectory"
-        with try_lock(store.home / "locks" / f"{stage}-{place.name}.lock") as free:
-            if free:
-                yield folder
+        if folder not in states:
+            with _left_over(store, folder, horizon) as left:
+                if left:
+                    yield folder
+
+
+@contextlib.contextmanager
+def _left_over(store: Store, folder: Path, horizon: float) -> Iterator[bool]:
+    """Whether nobody has written here since and nobody is about to: as long as the context lasts, its lock is held."""
+    place = folder.parent if folder.name == ".work" else folder
+    stage = place.parent.name if folder.name == ".work" else "trajectory"
+    with try_lock(store.home / "locks" / f"{stage}-{place.name}.lock") as free:
+        yield free and last_write(folder) < horizon
 
 
 def _set_aside(artifacts: LocalArtifacts, ref: ArtifactRef, aside: Path) -> bool:
@@ -201,10 +212,17 @@ def _move(path: Path, aside: Path) -> None:
         path.rename(aside / f"{path.name.lstrip('.')}-{uuid.uuid4().hex[:8]}")
 
 
+def _all_below(folder: Path) -> Iterator[Path]:
+    """The folder and everything in it; folders that go while it looks are passed over (`rglob` would raise)."""
+    yield folder
+    for place, folders, files in os.walk(folder):
+        yield from (Path(place, name) for name in (*folders, *files))
+
+
 def last_write(folder: Path) -> float:
     """The newest time of change of anything in a folder (time.time)."""
     newest = 0.0
-    for path in [folder, *folder.rglob("*")]:
+    for path in _all_below(folder):
         with contextlib.suppress(FileNotFoundError):
             newest = max(newest, path.stat().st_mtime)
     return newest
@@ -213,7 +231,7 @@ def last_write(folder: Path) -> float:
 def size_of(folder: Path, seen: set[tuple[int, int]]) -> int:
     """Bytes of a folder's files; a file that has several names counts once. `seen`: (device, inode) of those counted before."""
     total = 0
-    for path in folder.rglob("*"):
+    for path in _all_below(folder):
         with contextlib.suppress(FileNotFoundError):
             known = path.stat()
             if path.is_file() and (known.st_dev, known.st_ino) not in seen:
