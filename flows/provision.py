@@ -16,14 +16,16 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState, DoNothing, SendNotification
-from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture, ResourceSpecification
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 from prefect.workers.process import ProcessWorker
 from pydantic import BaseModel
 
+from flows import accuracy
+
 POOL = "discern"
 WEBHOOK = "discern-notify"
-ACCURACY_FELL = "discern.accuracy.fell"
 # Four heartbeats (flows/settings.py). With a look every few seconds, a dead run is marked within five minutes.
 SILENCE = timedelta(seconds=240)
 
@@ -128,7 +130,7 @@ def automations(flows: Sequence[str], webhook: Any) -> list[AutomationCore]:
             description="Marks a run that stays Pending as Crashed, which frees its slot.",
             trigger=EventTrigger(
                 **runs,
-                after={"prefect.flow-run.Pending"},
+                after={"prefect.flow-run.Pending", "prefect.flow-run.Submitting", "prefect.flow-run.InfrastructurePending"},
                 expect={"prefect.flow-run.*"},
                 for_each=each,
                 posture=Posture.Proactive,
@@ -155,7 +157,7 @@ def automations(flows: Sequence[str], webhook: Any) -> list[AutomationCore]:
             description="Tells when a run's features are clearly worse than those of the last run of the same recipe.",
             trigger=EventTrigger(
                 match=ResourceSpecification({"prefect.resource.id": "discern.recipe.*"}),
-                expect={ACCURACY_FELL},
+                expect={accuracy.EVENT},
                 for_each=each,
                 posture=Posture.Reactive,
                 threshold=1,

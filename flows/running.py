@@ -9,6 +9,7 @@ from typing import Any
 
 from flows import console
 from flows.home import open_store
+from flows.settings import HEARTBEAT_SECONDS
 from gan_core.recipes import dump_recipe
 from gan_core.runner import result_of
 from gan_core.runs import Prepared, Run, RunRequest, prepare, refuse_before_starting
@@ -75,6 +76,7 @@ def _nothing_to_do(store: Store, prepared: Prepared) -> dict[str, Any]:
 def _through_prefect(request: RunRequest, store: Store, verbose: bool) -> dict[str, Any]:
     os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
     os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "gan_core")
+    os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", str(HEARTBEAT_SECONDS))
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO" if verbose else "CRITICAL")
     from flows.server import prefect_server
 
@@ -84,8 +86,8 @@ def _through_prefect(request: RunRequest, store: Store, verbose: bool) -> dict[s
         from flows import represent
 
         flow = represent.ALL[_FLOWS.get(request.until, request.until)]
-        given = request.model_dump(exclude={"until"})
-        record = flow(**given)
+        represent.typed.set(request.command)
+        record = flow(**represent.parameters_of(request))
     return {**record, "computed": _computed(store, record)}
 
 

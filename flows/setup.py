@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
 
 from flows import console, server, settings
 from flows.home import open_store, resolve_home
@@ -28,7 +29,7 @@ def set_up(home: str | None, *, port: int | None, slots: int | None, webhook: st
     return 0
 
 
-def _files(folder: Any, home: str, port: int | None) -> list[Step]:
+def _files(folder: Path, home: str, port: int | None) -> list[Step]:
     if port is not None and port != _port(folder):
         if server.running(folder):
             raise RequestError(
@@ -40,10 +41,11 @@ def _files(folder: Any, home: str, port: int | None) -> list[Step]:
             raise RequestError(f"Port {port} of loopback is taken.", expected="a port that nobody listens on")
     closed = settings.make_private(folder)
     steps: list[Step] = [("results folder", "changed" if closed else "as it was", f"{folder}, closed to others")]
-    for path, write in (
+    writers: list[tuple[Path, Callable[[], list[str]]]] = [
         (settings.server_file(folder), lambda: settings.ensure_server_file(folder, port)),
         (settings.worker_file(folder), lambda: settings.ensure_worker_file(folder, home)),
-    ):
+    ]
+    for path, write in writers:
         new = not path.exists()
         written = write()
         told = f"{len(written)} settings" if new else ", ".join(written) or "complete"
@@ -51,7 +53,7 @@ def _files(folder: Any, home: str, port: int | None) -> list[Step]:
     return steps
 
 
-def _port(folder: Any) -> int | None:
+def _port(folder: Path) -> int | None:
     port = settings.read_file(settings.server_file(folder)).get("PREFECT_SERVER_API_PORT")
     return int(port) if port else None
 
