@@ -53,8 +53,11 @@ def configured_api() -> str | None:
     return profile.get("PREFECT_API_URL") if isinstance(profile, dict) else None
 
 
-def healthy(url: str, login: str | None = None, timeout: float = 2.0) -> bool:
-    """Whether a Prefect API answers at `url`; with a login, whether it is one that this login opens."""
+def healthy(url: str, login: str | None = None, timeout: float = 10.0) -> bool:
+    """Whether a Prefect API answers at `url`; with a login, whether it is one that this login opens.
+
+    Where nobody listens the answer is quick; a busy server is given time.
+    """
     try:
         ask(url, "/health" if login is None else "/admin/version", login, timeout)
     except (OSError, urllib.error.URLError, ValueError):
@@ -83,13 +86,20 @@ def prefect_server(home: Path) -> Iterator[str]:
     Sets Prefect's environment variables in this process: import Prefect only inside the block.
 
     Raises:
-        WorkError: the server does not come up; the message names its log.
+        WorkError: the server does not come up, and the message names its log; or a configured one does not answer.
     """
-    if (url := configured_api()) is not None:
+    folder = home / "prefect"
+    own = read_file(server_file(folder)).get("PREFECT_API_URL")
+    if (url := configured_api()) not in (None, own):
+        if not healthy(url):
+            raise WorkError(
+                f"The Prefect server at {url} does not answer.",
+                expected="the server that PREFECT_API_URL or the active profile names",
+                remedy="start it, or unset PREFECT_API_URL: the home's own server is then used",
+            )
         os.environ.setdefault("PREFECT_API_URL", url)
         yield url
         return
-    folder = home / "prefect"
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "users.lock", "a") as user:
         fcntl.flock(user, fcntl.LOCK_SH)
@@ -128,7 +138,10 @@ def start(folder: Path) -> str:
 def keep(folder: Path) -> None:
     """The keeper: runs the server until nobody holds the users' lock. Runs in a process of its own."""
     settings = server_environment(folder)
-    if not is_free(int(settings["PREFECT_SERVER_API_PORT"])):  # somebody else's by now
+    if not is_free(int(settings["PREFECT_SERVER_API_PORT"])):
+        if healthy(settings["PREFECT_API_URL"], settings["PREFECT_SERVER_API_AUTH_STRING"], timeout=60):
+            return  # it was only busy
+        # somebody else's by now
         ensure_server_file(folder, free_port())
         settings = server_environment(folder)
     process = subprocess.Popen([sys.executable, "-m", "prefect", "server", "start"], env={**os.environ, **settings})

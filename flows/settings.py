@@ -61,7 +61,9 @@ def credentials(folder: Path) -> str:
 def database(folder: Path) -> str:
     """Where the server keeps its tables, without a password."""
     url = server_environment(folder)["PREFECT_SERVER_DATABASE_CONNECTION_URL"]
-    return unquote(urlsplit(url).path) if url.startswith("sqlite") else re.sub(r"(://[^:@/]*):[^@]*@", r"\1:***@", url)
+    if url.startswith("sqlite"):
+        return unquote(urlsplit(url).path[1:])  # sqlite+aiosqlite:////an/absolute/path
+    return re.sub(r"(://[^:@/]*):[^@]*@", r"\1:***@", url)
 
 
 def ensure_server_file(folder: Path, port: int | None = None) -> list[str]:

@@ -21,6 +21,7 @@ def as_a_shell_reads(path: Path) -> dict[str, str]:
 def test_a_shell_reads_the_same(tmp_path: Path) -> None:
     folder = tmp_path / "it's a home" / "prefect"
     first = settings.ensure_server_file(folder)
+    assert settings.database(folder) == str(folder / "prefect.db")
     path = settings.server_file(folder)
     read = settings.read_file(path)
     assert set(read) == set(first) and read.items() <= as_a_shell_reads(path).items()
