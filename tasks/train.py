@@ -43,7 +43,7 @@ class Watch:
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + LOOK_EVERY
-        grids = sorted(self._folder.glob("grid-*.png"))
+        grids = sorted(self._folder.glob("products/grid-*.png"))
         parts = [training_curve(self._folder), picture(grids[-1], f"Samples ({grids[-1].stem})") if grids else ""]
         text = "\n\n".join(part for part in parts if part)
         if not text or text == self._shown:
