@@ -256,6 +256,22 @@ def doctor(home: HomeOption = None, json_: JsonOption = False) -> None:
     raise typer.Exit(examine(home, as_json=json_))
 
 
+@app.command("setup")
+def setup(
+    port: Annotated[
+        int | None, typer.Option("--port", help="port of the home's server on loopback (a free one)", min=1)
+    ] = None,
+    slots: Annotated[int | None, typer.Option("--slots", help="runs at a time in the pool (1)")] = None,
+    notify: Annotated[str | None, typer.Option("--notify", help="address that is told of failures, as JSON by POST")] = None,
+    home: HomeOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Prepare scheduled running: the server's settings, a work pool with its limit, automations. May be repeated."""
+    from flows.setup import set_up
+
+    raise typer.Exit(set_up(home, port=port, slots=slots, webhook=notify, as_json=json_))
+
+
 @server_app.command("start")
 def server_start(home: HomeOption = None, json_: JsonOption = False) -> None:
     """Start the home's Prefect server and keep it running."""

@@ -11,6 +11,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 
 import tasks
+from flows.accuracy import tell_if_it_fell
 from flows.home import open_store
 from flows.runners import parse_runner
 from gan_core.errors import DataError, DiscernError
@@ -36,6 +37,8 @@ def run_plan(request: RunRequest) -> dict[str, Any]:
         DiscernError: the first failure; the run's folder says which node and why.
     """
     runner = parse_runner(request.runner)
+    core = logging.getLogger("gan_core")
+    core.setLevel(core.level or logging.INFO)  # in a worker nobody else has; its lines go to the run's page
     store = open_store(request.home)
     prepared = prepare(request, store)
     for name in prepared.to_fetch:
@@ -63,7 +66,9 @@ def run_plan(request: RunRequest) -> dict[str, Any]:
             run.finish("failed", told)
         raise
     paused = any(result.paused for result in run.results.values())
-    return run.finish("paused" if paused else "completed")
+    record = run.finish("paused" if paused else "completed")
+    tell_if_it_fell(run)
+    return record
 
 
 def _plan_again(store: Store, request: RunRequest, run: Run, states: dict[str, State[StageResult] | StageResult]) -> Prepared:

@@ -2,78 +2,127 @@
 
 from __future__ import annotations
 
-from typing import Any
+import shlex
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Annotated, Any
 
 from prefect import Flow, flow
+from pydantic import Field
 
+from flows.choices import RECIPES, SCALES
 from flows.composition import run_plan
 from flows.home import resolve_home
+from flows.hooks import close_task_runs
 from gan_core.runs import RunRequest
+from gan_core.stages.specs import STAGES
 
 Chain = Flow[..., dict[str, Any]]
+
+# The command that was typed, for the report; runs that were scheduled or started from a form are told the command that does the same.
+typed: ContextVar[str] = ContextVar("typed", default="")
+
+
+def _choice(*names: str) -> Any:
+    """A list to choose from in the UI's form, which the server also checks. Python callers may go beyond it (a recipe of
+    their own) and are answered by `gan_core`, with the nearest match: hence no Literal, whose refusal names none."""
+    return Field(json_schema_extra={"enum": list(names)})
+
+
+Recipe = Annotated[str, _choice(*RECIPES)]
+Scale = Annotated[str, _choice("auto", *SCALES)]
+Stage = Annotated[str, _choice(*STAGES)]
+StageOrAll = Annotated[str, _choice("all", *STAGES)]
+Device = Annotated[str, _choice("auto", "cpu", "cuda")]
 
 
 def _run_name() -> str:
     from prefect.runtime import flow_run
 
-    return f"{flow_run.parameters.get('recipe', 'recipe')} {flow_run.flow_name} {flow_run.scheduled_start_time:%Y-%m-%d %H:%M}"
+    given = flow_run.parameters
+    recipe = Path(str(given.get("recipe_file") or given.get("recipe", "recipe"))).stem
+    only = given.get("stage") or given.get("only", "all")
+    what = flow_run.flow_name if only == "all" else f"{only} alone"
+    return f"{recipe} {what} {flow_run.scheduled_start_time:%Y-%m-%d %H:%M}"
 
 
 def _chain(name: str, until: str, about: str) -> Chain:
     """A flow that runs the plan up to a stage; all of them have the same parameters, in the UI's form too."""
 
     def chain(
-        recipe: str = "digits",
-        overrides: list[str] | None = None,
-        scale: str | None = None,
-        data: list[str] | None = None,
-        refresh: list[str] | None = None,
-        only: str | None = None,
-        device: str = "auto",
-        max_seconds: float | None = None,
+        recipe: Recipe = "digits",
+        scale: Scale = "auto",
+        data: list[str] = [],  # noqa: B006
+        overrides: list[str] = [],  # noqa: B006
+        refresh: list[Stage] = [],  # noqa: B006
+        only: StageOrAll = "all",
+        max_seconds: Annotated[float, Field(ge=0)] = 0,
+        device: Device = "auto",
         rehash: bool = False,
         runner: str = "threads",
-        home: str | None = None,
-        command: str = "",
+        recipe_file: str = "",
+        home: str = "",
     ) -> dict[str, Any]:
-        return run_plan(
-            RunRequest(
-                recipe=recipe,
-                overrides=overrides or [],
-                scale=scale,
-                data=data or [],
-                refresh=refresh or [],
-                until=until,
-                only=only,
-                device=device,
-                max_seconds=max_seconds,
-                rehash=rehash,
-                runner=runner,
-                home=resolve_home(home),
-                command=command,
-            )
+        request = RunRequest(
+            recipe=recipe_file or recipe,
+            overrides=overrides,
+            scale=None if scale == "auto" else scale,
+            data=data,
+            refresh=refresh,
+            until=until,
+            only=None if only == "all" else only,
+            device=device,
+            max_seconds=max_seconds or None,
+            rehash=rehash,
+            runner=runner,
+            home=resolve_home(home),
         )
+        return run_plan(request.model_copy(update={"command": typed.get() or _as_typed(request)}))
 
     chain.__name__ = name
     chain.__doc__ = about + _PARAMETERS
-    return flow(name=name, flow_run_name=_run_name, persist_result=False)(chain)
+    return flow(name=name, flow_run_name=_run_name, persist_result=False, on_crashed=[close_task_runs])(chain)
 
 
-_PARAMETERS = """
+def parameters_of(request: RunRequest) -> dict[str, Any]:
+    """A request as the parameters of the chain's flows."""
+    given = request.model_dump(exclude={"until", "command"})
+    return {**given, "scale": request.scale or "auto", "only": request.only or "all", "max_seconds": request.max_seconds or 0}
 
-    Args:
-        recipe: Name of a recipe, or path of a YAML file.
-        overrides: Settings to change, each as section.key=value.
-        scale: debug, small or full. Empty: full with a GPU, else small where the recipe has it.
-        data: Where the data lies: PATH, or NAME=PATH for each source.
-        refresh: Stages to make again although they are there.
-        only: Run this stage alone, from inputs that are there.
-        device: auto, cpu or cuda.
-        max_seconds: Training ends cleanly after so many seconds; the next run continues.
+
+def _as_typed(request: RunRequest) -> str:
+    """The command line that asks for the same."""
+    words = ["discern", {"report": "run", "pack": "prepare"}.get(request.until, request.until), request.recipe]
+    for name, value in (("scale", request.scale), ("only", request.only), ("max-seconds", request.max_seconds)):
+        words += [f"--{name}", str(value)] if value is not None else []
+    for option, values in (("data", request.data), ("set", request.overrides), ("refresh", request.refresh)):
+        words += [word for value in values for word in (f"--{option}", value)]
+    for name, value, usual in (("device", request.device, "auto"), ("runner", request.runner, "threads")):
+        words += [f"--{name}", value] if value != usual else []
+    return shlex.join([*words, *(["--rehash"] if request.rehash else [])])
+
+
+_SHARED = """
+        recipe: The recipe to run; one of your own goes into recipe_file.
+        scale: How large a run: auto is full where there is a GPU, else small where the recipe has it.
+        data: Where the data lies on the worker's machine: one PATH, or NAME=PATH for each source.
+        overrides: Settings to change, each as section.key=value, such as train.kimg=20.
+"""
+
+_REST = """
+        device: Where to compute: auto takes the GPU if there is one.
+        recipe_file: Path of a YAML file on the worker's machine, instead of a recipe from the list.
+        home: The store, if not the deployment's own (DISCERN_HOME).
+"""
+
+_PARAMETERS = f"""
+
+    Args:{_SHARED.rstrip()}
+        refresh: Stages to make again although the store has them.
+        only: One stage alone, from inputs that the store has; all is the whole chain.
+        max_seconds: Training ends cleanly after so many seconds, and the next run continues it; 0 is no limit.
         rehash: Read every file again instead of trusting its size and time of change.
-        runner: threads, dask or ray (dask:4 with four processes, dask:ADDRESS on a cluster that is there).
-        home: The store. Empty: DISCERN_HOME, or data/ of the checkout.
-        command: What was typed, for the report.
+        runner: What makes the shares of crop and extract: threads, dask or ray; dask:4 takes four processes.{_REST.rstrip()}
 """
 
 prepare: Chain = _chain("prepare", "pack", "Images in, training set out: ingest, crop, hash, dedup, pack.")
@@ -84,41 +133,38 @@ inspect: Chain = _chain("inspect", "inspect", "The chain up to figures drawn fro
 represent: Chain = _chain("represent", "report", "The whole chain: images in; features, scores and a report out.")
 
 
-@flow(name="stage", flow_run_name=_run_name, persist_result=False)
-def stage(
-    stage: str,
-    recipe: str = "digits",
-    overrides: list[str] | None = None,
-    scale: str | None = None,
-    data: list[str] | None = None,
-    refresh: bool = False,
-    device: str = "auto",
-    home: str | None = None,
+def _stage(
+    stage: Stage = "report",
+    recipe: Recipe = "digits",
+    scale: Scale = "auto",
+    data: list[str] = [],  # noqa: B006
+    overrides: list[str] = [],  # noqa: B006
+    refresh: bool = True,
+    device: Device = "auto",
+    recipe_file: str = "",
+    home: str = "",
 ) -> dict[str, Any]:
-    """One stage alone, from inputs that are in the store; refuses, naming them, when they are missing.
+    request = RunRequest(
+        recipe=recipe_file or recipe,
+        overrides=overrides,
+        scale=None if scale == "auto" else scale,
+        data=data,
+        refresh=[stage] if refresh else [],
+        only=stage,
+        device=device,
+        home=resolve_home(home),
+    )
+    return run_plan(request.model_copy(update={"command": typed.get() or _as_typed(request)}))
+
+
+_stage.__name__ = "stage"
+_stage.__doc__ = f"""One stage alone, from inputs that are in the store; refuses, naming them, when they are missing.
 
     Args:
-        stage: ingest, crop, hash, dedup, pack, train, inspect, extract, evaluate or report.
-        recipe: Name of a recipe, or path of a YAML file.
-        overrides: Settings to change, each as section.key=value.
-        scale: debug, small or full. Empty: full with a GPU, else small where the recipe has it.
-        data: Where the data lies: PATH, or NAME=PATH for each source.
-        refresh: Make it again although it is there.
-        device: auto, cpu or cuda.
-        home: The store. Empty: DISCERN_HOME, or data/ of the checkout.
-    """
-    return run_plan(
-        RunRequest(
-            recipe=recipe,
-            overrides=overrides or [],
-            scale=scale,
-            data=data or [],
-            refresh=[stage] if refresh else [],
-            only=stage,
-            device=device,
-            home=resolve_home(home),
-        )
-    )
+        stage: The stage to make.{_SHARED.rstrip()}
+        refresh: Make it although the store has it.{_REST.rstrip()}
+"""
+stage: Chain = flow(name="stage", flow_run_name=_run_name, persist_result=False, on_crashed=[close_task_runs])(_stage)
 
 
 ALL: dict[str, Chain] = {chain.name: chain for chain in (prepare, train, extract, evaluate, inspect, represent)}

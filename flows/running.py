@@ -10,6 +10,7 @@ from typing import Any
 from flows import console, outcome
 from flows.home import open_store
 from flows.runners import parse_runner
+from flows.settings import HEARTBEAT_SECONDS
 from gan_core.features.look import Look
 from gan_core.recipes import dump_recipe
 from gan_core.runner import result_of
@@ -91,6 +92,7 @@ def _nothing_to_do(store: Store, prepared: Prepared) -> dict[str, Any] | None:
 def _through_prefect(request: RunRequest, store: Store, verbose: bool) -> dict[str, Any]:
     os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
     os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "gan_core")
+    os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", str(HEARTBEAT_SECONDS))
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO" if verbose else "CRITICAL")
     from flows.server import prefect_server
 
@@ -100,8 +102,8 @@ def _through_prefect(request: RunRequest, store: Store, verbose: bool) -> dict[s
         from flows import represent
 
         flow = represent.ALL[_FLOWS.get(request.until, request.until)]
-        given = request.model_dump(exclude={"until"})
-        record = flow(**given)
+        represent.typed.set(request.command)
+        record = flow(**represent.parameters_of(request))
     return {**record, "computed": _computed(store, record)}
 
 

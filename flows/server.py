@@ -7,13 +7,12 @@ server, a killed run leaves none behind, and `discern server start` is a user th
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import json
 import os
-import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,9 +21,19 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from flows.settings import (
+    client_environment,
+    ensure_server_file,
+    free_port,
+    is_free,
+    read_file,
+    server_environment,
+    server_file,
+)
 from gan_core.errors import WorkError
-from gan_core.files import atomic_write_bytes, read_json, write_json
+from gan_core.files import write_json
 from gan_core.locks import file_lock
 
 START_SECONDS = 120.0
@@ -44,69 +53,30 @@ def configured_api() -> str | None:
     return profile.get("PREFECT_API_URL") if isinstance(profile, dict) else None
 
 
-def server_environment(folder: Path, port: int) -> dict[str, str]:
-    """Settings of the home's own server: loopback, authentication, CSRF, own origin only, no analytics, quick recorder."""
-    origin = f"http://127.0.0.1:{port}"
-    return {
-        "PREFECT_HOME": str(folder),
-        "PREFECT_SERVER_API_HOST": "127.0.0.1",
-        "PREFECT_SERVER_API_PORT": str(port),
-        "PREFECT_API_URL": f"{origin}/api",
-        "PREFECT_SERVER_API_AUTH_STRING": credentials(folder),
-        "PREFECT_API_AUTH_STRING": credentials(folder),
-        "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
-        "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": origin,
-        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder / 'prefect.db'}",
-        "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
-        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
-        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
-        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
-        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-        "DO_NOT_TRACK": "1",
-    }
+def healthy(url: str, login: str | None = None, timeout: float = 10.0) -> bool:
+    """Whether a Prefect API answers at `url`; with a login, whether it is one that this login opens.
 
-
-def client_environment(folder: Path, url: str) -> dict[str, str]:
-    """Settings of a process that talks to the home's own server."""
-    return {
-        "PREFECT_HOME": str(folder),
-        "PREFECT_API_URL": url,
-        "PREFECT_API_AUTH_STRING": credentials(folder),
-        "DO_NOT_TRACK": "1",
-    }
-
-
-def credentials(folder: Path) -> str:
-    """The home's 'user:password' for its server, made once, readable by its user only."""
-    path = folder / "credentials"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o700)
-        with contextlib.suppress(FileExistsError):
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(handle, "w") as file:
-                file.write(f"discern:{secrets.token_urlsafe(18)}")
-    return path.read_text().strip()
-
-
-def healthy(url: str, timeout: float = 2.0) -> bool:
-    """Whether a Prefect API answers at `url`."""
+    Where nobody listens the answer is quick; a busy server is given time.
+    """
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=timeout) as answer:
-            return bool(answer.status == 200)
+        ask(url, "/health" if login is None else "/admin/version", login, timeout)
     except (OSError, urllib.error.URLError, ValueError):
         return False
+    return True
+
+
+def ask(url: str, path: str, login: str | None = None, timeout: float = 5.0) -> Any:
+    """What a Prefect API answers to a GET, without importing Prefect."""
+    headers = {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"} if login else {}
+    with urllib.request.urlopen(urllib.request.Request(url + path, headers=headers), timeout=timeout) as answer:
+        return json.loads(answer.read())
 
 
 def running(folder: Path) -> str | None:
-    """The API address of the home's server if one is up."""
-    try:
-        url = str(read_json(folder / "server.json")["url"])
-    except (OSError, ValueError, KeyError):
-        return None
-    return url if healthy(url) else None
+    """The API address of the home's server if one is up, whoever started it; another home's server is not taken for it."""
+    settings = read_file(server_file(folder))
+    url, login = settings.get("PREFECT_API_URL"), settings.get("PREFECT_SERVER_API_AUTH_STRING")
+    return url if url and login and healthy(url, login) else None
 
 
 @contextlib.contextmanager
@@ -116,13 +86,20 @@ def prefect_server(home: Path) -> Iterator[str]:
     Sets Prefect's environment variables in this process: import Prefect only inside the block.
 
     Raises:
-        WorkError: the server does not come up; the message names its log.
+        WorkError: the server does not come up, and the message names its log; or a configured one does not answer.
     """
-    if (url := configured_api()) is not None:
+    folder = home / "prefect"
+    own = read_file(server_file(folder)).get("PREFECT_API_URL")
+    if (url := configured_api()) not in (None, own):
+        if not healthy(url):
+            raise WorkError(
+                f"The Prefect server at {url} does not answer.",
+                expected="the server that PREFECT_API_URL or the active profile names",
+                remedy="start it, or unset PREFECT_API_URL: the home's own server is then used",
+            )
         os.environ.setdefault("PREFECT_API_URL", url)
         yield url
         return
-    folder = home / "prefect"
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "users.lock", "a") as user:
         fcntl.flock(user, fcntl.LOCK_SH)
@@ -160,11 +137,15 @@ def start(folder: Path) -> str:
 
 def keep(folder: Path) -> None:
     """The keeper: runs the server until nobody holds the users' lock. Runs in a process of its own."""
-    port = _free_port(folder)
-    environment = {**os.environ, **server_environment(folder, port)}
-    process = subprocess.Popen([sys.executable, "-m", "prefect", "server", "start"], env=environment)
+    settings = server_environment(folder)
+    if not is_free(int(settings["PREFECT_SERVER_API_PORT"])):
+        if healthy(settings["PREFECT_API_URL"], settings["PREFECT_SERVER_API_AUTH_STRING"], timeout=60):
+            return  # it was only busy
+        # somebody else's by now
+        ensure_server_file(folder, free_port())
+        settings = server_environment(folder)
+    process = subprocess.Popen([sys.executable, "-m", "prefect", "server", "start"], env={**os.environ, **settings})
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-    write_json(folder / "server.json", {"url": environment["PREFECT_API_URL"], "pid": process.pid, "keeper": os.getpid()})
     time.sleep(2.0)
     idle = 0
     with open(folder / "users.lock", "a") as users:
@@ -179,27 +160,11 @@ def keep(folder: Path) -> None:
             if idle >= 3:
                 break  # with the lock held: who comes now waits until this server is gone, and starts another
             fcntl.flock(users, fcntl.LOCK_UN)
-        (folder / "server.json").unlink(missing_ok=True)
         process.terminate()
         try:
             process.wait(timeout=20)
         except subprocess.TimeoutExpired:
             process.kill()
-
-
-def _free_port(folder: Path) -> int:
-    """The port of the last time when it is free (bookmarks stay true), else any free one."""
-    wanted = [0]
-    with contextlib.suppress(OSError, ValueError):
-        wanted.insert(0, int((folder / "port").read_text()))
-    for port in wanted:
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
-            chosen = int(probe.getsockname()[1])
-            atomic_write_bytes(folder / "port", str(chosen).encode())
-            return chosen
-    raise WorkError("No port is free on loopback.")
 
 
 def stay(folder: Path) -> int:

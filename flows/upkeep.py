@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from flows import console, server
+from flows import console, server, settings
 from flows.home import open_store, resolve_home
 from gan_core.errors import RequestError, WorkError
 from gan_core.stages.contract import ArtifactRef
@@ -58,12 +58,12 @@ def server_up(home: str | None, *, as_json: bool) -> int:
         if time.monotonic() > deadline:
             raise WorkError("The Prefect server did not come up.", remedy=f"its log is {folder / 'server.log'}")
         time.sleep(0.3)
-    user, _, password = server.credentials(folder).partition(":")
+    user, _, password = settings.credentials(folder).partition(":")
     told: dict[str, Any] = {
         "url": url.removesuffix("/api"),
         "user": user,
         "password": password,
-        "database": str(folder / "prefect.db"),
+        "database": settings.database(folder),
     }
     if as_json:
         console.print_json(told)

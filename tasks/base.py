@@ -31,6 +31,7 @@ from pydantic import BaseModel, ConfigDict
 from gan_core.errors import DiscernError
 from gan_core.plan import Node
 from gan_core.runner import StageResult, execute
+from gan_core.stages.contract import ArtifactRef
 from gan_core.stages.specs import spec_of
 from gan_core.store import Store
 from tasks.shares import spread
@@ -38,6 +39,8 @@ from tasks.shares import spread
 log = logging.getLogger("gan_core.tasks")
 
 Publish = Callable[[StageResult, Path], None]
+# From store, node and inputs to what is called while the work goes on.
+Watch = Callable[[Store, Node, dict[str, ArtifactRef]], Callable[[], None] | None]
 
 
 class StageCall(BaseModel):
@@ -70,11 +73,17 @@ def artifact_key(*names: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", "-".join(names).lower()).strip("-")
 
 
+def _figure(value: float) -> str:
+    """Four digits, and never 6e+04."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
 class TaskProgress:
     """Shows progress as a Prefect artifact: made when work lasts, renewed every two seconds at most."""
 
-    def __init__(self, node: str, *, after: float = 2.0, every: float = 2.0) -> None:
+    def __init__(self, node: str, *, after: float = 2.0, every: float = 2.0, watch: Callable[[], None] | None = None) -> None:
         self._node = node
+        self._watch = watch
         self._next = time.monotonic() + after
         self._every = every
         self._artifact: UUID | None = None
@@ -84,8 +93,8 @@ class TaskProgress:
             return
         self._next = time.monotonic() + self._every
         share = min(100.0, 100.0 * done / total)
-        told = ", ".join(f"{name.replace('_', ' ')} {value:,.4g}" for name, value in figures.items())
-        text = f"{self._node}: {done:,.4g} of {total:,.4g} {unit}" + (f" ({told})" if told else "")
+        told = ", ".join(f"{name.replace('_', ' ')} {_figure(value)}" for name, value in figures.items())
+        text = f"{self._node}: {_figure(done)} of {_figure(total)} {unit}" + (f" ({told})" if told else "")
         log.info(text)
         with contextlib.suppress(Exception):  # a display must never end the work
             if self._artifact is None:
@@ -93,27 +102,33 @@ class TaskProgress:
                 self._artifact = create_progress_artifact(progress=share, key=key, description=text)  # type: ignore[assignment]
             else:
                 update_progress_artifact(self._artifact, progress=share, description=text)
+            if self._watch:
+                self._watch()
 
 
-def stage_task(stage: str, *, retries: int = 2, publish: Publish | None = None) -> Task[Any, State[StageResult]]:
+def stage_task(
+    stage: str, *, retries: int = 2, publish: Publish | None = None, watch: Watch | None = None
+) -> Task[Any, State[StageResult]]:
     """The Prefect task of a stage.
 
     Args:
         retries: tries after the first, for errors that may pass; the waits double, with jitter.
         publish: shows the artifact in the Prefect UI; called for cached artifacts, too.
+        watch: makes what shows the work in the Prefect UI while it goes on.
     """
 
     def run(call: StageCall, inputs: dict[str, StageResult]) -> State[StageResult]:
         store = Store(call.home, Path(call.local))
         refs = {name: result.ref for name, result in inputs.items() if result.ref is not None}
-        result = execute(
-            store, call.node, refs, who=call.who, progress=TaskProgress(call.node.id), refresh=call.refresh, spread=spread()
-        )
+        progress = TaskProgress(call.node.id, watch=watch(store, call.node, refs) if watch else None)
+        result = execute(store, call.node, refs, who=call.who, progress=progress, refresh=call.refresh, spread=spread())
         if result.ref is not None:
             _show(result, store.path(result.ref), publish)
         if result.paused:
             return Completed(name="Paused", message="Ended by its time limit; the next run continues.", data=result)
         if result.cached:
+            if result.ref is not None:
+                log.info("%s: the store has it (%s)", call.node.id, result.ref.digest[:12])
             waited = f" after waiting for {result.waited_for}" if result.waited_for else ""
             return Completed(name="Cached", message=f"The store has it{waited}.", data=result)
         return Completed(message=f"Made in {result.seconds:.1f} s.", data=result)

@@ -11,9 +11,10 @@ from tasks.base import artifact_key, stage_task
 
 
 def _publish(result: StageResult, folder: Path) -> None:
-    scores = result.outcome.summary.get("scores")
-    if isinstance(scores, list) and scores:
-        create_table_artifact(key=artifact_key("scores", result.node), table=scores, description=f"Scores of {result.node}")
+    scores = result.outcome.summary.get("table")
+    if isinstance(scores, dict) and scores:
+        rows = [{"labels": labels, **figures} for labels, figures in scores.items()]
+        create_table_artifact(key=artifact_key("scores", result.node), table=rows, description=f"Scores of {result.node}")
 
 
 evaluate = stage_task("evaluate", publish=_publish)

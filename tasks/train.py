@@ -1,18 +1,65 @@
-"""The train stage as a Prefect task: runs in a child process, shows its sample grid."""
+"""The train stage as a Prefect task: runs in a child process; shows its curve and samples, while it trains and at its end."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
+from uuid import UUID
 
-from gan_core.runner import StageResult
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactUpdate
+
+from gan_core.plan import Node
+from gan_core.runner import StageResult, trajectory_key
+from gan_core.stages.contract import ArtifactRef
+from gan_core.store import Store
 from tasks.base import stage_task
-from tasks.pictures import show_picture
+from tasks.pictures import picture, show_picture, training_curve
+
+LOOK_EVERY = 60.0
 
 
 def _publish(result: StageResult, folder: Path) -> None:
     grids = sorted(folder.glob("grid-*.png"))
     if grids:
         show_picture(result.node, "samples", grids[-1], f"Samples from the same latents at the end ({grids[-1].stem})")
+    if curve := training_curve(folder):
+        text = f"{curve}\n\nEvery figure: `{folder / 'stats.jsonl'}`"
+        create_markdown_artifact(key="curve-train", markdown=text, description="Losses and verdicts over training")
 
 
-train = stage_task("train", publish=_publish)
+class Watch:
+    """Curve and newest samples of a training that is going on: one artifact, renewed once a minute and not stored anew."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._next = time.monotonic() + LOOK_EVERY
+        self._shown = ""
+        self._artifact: UUID | None = None
+
+    def __call__(self) -> None:
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + LOOK_EVERY
+        grids = sorted(self._folder.glob("products/grid-*.png"))
+        parts = [training_curve(self._folder), picture(grids[-1], f"Samples ({grids[-1].stem})") if grids else ""]
+        text = "\n\n".join(part for part in parts if part)
+        if not text or text == self._shown:
+            return
+        self._shown = text
+        if self._artifact is None:
+            about = "Training so far: losses, verdicts, newest samples"
+            self._artifact = create_markdown_artifact(key="training-so-far", markdown=text, description=about)  # type: ignore[assignment]
+        else:
+            with get_client(sync_client=True) as client:
+                client.update_artifact(self._artifact, ArtifactUpdate(data=text))
+
+
+def _watch(store: Store, node: Node, inputs: dict[str, ArtifactRef]) -> Callable[[], None] | None:
+    """Looks into the training's state folder; an imported snapshot has none."""
+    return Watch(store.state("train", trajectory_key(node, inputs))) if "train" in node.key_part else None
+
+
+train = stage_task("train", publish=_publish, watch=_watch)

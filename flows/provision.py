@@ -1,0 +1,203 @@
+"""What Discern needs on a Prefect server: a work pool with room for one run, and automations that watch the runs.
+
+Everything is compared before it is written: a second time changes nothing, and what a person has chosen (the limit, an automation
+switched off) stays. Import only where the server's address is set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from prefect.automations import Automation
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import ChangeFlowRunState, DoNothing, SendNotification
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
+from prefect.exceptions import ObjectNotFound
+from prefect.workers.process import ProcessWorker
+from pydantic import BaseModel
+
+from flows import accuracy
+
+POOL = "discern"
+WEBHOOK = "discern-notify"
+# Four heartbeats (flows/settings.py). With a look every few seconds, a dead run is marked within five minutes.
+SILENCE = timedelta(seconds=240)
+
+Step = tuple[str, str, str]  # what, 'made' | 'changed' | 'as it was', a sentence
+
+
+def provision(flows: Sequence[str], slots: int | None, webhook: str | None) -> list[Step]:
+    """Makes what is missing on the server that this process is set to use; returns what was done.
+
+    Args:
+        flows: names of the flows that are watched; others on the same server are left alone.
+        slots: runs at a time in the pool; None: as it is, 1 when it is new.
+        webhook: address that is told of failures, as JSON by POST; None: as it is.
+    """
+    with get_client(sync_client=True) as client:
+        steps = [_pool(client, slots)]
+        block, step = _webhook(client, webhook)
+        steps.append(step)
+        steps += [_automation(client, wanted) for wanted in automations(flows, block)]
+    return steps
+
+
+def _pool(client: SyncPrefectClient, slots: int | None) -> Step:
+    """The pool's own limit, not a tag's: a tag's slot outlives a run that was killed."""
+    what = f"work pool {POOL}"
+    try:
+        pool = client.read_work_pool(POOL)
+    except ObjectNotFound:
+        template = ProcessWorker.get_default_base_job_template()
+        wanted = WorkPoolCreate(
+            name=POOL,
+            type="process",
+            description="Discern: one run at a time for each GPU of the machine.",
+            base_job_template=template,
+            concurrency_limit=slots or 1,
+        )
+        client.create_work_pool(wanted)
+        return what, "made", f"process workers, {_runs(slots or 1)} at a time"
+    if slots is not None and pool.concurrency_limit != slots:
+        client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=slots))
+        return what, "changed", f"{_runs(slots)} at a time, was {pool.concurrency_limit or 'unlimited'}"
+    told = f"{_runs(pool.concurrency_limit)} at a time" if pool.concurrency_limit else "no limit: give --slots 1"
+    return what, "as it was", told
+
+
+def _runs(count: int) -> str:
+    return f"{count} run{'s' if count != 1 else ''}"
+
+
+def _webhook(client: SyncPrefectClient, url: str | None) -> tuple[Any, Step]:
+    """The block that notifications go through: any address that takes JSON (Slack, Mattermost, Teams, ntfy, one's own)."""
+    what = f"block {WEBHOOK}"
+    try:
+        present = client.read_block_document_by_name(WEBHOOK, "custom-webhook", include_secrets=True)
+    except ObjectNotFound:
+        present = None
+    if url is None or (present is not None and present.data.get("url") == url):
+        told = f"tells {_host(str(present.data['url']))}" if present else "nobody is told of failures: give --notify URL"
+        return present.id if present else None, (what, "as it was" if present else "not made", told)
+    block = CustomWebhookNotificationBlock(
+        name=WEBHOOK, url=url, method="POST", json_data={"text": "{{subject}}\n{{body}}", "title": "{{subject}}"}
+    )
+    made = block.save(WEBHOOK, overwrite=True)
+    return made, (what, "changed" if present else "made", f"tells {_host(url)}")
+
+
+def _host(url: str) -> str:
+    """The address without its path, which often is the secret."""
+    return "/".join(url.split("/")[:3])
+
+
+def automations(flows: Sequence[str], webhook: Any) -> list[AutomationCore]:
+    """The automations that Discern asks for."""
+    runs = {
+        "match": ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
+        "match_related": ResourceSpecification({"prefect.resource.role": "flow", "prefect.resource.name": list(flows)}),
+    }
+    dead = ChangeFlowRunState(
+        state=StateType.CRASHED, name="Crashed", message="Its process has died: no heartbeat for four minutes.", force=False
+    )
+    stuck = ChangeFlowRunState(
+        state=StateType.CRASHED, name="Crashed", message="It never started: its worker has gone away.", force=False
+    )
+    each = {"prefect.resource.id"}
+    return [
+        AutomationCore(
+            name="Discern: a run's process has died",
+            description="Marks a run without heartbeats as Crashed, which frees its slot. The next run continues by the store.",
+            trigger=EventTrigger(
+                **runs,
+                after={"prefect.flow-run.heartbeat"},
+                expect={"prefect.flow-run.*"},
+                for_each=each,
+                posture=Posture.Proactive,
+                threshold=1,
+                within=SILENCE,
+            ),
+            actions=[dead],
+        ),
+        AutomationCore(
+            name="Discern: a run never started",
+            description="Marks a run that stays Pending as Crashed, which frees its slot.",
+            trigger=EventTrigger(
+                **runs,
+                after={"prefect.flow-run.Pending", "prefect.flow-run.Submitting", "prefect.flow-run.InfrastructurePending"},
+                expect={"prefect.flow-run.*"},
+                for_each=each,
+                posture=Posture.Proactive,
+                threshold=1,
+                within=SILENCE,
+            ),
+            actions=[stuck],
+        ),
+        AutomationCore(
+            name="Discern: a run failed",
+            description="Tells of a run that failed or crashed.",
+            trigger=EventTrigger(
+                **runs,
+                expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},
+                for_each=each,
+                posture=Posture.Reactive,
+                threshold=1,
+                within=timedelta(0),
+            ),
+            actions=[_tell(webhook, "Discern: {{ flow_run.name }} {{ flow_run.state.name }}", "{{ flow_run.state.message }}")],
+        ),
+        AutomationCore(
+            name="Discern: accuracy fell",
+            description="Tells when a run's features are clearly worse than those of the last run of the same recipe.",
+            trigger=EventTrigger(
+                match=ResourceSpecification({"prefect.resource.id": "discern.recipe.*"}),
+                expect={accuracy.EVENT},
+                for_each=each,
+                posture=Posture.Reactive,
+                threshold=1,
+                within=timedelta(0),
+            ),
+            actions=[_tell(webhook, "Discern: accuracy fell", "{{ event.payload.told }}")],
+        ),
+    ]
+
+
+def _tell(webhook: Any, subject: str, body: str) -> SendNotification | DoNothing:
+    """Without an address nothing is sent; the event feed shows that the automation fired."""
+    if webhook is None:
+        return DoNothing()
+    return SendNotification(block_document_id=webhook, subject=subject, body=body)
+
+
+def _automation(client: SyncPrefectClient, wanted: AutomationCore) -> Step:
+    what = f"automation {wanted.name!r}"
+    found = client.read_automations_by_name(wanted.name)
+    if not found:
+        client.create_automation(wanted)
+        return what, "made", wanted.description
+    present = found[0]
+    if _compared(present) == _compared(wanted):
+        return what, "as it was", wanted.description if present.enabled else "switched off by somebody, and left so"
+    Automation(id=present.id, **wanted.model_copy(update={"enabled": present.enabled}).model_dump()).update()
+    return what, "changed", wanted.description
+
+
+def _compared(automation: BaseModel) -> Any:
+    plain = automation.model_dump(mode="json", include={"description", "trigger", "actions"})
+    plain["trigger"].pop("id", None)
+    return {key: _sorted(value) for key, value in plain.items()}
+
+
+def _sorted(value: Any) -> Any:
+    """Sets arrive as lists in any order."""
+    if isinstance(value, dict):
+        return {key: _sorted(each) for key, each in value.items()}
+    if isinstance(value, list | set | tuple):
+        return sorted((_sorted(each) for each in value), key=repr)
+    return value

@@ -1,0 +1,259 @@
+"""Discern as it is operated: a server with authentication, a pool, a worker; runs by schedule, by hand, of one stage, and again.
+
+One story on one server, told in the order of this file; what is slow in it (starting processes) is started once.
+"""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.pipelines.operating import CHROMIUM, PREFECT, ROOT, Api, Browser, Worker, environment
+
+DEPLOYMENTS = {"represent", "prepare", "train", "extract", "evaluate", "inspect", "stage"}
+STAGES = 18  # task runs of digits at debug scale
+WANTED = {"recipe": "digits", "scale": "debug"}
+
+
+class Hook(http.server.BaseHTTPRequestHandler):
+    """Somebody who wants to be told."""
+
+    heard: list[str] = []
+
+    def do_POST(self) -> None:
+        self.heard.append(str(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"]))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def hook() -> Iterator[str]:
+    listener = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hook)
+    threading.Thread(target=listener.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{listener.server_port}/secret-path"
+    listener.shutdown()
+
+
+@pytest.fixture(scope="module")
+def home(server: dict[str, str], finished: tuple[Path, dict[str, Any]]) -> Path:
+    """The home of the session's server, holding what the command line has made in `finished`."""
+    place = Path(server["PREFECT_HOME"]).parent
+    for name in ("artifacts", "runs", "state"):
+        shutil.copytree(finished[0] / name, place / name, symlinks=True, dirs_exist_ok=True)
+    return place
+
+
+@pytest.fixture(scope="module")
+def shell(server: dict[str, str], home: Path) -> dict[str, str]:
+    return environment(server, home)
+
+
+@pytest.fixture(scope="module")
+def api(server: dict[str, str]) -> Api:
+    return Api(server)
+
+
+def discern(shell: dict[str, str], *words: str) -> Any:
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", *words, "--json"], env=shell, capture_output=True, text=True, timeout=200, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def operated(shell: dict[str, str], api: Api, hook: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """Set up, deployed, and with a worker: what docs/operations.md says, in its order."""
+    made = discern(shell, "setup", "--notify", hook)
+    assert {"work pool discern", "block discern-notify"} <= set(made["changed"])
+    assert "secret-path" not in json.dumps(made), "an address may be the secret"
+    done = subprocess.run([*PREFECT, "--no-prompt", "deploy", "--all"], env=shell, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    worker = Worker(shell, tmp_path_factory.mktemp("worker") / "operated.log")
+    yield worker
+    worker.end()
+
+
+def test_setting_up_again_changes_nothing(operated: Worker, shell: dict[str, str], api: Api) -> None:
+    def there() -> Any:
+        pool = api.ask("/work_pools/discern")
+        automations = api.ask("/automations/filter", {})
+        return pool["concurrency_limit"], {one["name"]: (one["id"], one["updated"]) for one in automations}
+
+    before = there()
+    assert before[0] == 1 and len(before[1]) == 4
+    assert discern(shell, "setup")["changed"] == []
+    assert there() == before
+
+
+def test_the_form_offers_what_there_is(operated: Worker, api: Api) -> None:
+    from gan_core.recipes import recipe_names
+    from gan_core.stages.specs import STAGES as known
+
+    for name in DEPLOYMENTS:
+        schema = api.deployment(name)["parameter_openapi_schema"]["properties"]
+        assert all(entry.get("description") for entry in schema.values()), f"{name}: a field without a sentence"
+        assert all("default" in entry for entry in schema.values()), f"{name}: a field that must be filled"
+        assert schema["recipe"]["enum"] == recipe_names()
+        assert {"auto", "debug", "small", "full"} <= set(schema["scale"]["enum"])
+    schema = api.deployment("represent")["parameter_openapi_schema"]["properties"]
+    assert schema["refresh"]["items"]["enum"] == list(known) and schema["only"]["enum"] == ["all", *known]
+    assert api.deployment("stage")["parameter_openapi_schema"]["properties"]["stage"]["enum"] == list(known)
+    place = f"/deployments/{api.deployment('represent')['id']}/create_flow_run"
+    assert "digits" in api.refusal(place, {"parameters": {"recipe": "digit"}})
+    assert "minimum of 0" in api.refusal(place, {"parameters": {"max_seconds": -1}})
+
+
+def test_three_ways_one_store(operated: Worker, home: Path, api: Api) -> None:
+    """What the command line made is found by a run on a schedule and by one started by hand: the same keys, nothing computed."""
+
+    def artifacts() -> set[str]:
+        return {str(path.parent) for path in (home / "artifacts").glob("*/*/*/manifest.json")}
+
+    plant_a_better_run(home)
+    before = artifacts()
+    deployment = api.deployment("represent")
+    schedule = {"schedule": {"interval": 20}, "active": True, "parameters": WANTED, "slug": "soon"}
+    (made,) = api.ask(f"/deployments/{deployment['id']}/schedules", [schedule])
+
+    def begun() -> list[dict[str, Any]]:
+        found = api.ask("/flow_runs/filter", {"deployments": {"id": {"any_": [deployment["id"]]}}})
+        return [run for run in found if run["auto_scheduled"] and run["state_type"] != "SCHEDULED"]
+
+    by_schedule = api.until(begun, bool, 120)[0]
+    api.ask(f"/deployments/{deployment['id']}/schedules/{made['id']}", method="DELETE")
+    by_hand = api.start("represent", **WANTED)
+    for run in (by_schedule["id"], by_hand):
+        ended = api.wait(run)
+        assert ended["state_type"] == "COMPLETED" and ended["name"].startswith("digits represent"), ended
+        tasks = api.tasks(run, STAGES)
+        assert {task["state_name"] for task in tasks.values()} == {"Cached"} and len(tasks) == STAGES
+    first, second = (api.run(run) for run in sorted((by_schedule["id"], by_hand), key=lambda run: api.run(run)["start_time"]))
+    assert first["end_time"] <= second["start_time"], "the pool has one slot"
+    assert artifacts() == before, "computed once"
+    found = api.artifacts(by_hand)
+    assert {"samples-train", "curve-train", "report", "counts-pack", "scores-evaluate-digits-pixels-linear-svm"} <= set(found)
+    assert found["samples-train"]["data"].startswith("![") and len(found["samples-train"]["data"]) < 220_000
+    assert "Test accuracy" in found["report"]["data"] and "report.html" in found["report"]["data"]
+    assert any("gan_core" in line for line in api.logs(by_hand)), "the core's log belongs to the run's page"
+    told = api.until(lambda: [text for text in Hook.heard if "accuracy fell" in text], bool, 30)
+    assert "was 110.0" in told[0]
+
+
+def plant_a_better_run(home: Path) -> None:
+    """A run of the same recipe whose features were better than any can be."""
+    (run,) = (home / "runs").glob("digits-*")
+    record = json.loads((run / "run.json").read_text())
+    report = next(node for node in record["nodes"] if node["node"] == "report")
+    ref = report["ref"]
+    made = home / "artifacts" / "report" / ref["key"] / ref["digest"][:12]
+    better = home / "artifacts" / "report" / ("0" * 32) / ref["digest"][:12]
+    shutil.copytree(made, better)
+    manifest = json.loads((better / "manifest.json").read_text())
+    (better / "manifest.json").write_text(json.dumps({**manifest, "key": "0" * 32}))
+    summary = json.loads((better / "summary.json").read_text())
+    summary["headline"] |= {"mean": 1.1, "low": 1.05}
+    (better / "summary.json").write_text(json.dumps(summary))
+    ref["key"] = "0" * 32
+    planted = home / "runs" / "digits-planted"
+    shutil.copytree(run, planted)
+    record["started"] = datetime.now(UTC).isoformat(timespec="seconds")
+    (planted / "run.json").write_text(json.dumps(record))
+
+
+def test_one_stage_again(operated: Worker, api: Api) -> None:
+    run = api.start("stage", stage="report", **WANTED)
+    ended = api.wait(run)
+    assert ended["state_type"] == "COMPLETED" and ended["name"].startswith("digits report alone"), ended
+    tasks = api.tasks(run, 1)
+    assert {name: task["state_name"] for name, task in tasks.items()} == {"report": "Completed"}
+
+
+def test_a_failed_run_is_told_of_and_goes_on_when_retried(operated: Worker, api: Api, tmp_path: Path) -> None:
+    """Wrong settings end a run before any task; a wrong file is mended, and the same run retried as the UI's button does it."""
+    options = {"counter": str(tmp_path / "counter"), "failures": 1, "kind": "data"}
+    source = {"name": "flaky", "dataset": "tests.pipelines.flaky_digits", "options": options}
+    own = tmp_path / "own.yaml"
+    own.write_text(json.dumps({"name": "own", "about": "fails once", "sources": {"train": [source]}}))
+    refused = api.start("represent", **WANTED, overrides=["train.kimgs=3"])
+    failing = api.start("represent", recipe_file=str(own), only="ingest")
+    ended = api.wait(refused)
+    assert ended["state_type"] == "FAILED" and "did you mean 'kimg'" in ended["state"]["message"]
+    ended = api.wait(failing)
+    assert ended["state_type"] == "FAILED" and "stays wrong" in ended["state"]["message"]
+    api.until(lambda: [text for text in Hook.heard if "own ingest alone" in text and "stays wrong" in text], bool, 30)
+    assert api.ask("/task_runs/count", {"flow_runs": {"id": {"any_": [refused]}}}) == 0
+    state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "Retry from the UI"}
+    answer = api.ask(f"/flow_runs/{failing}/set_state", {"state": state})
+    assert answer["status"] == "ACCEPT", answer
+    api.until(lambda: api.run(failing), lambda found: found["run_count"] == 2, 60)
+    assert api.wait(failing)["state_type"] == "COMPLETED"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: the UI cannot be opened in a browser")
+def test_in_a_browser(operated: Worker, api: Api, tmp_path: Path) -> None:
+    """Run, artifact and form, signed in as a person is; the picture decodes."""
+    newest = {"flows": {"name": {"any_": ["represent"]}}, "sort": "START_TIME_DESC", "limit": 20}
+    run = next(
+        one for one in api.ask("/flow_runs/filter", newest) if one["state_type"] == "COMPLETED" and one["parameters"] != {}
+    )
+    picture = next(iter(one for one in api.ask("/artifacts/filter", {"limit": 200}) if one["key"] == "samples-train"))
+    curve = next(iter(one for one in api.ask("/artifacts/filter", {"limit": 200}) if one["key"] == "curve-train"))
+    decoded = "[...document.images].filter(i => i.src.startsWith('data:') && i.naturalWidth > 100).length"
+    pages = {
+        f"/v2/runs/flow-run/{run['id']}": f"document.body.innerText.includes({json.dumps(run['name'])}) && "
+        "document.body.innerText.includes('Completed')",
+        f"/v2/artifacts/artifact/{picture['id']}": decoded,
+        f"/v2/artifacts/artifact/{curve['id']}": decoded,
+        f"/v2/deployments/deployment/{api.deployment('represent')['id']}/run": "['recipe', 'scale', 'refresh', "
+        "'Stages to make again'].every(word => document.body.innerText.includes(word))",
+    }
+    seen = Browser(api, tmp_path / "profile").look(pages, pictures=tmp_path if os.environ.get("DISCERN_SHOTS") else None)
+    assert all(seen.values()) and len(seen) == 4
+
+
+def test_only_who_signs_in(operated: Worker, api: Api, home: Path) -> None:
+    """The shipped settings: nobody without the password, no foreign page, nothing that others on the machine may read."""
+
+    def ask(path: str, method: str = "GET", **headers: str) -> int:
+        request = urllib.request.Request(api.url + path, method=method, headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    known = {"Authorization": f"Basic {api.login}"}
+    assert ask("/admin/version") == 401 and ask("/admin/version", Authorization="Basic d3Jvbmc6bG9naW4=") == 401
+    assert ask("/admin/version", **known) == 200
+    assert ask("/flow_runs/filter", "POST", **known, **{"Content-Type": "application/json"}) == 403, "no CSRF token"
+    foreign = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+    assert ask("/flow_runs/filter", "OPTIONS", **foreign) == 400
+    assert ask("/flow_runs/filter", "OPTIONS", **{**foreign, "Origin": api.url.removesuffix("/api")}) == 200
+    folder = home / "prefect"
+    for path, mode in (
+        (folder, 0o700),
+        (folder / "storage", 0o700),
+        (folder / "server.env", 0o600),
+        (folder / "worker.env", 0o600),
+    ):
+        assert path.stat().st_mode & 0o777 == mode, path
+    listening = subprocess.run(["ss", "-Hltn"], capture_output=True, text=True).stdout if shutil.which("ss") else ""
+    port = api.url.split(":")[2].split("/")[0]
+    assert not [line for line in listening.splitlines() if f":{port} " in line and "127.0.0.1" not in line]

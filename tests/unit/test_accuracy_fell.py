@@ -1,0 +1,26 @@
+"""When features count as worse than before: the same cell, below the interval of last time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flows.accuracy import fall
+
+
+def score(mean: float, **names: str) -> dict[str, Any]:
+    cell = {"source": "digits", "features": "discriminator", "probe": "linear_svm", "labels": "all", **names}
+    return {**cell, "mean": mean, "half": 0.02, "low": mean - 0.02, "high": mean + 0.02}
+
+
+def test_it_fell_only_below_the_interval() -> None:
+    before = {"headline": score(0.9)}
+    assert fall(before, {"scores": [score(0.881)]}) == ""
+    told = fall(before, {"scores": [score(0.5, probe="knn"), score(0.87)]})
+    assert "87.0 %, was 90.0" in told and "linear_svm" in told
+
+
+def test_other_cells_are_not_compared() -> None:
+    before = {"headline": score(0.9)}
+    others = [score(0.1, probe="knn"), score(0.1, labels="10"), score(0.1, features="pixels"), score(0.1, source="svhn")]
+    assert fall(before, {"scores": others}) == ""
+    assert fall({}, {"scores": [score(0.1)]}) == "" and fall(before, {}) == ""
