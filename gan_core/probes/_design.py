@@ -25,6 +25,8 @@ TURNED_SHARE = 0.5  # rows / dimensions up to which the rows' own space pays
 TURNED_ROWS = 12_000  # its matrix has so many rows and columns
 COMPACT_ROWS = 1600  # up to here the eigenvalues of the rows' Gram matrix cost less than the passes they save
 SAMPLE_ROWS = 1000  # rows behind the preconditioner of larger problems
+EXACT_DIMS = 8192  # up to so many dimensions a hard problem gets a preconditioner from all rows
+FACTORS = 8  # of its Cholesky factors, [dims + 1, dims + 1] float32 each, so many are kept
 KEEP_FLOAT32 = 2**28  # bytes up to which a float32 copy is kept instead of converting again for every product
 KEEP_TURNED = 3 * 2**30  # bytes up to which the bf16 copy is kept a second time, transposed
 QUICK_VALUES = 2**24  # features x rows from which a stored bf16 copy pays
@@ -50,6 +52,8 @@ class LinearMap(Protocol):
     def quick_transposed(self, sums: Tensor) -> Tensor: ...
 
     def precondition(self, vector: Tensor, curvature: Tensor) -> Tensor: ...
+
+    def sharpen(self) -> None: ...
 
     def lift(self, weights: Tensor) -> Tensor: ...
 
@@ -134,6 +138,9 @@ class Compact:
         """float32 in the inner products, float64 outside: it is not what stops progress."""
         return False
 
+    def sharpen(self) -> None:
+        """X'X is diagonal here: there is nothing better."""
+
     def precondition(self, vector: Tensor, curvature: Tensor) -> Tensor:
         """vector / (1 + curvature * diagonal of X'X); curvature: mean second derivative of the loss, [P]."""
         import torch
@@ -170,6 +177,8 @@ class Blocks:
         turn = self._quick is not None and device == "cpu" and self._quick.numel() * 2 <= KEEP_TURNED
         self._turned = self._quick.T.contiguous() if turn and self._quick is not None else None
         self._basis, self._spectrum = self._eigenbasis(seed, device)
+        self._gram: Tensor | None = None
+        self._factors: dict[int, Tensor] = {}
 
     def _quick_pays(self, device: str) -> bool:
         import torch
@@ -257,8 +266,53 @@ class Blocks:
         self._quick = self._turned = None
         return there
 
+    def sharpen(self) -> None:
+        """From now on preconditions with X'X of all rows, where that is not too wide; the sample's eigenvectors had it nearly."""
+        import torch
+
+        if self._gram is not None or not SAMPLE_ROWS <= self.dims <= EXACT_DIMS:
+            return
+        gram = self._basis.new_zeros(self.dims, self.dims)
+        total, part = self._basis.new_zeros(self.dims), -(-self.dims // 8)
+        for _, block in self._blocks():
+            total += block.sum(0)
+            for low in range(0, self.dims, part):  # each pair of columns once
+                gram[low : low + part, : low + part].addmm_(block[:, low : low + part].T, block[:, : low + part])
+        ones = total.new_tensor([float(self.rows)])
+        lower = torch.cat([torch.cat([gram.tril(), total.new_zeros(self.dims, 1)], 1), torch.cat([total, ones])[None]])
+        self._gram = lower + lower.tril(-1).T
+
+    def _factor(self, level: int) -> Tensor:
+        """Cholesky factor of 1 + 4^level X'X; a jitter where float32 does not resolve it."""
+        import torch
+
+        if level not in self._factors:
+            assert self._gram is not None
+            if len(self._factors) >= FACTORS:
+                self._factors.pop(next(iter(self._factors)))
+            matrix = self._gram * 4.0**level
+            ridge, wrong = 1.0, 1
+            while wrong:
+                matrix.diagonal().add_(ridge)
+                factor, info = torch.linalg.cholesky_ex(matrix)
+                ridge, wrong = 10 * ridge, int(info)
+            self._factors[level] = factor
+        return self._factors[level]
+
     def precondition(self, vector: Tensor, curvature: Tensor) -> Tensor:
-        """(1 + curvature * V diag(spectrum) V')^-1 vector by Woodbury's formula; curvature [P]."""
+        """(1 + curvature * V diag(spectrum) V')^-1 vector by Woodbury's formula; curvature [P].
+
+        Sharpened: (1 + curvature * X'X)^-1 vector, the curvature rounded to a power of 4 so that columns share their factors.
+        """
+        import torch
+
+        if self._gram is not None:
+            out = torch.empty_like(vector)
+            levels = curvature.clamp(min=1e-30).log2().div(2).round().int()
+            for level in sorted(set(levels.tolist())):
+                columns = (levels == level).nonzero()[:, 0]
+                out[:, columns] = torch.cholesky_solve(vector[:, columns], self._factor(level))
+            return out
         shrink = 1 / (1 + self._spectrum[:, None] * curvature) - 1
         change: Tensor = vector + self._basis @ (shrink * (self._basis.T @ vector))
         return change
@@ -285,16 +339,16 @@ class Turned(Blocks):
         jitter, wrong = self.JITTER * float(gram.diagonal().mean()), 1
         while wrong:  # equal rows make the matrix singular, and rounding may make it worse
             gram.diagonal().add_(jitter)
-            self._factor, info = torch.linalg.cholesky_ex(gram)
+            self._root, info = torch.linalg.cholesky_ex(gram)
             jitter, wrong = 10 * jitter, int(info)
         self._features, self._device = features, device
-        super().__init__(self._factor.float().cpu().numpy(), seed, device)
+        super().__init__(self._root.float().cpu().numpy(), seed, device)
 
     def lift(self, weights: Tensor) -> Tensor:
         """Weights in the original space, float32 [dims + 1, P]: X' L'^-1 weights."""
         import torch
 
-        inner = torch.linalg.solve_triangular(self._factor.T, weights[:-1].double(), upper=True)
+        inner = torch.linalg.solve_triangular(self._root.T, weights[:-1].double(), upper=True)
         return torch.cat([back(self._features, inner, self._device)[:-1].to(weights), weights[-1:]])
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 MAX_NEWTON = 60
 MAX_CG = 60
+HARD_CG = 20  # steps for one direction from which a better preconditioner pays
 
 
 class Loss(Protocol):
@@ -144,6 +145,8 @@ def solve(data: LinearMap, loss: Loss, columns: int, tolerance: float, progress:
             gap, value = gap[chosen], value[chosen]
         previous, before = gap, value
         direction, used = _direction(data, part, sums, margins, gradient, tolerance / gap)
+        if used > HARD_CG:
+            data.sharpen()
         change = data.times(direction)
         length = sums.spread(_line(part, sums, weights, direction, margins, change))
         weights, margins = weights + length * direction, margins + length * change

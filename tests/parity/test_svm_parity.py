@@ -121,6 +121,19 @@ def test_equal_rows_do_not_stop_the_basis(turned: None) -> None:
     assert np.abs(once.weights - thrice.weights).max() < 0.02 * np.abs(once.weights).max()
 
 
+def test_a_hard_problem_gets_a_better_preconditioner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sample of 50 rows is a poor preconditioner for 400 dimensions: with all rows' products fewer passes end at the same."""
+    monkeypatch.setattr(_design, "SAMPLE_ROWS", 50)
+    x, y = digits_features(1500, 400)
+    (sharpened,) = linear_svm.fit(x, y, [1.0])
+    monkeypatch.setattr(_design, "EXACT_DIMS", 0)
+    (plain,) = linear_svm.fit(x, y, [1.0])
+    assert sharpened.certificate["passes"] < 0.6 * plain.certificate["passes"]
+    assert abs(sharpened.certificate["objective"] / plain.certificate["objective"] - 1) < 1e-4
+    monkeypatch.setattr(_design, "EXACT_DIMS", 8192)
+    check_svm(1500, 400, 1e-1)
+
+
 def test_svm_all_costs_at_once_equal_each_alone() -> None:
     features, labels = digits_features(1797, 64)
     together = linear_svm.fit(features, labels, [1e-1, 1e-4, 1e-2])
