@@ -7,7 +7,7 @@ Each round starts a server of its own with the settings that Discern ships (reco
 one database, then over the other. Ten processes import Prefect, wait for each other, and then each runs one flow of twenty tasks; a task
 hashes 2 MB and publishes a table, as a stage task does. Measured from the common start: seconds until the last flow has ended, until the
 server shows every task run as completed, flows that failed, and lines of the server's log with "database is locked". `--write PAGE` puts
-the table between the two marks of a page (docs/operations-postgresql.md).
+the table between the two marks of a page (docs/benchmarks.md).
 """
 
 from __future__ import annotations
