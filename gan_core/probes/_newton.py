@@ -128,10 +128,12 @@ def solve(data: LinearMap, loss: Loss, columns: int, tolerance: float, progress:
         # a small part of the first, and the answers depend on it.
         scale = torch.minimum(value, begin[active] - value).clamp(min=torch.finfo(value.dtype).tiny)
         gap = _gap(data.rows, part, sums, margins, gradient) / scale
-        final[:, sums.columns(active)] = weights
-        objective[active], gaps[active] = value, gap
-        keep = gap > tolerance
-        progress(total - int(keep.sum()), total, "problems", gap=float(gap.max()))
+        # Where the numbers ran out of float32's range, the iterate before it and its gap are the answer.
+        sound = torch.isfinite(value) & ~torch.isnan(gap)
+        final[:, sums.columns(active[sound])] = weights[:, sums.columns(sound.nonzero()[:, 0])]
+        objective[active[sound]], gaps[active[sound]] = value[sound], gap[sound]
+        keep = sound & (gap > tolerance)
+        progress(total - int(keep.sum()), total, "problems", gap=float(gaps.max()))
         if not bool(keep.any()) or steps >= MAX_NEWTON:
             break
         stalled = bool((gap[keep] > 0.5 * previous[keep]).all()) and not data.give_up_quick()

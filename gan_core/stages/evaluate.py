@@ -47,6 +47,9 @@ CHOICES = pa.schema(
 )
 
 
+UNSOLVED = 0.01  # relative gap from which a fit counts as not solved; the probes aim at 1e-4
+
+
 @dataclass
 class _Cell:
     """What is known of this cell before a probe is fitted: features in the order pool, validation, test; labels likewise.
@@ -226,6 +229,7 @@ def _score(
             gap = fitted[number][index].certificate.get("gap")
             found.choices.append({**names, **row, "chosen": index == chosen, "gap": gap})
     _warn_at_edge(module, values, accuracies, chosen, names, found)
+    _warn_unsolved(module, values, fitted, names, found)
     value = values[chosen]
     if draws[0].labels == "all":
         model: Model = module.fit(*cell.part(0, cell.train), [value], seed=seed, device=device)[0]
@@ -298,6 +302,19 @@ def _warn_at_edge(
         f"{names['features']} / {names['probe']} at {names['labels']} labels: the best {module.SETTING} is the {end} tried "
         f"({values[chosen]:g}); a wider grid may give more."
     )
+
+
+def _warn_unsolved(
+    module: ModuleType, values: list[float], fitted: list[list[Model]], names: dict[str, str], found: _Found
+) -> None:
+    """A fit that stopped before its optimum is said: its accuracy is that of another model."""
+    for index, value in enumerate(values):
+        gap = max(models[index].certificate.get("gap", 0.0) for models in fitted)
+        if gap > UNSOLVED:
+            found.warnings.append(
+                f"{names['features']} / {names['probe']} at {names['labels']} labels: the fit with {module.SETTING} = {value:g} stopped "
+                f"where its objective may be {gap:.0%} above the optimum; float32 does not reach it on these features: try smaller values."
+            )
 
 
 def _predictions(cell: _Cell, names: dict[str, str], draw: int, answer: Labels) -> pa.Table:

@@ -134,6 +134,15 @@ def test_a_hard_problem_gets_a_better_preconditioner(monkeypatch: pytest.MonkeyP
     check_svm(1500, 400, 1e-1)
 
 
+def test_beyond_float32_the_last_sound_iterate_is_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At C = 100 on features of rank 65 float32 gives out; what is returned is finite, and its gap says that it is no optimum."""
+    monkeypatch.setattr(_design, "SAMPLE_ROWS", 50)
+    monkeypatch.setattr(_design, "EXACT_DIMS", 0)
+    x, y = digits_features(1700, 400)
+    (model,) = linear_svm.fit(x, y, [100.0])
+    assert np.isfinite(model.weights).all() and model.certificate["gap"] > 1e-2
+
+
 def test_svm_all_costs_at_once_equal_each_alone() -> None:
     features, labels = digits_features(1797, 64)
     together = linear_svm.fit(features, labels, [1e-1, 1e-4, 1e-2])
