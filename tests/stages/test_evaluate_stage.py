@@ -12,7 +12,7 @@ import pytest
 
 from gan_core import schemas
 from gan_core.errors import DataError
-from gan_core.probes import _newton
+from gan_core.probes import _gram
 from gan_core.progress import silent
 from gan_core.stages import evaluate, extract
 from tests.stages.digits_artifacts import digits_crops, evaluate_request, extract_request, given
@@ -166,7 +166,7 @@ def test_a_best_value_at_the_edge_of_the_grid_is_said(pixels: Path, tmp_path: Pa
 
 
 def test_a_fit_that_stopped_early_is_said(pixels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_newton, "MAX_NEWTON", 1)
+    monkeypatch.setattr(_gram, "MAX_STEPS", 1)
     outcome = evaluate.run(evaluate_request(pixels, tmp_path, grid=[1e-2], draws=1, labels_per_class=["all"]), silent)
     assert any("C = 0.01 stopped" in line for line in outcome.warnings)
 
