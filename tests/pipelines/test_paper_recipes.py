@@ -41,7 +41,7 @@ def test_at_full_scale_it_trains_as_the_authors_did_and_says_what_it_needs(name:
 
 @pytest.mark.data
 @pytest.mark.parametrize(
-    "name", [name if name == "lsun-bedroom64" else pytest.param(name, marks=pytest.mark.slow) for name in PAPER]
+    "name", [pytest.param(name, marks=pytest.mark.slow) for name in PAPER]
 )
 def test_at_debug_scale_it_runs_on_a_stand_in(name: str, data: Path, answer: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
