@@ -225,9 +225,8 @@ class _Trainer:
         self.order = torch_stream(seed, "hash", "order")
         self.noise = torch_stream(seed, "hash", "noise", device=device)
         self.parameters = [self.w1, self.b1, self.w2, self.b2]
-        for parameter in self.parameters:
-            parameter.grad = torch.zeros_like(parameter)
-        self.optimiser = torch.optim.Adam(self.parameters, lr=config.learning_rate, fused=True)
+        self.moments = [(torch.zeros_like(parameter), torch.zeros_like(parameter)) for parameter in self.parameters]
+        self.steps = 0
 
     def _pixel_mean(self) -> torch.Tensor:
         """Mean of every value in [0, 1], summed in blocks as integers: exact, whatever the thread count."""
@@ -277,11 +276,18 @@ class _Trainer:
         scale = 2 / count
         d_code = (error @ w2).mul_(factors.mul_(scale)).mul_(code > 0)
         gradients = (d_code.t() @ noisy, d_code.sum(0), error.t() @ dropped.mul_(scale), error.sum(0).mul_(scale))
-        for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            assert parameter.grad is not None
-            parameter.grad.copy_(gradient)
-        self.optimiser.step()
+        self._adam([gradient.float() for gradient in gradients])
         return error
+
+    def _adam(self, gradients: list[torch.Tensor]) -> None:
+        """Adam with its published constants. By hand: the first step of torch's own imports its compiler, some seconds."""
+        self.steps += 1
+        rate = self.config.learning_rate / (1 - 0.9**self.steps)
+        spread = (1 - 0.999**self.steps) ** 0.5
+        for parameter, gradient, (mean, square) in zip(self.parameters, gradients, self.moments, strict=True):
+            mean.lerp_(gradient, 0.1)
+            square.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+            parameter.addcdiv_(mean, square.sqrt().div_(spread).add_(1e-8), value=-rate)
 
     def weights(self) -> dict[str, npt.NDArray[np.float32]]:
         """The fitted weights."""

@@ -49,7 +49,9 @@ class Api:
             time.sleep(1)
 
     def latest(self, flow: str) -> dict[str, Any]:
-        body = {"flows": {"name": {"any_": [flow]}}, "sort": "START_TIME_DESC", "limit": 1}
+        # Runs that a schedule has made for later would come first: they have no start, and are sorted by the one expected.
+        begun = {"state": {"type": {"not_any_": ["SCHEDULED"]}}}
+        body = {"flows": {"name": {"any_": [flow]}}, "flow_runs": begun, "sort": "START_TIME_DESC", "limit": 1}
         (run,) = self.ask("/flow_runs/filter", body)
         return dict(run)
 

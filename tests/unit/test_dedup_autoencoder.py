@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from gan_core.config import HashConfig
 from gan_core.dedup import autoencoder
@@ -93,3 +94,20 @@ def test_a_file_that_is_no_encoder_is_refused(tmp_path: Path) -> None:
     save_file({"mean": np.zeros(3, np.float32)}, str(tmp_path / "other"))
     with pytest.raises(StoreError):
         autoencoder.Autoencoder.load(tmp_path / "other")
+
+
+def test_the_steps_are_adams() -> None:
+    """Against torch's own optimiser on the same gradients."""
+    data = torch.from_numpy(digits(40)).reshape(40, -1)
+    ours = autoencoder._Trainer(data, QUICK, 0, "cpu")
+    theirs = [parameter.clone() for parameter in ours.parameters]
+    optimiser = torch.optim.Adam(theirs, lr=QUICK.learning_rate)
+    draw = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        gradients = [torch.randn(parameter.shape, generator=draw) for parameter in theirs]
+        for parameter, gradient in zip(theirs, gradients, strict=True):
+            parameter.grad = gradient
+        optimiser.step()
+        ours._adam(gradients)
+    for parameter, other in zip(ours.parameters, theirs, strict=True):
+        torch.testing.assert_close(parameter, other, rtol=1e-6, atol=1e-7)
