@@ -18,49 +18,15 @@ from gan_core.errors import DataError, RequestError, UnknownName
 from gan_core.features.foreign import ForeignNetwork, features
 from gan_core.features.weights import build_module, load_weights
 
-# pytorch.org/tutorials/beginner/dcgan_faces_tutorial.html (BSD-3-Clause), word for word
-TUTORIAL = """
-import torch.nn as nn
-nc = 3
-ndf = 64
-
-class Discriminator(nn.Module):
-    def __init__(self, ngpu):
-        super(Discriminator, self).__init__()
-        self.ngpu = ngpu
-        self.main = nn.Sequential(
-            # input is ``(nc) x 64 x 64``
-            nn.Conv2d(nc, ndf, 4, 2, 1, bias=False),
-            nn.LeakyReLU(0.2, inplace=True),
-            # state size. ``(ndf) x 32 x 32``
-            nn.Conv2d(ndf, ndf * 2, 4, 2, 1, bias=False),
-            nn.BatchNorm2d(ndf * 2),
-            nn.LeakyReLU(0.2, inplace=True),
-            # state size. ``(ndf*2) x 16 x 16``
-            nn.Conv2d(ndf * 2, ndf * 4, 4, 2, 1, bias=False),
-            nn.BatchNorm2d(ndf * 4),
-            nn.LeakyReLU(0.2, inplace=True),
-            # state size. ``(ndf*4) x 8 x 8``
-            nn.Conv2d(ndf * 4, ndf * 8, 4, 2, 1, bias=False),
-            nn.BatchNorm2d(ndf * 8),
-            nn.LeakyReLU(0.2, inplace=True),
-            # state size. ``(ndf*8) x 4 x 4``
-            nn.Conv2d(ndf * 8, 1, 4, 1, 0, bias=False),
-            nn.Sigmoid()
-        )
-
-    def forward(self, input):
-        return self.main(input)
-"""
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"  # the PyTorch tutorial's networks
 
 
 @pytest.fixture
-def tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[nn.Module]:
-    (tmp_path / "tutorial_net.py").write_text(TUTORIAL)
-    monkeypatch.syspath_prepend(str(tmp_path))
+def tutorial(monkeypatch: pytest.MonkeyPatch) -> Iterator[nn.Module]:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
     torch.manual_seed(0)
-    yield build_module("tutorial_net:Discriminator(ngpu=1)")
-    sys.modules.pop("tutorial_net", None)
+    yield build_module("tutorial_dcgan:Discriminator(ngpu=1)")
+    sys.modules.pop("tutorial_dcgan", None)
 
 
 def digits(count: int, side: int) -> np.ndarray:
@@ -201,7 +167,9 @@ def test_fresh_weights_are_the_same_tomorrow_and_leave_the_random_numbers_alone(
     torch.manual_seed(5)
     after = torch.rand(1)
     torch.manual_seed(5)
-    first, again, other = (build_module("tutorial_net:Discriminator", {"ngpu": 1}, seed=seed, fresh=True) for seed in (3, 3, 4))
+    first, again, other = (
+        build_module("tutorial_dcgan:Discriminator", {"ngpu": 1}, seed=seed, fresh=True) for seed in (3, 3, 4)
+    )
     assert torch.equal(torch.rand(1), after)
     assert torch.equal(first.main[0].weight, again.main[0].weight)
     assert not torch.equal(first.main[0].weight, other.main[0].weight)
@@ -217,12 +185,12 @@ def test_a_pickle_is_not_run(tutorial: nn.Module, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("tutorial_net:Discriminator", "missing a required argument: 'ngpu'"),
-        ("tutorial_net:Discriminater(1)", "did you mean 'Discriminator'"),
-        ("tutorial_net:Discriminator(print(1))", "cannot be read"),
-        ("tutorial_net", "does not name a network"),
+        ("tutorial_dcgan:Discriminator", "missing a required argument: 'ngpu'"),
+        ("tutorial_dcgan:Discriminater(1)", "did you mean 'Discriminator'"),
+        ("tutorial_dcgan:Discriminator(print(1))", "cannot be read"),
+        ("tutorial_dcgan", "does not name a network"),
         ("no_such_module:D", "cannot be imported"),
-        ("tutorial_net:nc", "cannot be made|not callable|gives a int"),
+        ("tutorial_dcgan:nc", "cannot be made|not callable|gives a int"),
     ],
 )
 def test_names_of_networks_that_cannot_be_meant(tutorial: nn.Module, text: str, sentence: str) -> None:
