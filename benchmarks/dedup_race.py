@@ -56,7 +56,7 @@ def encode(folder: Path, encoder: Path, fit: bool, radius: int | None) -> int:
     import tempfile
 
     from gan_core.config import HashConfig
-    from gan_core.dedup import folder as reading
+    from gan_core.dedup import reading
     from gan_core.dedup.autoencoder import Autoencoder
     from gan_core.dedup.autoencoder import fit as fit_autoencoder
 

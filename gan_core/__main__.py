@@ -9,13 +9,10 @@ say an error.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import ctypes
 import importlib
 import json
 import logging
 import os
-import signal
 import sys
 import traceback
 from pathlib import Path
@@ -23,17 +20,10 @@ from typing import Any
 
 from gan_core.child import peak_memory_mb
 from gan_core.errors import DiscernError
+from gan_core.lifetime import die_with_parent
 from gan_core.progress import Throttled, silent
 from gan_core.stages.contract import StageRequest
 from gan_core.stages.specs import spec_of
-
-
-def die_with_parent(parent: int) -> None:
-    """Asks the kernel for SIGKILL when the parent dies (Linux), and ends at once if it is dead already."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _say(**message: Any) -> None:

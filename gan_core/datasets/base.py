@@ -17,10 +17,8 @@ from typing import Any, Protocol
 
 from gan_core.config import SourceConfig
 from gan_core.errors import DataError, RequestError, UnknownName, nearest
-from gan_core.vision.headers import MAGIC_BYTES, UnreadableImage, sniff
+from gan_core.vision.headers import MAGIC_BYTES, UnreadableImage, begins_like_a_picture, read_file, sniff
 
-# One file is read into memory whole; what is larger than this is no picture.
-MAX_FILE_BYTES = 1 << 30
 # Lists longer than this do not travel as attributes (a landmark list does, an embedding does not).
 MAX_ATTRIBUTE_VALUES = 64
 MAX_ATTRIBUTE_TEXT = 1000
@@ -111,11 +109,7 @@ class Blob:
         """Whether the bytes begin like a picture; what cannot be read is none."""
         if self.data is not None or self.path is None:
             return self.data is not None and sniff(self.data[:MAGIC_BYTES]) is not None
-        try:
-            with open(self.path, "rb") as file:
-                return sniff(file.read(MAGIC_BYTES)) is not None
-        except OSError:
-            return False
+        return begins_like_a_picture(self.path)
 
     def read_mask(self) -> bytes | None:
         """The mask's bytes, None when this image has none.
@@ -167,23 +161,6 @@ def fingerprint(stamps: Iterable[Stamp]) -> str:
 def split_of(word: str) -> str:
     """train, validation or test for the words that publishers use ('val', 'dev', 'Testing', ...), '' for any other."""
     return _SPLIT_WORDS.get(word.strip().lower(), "")
-
-
-def read_file(path: str | Path) -> bytes:
-    """A file's bytes.
-
-    Raises:
-        UnreadableImage: unreadable, with the system's words and without the path, or too_large.
-    """
-    try:
-        # Without a buffered file object: for small pictures that object costs more than the reading.
-        with open(path, "rb", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > MAX_FILE_BYTES:
-                raise UnreadableImage("too_large", f"the file has {size} bytes; no picture is larger than {MAX_FILE_BYTES}")
-            return file.read()
-    except OSError as error:
-        raise UnreadableImage("unreadable", error.strerror or type(error).__name__) from error
 
 
 def safe_text(name: str) -> str:

@@ -11,7 +11,6 @@ from typing import Any
 
 from gan_core.config import SourceConfig
 from gan_core.datasets.base import (
-    MAX_FILE_BYTES,
     Blob,
     Entry,
     Source,
@@ -24,6 +23,7 @@ from gan_core.datasets.base import (
     split_of,
 )
 from gan_core.datasets.folder import PICTURE_ENDINGS
+from gan_core.vision.headers import MAX_FILE_BYTES
 
 ABOUT = "tar shards as WebDataset writes them: key.jpg beside key.cls or key.json"
 

@@ -1,7 +1,6 @@
 """Near-duplicates in any folder of pictures or Parquet set, without a pipeline: `discern dedup FOLDER [--against FOLDER]`.
 
-Every picture is read once and kept as a 32x32 thumbnail (whole frame, squashed to a square), so memory is 3 kB a picture, and above
-`IN_MEMORY` pictures the thumbnails lie in a temporary file. The table has one row for every picture, the unreadable ones too.
+The table has one row for every picture, the unreadable ones too.
 """
 
 from __future__ import annotations
@@ -10,29 +9,24 @@ import logging
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from gan_core import registry, schemas
-from gan_core.config import DedupConfig, SourceConfig
+from gan_core.config import DedupConfig
 from gan_core.dedup.across import find_across
 from gan_core.dedup.autoencoder import SIDE
 from gan_core.dedup.groups import Groups, preference
+from gan_core.dedup.reading import Pictures, read_pictures
 from gan_core.dedup.tables import Found
 from gan_core.dedup.verified import find_copies
 from gan_core.devices import cpu_cores
 from gan_core.errors import DataError, RequestError
-from gan_core.progress import Progress, Throttled, silent
-
-if TYPE_CHECKING:
-    from gan_core.datasets.base import Blob, Source
+from gan_core.progress import Progress, silent
 
 log = logging.getLogger(__name__)
-
-IN_MEMORY = 500_000
 
 PICTURES = pa.schema(
     [
@@ -56,31 +50,6 @@ PICTURES = pa.schema(
         ("group", pa.string()),
     ]
 )
-
-
-@dataclass
-class Pictures:
-    """The pictures of one place as thumbnails.
-
-    Attributes:
-        ids, addresses, members: of each picture.
-        thumbnails: uint8 [n, 32, 32, 3]; zeros where reading failed.
-        sizes: int32 [n, 2] width and height as displayed, 0 where reading failed.
-        problems: '' or the reason for failing.
-    """
-
-    source: Source
-    ids: list[str]
-    addresses: list[str]
-    members: list[str]
-    thumbnails: npt.NDArray[np.uint8]
-    sizes: npt.NDArray[np.int32]
-    problems: list[str]
-
-    @property
-    def usable(self) -> npt.NDArray[np.int64]:
-        """Numbers of the pictures that could be read."""
-        return np.flatnonzero([not problem for problem in self.problems])
 
 
 @dataclass(frozen=True)
@@ -145,80 +114,6 @@ def dedup_pictures(
             return _within(ours, config, progress)
         theirs = read_pictures(against, "against", None, workers or cpu_cores(), max_megapixels, Path(scratch), progress)
         return _between(ours, theirs, config, progress)
-
-
-def open_place(location: Path, name: str, dataset: str | None = None) -> Source:
-    """The source at a place: Parquet when it is such a file or holds nothing but such files, else a folder of pictures."""
-    if dataset is None:
-        parquet = location.suffix.lower() in (".parquet", ".pq")
-        if location.is_dir():
-            from gan_core.datasets.parquet import parquet_files
-
-            names = [item.suffix.lower() for item in location.iterdir() if item.is_file() and not item.name.startswith(".")]
-            pictures = sum(ending in (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff") for ending in names)
-            parquet = not pictures and bool(parquet_files(location))
-        dataset = "parquet" if parquet else "folder"
-    source: Source = registry.load("datasets", dataset).open_source(SourceConfig(name=name, dataset=dataset), location)
-    return source
-
-
-def read_pictures(
-    location: Path,
-    name: str,
-    dataset: str | None,
-    workers: int,
-    max_megapixels: float,
-    scratch: Path,
-    progress: Progress = silent,
-) -> Pictures:
-    """Reads every picture of a place into a thumbnail."""
-    from gan_core.datasets._reading import read_ordered
-    from gan_core.vision.decode import decode
-    from gan_core.vision.geometry import resize
-    from gan_core.vision.headers import UnreadableImage
-
-    source = open_place(location, name, dataset)
-    entries = [entry for stamp in source.stamps() for entry in source.entries(stamp)]
-    shape = (len(entries), SIDE, SIDE, 3)
-    thumbnails: npt.NDArray[np.uint8]
-    if len(entries) > IN_MEMORY:
-        thumbnails = np.lib.format.open_memmap(scratch / f"{name}.npy", mode="w+", dtype=np.uint8, shape=shape)
-    else:
-        thumbnails = np.zeros(shape, np.uint8)
-    sizes = np.zeros((len(entries), 2), np.int32)
-
-    def work(number: int, blob: Blob) -> str | None:
-        """Reads one picture into its place; the problem in words, or None for a file that never was a picture."""
-        entry = entries[number]
-        if entry.problem:
-            return entry.problem
-        try:
-            if not entry.certain and not blob.is_picture():
-                return None
-            picture = decode(blob.read(), max_megapixels)
-        except UnreadableImage as error:
-            return error.reason
-        sizes[number] = picture.shape[1], picture.shape[0]
-        thumbnails[number] = resize(picture, SIDE, SIDE)
-        return ""
-
-    report = Throttled(progress)
-    problems: list[str | None] = []
-    requests = [(entry.address, entry.member) for entry in entries]
-    for problem in read_ordered(source, requests, work, workers):
-        problems.append(problem)
-        report(len(problems), len(entries), "pictures read")
-    real = np.array([number for number, problem in enumerate(problems) if problem is not None], np.int64)
-    chosen = [entries[number] for number in real.tolist()]
-    return Pictures(
-        source,
-        [schemas.image_id(name, entry.address, entry.member) for entry in chosen],
-        [entry.address for entry in chosen],
-        [entry.member for entry in chosen],
-        thumbnails if len(real) == len(entries) else thumbnails[real],
-        sizes[real],
-        [problem for problem in problems if problem is not None],
-    )
 
 
 def _within(ours: Pictures, config: DedupConfig, progress: Progress) -> FolderResult:

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from gan_core.dedup.folder import FolderResult, Pictures
+from gan_core.dedup.folder import FolderResult
+from gan_core.dedup.reading import Pictures
 from gan_core.vision.sheets import encode_jpeg
 
 GROUPS = 300

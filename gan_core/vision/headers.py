@@ -10,11 +10,13 @@ Sources: JPEG ITU-T T.81 annex B; PNG third edition, section 5; WebP RFC 9649; E
 from __future__ import annotations
 
 import io
+import os
 import re
 import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gan_core.errors import DataError
@@ -90,6 +92,25 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
 )
 _PNM = re.compile(rb"P[1-6][\s#]")
 MAGIC_BYTES = 32
+# One file is read into memory whole; what is larger than this is no picture.
+MAX_FILE_BYTES = 1 << 30
+
+
+def read_file(path: str | Path) -> bytes:
+    """A file's bytes.
+
+    Raises:
+        UnreadableImage: unreadable, with the system's words and without the path, or too_large.
+    """
+    try:
+        # Without a buffered file object: for small pictures that object costs more than the reading.
+        with open(path, "rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_FILE_BYTES:
+                raise UnreadableImage("too_large", f"the file has {size} bytes; no picture is larger than {MAX_FILE_BYTES}")
+            return file.read()
+    except OSError as error:
+        raise UnreadableImage("unreadable", error.strerror or type(error).__name__) from error
 
 
 def sniff(data: bytes) -> str | None:
@@ -106,6 +127,15 @@ def sniff(data: bytes) -> str | None:
 
 
 _BMP_HEADERS = {struct.pack("<I", size) for size in (12, 16, 40, 52, 56, 64, 108, 124)}
+
+
+def begins_like_a_picture(path: str | Path) -> bool:
+    """Whether a file's first bytes are those of a picture; what cannot be read is none."""
+    try:
+        with open(path, "rb") as file:
+            return sniff(file.read(MAGIC_BYTES)) is not None
+    except OSError:
+        return False
 
 
 def probe(data: bytes) -> Header:

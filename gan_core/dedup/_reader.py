@@ -1,0 +1,31 @@
+"""`python -m gan_core.dedup._reader REQUEST`: one of the processes that `thumbnails.read_files` starts; a JSON line for each block."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import cv2
+import numpy as np
+
+from gan_core.dedup.autoencoder import SIDE
+from gan_core.dedup.thumbnails import Blocks, File, Shared
+from gan_core.lifetime import die_with_parent
+
+
+def main() -> None:
+    """Reads blocks until none is left."""
+    request = json.loads(sys.argv[1])
+    die_with_parent(request["parent"])
+    cv2.setNumThreads(1)
+    with open(request["files"]) as listed:
+        files = [File(*one) for one in json.load(listed)]
+    thumbnails = Shared(request["thumbnails"], (len(files), SIDE, SIDE, 3), np.uint8)
+    sizes = Shared(request["sizes"], (len(files), 2), np.int32)
+    blocks = Blocks(files, thumbnails.array, sizes.array, request["max_megapixels"], request["pipe"], request["block"])
+    while (block := blocks.claim()) is not None:
+        print(json.dumps({"block": block, "problems": blocks.read(block)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
