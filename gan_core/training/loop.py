@@ -111,7 +111,7 @@ def train(
     before, first = parts.position.seconds, parts.position.images
     last_time, last_log, due = started, first, False
     board = record.Board(setting.folder / "tensorboard", first) if me.first else None
-    feed = data.Feed(images, s.batch, seed=setting.seed, device=setting.device, share=(me.rank, me.count), labels=labels)
+    feed = data.Feed(images, s.batch, seed=setting.seed, device=setting.device, share=(me.rank, me.count), here=me.here, labels=labels)
     batches = feed.batches(parts.position.index * s.batch)
     if first == 0:
         draw_grid(parts, setting, board)
