@@ -27,13 +27,15 @@ def test_what_cannot_be_compiled_trains_without_and_says_why_in_a_line(
     with caplog.at_level(logging.WARNING):
         trained = train(noise(), Setting(TrainConfig(**{**BASE, "kimg": 0.032, "compile": "graphs"}), tmp_path, 32))
     assert trained.complete and trained.compiled == "off"
-    (line,) = [record.getMessage() for record in caplog.records if "not compiled" in record.getMessage()]
+    (line,) = [record.getMessage() for record in caplog.records if "step by step" in record.getMessage()]
     assert "CUDA graphs need a GPU" in line
 
 
 def test_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "second derivatives" in reason_against(TrainConfig(r1=1.0), "on", "cpu", 1)
     assert "synchronised" in reason_against(TrainConfig(), "on", "cpu", 2)
+    assert "several exchange gradients" in reason_against(TrainConfig(), "graphs", "cuda", 2)
+    assert reason_against(TrainConfig(r1=1.0), "graphs", "cuda:0", 1) == ""
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
     assert "no C++ compiler" in reason_against(TrainConfig(), "on", "cpu", 1)
