@@ -1,4 +1,4 @@
-"""Ways to run a training's steps faster than kernel by kernel, where they are wanted and work; where not, plain steps and a line in the log.
+"""Ways to run a training's steps faster than kernel by kernel, where they are wanted and work; else plain steps and a line in the log.
 
     graphs            a whole step as one CUDA graph (graphs.py); needs no compiler
     on                the networks compiled by torch.compile

@@ -164,6 +164,9 @@ def stepping(
         return ReplayedSteps(parts, setting, step, (pixels, labels)), setting
     except Exception as error:
         refuse_lost_device(setting.device, error)
+        for name in parts.optimisers:
+            for parameter in parts.parameters(name):
+                parameter.grad = None  # what broke off may have left some that nobody computed
         logger.warning("The step could not be recorded as a CUDA graph: %s. Training runs without.", first_line(error))
         without = replace(setting, compiled="off")
         return partial(step, parts, without), without

@@ -36,7 +36,9 @@ def prepared(tmp_path: Path, count: int = 8, **options: Any) -> tuple[Setting, C
     return setting, lambda: build(settings, seed=3, device="cpu", image_size=size), [(batch, labels) for batch in pixels]
 
 
-@pytest.mark.parametrize("options", [{"mode": "paper"}, {}, ALL, CONDITIONAL], ids=["paper", "modern", "options", "conditional"])
+@pytest.mark.parametrize(
+    "options", [{"mode": "paper"}, {}, ALL, CONDITIONAL], ids=["paper", "modern", "options", "conditional"]
+)
 def test_replayed_steps_are_the_steps_bit_for_bit(tmp_path: Path, options: dict[str, Any]) -> None:
     setting, make, batches = prepared(tmp_path, 6, **options)
     ordinary, other = make(), make()
