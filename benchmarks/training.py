@@ -9,8 +9,9 @@ width 64.
 
 The plain loop is the tutorial's: eager float32, torch's own modules in an nn.Sequential in torch's own memory layout, a DataLoader over a
 Dataset that converts each picture (2 workers on a GPU; on a CPU none and 2, of which the better counts), torch.optim.Adam as it comes, the
-losses read at every step. The engine is `training.loop`'s step and average as `train` runs them: step by step, and as `auto` has it on
-this device. CPU seconds, those of DataLoader workers included, stand beside wall seconds: other work on the machine distorts the latter.
+losses read at every step. On a GPU torch's defaults let its convolutions round to TF32, which the engine's float32 does not. The engine is
+`training.loop`'s step and average as `train` runs them, without lines of statistics: step by step, and as `auto` has it on this device.
+CPU seconds, those of DataLoader workers included, stand beside wall seconds: other work on the machine distorts the latter.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def compiling(settings: TrainConfig, device: str, processes: int, attempt: Calla
     if how == "off":
         return how
     if settings.compile == "auto" and settings.kimg * 1000 / settings.batch < WORTH:
-        logger.info("This training is too short for CUDA graphs to pay; --set train.compile=off is the same without this line.")
+        logger.info("Training runs step by step: it is too short for CUDA graphs to pay (below %d minibatches).", WORTH)
         return "off"
     against = reason_against(settings, how, device, processes)
     if not against:

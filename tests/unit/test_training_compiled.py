@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from gan_core.config import TrainConfig
 from gan_core.devices import resolve_compile
-from gan_core.training.compiled import reason_against
+from gan_core.errors import TransientError
+from gan_core.training.compiled import compiling, gpu_errors, reason_against
 from gan_core.training.data import ArrayImages
 from gan_core.training.loop import Setting, train
 
@@ -40,6 +42,22 @@ def test_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CXX", raising=False)
     assert "no C++ compiler" in reason_against(TrainConfig(), "on", "cpu", 1)
     assert [resolve_compile("auto", device) for device in ("cpu", "cuda")] == ["off", "graphs"]
+
+
+def test_auto_leaves_short_trainings_alone_and_an_error_of_the_gpu_names_its_remedy() -> None:
+    def never(how: str) -> None:
+        raise AssertionError("a short training is not tried")
+
+    assert compiling(TrainConfig(kimg=100), "cuda", 1, never) == "off"
+    for error, words in (
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), "train.batch"),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), "train.compile=off"),
+    ):
+        with pytest.raises(TransientError) as caught, gpu_errors("auto"):
+            raise error
+        assert words in caught.value.remedy and "last saved state" in caught.value.remedy
+    with pytest.raises(RuntimeError, match="a bug"), gpu_errors("auto"):
+        raise RuntimeError("a bug")
 
 
 @pytest.mark.slow
