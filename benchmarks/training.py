@@ -1,22 +1,37 @@
 """Images per second of the training engine against the loop that a person would write from the PyTorch DCGAN tutorial.
 
-    python benchmarks/training.py [--networks dcgan32_svhn dcgan64] [--width 1] [--batch 128] [--rounds 5] [--seconds 3] [--threads N]
+    python benchmarks/training.py [--networks dcgan32_svhn dcgan64:0.5] [--batch 128] [--rounds 5] [--seconds 3] [--threads N]
+                                  [--device auto] [--compile] [--profile FOLDER] [--commit ABC]
 
-Both train the same networks on the same pictures, in turn, in one process; figures are medians over the rounds. The plain loop: eager
-float32, a DataLoader over a Dataset that converts each picture, torch.optim.Adam as it comes. Ours: `training.loop.step`, as `train` runs
-it, in float32 and in bf16. CPU seconds are given beside wall seconds, because other work on the machine distorts only the latter.
+Each loop runs in a process of its own, so that none inherits another's compiled code, chosen kernels or memory; the processes take turns,
+and figures are medians over the rounds. All train the same networks; the number after the colon is their width: `dcgan64:0.5` has base
+width 64.
+
+The plain loop is the tutorial's: eager float32, torch's own modules in an nn.Sequential in torch's own memory layout, a DataLoader over a
+Dataset that converts each picture (2 workers on a GPU; on a CPU none and 2, of which the better counts), torch.optim.Adam as it comes, the
+losses read at every step. On a GPU torch's defaults let its convolutions round to TF32, which the engine's float32 does not. The engine is
+`training.loop`'s step and average as `train` runs them, without lines of statistics: step by step, and as `auto` has it on this device.
+CPU seconds, those of DataLoader workers included, stand beside wall seconds: other work on the machine distorts the latter.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
+import datetime
+import json
+import multiprocessing
+import os
+import platform
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,135 +39,340 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
+from gan_core import registry
 from gan_core.config import NetworkConfig, TrainConfig
-from gan_core.devices import bf16_units, cpu_cores, resolve_device
+from gan_core.devices import bf16_units, cpu_cores, resolve_device, use_gpu
 from gan_core.networks.base import LayeredNetwork
-from gan_core.training import loop
-from gan_core.training.compiled import compile_networks
+from gan_core.training import graphs, loop
+from gan_core.training.compiled import COMPILED, compile_networks, compiling
 from gan_core.training.data import ArrayImages, Feed
 from gan_core.training.parts import build
+from gan_core.training.snapshots import build_networks
+
+STORED = 4096  # pictures in memory
+EPOCH = 100_000  # pictures that the tutorial's Dataset claims: its workers start anew each epoch, as seldom as on a real set
+WARM_UP = 10  # steps before the first measurement
+PROFILED = 20  # steps under the profiler
+
+
+@dataclass(frozen=True)
+class Loop:
+    """One row of the table: what a process of its own measures.
+
+    Attributes:
+        label: in the table. kind: 'plain' or 'engine'. precision: 'float32' or 'bf16'.
+        compile: `train.compile` of the engine; workers: of the plain loop's DataLoader; times: the set's size in STORED.
+    """
+
+    label: str
+    kind: str
+    precision: str = "float32"
+    compile: str = "off"
+    workers: int = 0
+    times: int = 1
+
+
+def loops(device: str, compiled: bool) -> list[Loop]:
+    """What is measured on a device."""
+    cuda = device.startswith("cuda")
+    found = [Loop(f"plain, {n} workers", "plain", workers=n) for n in ((2,) if cuda else (0, 2))]
+    for precision in ("float32", "bf16"):
+        found.append(Loop(f"engine, {precision}, step by step", "engine", precision))
+        if cuda:
+            found.append(Loop(f"engine, {precision}, auto", "engine", precision, "auto"))
+        if compiled:
+            ways = COMPILED if cuda else COMPILED[:1]
+            found += [Loop(f"engine, {precision}, compile={how}", "engine", precision, how) for how in ways]
+    how = "auto" if cuda else "off"
+    return [*found, Loop("engine, bf16, ten times the pictures", "engine", "bf16", how, times=10)]
+
+
+# The tutorial -----------------------------------------------------------------------------------------------------------------
 
 
 class Pictures(Dataset[torch.Tensor]):
     """What the tutorial's ImageFolder with ToTensor and Normalize gives, without the decoding."""
 
-    def __init__(self, array: np.ndarray) -> None:
+    def __init__(self, array: np.ndarray[Any, Any]) -> None:
         self.array = array
 
     def __len__(self) -> int:
-        return len(self.array)
+        return EPOCH
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        return (torch.from_numpy(self.array[index]).permute(2, 0, 1).float() / 255 - 0.5) / 0.5
+        return (torch.from_numpy(self.array[index % len(self.array)]).permute(2, 0, 1).float() / 255 - 0.5) / 0.5
 
 
 def plain_network(network: LayeredNetwork) -> nn.Sequential:
-    """The same layers from torch's own modules in torch's own memory layout."""
+    """The same layers from torch's own modules, fresh, in torch's own memory layout; scores end in a sigmoid, as in the tutorial."""
     layers: list[nn.Module] = []
     for info in network.layers():
         layer = network.layer(info.name)
-        operation = copy.deepcopy(layer.operation).to(memory_format=torch.contiguous_format)
+        operation = layer.operation
         layers += [nn.Flatten(), operation] if info.kind == "head" else [operation]
         if layer.norm is not None:
-            kind = nn.BatchNorm1d if isinstance(operation, nn.Linear) else nn.BatchNorm2d
-            layers.append(kind(layer.norm.channels, eps=layer.norm.eps))
+            norm = nn.BatchNorm1d if isinstance(operation, nn.Linear) else nn.BatchNorm2d
+            layers.append(norm(layer.norm.channels, eps=layer.norm.eps))
         if layer.activation is not None:
-            layers.append(layer.activation)
+            layers.append(
+                type(layer.activation)(0.2) if isinstance(layer.activation, nn.LeakyReLU) else type(layer.activation)()
+            )
         if info.kind == "project":
             layers.append(nn.Unflatten(1, info.shape))
-    return nn.Sequential(*layers).train()
+        if info.kind == "head":
+            layers.append(nn.Sigmoid())
+    made = nn.Sequential(*layers)
+    for module in made.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.normal_(module.weight, 0.0, 0.02)
+        elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1.0, 0.02)
+    return made.to(memory_format=torch.contiguous_format)
 
 
-def plain_loop(settings: TrainConfig, array: np.ndarray, device: str) -> Iterator[None]:
+def plain_loop(settings: TrainConfig, array: np.ndarray[Any, Any], device: str, workers: int) -> Iterator[None]:
     """The tutorial's loop, a batch for each `next`."""
-    parts = build(settings, seed=0, device=device, image_size=array.shape[1])
-    generator, discriminator = (
-        parts.networks[role].to(memory_format=torch.contiguous_format) for role in ("generator", "discriminator")
-    )
-    criterion = nn.BCEWithLogitsLoss()
+    made = build_networks({"name": settings.network.name, "width": settings.network.width})
+    dim = made["generator"].input_shape[0]
+    generator, discriminator = (plain_network(made[role]).to(device) for role in ("generator", "discriminator"))
+    criterion = nn.BCELoss()
     adam_d = torch.optim.Adam(discriminator.parameters(), lr=2e-4, betas=(0.5, 0.999))
     adam_g = torch.optim.Adam(generator.parameters(), lr=2e-4, betas=(0.5, 0.999))
+    kept: list[float] = []
+    loader = DataLoader(Pictures(array), batch_size=settings.batch, shuffle=True, num_workers=workers)
     while True:
-        for real in DataLoader(Pictures(array), batch_size=settings.batch, shuffle=True, drop_last=True):
+        for real in loader:
             real = real.to(device)
-            ones, zeros = torch.ones(len(real), 1, device=device), torch.zeros(len(real), 1, device=device)
+            label = torch.full((len(real),), 1.0, device=device)
             discriminator.zero_grad()
-            loss_real = criterion(discriminator(real), ones)
+            output = discriminator(real).view(-1)
+            loss_real = criterion(output, label)
             loss_real.backward()
-            fake = generator(torch.rand(len(real), parts.prior.dim, device=device) * 2 - 1)
-            loss_fake = criterion(discriminator(fake.detach()), zeros)
+            kept.append(output.mean().item())
+            fake = generator(torch.rand(len(real), dim, device=device) * 2 - 1)
+            label.fill_(0.0)
+            output = discriminator(fake.detach()).view(-1)
+            loss_fake = criterion(output, label)
             loss_fake.backward()
+            kept.append(output.mean().item())
             adam_d.step()
             generator.zero_grad()
-            loss_generator = criterion(discriminator(fake), ones)
+            label.fill_(1.0)
+            output = discriminator(fake).view(-1)
+            loss_generator = criterion(output, label)
             loss_generator.backward()
             adam_g.step()
-            (loss_real + loss_fake).item(), loss_generator.item()  # the tutorial keeps them at every step
+            kept += [output.mean().item(), loss_generator.item(), (loss_real + loss_fake).item()]
             yield
 
 
-def our_loop(settings: TrainConfig, array: np.ndarray, device: str, precision: str, compiled: str = "off") -> Iterator[None]:
-    """The engine's step and average, a batch for each `next`. Args: compiled: 'off', 'on' or 'graphs' (CUDA)."""
-    setting = loop.Setting(
-        settings, Path(tempfile.gettempdir()), array.shape[1], device=device, precision=precision, compiled=compiled
-    )
-    parts = build(settings, seed=0, device=device, image_size=array.shape[1])
-    if compiled != "off":
-        compile_networks(parts.networks.values(), compiled)
-    assert parts.average is not None
-    for batch in Feed(ArrayImages(array), settings.batch, seed=0, device=device).batches(0):
-        loop.step(parts, setting, *batch)
-        parts.average.follow(parts.networks["generator"], parts.position.images, settings.batch)
-        yield
+# The engine -------------------------------------------------------------------------------------------------------------------
 
 
-def measure(
-    loops: dict[str, Iterator[None]], batch: int, rounds: int, seconds: float, device: str
-) -> dict[str, tuple[float, float]]:
-    """Median images per second of wall time and of CPU time, by name; the loops take turns."""
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in loops}
-    for steps in loops.values():
-        for _ in range(3):
+def engine(settings: TrainConfig, array: np.ndarray[Any, Any], device: str, one: Loop) -> tuple[Iterator[None], str]:
+    """`train`'s steps and average, a batch for each `next`; and how they run: 'off', 'graphs', 'on' or 'reduce-overhead'."""
+    use_gpu(device, one.precision, search=True)
+    settings = settings.model_copy(update={"compile": one.compile})
+    images, size = ArrayImages(array), array.shape[1]
+    setting = loop.Setting(settings, Path(tempfile.gettempdir()), size, device=device, precision=one.precision)
+    how = compiling(settings, device, 1, partial(loop.attempt, images, setting, None))
+    setting = replace(setting, compiled=how)
+    parts = build(settings, seed=0, device=device, image_size=size)
+    if how in COMPILED:
+        compile_networks(parts.networks.values(), how)
+    take, setting = graphs.stepping(parts, setting, loop.step, images.shape, False)
+
+    def steps() -> Iterator[None]:
+        assert parts.average is not None
+        for batch in Feed(images, settings.batch, seed=0, device=device).batches(0):
+            take(*batch)
+            parts.average.follow(parts.networks["generator"], parts.position.images, settings.batch)
+            yield
+
+    return steps(), setting.compiled
+
+
+# A process of its own for each loop -------------------------------------------------------------------------------------------
+
+
+def processor_seconds() -> float:
+    """Of this process and of the workers that it has now."""
+    used, tick = time.process_time(), os.sysconf("SC_CLK_TCK")
+    for child in multiprocessing.active_children():
+        try:
+            fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        used += (int(fields[11]) + int(fields[12])) / tick
+    return used
+
+
+def serve(told: dict[str, Any]) -> None:
+    """The process of one loop: says when it is ready, then answers each line 'measure SECONDS' or 'profile FILE' with a line of JSON."""
+    torch.set_num_threads(told["threads"])
+    torch._dynamo.config.fail_on_recompile_limit_hit = True  # instead of going on in eager under a compiled label
+    one, device = Loop(**told["loop"]), told["device"]
+    settings = TrainConfig(network=NetworkConfig(name=told["network"], width=told["width"]), batch=told["batch"])
+    size = registry.load("networks", told["network"]).IMAGE_SIZE
+    array = np.random.default_rng(0).integers(0, 256, (STORED, size, size, 3), np.uint8)
+    array = np.concatenate([array] * one.times)
+    how = "off"
+    if one.kind == "plain":
+        steps = plain_loop(settings, array, device, one.workers)
+    else:
+        steps, how = engine(settings, array, device, one)
+    wait = partial(torch.cuda.synchronize, device) if device.startswith("cuda") else lambda: None
+    for _ in range(WARM_UP if device.startswith("cuda") else 1):
+        next(steps)
+    wait()
+    print(json.dumps({"ready": how}), flush=True)
+    for line in sys.stdin:
+        command, argument = line.split(maxsplit=1)
+        if command == "profile":
+            print(json.dumps({"shares": profile(steps, wait, device, Path(argument.strip()))}), flush=True)
+            continue
+        count, began, used = 0, time.perf_counter(), processor_seconds()
+        while time.perf_counter() - began < float(argument) or count < 2:
             next(steps)
-    for _ in range(rounds):
-        for name, steps in loops.items():
-            count, began, used = 0, time.perf_counter(), time.process_time()
-            while time.perf_counter() - began < seconds or count < 2:
-                next(steps)
-                count += 1
-            if device.startswith("cuda"):
-                torch.cuda.synchronize()
-            found[name].append((count * batch / (time.perf_counter() - began), count * batch / (time.process_time() - used)))
-    return {name: (statistics.median(w for w, _ in f), statistics.median(c for _, c in f)) for name, f in found.items()}
+            count += 1
+        wait()
+        images = count * settings.batch
+        wall, cpu = time.perf_counter() - began, processor_seconds() - used
+        print(json.dumps({"wall": images / wall, "cpu": images / cpu}), flush=True)
 
 
-def matrix_rate(device: str, kind: torch.dtype, size: int = 2048) -> float:
-    """GFLOP/s of a square matrix product: what this processor can do at most."""
-    a = torch.randn(size, size, device=device).to(kind)
-    best = 0.0
-    for _ in range(5):
+class Served:
+    """A loop in its process, as the process that asks sees it."""
+
+    def __init__(self, told: dict[str, Any]) -> None:
+        command = [sys.executable, __file__, "--serve", json.dumps(told)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.label, self.how = told["loop"]["label"], str(self._answer()["ready"])
+        if told["loop"]["compile"] not in ("off", self.how):
+            self.label += f" ({'fell back to step by step' if self.how == 'off' else self.how})"
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the process of a loop ended with code {self._process.wait()}; its last words are above")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def ask(self, line: str) -> dict[str, Any]:
+        """Sends a line; returns the answer."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def end(self) -> None:
+        """Ends the process, and with it the workers of its DataLoader."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process.wait()
+
+
+# Where the time goes ----------------------------------------------------------------------------------------------------------
+
+PARTS = {  # words in a kernel's or an operation's name, looked for in this order
+    "norms": ("batch_norm", "batchnorm", "bn_fw", "bn_bw"),
+    "optimiser": ("adam", "multi_tensor", "foreach", "lerp"),
+    "convolutions": ("conv", "xmma", "wgrad", "dgrad", "fprop", "implicit", "cudnn", "cutlass"),
+    "matrix products": ("gemm", "gemv", "::mm", "::addmm", "::linear", "cublas", "nvjet"),
+    "copies": ("memcpy", "memset", "copy", "contiguous", "::to", "index_select", "cat"),
+}
+
+
+def profile(steps: Iterator[None], wait: Callable[[], object], device: str, path: Path) -> dict[str, float]:
+    """Writes the 25 most expensive kernels (operations, on a CPU) of some steps to `path`. Returns: shares of the time, by part."""
+    from torch.profiler import ProfilerActivity
+
+    cuda = device.startswith("cuda")
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * cuda
+    with torch.profiler.profile(activities=activities) as profiled:
         began = time.perf_counter()
-        for _ in range(3):
-            a @ a
-        if device.startswith("cuda"):
+        for _ in range(PROFILED if cuda else 3):
+            next(steps)
+        wait()
+        wall = (time.perf_counter() - began) * 1e6
+    rows = []
+    for row in profiled.key_averages():
+        on_gpu = row.device_type != torch.autograd.DeviceType.CPU
+        spent = row.self_device_time_total if cuda else row.self_cpu_time_total
+        if spent > 0 and on_gpu == cuda:
+            rows.append((float(spent), int(row.count), str(row.key)))
+    rows.sort(reverse=True)
+    shares = dict.fromkeys((*PARTS, "other"), 0.0)
+    for spent, _, name in rows:
+        part = next((part for part, words in PARTS.items() if any(word in name.lower() for word in words)), "other")
+        shares[part] += spent / wall
+    shares["idle" if cuda else "outside operations"] = max(0.0, 1 - sum(shares.values()))
+    lines = [f"{PROFILED if cuda else 3} steps, {wall / 1000:.1f} ms by the clock, the profiler's own time included", ""]
+    lines += [f"{share:7.1%}  {part}" for part, share in shares.items()]
+    lines += ["", "  share   calls  microseconds  name"]
+    lines += [f"{spent / wall:7.1%} {count:7d} {spent:13.0f}  {name[:160]}" for spent, count, name in rows[:25]]
+    path.write_text("\n".join(lines) + "\n")
+    return shares
+
+
+def matrix_rate(device: str, kind: torch.dtype) -> float:
+    """GFLOP/s of a square matrix product: what this processor can do at most. On a GPU 8192 wide and by its own clock; on a CPU 2048 wide
+    and by processor seconds, of which every thread has its own."""
+    cuda = device.startswith("cuda")
+    size, repetitions = (8192, 20) if cuda else (2048, 5)
+    a, b = (torch.randn(size, size, device=device).to(kind) for _ in range(2))
+    seconds = []
+    for turn in range(repetitions + 3):
+        if cuda:
+            before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            before.record()
+            a @ b
+            after.record()
             torch.cuda.synchronize()
-        best = max(best, 3 * 2 * size**3 / (time.perf_counter() - began) / 1e9)
-    return best
+            took = before.elapsed_time(after) / 1000
+        else:
+            began = time.process_time()
+            a @ b
+            took = time.process_time() - began
+        seconds += [took] * (turn >= 3)
+    return 2 * size**3 / statistics.median(seconds) / 1e9
 
 
 def gflop_per_image(settings: TrainConfig, size: int) -> float:
     """Multiply-adds x 2 of one image's share of a step, forwards and backwards, in 1e9, counted by torch."""
-    parts = build(settings, seed=0, device="cpu", image_size=size)
-    setting = loop.Setting(settings, Path(tempfile.gettempdir()), size)
+    few = settings.model_copy(update={"batch": 8})
+    parts = build(few, seed=0, device="cpu", image_size=size)
+    setting = loop.Setting(few, Path(tempfile.gettempdir()), size)
     with FlopCounterMode(display=False) as counter:
-        loop.step(parts, setting, torch.zeros(settings.batch, size, size, 3, dtype=torch.uint8), None)
-    return counter.get_total_flops() / settings.batch / 1e9
+        loop.step(parts, setting, torch.zeros(few.batch, size, size, 3, dtype=torch.uint8), None)
+    return counter.get_total_flops() / few.batch / 1e9
+
+
+# The table --------------------------------------------------------------------------------------------------------------------
+
+
+def hardware(device: str) -> str:
+    """The machine in words."""
+    with open("/proc/cpuinfo") as file:
+        model = next((line for line in file if line.startswith("model name")), platform.processor())
+    cpu = f"{cpu_cores()} cores of {model.partition(':')[2].strip() or model}"
+    gpu = f"{torch.cuda.get_device_name(device)}, " if device.startswith("cuda") else ""
+    return f"{gpu}{cpu}, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}, torch {torch.__version__}"
+
+
+def commit() -> str:
+    """The checkout's commit, or 'unknown'."""
+    try:
+        command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", default=["dcgan32_svhn", "dcgan32", "dcgan64"])
-    parser.add_argument("--width", type=float, default=1.0)
+    parser.add_argument("--networks", nargs="+", default=["dcgan32_svhn", "dcgan64:0.5"], metavar="NAME[:WIDTH]")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each loop in each round, at least")
@@ -161,48 +381,67 @@ def main() -> None:
     parser.add_argument(
         "--compile", action="store_true", help="measure compiled networks, too; compiling takes minutes on a CPU"
     )
+    parser.add_argument("--profile", type=Path, metavar="FOLDER", help="write where the time of the engine's bf16 loops goes")
+    parser.add_argument("--commit", default="", help="what to call the code where there is no git")
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.serve:
+        return serve(json.loads(options.serve))
     torch.set_num_threads(options.threads)
     device = resolve_device(options.device)
+    given = " ".join(argument for argument in sys.argv[1:] if not argument.startswith("--commit"))
+    print(
+        f"`python benchmarks/training.py {given}`, {datetime.date.today()}, commit {options.commit or commit()}, {hardware(device)}."
+    )
+    use_gpu(device, "float32")
     rates = {kind: matrix_rate(device, dtype) for kind, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16))}
     print(
-        f"{device}, {options.threads} threads, batch {options.batch}, matrix product {rates['float32']:.0f} GFLOP/s float32, ",
+        f"Batch {options.batch}, {options.threads} threads; a matrix product runs at {rates['float32']:.0f} GFLOP/s in float32, ",
         end="",
     )
-    print(f"{rates['bf16']:.0f} bf16; bf16 units: {bf16_units(device)}\n")
-    print("| network | loop | images/s | ratio | images per CPU second | ratio | share of the matrix rate |")
-    print("|---|---|---|---|---|---|---|")
-    for name in options.networks:
-        report(name, options, device, rates)
+    print(f"{rates['bf16']:.0f} in bf16 (bf16 in hardware: {bf16_units(device)}).\n")
+    print("| network | loop | images/s | to plain | images per CPU second | to plain | of the matrix rate |")
+    print("|---|---|---|---|---|---|---|", flush=True)
+    said = [line for name in options.networks for line in report(name, options, device, rates)]
+    print("\n" + "\n".join(said))
 
 
-def report(name: str, options: argparse.Namespace, device: str, rates: dict[str, float]) -> None:
-    """The rows of one network."""
-    from gan_core import registry
-
-    size = registry.load("networks", name).IMAGE_SIZE
-    settings = TrainConfig(network=NetworkConfig(name=name, width=options.width), batch=options.batch)
-    array = np.random.default_rng(0).integers(0, 256, (2048, size, size, 3), np.uint8)
-    larger = np.concatenate([array] * 10)
-    loops: dict[str, Callable[[], Iterator[None]]] = {
-        "plain, float32": lambda: plain_loop(settings, array, device),
-        "ours, float32": lambda: our_loop(settings, array, device, "float32"),
-        "ours, bf16": lambda: our_loop(settings, array, device, "bf16"),
-        "ours, bf16, ten times the pictures": lambda: our_loop(settings, larger, device, "bf16"),
+def report(named: str, options: argparse.Namespace, device: str, rates: dict[str, float]) -> list[str]:
+    """Prints the rows of one network; returns what is to be said below the table."""
+    name, _, width = named.partition(":")
+    network = {"network": name, "width": float(width or 1)}
+    settings = TrainConfig(network=NetworkConfig(name=name, width=network["width"]), batch=options.batch)
+    work = gflop_per_image(settings, registry.load("networks", name).IMAGE_SIZE)
+    told = {**network, "batch": options.batch, "threads": options.threads, "device": device}
+    chosen, found = loops(device, options.compile), dict[str, list[tuple[float, float]]]()
+    served = [Served({**told, "loop": asdict(one)}) for one in chosen]
+    notes = []
+    try:
+        for _ in range(options.rounds):
+            for process in served:
+                answer = process.ask(f"measure {options.seconds}")
+                found.setdefault(process.label, []).append((answer["wall"], answer["cpu"]))
+        if options.profile is not None:
+            options.profile.mkdir(parents=True, exist_ok=True)
+            for one, process in zip(chosen, served, strict=True):
+                if one.precision == "bf16" and one.times == 1:
+                    path = options.profile / f"{name}-{one.compile}.txt"
+                    shares = process.ask(f"profile {path}")["shares"]
+                    parts = ", ".join(f"{part} {share:.0%}" for part, share in shares.items())
+                    notes.append(f"{named}, {process.label}: {parts} ({path.name}).")
+    finally:
+        for process in served:
+            process.end()
+    middle = {
+        label: tuple(statistics.median(column) for column in zip(*values, strict=True)) for label, values in found.items()
     }
-    if options.compile:
-        for how in ("on", "graphs") if device.startswith("cuda") else ("on",):
-            loops[f"ours, float32, compiled ({how})"] = partial(our_loop, settings, array, device, "float32", how)
-            loops[f"ours, bf16, compiled ({how})"] = partial(our_loop, settings, array, device, "bf16", how)
-    found = measure({key: make() for key, make in loops.items()}, options.batch, options.rounds, options.seconds, device)
-    work, base = gflop_per_image(settings, size), found["plain, float32"]
-    label = f"{name}, width {options.width:g} ({work:.2f} GFLOP an image)"
-    for key, (wall, cpu) in found.items():
-        share = wall * work / rates["bf16" if "bf16" in key else "float32"]
-        print(
-            f"| {label} | {key} | {wall:.0f} | {wall / base[0]:.2f} | {cpu:.0f} | {cpu / base[1]:.2f} | {share:.0%} |",
-            flush=True,
-        )
+    plain = [max(middle[label][i] for label in middle if label.startswith("plain")) for i in range(2)]
+    for label, (wall, cpu) in middle.items():
+        share = (wall if device.startswith("cuda") else cpu) * work / rates["bf16" if "bf16" in label else "float32"]
+        heading = f"{named} ({work:.2f} GFLOP an image)"
+        row = f"| {heading} | {label} | {wall:.0f} | {wall / plain[0]:.2f} | {cpu:.0f} | {cpu / plain[1]:.2f} | {share:.0%} |"
+        print(row, flush=True)
+    return notes
 
 
 if __name__ == "__main__":

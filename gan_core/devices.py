@@ -57,6 +57,24 @@ def use_threads(count: int) -> None:
     cv2.setNumThreads(count)
 
 
+def use_gpu(device: str, precision: str, *, search: bool = False) -> None:
+    """Makes `device` this process's GPU and says what its float32 is; does nothing on a CPU.
+
+    Args:
+        precision: 'float32' means float32: torch's own default lets convolutions round to TF32, 10 bits of mantissa. Under 'bf16', what
+            autocast leaves in float32 may use it.
+        search: cuDNN times its convolutions at their first call and keeps the quickest: for many passes of one shape.
+    """
+    if not device.startswith("cuda"):
+        return
+    import torch
+
+    if ":" in device:
+        torch.cuda.set_device(device)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "float32"
+    torch.backends.cudnn.benchmark = search
+
+
 def resolve_processes(wanted: int | str, device: str) -> int:
     """Training processes for a setting of 'auto' or a number: 'auto' is one for each GPU, and one on a CPU."""
     if wanted == "auto":
@@ -65,7 +83,7 @@ def resolve_processes(wanted: int | str, device: str) -> int:
 
 
 def resolve_compile(wanted: str, device: str) -> str:
-    """'off', 'on' or 'graphs' for a setting."""
+    """'off', 'graphs', 'on' or 'reduce-overhead' for a setting."""
     return wanted if wanted != "auto" else "graphs" if device.startswith("cuda") else "off"
 
 

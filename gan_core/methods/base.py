@@ -55,7 +55,11 @@ class Update:
 
 
 class Method(Protocol):
-    """A method bound to its networks."""
+    """A method bound to its networks.
+
+    It may also have `period`, an int: `updates` depends on the minibatch's index only by the remainder on division by it, and on nothing
+    else that changes from minibatch to minibatch outside of tensors. Then CUDA graphs can hold its steps.
+    """
 
     optimised: Mapping[str, tuple[str, ...]]
 

@@ -42,6 +42,7 @@ class Method:
 
     def __init__(self, settings: TrainConfig, networks: Mapping[str, LayeredNetwork]) -> None:
         self.settings = settings
+        self.period = 2 if settings.mode == "paper" else 1
         self.generator, self.discriminator = networks["generator"], networks["discriminator"]
 
     def updates(self, batch: Batch) -> Iterator[Update]:

@@ -142,13 +142,16 @@ def _find(
 
 
 def _use_threads(count: int) -> None:
-    """Gives torch, OpenCV and FAISS `count` threads, 0: one for each core; sums depend on it."""
-    import faiss
+    """Gives torch, OpenCV and FAISS (mode off does without it) `count` threads, 0: one for each core; sums depend on it."""
+    import importlib.util
 
     from gan_core.devices import cpu_cores, use_threads
 
     use_threads(count or cpu_cores())
-    faiss.omp_set_num_threads(count or cpu_cores())
+    if importlib.util.find_spec("faiss"):
+        import faiss
+
+        faiss.omp_set_num_threads(count or cpu_cores())
 
 
 def _leaked(config: DedupConfig, shards: PixelShards, work: Path, progress: Progress) -> dict[str, Any]:

@@ -57,13 +57,14 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     """
     import torch
 
-    from gan_core.devices import cpu_cores, resolve_device
+    from gan_core.devices import cpu_cores, resolve_device, use_gpu
     from gan_core.features.pooling import told
     from gan_core.shards import PixelShards
 
     torch.set_num_threads(int(request.part.get("threads") or 0) or cpu_cores())
     device = resolve_device(str(request.context.get("device", "auto")))
     config = ExtractConfig.model_validate(request.part.get("extract", {}))
+    use_gpu(device, config.precision)
     pictures = PixelShards(request.one("crops").path)
     if not len(pictures):
         raise DataError(

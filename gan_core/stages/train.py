@@ -34,8 +34,9 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
         RequestError: a network for pictures of another size; an unknown method or network.
         TrainingDiverged: training collapsed and the settings say stop, or going back did not help.
     """
-    from gan_core.devices import cpu_cores, resolve_device, use_threads
+    from gan_core.devices import cpu_cores, resolve_device, use_gpu, use_threads
     from gan_core.shards import PixelShards
+    from gan_core.training.compiled import gpu_errors
     from gan_core.training.distributed import join, leave
     from gan_core.training.loop import Setting, train
     from gan_core.training.precision import resolve_precision
@@ -63,10 +64,12 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
         max_seconds=None if limit is None else float(limit),
         processes=processes,
     )
+    use_gpu(device, setting.precision, search=True)
     if "continued" in request.part:
         take_up(request, setting)
     labels, probe = labels_of(pictures, settings), probe_of(pictures, setting)
-    trained = train(pictures, setting, labels=labels, progress=Throttled(progress), each_log=probe)
+    with gpu_errors(settings.compile):
+        trained = train(pictures, setting, labels=labels, progress=Throttled(progress), each_log=probe)
     summary = summarise(trained, setting.precision, processes.count)
     if processes.first and trained.complete:
         publish(trained, request.work, setting.folder)
@@ -243,6 +246,7 @@ def summarise(trained: Trained, precision: str, processes: int) -> dict[str, Any
         "images_per_second": round(shown / trained.seconds, 1) if trained.seconds and shown else None,
         "seconds": round(position.seconds, 1),
         "precision": precision,
+        "tf32": tf32(),
         "compiled": trained.compiled,
         "processes": processes,
         "started_at_kimg": trained.started_at / 1000,
@@ -250,6 +254,14 @@ def summarise(trained: Trained, precision: str, processes: int) -> dict[str, Any
         "divergence": trained.findings,
         "parameters": {role: sum(p.numel() for p in network.parameters()) for role, network in trained.parts.networks.items()},
     }
+
+
+def tf32() -> bool:
+    """Whether convolutions or matrix products in float32 may round to TF32 on the GPU; False on a CPU."""
+    import torch
+
+    begun: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return begun and (torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32)
 
 
 def warnings_of(trained: Trained, settings: TrainConfig, count: int, memory: dict[str, Any] | None) -> list[str]:

@@ -69,14 +69,17 @@ def join(device: str) -> tuple[Processes, str]:
     """
     if not torch.distributed.is_available() or not torch.distributed.is_torchelastic_launched():
         return Processes(), device
-    if not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    cuda = device.startswith("cuda")
+    if cuda:  # first: nccl binds a process to the GPU that is current, and without device_id it guesses
+        device = f"cuda:{torch.distributed.get_node_local_rank()}"
+        torch.cuda.set_device(device)
+    if not torch.distributed.is_initialized() and cuda:
+        torch.distributed.init_process_group("nccl", device_id=torch.device(device))
+    elif not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo")
     processes = Processes(
         torch.distributed.get_rank(), torch.distributed.get_world_size(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     )
-    if device.startswith("cuda"):
-        device = f"cuda:{torch.distributed.get_node_local_rank()}"
-        torch.cuda.set_device(device)
     return processes, device
 
 

@@ -26,8 +26,8 @@ from gan_core.methods.base import Batch
 from gan_core.networks.base import batch_statistics
 from gan_core.progress import Progress, silent
 from gan_core.randomness import torch_stream
-from gan_core.training import data, divergence, record, snapshots, state
-from gan_core.training.compiled import compile_networks, compiling
+from gan_core.training import data, divergence, graphs, record, snapshots, state
+from gan_core.training.compiled import COMPILED, compile_networks, compiling
 from gan_core.training.distributed import Processes, synchronise_norms
 from gan_core.training.parts import Parts, build, plain, settle_generators
 from gan_core.training.precision import autocast, memory_format
@@ -52,7 +52,7 @@ class Setting:
         image_size: side of the training images in pixels.
         device, precision: resolved ('cpu', 'cuda:0'; 'float32', 'bf16').
         max_seconds: stop cleanly after so long; None: no limit.
-        compiled: 'off', 'on' or 'graphs'; `train` sets it by what the settings wish and the machine can.
+        compiled: 'off', 'graphs', 'on' or 'reduce-overhead'; `train` sets it by what the settings wish and the machine can.
     """
 
     settings: TrainConfig
@@ -75,7 +75,7 @@ class Trained:
         stats: the lines of stats.jsonl.
         products: snapshots and grids of this training, a longer one may have left others beside them.
         started_at: images at which this start took over; seconds: what it took.
-        compiled: 'off', 'on' or 'graphs': how the networks ran.
+        compiled: 'off', 'graphs', 'on' or 'reduce-overhead': how the steps ran.
         findings: signs of divergence: {kimg, sign, sentence}, those that were rolled back included.
     """
 
@@ -108,10 +108,13 @@ def train(
     how = compiling(s, setting.device, me.count, partial(attempt, images, setting, labels))
     setting = replace(setting, compiled=how)
     parts = begin(images, setting, target)
+    take, setting = graphs.stepping(parts, setting, step, images.shape, labels is not None)
     before, first = parts.position.seconds, parts.position.images
     last_time, last_log, due = started, first, False
     board = record.Board(setting.folder / "tensorboard", first) if me.first else None
-    feed = data.Feed(images, s.batch, seed=setting.seed, device=setting.device, share=(me.rank, me.count), labels=labels)
+    feed = data.Feed(
+        images, s.batch, seed=setting.seed, device=setting.device, share=(me.rank, me.count), here=me.here, labels=labels
+    )
     batches = feed.batches(parts.position.index * s.batch)
     if first == 0:
         draw_grid(parts, setting, board)
@@ -120,7 +123,7 @@ def train(
         at = parts.position
         # Update: the method says what this minibatch feeds
         was = at.images
-        step(parts, setting, *next(batches))
+        take(*next(batches))
         complete = at.images >= target
         # Average
         if parts.average is not None and at.images > was:
@@ -141,6 +144,7 @@ def train(
                 board.scalars(line, at.images)
             if judge(parts, setting, parts.watch.look(line)):
                 parts = go_back(parts, images, setting)
+                take, setting = graphs.stepping(parts, setting, step, images.shape, labels is not None)
                 batches, complete, last_log = feed.batches(parts.position.index * s.batch), False, parts.position.images
                 continue
         # Sample
@@ -166,7 +170,7 @@ def train(
     me.wait()
     made = [setting.folder / "products" / name for name in dict.fromkeys(parts.products)]
     stats = state.read_stats(setting.folder, parts.position.images)
-    return Trained(parts, complete, stats, made, first, time.monotonic() - started, how, parts.findings)
+    return Trained(parts, complete, stats, made, first, time.monotonic() - started, setting.compiled, parts.findings)
 
 
 def grid_every(settings: TrainConfig) -> float:
@@ -181,7 +185,7 @@ def begin(images: data.ImageSet, setting: Setting, target: int) -> Parts:
     parts = build(s, seed=setting.seed, device=setting.device, image_size=setting.image_size)
     if s.synchronise_norms:
         synchronise_norms(parts.networks.values(), setting.processes)
-    if setting.compiled != "off":
+    if setting.compiled in COMPILED:
         compile_networks(parts.networks.values(), setting.compiled)
     some = torch.from_numpy(images.pixels(slice(0, SOME)))
     parts.watch.real_variation = float(divergence.variation(to_float(some)))
@@ -194,14 +198,22 @@ def begin(images: data.ImageSet, setting: Setting, target: int) -> Parts:
 
 
 def attempt(images: data.ImageSet, setting: Setting, labels: npt.NDArray[np.int64] | None, how: str) -> None:
-    """A few minibatches with compiled networks of its own: raises what compiling them raises, and leaves nothing behind."""
-    parts = build(setting.settings, seed=setting.seed, device=setting.device, image_size=setting.image_size)
-    compile_networks(parts.networks.values(), how)
-    count = setting.settings.batch // setting.processes.count
-    pixels = torch.from_numpy(images.pixels(slice(0, count))).to(setting.device)
-    some = None if labels is None else torch.from_numpy(labels[:count]).to(setting.device)
-    for _ in range(4):
-        step(parts, replace(setting, compiled=how, processes=Processes(count=1)), pixels, some)
+    """A few minibatches with networks of its own in the way `how`, until recorded steps are replayed, each kind of them: raises what
+    that raises, and leaves nothing behind."""
+    make = partial(build, setting.settings, seed=setting.seed, device=setting.device, image_size=setting.image_size)
+    trying = replace(setting, compiled=how, processes=Processes(count=1))
+    parts, count = make(), setting.settings.batch // setting.processes.count
+    batches = []
+    for number in range(graphs.ROUNDS * int(getattr(parts.method, "period", 1))):
+        rows = np.arange(number * count, (number + 1) * count) % len(images)
+        some = None if labels is None else torch.from_numpy(labels[rows]).to(setting.device)
+        batches.append((torch.from_numpy(images.pixels(rows)).to(setting.device), some))
+    if how == "graphs":
+        graphs.trial(make, trying, step, batches)
+    else:
+        compile_networks(parts.networks.values(), how)
+        for pixels, some in batches:
+            step(parts, trying, pixels, some)
 
 
 def judge(parts: Parts, setting: Setting, found: list[divergence.Finding]) -> bool:
@@ -249,13 +261,14 @@ def go_back(parts: Parts, images: data.ImageSet, setting: Setting) -> Parts:
     return parts
 
 
-def step(parts: Parts, setting: Setting, pixels: Tensor, labels: Tensor | None) -> None:
-    """One minibatch. Args: pixels: this process's share, uint8 [n, S, S, 3] on the device."""
+def step(parts: Parts, setting: Setting, pixels: Tensor, labels: Tensor | None, random: torch.Generator | None = None) -> None:
+    """One minibatch. Args: pixels: this process's share, uint8 [n, S, S, 3] on the device. random: None: the minibatch's own stream."""
     s, me, at = setting.settings, setting.processes, parts.position
     device = str(pixels.device)
-    if setting.compiled == "graphs":
+    if setting.compiled == "reduce-overhead":
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-    random = torch_stream(setting.seed, "batch", at.index, at.attempt, device=device)
+    if random is None:
+        random = torch_stream(setting.seed, "batch", at.index, at.attempt, device=device)
 
     def share(values: Tensor) -> Tensor:  # every process draws for the whole batch and keeps its own part
         return values[me.rank :: me.count]

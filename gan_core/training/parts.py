@@ -179,14 +179,23 @@ def build(settings: TrainConfig, *, seed: int, device: str, image_size: int) -> 
 
 
 def add_spectral_norm(network: LayeredNetwork, seed: int) -> None:
-    """Divides every layer's weights by their largest singular value (Miyato et al. 2018), found by one power iteration a pass."""
-    from torch.nn.utils.parametrizations import spectral_norm
+    """Divides every layer's weights by their largest singular value (Miyato et al. 2018), found by one power iteration a pass; float32."""
+    from torch.nn.utils.parametrizations import _SpectralNorm
+    from torch.nn.utils.parametrize import register_parametrization
+
+    class SpectralNorm(_SpectralNorm):
+        def forward(
+            self, weight: Tensor
+        ) -> Tensor:  # autocast on a GPU would iterate in bf16, and then refuse the dtypes it made
+            with torch.autocast(weight.device.type, enabled=False):
+                out: Tensor = super().forward(weight)
+            return out
 
     with torch.random.fork_rng(devices=[]):  # torch draws the iteration's start from the global stream
         torch.manual_seed(derive_seed(seed, "spectral norm"))
         for module in list(network.modules()):
             if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
-                spectral_norm(module)
+                register_parametrization(module, "weight", SpectralNorm(module.weight))
 
 
 def plain(network: LayeredNetwork, spec: Mapping[str, Any]) -> LayeredNetwork:

@@ -1,0 +1,71 @@
+"""A whole recipe where neither Prefect nor FAISS is installed: the plan's stages one after another, in the flow's order.
+
+    python benchmarks/bare.py RECIPE --home FOLDER [--data PLACE ...] [--scale full] [--set train.kimg=50 ...] [--until train]
+                              [--device cuda]
+
+Deduplication searches with FAISS: leave it out with `--set dedup.mode=off` where FAISS is not installed. Needed besides torch: numpy,
+OpenCV, pyarrow, scikit-learn, safetensors, pydantic, PyYAML, fsspec and, for the report, jinja2 and matplotlib. Run again, it continues.
+Each stage says a line of JSON: its seconds, its summary, its warnings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from gan_core.errors import DiscernError
+from gan_core.runner import execute
+from gan_core.runs import Run, RunRequest, prepare, versions
+from gan_core.store import Store
+
+
+def main() -> int:
+    """Runs the stages; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe")
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--data", nargs="+", default=[], metavar="PLACE")
+    parser.add_argument("--scale")
+    parser.add_argument("--set", nargs="+", default=[], dest="overrides", metavar="SECTION.KEY=VALUE")
+    parser.add_argument("--until", default="report")
+    parser.add_argument("--device", default="auto")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    request = RunRequest(
+        recipe=options.recipe,
+        home=str(options.home.resolve()),
+        data=options.data,
+        scale=options.scale,
+        overrides=options.overrides,
+        until=options.until,
+        device=options.device,
+    )
+    store = Store(options.home.resolve())
+    try:
+        prepared = prepare(request, store)
+        run = Run(store, prepared)
+        for node in prepared.nodes:
+            if node.stage == "report":
+                node.context.update(artifacts=run.artifacts(), versions=versions(), run=run.name, command=" ".join(sys.argv))
+            inputs = {name: run.results[name].ref for ids in node.inputs.values() for name in ids}
+            began = time.perf_counter()
+            result = execute(store, node, inputs)  # type: ignore[arg-type]
+            run.add(result)
+            summary = {name: value for name, value in result.outcome.summary.items() if len(json.dumps(value)) < 400}
+            said = {"node": node.id, "seconds": round(time.perf_counter() - began, 2), "cached": result.cached}
+            print(json.dumps({**said, "summary": summary, "warnings": result.outcome.warnings}), flush=True)
+        run.finish("completed")
+    except DiscernError as error:
+        print(error.explain(), file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

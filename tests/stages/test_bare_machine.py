@@ -1,0 +1,46 @@
+"""Where neither Prefect nor FAISS nor what the command line needs is installed: every stage can be loaded, a recipe runs to its report."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ABSENT = ("prefect", "faiss", "typer", "rich")
+# `python` runs a sitecustomize before anything else; None in sys.modules is a module that cannot be found.
+SITE = f"import sys\nfor name in {ABSENT}: sys.modules[name] = None\n"
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> dict[str, str]:
+    """The environment of such a machine, which its children share."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(SITE)
+    return {**os.environ, "PYTHONPATH": f"{tmp_path / 'site'}{os.pathsep}{ROOT}", "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def test_every_stage_can_be_loaded(bare: dict[str, str]) -> None:
+    code = (
+        "import importlib; from gan_core.stages.specs import STAGES; import gan_core.training.loop, gan_core.features.extract\n"
+        "import gan_core.probes.linear_svm, gan_core.probes.knn, gan_core.__main__, gan_core.runner, gan_core.runs\n"
+        "for name in STAGES: importlib.import_module(f'gan_core.stages.{name}')\n"
+        "try: import prefect\nexcept ImportError: print('absent')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=bare, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.strip() == "absent", done.stderr
+
+
+@pytest.mark.slow
+def test_a_recipe_runs_to_its_report(bare: dict[str, str], tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "bare.py"), "digits", "--home", str(tmp_path / "home")]
+    options = ["--scale", "debug", "--device", "cpu", "--set", "dedup.mode=off"]
+    done = subprocess.run([*command, *options], env=bare, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    nodes = [json.loads(line)["node"].split(":")[0] for line in done.stdout.splitlines()]
+    assert {"train", "extract", "evaluate", "report"} <= set(nodes)
+    assert list((tmp_path / "home" / "artifacts" / "report").rglob("report.html"))

@@ -1,0 +1,88 @@
+"""Steps by replay: what surrounds a CUDA graph (buffers, random streams, counts, kinds of minibatches, the trial), with a function that is
+run again in the graph's place. The graphs themselves: test_training_cuda.py, on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gan_core.config import TrainConfig
+from gan_core.errors import WorkError
+from gan_core.training.graphs import Minibatch, ReplayedSteps, trial
+from gan_core.training.loop import Setting, step
+from gan_core.training.parts import Parts, build
+
+BASE: dict[str, Any] = {"network": {"width": 0.125}, "batch": 16, "flip": True, "compile": "graphs"}
+ALL = {"augment": ["color", "translation", "cutout"], "r1": 1.0, "spectral_norm": True}
+CONDITIONAL = {"mode": "paper", "network": {"name": "dcgan28_mnist", "width": 0.125}}
+
+
+def again(work: Callable[[], None], random: torch.Generator) -> Callable[[], None]:
+    """In the place of a graph: what a function launches, run once more."""
+    return work
+
+
+def prepared(tmp_path: Path, count: int = 8, **options: Any) -> tuple[Setting, Callable[[], Parts], list[Minibatch]]:
+    settings = TrainConfig(**{**BASE, **options})
+    size = 28 if "network" in options else 32
+    setting = Setting(settings, tmp_path, size, compiled="graphs")
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (count, 16, size, size, 3), np.uint8))
+    labels = torch.arange(16) % 10 if size == 28 else None
+    return setting, lambda: build(settings, seed=3, device="cpu", image_size=size), [(batch, labels) for batch in pixels]
+
+
+@pytest.mark.parametrize(
+    "options", [{"mode": "paper"}, {}, ALL, CONDITIONAL], ids=["paper", "modern", "options", "conditional"]
+)
+def test_replayed_steps_are_the_steps_bit_for_bit(tmp_path: Path, options: dict[str, Any]) -> None:
+    setting, make, batches = prepared(tmp_path, 6, **options)
+    ordinary, other = make(), make()
+    for parts in (ordinary, other):  # resumed in the middle, after a rollback
+        parts.position.index, parts.position.images, parts.position.attempt = 7, 112, 1
+    steps = ReplayedSteps(other, setting, step, batches[0], again)
+    for pixels, labels in batches:
+        step(ordinary, setting, pixels, labels)
+        steps(pixels.clone(), labels)
+    assert ordinary.position == other.position and ordinary.position.index == 13
+    assert ordinary.extra() == other.extra()
+    mine, theirs = ordinary.tensors(), other.tensors()
+    assert mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+@pytest.mark.parametrize("mode", ["paper", "modern"])
+def test_the_trial_passes_what_is_right_and_finds_what_is_not(tmp_path: Path, mode: str) -> None:
+    setting, make, batches = prepared(tmp_path, mode=mode)
+    trial(make, setting, step, batches, again)
+
+    def stale_random(work: Callable[[], None], random: torch.Generator) -> Callable[[], None]:
+        return lambda: (random.manual_seed(0), work())[1]
+
+    def lost(work: Callable[[], None], random: torch.Generator) -> Callable[[], None]:
+        calls: list[int] = []
+        return lambda: calls.append(1) if len(calls) == 2 else (calls.append(1), work())[1]  # one replay does nothing
+
+    def half_the_rate(parts: Parts, setting: Setting, *rest: Any) -> None:
+        if len(rest) == 3:  # as it was recorded
+            parts.set_rate(1e-4)
+        step(parts, setting, *rest)
+
+    def stale_pixels(parts: Parts, setting: Setting, pixels: Any, labels: Any, random: Any = None) -> None:
+        step(parts, setting, torch.full_like(pixels, 9) if random is not None else pixels, labels, random)
+
+    for record, stepping in ((stale_random, step), (lost, step), (again, half_the_rate), (again, stale_pixels)):
+        with pytest.raises(WorkError, match="replayed steps") as caught:
+            trial(make, setting, stepping, batches, record)
+        print(mode, record.__name__, getattr(stepping, "__name__", ""), caught.value.message)
+
+
+def test_a_method_that_does_not_say_its_period_is_refused(tmp_path: Path) -> None:
+    setting, make, batches = prepared(tmp_path)
+    parts = make()
+    del parts.method.period  # type: ignore[attr-defined]
+    with pytest.raises(WorkError, match=r"dcgan does not say after how many"):
+        ReplayedSteps(parts, setting, step, batches[0], again)
