@@ -137,6 +137,7 @@ def _walk(store: Store, prepared: Prepared, run: Run, states: dict[str, State[St
             continue
         if node.stage == "report":
             node = _with_run(node, prepared, run)
+        run.begins(node, {name: ref for name in needed if (ref := run.results[name].ref)})
         call = StageCall(
             home=store.address,
             local=str(store.home),

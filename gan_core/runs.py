@@ -21,10 +21,11 @@ from gan_core.errors import DataError, RequestError, UnknownName
 from gan_core.features.stamp import Stamp, stamp_of
 from gan_core.files import atomic_write_bytes, write_json
 from gan_core.growth import Growth, concerns, decide
-from gan_core.plan import OUTSIDE, Node, Settings, Standing, build_plan, imported_key, look_up, up_to
+from gan_core.plan import OUTSIDE, Node, Settings, Standing, build_plan, imported_key, key_of, look_up, up_to
 from gan_core.recipes import dump_recipe, load_recipe
-from gan_core.runner import StageResult
+from gan_core.runner import StageResult, trajectory_key
 from gan_core.sources import Location, fingerprint, locate
+from gan_core.stages.contract import ArtifactRef
 from gan_core.stages.specs import STAGES
 from gan_core.store import Store
 
@@ -288,11 +289,16 @@ class Run:
             "run": self.name,
             "recipe": prepared.recipe.name,
             "scale": prepared.recipe.scale,
+            "until": prepared.request.until,
+            "only": prepared.request.only,
+            "overrides": sorted(prepared.request.overrides),
+            "data": {name: str(location.path) for name, location in prepared.locations.items() if location.path},
             "command": prepared.request.command,
             "started": now.isoformat(timespec="seconds"),
             "state": "running",
             "process": os.getpid(),
             "flow_run": flow_run,
+            "begun": [],
         }
         atomic_write_bytes(self.folder / "recipe.yaml", dump_recipe(prepared.recipe).encode())
         self.planned(prepared)
@@ -306,6 +312,17 @@ class Run:
             self.record["growth"] = prepared.growth.as_json()
         self._write()
 
+    def begins(self, node: Node, inputs: dict[str, ArtifactRef]) -> None:
+        """Records that a node is about to be made: its unfinished work, and a training's states, are kept for as long as this run is."""
+        entry: dict[str, Any] = {"stage": node.stage, "key": key_of(node, {name: ref.digest for name, ref in inputs.items()})}
+        if node.stage == "train" and "train" in node.key_part:
+            states = [trajectory_key(node, inputs)]
+            if "continues" in node.context:
+                states.append(Path(node.context["continues"]["state"]).name)
+            entry["trajectories"] = states
+        self.record["begun"].append(entry)
+        self._write()
+
     def add(self, result: StageResult) -> None:
         """Records what came of one node."""
         self.results[result.node] = result
@@ -315,6 +332,8 @@ class Run:
         """Ends the record and puts the report, if there is one, beside it. Returns the record."""
         self.record.update(state=state, ended=datetime.now(UTC).isoformat(timespec="seconds"))
         self.record.pop("plan", None)
+        if state == "completed":  # its artifacts say it all
+            self.record.pop("begun", None)
         if error:
             self.record["error"] = error
         report = self.results.get("report")
