@@ -19,7 +19,7 @@ from gan_core.config import Recipe
 from gan_core.devices import cuda_count, resolve_device
 from gan_core.errors import DataError, RequestError, UnknownName
 from gan_core.features.stamp import Stamp, stamp_of
-from gan_core.files import atomic_write_bytes, write_json
+from gan_core.files import atomic_write_bytes, read_json, write_json
 from gan_core.growth import Growth, concerns, decide
 from gan_core.plan import OUTSIDE, Node, Settings, Standing, build_plan, imported_key, key_of, look_up, up_to
 from gan_core.recipes import dump_recipe, load_recipe
@@ -285,6 +285,7 @@ class Run:
         self._alive = os.open(self.folder / LIVE_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         fcntl.flock(self._alive, fcntl.LOCK_EX)
         self.results: dict[str, StageResult] = {}
+        self.made_before: frozenset[str] = frozenset()
         self.record: dict[str, Any] = {
             "run": self.name,
             "recipe": prepared.recipe.name,
@@ -311,6 +312,16 @@ class Run:
         if prepared.growth:
             self.record["growth"] = prepared.growth.as_json()
         self._write()
+
+    def follows_up(self) -> None:
+        """Takes note that the same flow run was tried before: what those attempts have made needs no refreshing again."""
+        made: set[str] = set()
+        for path in self.folder.parent.glob("*/run.json"):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                record = read_json(path)
+                if path.parent != self.folder and record["flow_run"] == self.record["flow_run"]:
+                    made |= {node["node"] for node in record["nodes"] if node["ref"] and not node["cached"]}
+        self.made_before = frozenset(made)
 
     def begins(self, node: Node, inputs: dict[str, ArtifactRef]) -> None:
         """Records that a node is about to be made: its unfinished work, and a training's states, are kept for as long as this run is."""
