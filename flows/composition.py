@@ -13,6 +13,7 @@ from prefect.runtime import flow_run
 import tasks
 from flows.accuracy import tell_if_it_fell
 from flows.home import open_store
+from flows.hooks import close_left_over
 from flows.runners import parse_runner
 from gan_core.errors import DataError, DiscernError
 from gan_core.plan import Node
@@ -40,6 +41,10 @@ def run_plan(request: RunRequest) -> dict[str, Any]:
     core = logging.getLogger("gan_core")
     core.setLevel(core.level or logging.INFO)  # in a worker nobody else has; its lines go to the run's page
     store = open_store(request.home)
+    if flow_run.id:
+        from flows import represent
+
+        close_left_over([*represent.ALL, represent.stage.name])
     prepared = prepare(request, store)
     for name in prepared.to_fetch:
         source = next(source for source in prepared.recipe.all_sources() if source.name == name)
