@@ -1,30 +1,31 @@
-"""`discern gc`: the home cleaned down to the last runs of each recipe, and Prefect's records of the runs that went."""
+"""`discern gc`: the home cleaned down to the last runs of each kind, and Prefect's records of the runs that went."""
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from flows import console
 from flows.home import open_store, resolve_home
 from flows.server import configured_api, prefect_server
+from flows.settings import database, read_file, server_file
 from gan_core.gc import Cleaning, clean
 from gan_core.reporting.facts import volume
 from gan_core.store import Store
 
 _ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 _SHOWN = 20
+LOGS_SECONDS = 60.0
 
 
 def collect(home: str | None, *, keep: int, dry_run: bool, as_json: bool) -> int:
     """Cleans a home; returns the exit code."""
     store = open_store(resolve_home(home))
     found = clean(store, keep, dry_run=dry_run)
-    linked = _flow_runs(found)
-    pruned = len(linked)
-    if not dry_run and found.removed:
-        pruned = _prune(store, found, linked)
+    pruned = _prune(store, found, dry_run=dry_run)
     if as_json:
         console.print_json({**_told(found), "prefect": {"flow_runs": pruned}, "dry_run": dry_run})
         return 0
@@ -61,14 +62,17 @@ def _flow_runs(found: Cleaning) -> set[str]:
     return {run.flow_run for run in found.removed if run.flow_run} - kept
 
 
-def _prune(store: Store, found: Cleaning, linked: set[str]) -> int:
-    """Deletes flow runs with their task runs, artifacts and logs (the server deletes the logs a moment later); returns how many.
+def _prune(store: Store, found: Cleaning, *, dry_run: bool) -> int:
+    """Deletes flow runs with their task runs, artifacts and logs; returns how many.
 
-    On the home's own server also those without a run's folder (refused before anything ran) that are older than what is kept. On a
-    configured server, which may serve others, only those of the runs that went.
+    On the home's own server also those without a run's folder (refused before anything ran) that ended before the horizon. On
+    another one, which may serve others, only those of the runs that went.
     """
-    own = configured_api() is None
-    if own and not (store.home / "prefect" / "prefect.db").exists():
+    folder = store.home / "prefect"
+    settings = read_file(server_file(folder))
+    own = configured_api() in (None, settings.get("PREFECT_API_URL"))
+    linked = _flow_runs(found)
+    if not (_has_tables(folder) if own else linked):
         return 0
     with prefect_server(store.home):
         from prefect.client.orchestration import get_client
@@ -76,28 +80,48 @@ def _prune(store: Store, found: Cleaning, linked: set[str]) -> int:
         with get_client(sync_client=True) as client:
             wanted = {UUID(name) for name in linked}
             if own and found.horizon:
-                kept = {UUID(run.flow_run) for run in found.kept if run.flow_run}
-                wanted |= _older(client, found.horizon) - kept
-            return sum(_delete(client, flow_run) for flow_run in sorted(wanted))
+                wanted |= _ended_before(client, found.horizon) - {UUID(run.flow_run) for run in found.kept if run.flow_run}
+            if dry_run:
+                return len(wanted)
+            deleted = [name for name in sorted(wanted) if _delete(client, name)]
+            _await_logs(client, deleted)
+            return len(deleted)
 
 
-def _older(client: Any, horizon: float) -> set[UUID]:
-    """Flow runs that have ended and began before a time."""
+def _has_tables(folder: Path) -> bool:
+    """Whether the home's own server has ever kept anything; one on PostgreSQL is asked."""
+    if not server_file(folder).exists():
+        return False
+    place = database(folder)
+    return "://" in place or Path(place).exists()
+
+
+def _await_logs(client: Any, deleted: list[UUID]) -> None:
+    """Waits until the logs are gone, too: the server deletes them a moment later, and may be stopped before that."""
+    from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+
+    deadline = time.monotonic() + LOGS_SECONDS
+    for start in range(0, len(deleted), 100):
+        of_these = LogFilter(flow_run_id=LogFilterFlowRunId(any_=deleted[start : start + 100]))
+        while client.read_logs(log_filter=of_these, limit=1) and time.monotonic() < deadline:
+            time.sleep(0.3)
+
+
+def _ended_before(client: Any, horizon: float) -> set[UUID]:
+    """Flow runs that ended before a time, also those that never began (cancelled, or crashed while they waited)."""
     from prefect.client.schemas.filters import (
         FlowRunFilter,
-        FlowRunFilterStartTime,
+        FlowRunFilterEndTime,
         FlowRunFilterState,
         FlowRunFilterStateType,
     )
     from prefect.client.schemas.objects import StateType
 
-    before = FlowRunFilterStartTime(before_=datetime.fromtimestamp(horizon, UTC))
+    before = FlowRunFilterEndTime(before_=datetime.fromtimestamp(horizon, UTC))
     ended = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType(name) for name in _ENDED]))
     names: set[UUID] = set()
     while True:
-        page = client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(start_time=before, state=ended), limit=200, offset=len(names)
-        )
+        page = client.read_flow_runs(flow_run_filter=FlowRunFilter(end_time=before, state=ended), limit=200, offset=len(names))
         names |= {flow_run.id for flow_run in page}
         if len(page) < 200:
             return names

@@ -185,12 +185,12 @@ def verify(
 
 @app.command("gc")
 def gc(
-    keep: Annotated[int, typer.Option("--keep", help="completed runs of each recipe to keep", min=1)],
+    keep: Annotated[int, typer.Option("--keep", help="completed runs of each kind to keep", min=1)],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would go and how many bytes, do nothing")] = False,
     home: HomeOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Remove what the last runs of each recipe do not name, and Prefect's records of older runs; safe beside running ones."""
+    """Remove what the last runs of each kind do not name, and Prefect's records of older runs; safe beside running ones."""
     from flows.cleaning import collect
 
     raise typer.Exit(collect(home, keep=keep, dry_run=dry_run, as_json=json_))

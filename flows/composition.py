@@ -13,6 +13,7 @@ from prefect.runtime import flow_run
 import tasks
 from flows.accuracy import tell_if_it_fell
 from flows.home import open_store
+from flows.hooks import close_left_over
 from flows.runners import parse_runner
 from gan_core.errors import DataError, DiscernError
 from gan_core.plan import Node
@@ -40,6 +41,10 @@ def run_plan(request: RunRequest) -> dict[str, Any]:
     core = logging.getLogger("gan_core")
     core.setLevel(core.level or logging.INFO)  # in a worker nobody else has; its lines go to the run's page
     store = open_store(request.home)
+    if flow_run.id:
+        from flows import represent
+
+        close_left_over([*represent.ALL, represent.stage.name])
     prepared = prepare(request, store)
     for name in prepared.to_fetch:
         source = next(source for source in prepared.recipe.all_sources() if source.name == name)
@@ -48,10 +53,12 @@ def run_plan(request: RunRequest) -> dict[str, Any]:
         prepared = prepare(request, store)
     refuse_before_starting(prepared)
     run = Run(store, prepared, flow_run=flow_run.id)
+    if flow_run.run_count > 1:
+        run.follows_up()
     states: dict[str, State[StageResult] | StageResult] = {}
-    if request.only:
-        _take_inputs(store, prepared, run, states)
     try:
+        if request.only:
+            _take_inputs(store, prepared, run, states)
         with spreading(*runner):
             _walk(store, prepared, run, states)
             if _labels_were_unknown(prepared):
@@ -128,21 +135,20 @@ def _walk(store: Store, prepared: Prepared, run: Run, states: dict[str, State[St
     for node in prepared.nodes:
         if node.id in states or node.stage not in wanted:
             continue
-        if node.pinned is not None:
-            states[node.id] = result = take(store, node)
-            run.add(result)
-            continue
         needed = [name for ids in node.inputs.values() for name in ids]
         if any(name not in states or run.results[name].ref is None for name in needed):
             continue
         if node.stage == "report":
             node = _with_run(node, prepared, run)
+        wanted_anew = node.stage in prepared.settings.refresh or (prepared.settings.rehash and node.stage == "ingest")
+        if node.pinned is None:
+            run.begins(node, {name: ref for name in needed if (ref := run.results[name].ref)})
         call = StageCall(
             home=store.address,
             local=str(store.home),
             node=node,
             who=f"run {run.name}",
-            refresh=node.stage in prepared.settings.refresh or (prepared.settings.rehash and node.stage == "ingest"),
+            refresh=wanted_anew and node.id not in run.made_before,
         )
         state = tasks.ALL[node.stage](call, {name: states[name] for name in dict.fromkeys(needed)}, return_state=True)
         result = state.result()

@@ -1,19 +1,57 @@
-"""What a worker does for a flow run whose process is gone."""
+"""Task runs that Prefect leaves Running for ever, because the process that would have ended them is gone."""
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    TaskRunFilter,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType, TaskRun
 from prefect.states import Crashed
+
+log = logging.getLogger("gan_core.hooks")
 
 
 def close_task_runs(flow: Any, flow_run: FlowRun, state: State) -> None:
-    """Marks the task runs of a crashed run as crashed: Prefect leaves them Running for ever when the process was killed."""
+    """Marks the task runs of a crashed run as crashed. The worker does it when the run's process was killed."""
     with get_client(sync_client=True) as client:
         for run in client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id]))):
             if run.state is None or not run.state.is_final():
-                crashed: State[Any] = Crashed(message=f"The flow run crashed: {state.message or 'its process has gone'}")
-                client.set_task_run_state(run.id, crashed, force=True)
+                _close(client, run, state.message or "its process has gone")
+
+
+def close_left_over(flows: list[str]) -> int:
+    """The same for earlier runs of these flows that an automation has marked, since no worker was left to do it; returns how many.
+
+    Each run begins with this. It never ends one: what is left over is only untidy.
+    """
+    crashed = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CRASHED])))
+    unfinished = [StateType.RUNNING, StateType.PENDING]
+    going_on = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=unfinished)))
+    try:
+        with get_client(sync_client=True) as client:
+            found = client.read_task_runs(
+                flow_filter=FlowFilter(name=FlowFilterName(any_=flows)), flow_run_filter=crashed, task_run_filter=going_on
+            )
+            for run in found:
+                _close(client, run, "its process has gone")
+        return len(found)
+    except Exception as error:
+        log.warning("Task runs that others left over could not be closed: %s", error)
+        return 0
+
+
+def _close(client: Any, run: TaskRun, why: str) -> None:
+    crashed: State[Any] = Crashed(message=f"The flow run crashed: {why}")
+    client.set_task_run_state(run.id, crashed, force=True)

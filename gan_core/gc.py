@@ -1,4 +1,7 @@
-"""Cleaning a home: what the last runs of each recipe name stays, the rest goes. Safe beside runs that are going on.
+"""Cleaning a home: what the last runs of each kind name stays, the rest goes. Safe beside runs that are going on.
+
+Runs are of one kind when the same was asked for: recipe, scale, settings, data, and up to which stage. So a run at debug scale, or of
+one stage alone, never takes the place of a whole one.
 
 What protects a run that is going on:
 
@@ -9,12 +12,14 @@ What protects a run that is going on:
 * A key that somebody is writing under is locked; it is passed over.
 
 What goes is first moved aside by a rename and then deleted, so that a cleaning that is killed leaves no half artifact: the next one
-deletes what lies aside.
+deletes what lies aside. Each cleaning moves things into a folder of its own, while it decides alone; what lies there already when it
+begins is nobody's any more.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import shutil
@@ -42,15 +47,23 @@ _Name = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run's folder as cleaning sees it. `live`: its process is at work; `pinned`: it is to be kept for good."""
+    """A run's folder as cleaning sees it.
+
+    Attributes:
+        kind: what was asked for; '' when the record cannot be read.
+        live: its process is at work; pinned: it is to be kept for good.
+        names: artifacts that it names.
+        begun: keys (stage, key) that it began to make, and ('trajectory', name) of its trainings; None in a record that does not tell.
+    """
 
     folder: Path
-    recipe: str
+    kind: str
     state: str
     started: float
     live: bool
     pinned: bool
     names: frozenset[_Name]
+    begun: frozenset[tuple[str, str]] | None
     flow_run: str | None
 
 
@@ -63,6 +76,7 @@ class Cleaning:
         artifacts: versions that go; leftovers: work folders and training states that nothing kept needs.
         size: bytes of all that goes.
         passed_over: artifacts that could go but are being written or were used by a run that is going on.
+        horizon: a moment (time.time); what no run accounts for goes when it is older than this.
     """
 
     kept: list[RunRecord] = field(default_factory=list)
@@ -71,17 +85,13 @@ class Cleaning:
     leftovers: list[Path] = field(default_factory=list)
     size: int = 0
     passed_over: int = 0
-
-    @property
-    def horizon(self) -> float:
-        """When the oldest run that is kept began (time.time); 0 when none is."""
-        return min((run.started for run in self.kept), default=0.0)
+    horizon: float = 0.0
 
 
 def clean(store: Store, keep: int, *, dry_run: bool) -> Cleaning:
-    """Removes what the last `keep` completed runs of each recipe do not name.
+    """Removes what the last `keep` completed runs of each kind do not name.
 
-    A recipe's failed and paused runs stay when they are newer than the oldest of those. Imported snapshots, pinned runs and runs that
+    Failed and paused runs of a kind stay when they are newer than the oldest of those. Imported snapshots, pinned runs and runs that
     are going on always stay.
 
     Raises:
@@ -98,10 +108,12 @@ def clean(store: Store, keep: int, *, dry_run: bool) -> Cleaning:
             expected="a home on a local disk",
             remedy="a lifecycle rule of the object store, or remove keys' folders by hand",
         )
-    aside = store.home / "trash"
     if dry_run:
         return _decide(store, artifacts, keep)
+    trash = store.home / "trash"
+    aside = trash / uuid.uuid4().hex
     with artifacts.decide_alone():
+        abandoned = list(trash.glob("*"))  # of a cleaning that was killed, or is deleting it at this moment
         found = _decide(store, artifacts, keep)
         for ref in found.artifacts:
             if not _set_aside(artifacts, ref, aside):
@@ -109,88 +121,128 @@ def clean(store: Store, keep: int, *, dry_run: bool) -> Cleaning:
         for run in found.removed:
             _move(run.folder, aside)
         for path in found.leftovers:
-            with _left_over(store, path, found.horizon) as still:
+            with _left_over(store, path, _protected_since(found)) as still:
                 if still:
                     _move(path, aside)
-    shutil.rmtree(aside, ignore_errors=True)
+    for folder in [*abandoned, aside]:
+        shutil.rmtree(folder, ignore_errors=True)
+    with artifacts.decide_alone(), contextlib.suppress(OSError):
+        trash.rmdir()
     return found
 
 
 def read_runs(home: Path) -> list[RunRecord]:
     """Every run of the home, the oldest first. A folder without a readable record counts as failed when it was last written."""
-    runs = []
-    for folder in sorted(path for path in (home / "runs").glob("*") if path.is_dir()):
-        live = held(folder / LIVE_LOCK)
-        try:
-            record: dict[str, Any] = read_json(folder / "run.json")
-            started = datetime.fromisoformat(record["started"]).timestamp()
-        except (OSError, ValueError, KeyError, TypeError):
-            record, started = {}, folder.stat().st_mtime
-        refs = [node["ref"] for node in record.get("nodes", []) if node.get("ref")] + (record.get("plan", []) if live else [])
-        names = frozenset((ref["stage"], ref["key"], ref["digest"][:12]) for ref in refs)
-        recipe, state = str(record.get("recipe", "")), str(record.get("state", "failed"))
-        pinned = (folder / PIN).exists()
-        runs.append(RunRecord(folder, recipe, state, started, live, pinned, names, record.get("flow_run")))
+    runs = [_read_run(path) for path in sorted((home / "runs").glob("*")) if path.is_dir()]
     return sorted(runs, key=lambda run: (run.started, run.folder.name))
 
 
-def choose(runs: list[RunRecord], keep: int) -> tuple[list[RunRecord], list[RunRecord]]:
-    """(kept, removed) of runs in the order of their beginning."""
-    kept = []
-    for recipe in {run.recipe for run in runs}:
-        own = [run for run in runs if run.recipe == recipe]
+def _read_run(folder: Path) -> RunRecord:
+    live, pinned = held(folder / LIVE_LOCK), (folder / PIN).exists()
+    try:
+        record: dict[str, Any] = read_json(folder / "run.json")
+        started = datetime.fromisoformat(record["started"]).timestamp()
+        refs = [node["ref"] for node in record["nodes"] if node.get("ref")] + (record.get("plan", []) if live else [])
+        names = frozenset((ref["stage"], ref["key"], ref["digest"][:12]) for ref in refs)
+        kind, state, begun = _kind(record), str(record["state"]), _begun(record)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return RunRecord(folder, "", "failed", last_write(folder), live, pinned, frozenset(), None, None)
+    return RunRecord(folder, kind, state, started, live, pinned, names, begun, record.get("flow_run"))
+
+
+def _kind(record: dict[str, Any]) -> str:
+    """What was asked for. Records from before they told it are alike when the same command was typed."""
+    told = ("until", "only", "overrides", "data") if "until" in record else ("command",)
+    return json.dumps([record.get(name) for name in ("recipe", "scale", *told)], sort_keys=True)
+
+
+def _begun(record: dict[str, Any]) -> frozenset[tuple[str, str]] | None:
+    if "begun" not in record:
+        return None
+    keys = {(one["stage"], one["key"]) for one in record["begun"]}
+    return frozenset(keys | {("trajectory", name) for one in record["begun"] for name in one.get("trajectories", [])})
+
+
+def choose(runs: list[RunRecord], keep: int) -> tuple[list[RunRecord], list[RunRecord], float]:
+    """(kept, removed, horizon) of runs in the order of their beginning."""
+    horizon = _horizon(runs, keep)
+    chosen = {run.folder for run in runs if run.live or run.pinned or (not run.kind and run.started >= horizon)}
+    for kind in {run.kind for run in runs} - {""}:
+        own = [run for run in runs if run.kind == kind]
         completed = [run for run in own if run.state == "completed"][-keep:]
         first = completed[0] if len(completed) == keep else own[0]
-        kept += own[own.index(first) :]
-    chosen = {run.folder for run in kept}
-    stays = [run for run in runs if run.folder in chosen or run.live or run.pinned]
-    return stays, [run for run in runs if run not in stays]
+        chosen |= {run.folder for run in own[own.index(first) :]}
+    return [run for run in runs if run.folder in chosen], [run for run in runs if run.folder not in chosen], horizon
+
+
+def _horizon(runs: list[RunRecord], keep: int) -> float:
+    """When the last `keep` completed runs of all kinds together began, but before every run that is going on.
+
+    It moves on with every run. What a kept run accounts for stays whatever its age, so that an old run that is kept (pinned, or the
+    last of its kind) holds nothing else.
+    """
+    known = [run for run in runs if run.kind and not run.pinned]
+    completed = [run for run in known if run.state == "completed"][-keep:]
+    first = completed[:1] if len(completed) == keep else known[:1]
+    return min((run.started for run in [*first, *(run for run in runs if run.live)]), default=0.0)
+
+
+def _protected_since(found: Cleaning) -> float:
+    """Leftovers written since then stay: also those of kept runs that were not completed and do not tell what they began."""
+    silent = (run.started for run in found.kept if run.state != "completed" and run.begun is None and run.kind)
+    return min([found.horizon, *silent])
 
 
 def _decide(store: Store, artifacts: LocalArtifacts, keep: int) -> Cleaning:
     found = Cleaning()
-    found.kept, found.removed = choose(read_runs(store.home), keep)
+    found.kept, found.removed, found.horizon = choose(read_runs(store.home), keep)
     named = frozenset[_Name]().union(*(run.names for run in found.kept))
     since = min((run.started for run in found.kept if run.live), default=None)
-    states: set[Path] = set()
+    begun = frozenset[tuple[str, str]]().union(*(run.begun or () for run in found.kept))
+    needed = {_place(store, stage, name) for stage, name in begun}
     seen: set[tuple[int, int]] = set()
     for ref in artifacts.refs():
         manifest = artifacts.get(ref)
         name = (ref.stage, ref.key, ref.digest[:12])
         if name in named or (manifest is not None and "snapshot" in manifest.part and ref.stage == "train"):
             if manifest is not None:
-                states |= _states(store, manifest)
+                needed |= _states(store, manifest)
         elif since is not None and artifacts.last_use(ref) >= since:
             found.passed_over += 1
         else:
             found.artifacts.append(ref)
             found.size += size_of(artifacts.folder(ref), seen)
-    found.leftovers = list(_leftovers(store, found.horizon, states))
+    found.leftovers = list(_leftovers(store, _protected_since(found), needed))
     for path in [*(run.folder for run in found.removed), *found.leftovers]:
         found.size += size_of(path, seen)
     return found
+
+
+def _place(store: Store, stage: str, name: str) -> Path:
+    """Where an attempt leaves what it has done so far."""
+    return store.home / "state" / "train" / name if stage == "trajectory" else store.home / "artifacts" / stage / name / ".work"
 
 
 def _states(store: Store, manifest: Manifest) -> set[Path]:
     return {state_folder(store, manifest)} if manifest.stage == "train" and "train" in manifest.part else set()
 
 
-def _leftovers(store: Store, horizon: float, states: set[Path]) -> Iterator[Path]:
-    """Work folders of attempts that died and states of trainings, last written before the oldest kept run began."""
+def _leftovers(store: Store, since: float, needed: set[Path]) -> Iterator[Path]:
+    """Work folders of attempts that died and states of trainings that no kept run needs, last written before `since`."""
     for folder in [*store.home.glob("artifacts/*/*/.work"), *store.home.glob("state/train/*")]:
-        if folder not in states:
-            with _left_over(store, folder, horizon) as left:
+        if folder not in needed:
+            with _left_over(store, folder, since) as left:
                 if left:
                     yield folder
 
 
 @contextlib.contextmanager
-def _left_over(store: Store, folder: Path, horizon: float) -> Iterator[bool]:
+def _left_over(store: Store, folder: Path, since: float) -> Iterator[bool]:
     """Whether nobody has written here since and nobody is about to: as long as the context lasts, its lock is held."""
     place = folder.parent if folder.name == ".work" else folder
     stage = place.parent.name if folder.name == ".work" else "trajectory"
     with try_lock(store.home / "locks" / f"{stage}-{place.name}.lock") as free:
-        yield free and last_write(folder) < horizon
+        yield free and last_write(folder) < since
 
 
 def _set_aside(artifacts: LocalArtifacts, ref: ArtifactRef, aside: Path) -> bool:
@@ -207,9 +259,12 @@ def _set_aside(artifacts: LocalArtifacts, ref: ArtifactRef, aside: Path) -> bool
 
 
 def _move(path: Path, aside: Path) -> None:
-    aside.mkdir(exist_ok=True)
-    with contextlib.suppress(FileNotFoundError):
+    aside.mkdir(parents=True, exist_ok=True)
+    try:
         path.rename(aside / f"{path.name.lstrip('.')}-{uuid.uuid4().hex[:8]}")
+    except FileNotFoundError:
+        if path.exists():
+            raise
 
 
 def _all_below(folder: Path) -> Iterator[Path]:

@@ -24,8 +24,22 @@ def _holder_text(path: Path) -> str:
     return f"{holder.get('who', 'another run')} (process {holder.get('pid', '?')})"
 
 
+def _open(path: Path, public: bool) -> int:
+    """Opens or makes a lock's file. A public one may be made by somebody else, in a folder where all may write: no link is followed."""
+    known = os.O_RDWR | os.O_CLOEXEC | (os.O_NOFOLLOW if public else 0)
+    with contextlib.suppress(FileNotFoundError):
+        return os.open(path, known)  # without O_CREAT, which the kernel refuses for another user's file in such a folder
+    handle = os.open(path, known | os.O_CREAT, 0o644)
+    if public:
+        with contextlib.suppress(PermissionError):  # somebody else was quicker
+            os.fchmod(handle, 0o666)
+    return handle
+
+
 @contextlib.contextmanager
-def file_lock(path: Path, who: str, waiting: Waiting | None = None, *, poll: float = 0.2) -> Iterator[None]:
+def file_lock(
+    path: Path, who: str, waiting: Waiting | None = None, *, poll: float = 0.2, public: bool = False
+) -> Iterator[None]:
     """Holds an exclusive flock on `path`; waits while another process or thread has it.
 
     A process that dies, by kill -9 too, loses its locks at once. The file is left in place: removing it would let two
@@ -34,9 +48,10 @@ def file_lock(path: Path, who: str, waiting: Waiting | None = None, *, poll: flo
     Args:
         who: said to those who wait ('run cifar10-20261123-101500').
         waiting: called once, with the holder's words, if the lock is not free at once.
+        public: other users of the machine may take it, too.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    handle = _open(path, public)
     try:
         told = False
         while True:

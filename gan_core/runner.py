@@ -12,7 +12,7 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from gan_core.child import run_child
-from gan_core.errors import DiscernError, StoreError, TransientError
+from gan_core.errors import DiscernError, StoreError, TrainingDiverged, TransientError
+from gan_core.gpus import alone_on, identities
 from gan_core.growth import trajectory_of
 from gan_core.manifest import Manifest, problems
 from gan_core.plan import Node, key_of
@@ -31,6 +32,8 @@ from gan_core.store import Store
 
 log = logging.getLogger(__name__)
 
+
+BEGUN_ANEW = "begun-anew"  # the mark of a refreshed training that is not complete, in its state folder
 
 Spread = Callable[[StageRequest], int]  # makes the shares of a request, perhaps on other machines; returns how many
 
@@ -133,40 +136,74 @@ def _make_alone(
     refresh: bool,
     spread: Spread | None,
 ) -> StageResult:
-    """Trainings of several lengths share one state folder: they take turns at it. A refreshed training begins anew."""
+    """Trainings of several lengths share one state folder: they take turns at it."""
     if node.stage != "train" or "train" not in node.key_part:
-        return _make(store, node, key, inputs, progress, spread)
+        return _make(store, node, key, inputs, progress, who, spread)
     trajectory = trajectory_key(node, inputs)
     with store.lock("trajectory", trajectory, who, lambda holder: log.info("%s: waiting for %s", node.id, holder)):
-        if refresh:
-            shutil.rmtree(store.state("train", trajectory), ignore_errors=True)
-        return _make(store, node, key, inputs, progress)
+        if not refresh:
+            return _make(store, node, key, inputs, progress, who)
+        with begun_anew(store.state("train", trajectory), node.id) as mark:
+            result = _make(store, node, key, inputs, progress, who)
+            if not result.paused:
+                mark.unlink(missing_ok=True)
+            return result
+
+
+@contextlib.contextmanager
+def begun_anew(state: Path, node: str) -> Iterator[Path]:
+    """A refreshed training begins without the state of earlier ones, and only once: another try continues what this one has learned.
+
+    A mark in the state folder says so until the training is complete or has diverged: a retry of the task or of the run, or the same
+    command given again after a kill or a time limit, finds it.
+    """
+    mark = state / BEGUN_ANEW
+    if mark.exists():
+        log.info("%s: goes on with the training that was begun anew", node)
+    else:
+        shutil.rmtree(state, ignore_errors=True)
+        state.mkdir(parents=True)
+        mark.touch()
+    try:
+        yield mark
+    except TrainingDiverged:
+        mark.unlink(missing_ok=True)
+        raise
 
 
 def _make(
-    store: Store, node: Node, key: str, inputs: dict[str, ArtifactRef], progress: Progress, spread: Spread | None = None
+    store: Store,
+    node: Node,
+    key: str,
+    inputs: dict[str, ArtifactRef],
+    progress: Progress,
+    who: str,
+    spread: Spread | None = None,
 ) -> StageResult:
     spec = spec_of(node.stage)
-    request = StageRequest(
-        stage=node.stage,
-        node=node.id,
-        key=key,
-        part=node.part,
-        inputs={role: [_checked(store, inputs[name]) for name in ids] for role, ids in node.inputs.items()},
-        context={**node.context, **_context(store, node, inputs)},
-        work=store.work(node.stage, key),
-    )
-    started = time.perf_counter()
-    if spec.shares and spread is not None:
-        request = request.model_copy(update={"context": {**request.context, "shares": spread(request)}})
-    if spec.child:
-        processes = int(node.part.get("train", {}).get("processes", 1)) if node.stage == "train" else 1
-        outcome, peak = run_child(request, progress, spec.time_limit, processes)
-    else:
-        with _peak_memory() as measured:
-            module = importlib.import_module(f"gan_core.stages.{node.stage}")
-            outcome = module.run(request, progress)
-        peak = measured[0]
+    checked = {role: [_checked(store, inputs[name]) for name in ids] for role, ids in node.inputs.items()}
+    processes = int(node.part.get("train", {}).get("processes", 1)) if node.stage == "train" else 1
+    gpus = identities(str(node.context.get("device", "cpu")), processes) if spec.child else []
+    with alone_on(gpus, who, lambda holder: log.info("%s: waiting for %s, which has the GPU", node.id, holder)):
+        request = StageRequest(
+            stage=node.stage,
+            node=node.id,
+            key=key,
+            part=node.part,
+            inputs=checked,
+            context={**node.context, **_context(store, node, inputs)},
+            work=store.work(node.stage, key),
+        )
+        started = time.perf_counter()
+        if spec.shares and spread is not None:
+            request = request.model_copy(update={"context": {**request.context, "shares": spread(request)}})
+        if spec.child:
+            outcome, peak = run_child(request, progress, spec.time_limit, processes)
+        else:
+            with _peak_memory() as measured:
+                module = importlib.import_module(f"gan_core.stages.{node.stage}")
+                outcome = module.run(request, progress)
+            peak = measured[0]
     seconds = time.perf_counter() - started
     if not outcome.complete:
         return StageResult(node=node.id, ref=None, cached=False, paused=True, seconds=seconds, outcome=outcome)

@@ -19,12 +19,13 @@ from gan_core.config import Recipe
 from gan_core.devices import cuda_count, resolve_device
 from gan_core.errors import DataError, RequestError, UnknownName
 from gan_core.features.stamp import Stamp, stamp_of
-from gan_core.files import atomic_write_bytes, write_json
+from gan_core.files import atomic_write_bytes, read_json, write_json
 from gan_core.growth import Growth, concerns, decide
-from gan_core.plan import OUTSIDE, Node, Settings, Standing, build_plan, imported_key, look_up, up_to
+from gan_core.plan import OUTSIDE, Node, Settings, Standing, build_plan, imported_key, key_of, look_up, up_to
 from gan_core.recipes import dump_recipe, load_recipe
-from gan_core.runner import StageResult
+from gan_core.runner import StageResult, trajectory_key
 from gan_core.sources import Location, fingerprint, locate
+from gan_core.stages.contract import ArtifactRef
 from gan_core.stages.specs import STAGES
 from gan_core.store import Store
 
@@ -284,15 +285,21 @@ class Run:
         self._alive = os.open(self.folder / LIVE_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         fcntl.flock(self._alive, fcntl.LOCK_EX)
         self.results: dict[str, StageResult] = {}
+        self.made_before: frozenset[str] = frozenset()
         self.record: dict[str, Any] = {
             "run": self.name,
             "recipe": prepared.recipe.name,
             "scale": prepared.recipe.scale,
+            "until": prepared.request.until,
+            "only": prepared.request.only,
+            "overrides": sorted(prepared.request.overrides),
+            "data": {name: str(location.path) for name, location in prepared.locations.items() if location.path},
             "command": prepared.request.command,
             "started": now.isoformat(timespec="seconds"),
             "state": "running",
             "process": os.getpid(),
             "flow_run": flow_run,
+            "begun": [],
         }
         atomic_write_bytes(self.folder / "recipe.yaml", dump_recipe(prepared.recipe).encode())
         self.planned(prepared)
@@ -306,6 +313,27 @@ class Run:
             self.record["growth"] = prepared.growth.as_json()
         self._write()
 
+    def follows_up(self) -> None:
+        """Takes note that the same flow run was tried before: what those attempts have made needs no refreshing again."""
+        made: set[str] = set()
+        for path in self.folder.parent.glob("*/run.json"):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                record = read_json(path)
+                if path.parent != self.folder and record["flow_run"] == self.record["flow_run"]:
+                    made |= {node["node"] for node in record["nodes"] if node["ref"] and not node["cached"]}
+        self.made_before = frozenset(made)
+
+    def begins(self, node: Node, inputs: dict[str, ArtifactRef]) -> None:
+        """Records that a node is about to be made: its unfinished work, and a training's states, are kept for as long as this run is."""
+        entry: dict[str, Any] = {"stage": node.stage, "key": key_of(node, {name: ref.digest for name, ref in inputs.items()})}
+        if node.stage == "train" and "train" in node.key_part:
+            states = [trajectory_key(node, inputs)]
+            if "continues" in node.context:
+                states.append(Path(node.context["continues"]["state"]).name)
+            entry["trajectories"] = states
+        self.record["begun"].append(entry)
+        self._write()
+
     def add(self, result: StageResult) -> None:
         """Records what came of one node."""
         self.results[result.node] = result
@@ -315,6 +343,8 @@ class Run:
         """Ends the record and puts the report, if there is one, beside it. Returns the record."""
         self.record.update(state=state, ended=datetime.now(UTC).isoformat(timespec="seconds"))
         self.record.pop("plan", None)
+        if state == "completed":  # its artifacts say it all
+            self.record.pop("begun", None)
         if error:
             self.record["error"] = error
         report = self.results.get("report")

@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict
 
 from gan_core.errors import DiscernError
 from gan_core.plan import Node
-from gan_core.runner import StageResult, execute
+from gan_core.runner import StageResult, execute, take
 from gan_core.stages.contract import ArtifactRef
 from gan_core.stages.specs import spec_of
 from gan_core.store import Store
@@ -120,8 +120,11 @@ def stage_task(
     def run(call: StageCall, inputs: dict[str, StageResult]) -> State[StageResult]:
         store = Store(call.home, Path(call.local))
         refs = {name: result.ref for name, result in inputs.items() if result.ref is not None}
-        progress = TaskProgress(call.node.id, watch=watch(store, call.node, refs) if watch else None)
-        result = execute(store, call.node, refs, who=call.who, progress=progress, refresh=call.refresh, spread=spread())
+        if call.node.pinned is not None:  # used as it is, whatever its inputs are; shown like all that the store has
+            result = take(store, call.node)
+        else:
+            progress = TaskProgress(call.node.id, watch=watch(store, call.node, refs) if watch else None)
+            result = execute(store, call.node, refs, who=call.who, progress=progress, refresh=call.refresh, spread=spread())
         if result.ref is not None:
             _show(result, store.path(result.ref), publish)
         if result.paused:

@@ -6,12 +6,14 @@ from pathlib import Path
 
 from gan_core.runner import StageResult
 from tasks.base import stage_task
-from tasks.pictures import show_picture
+from tasks.pictures import INSPECT_BYTES, show_picture
 
 
 def _publish(result: StageResult, folder: Path) -> None:
-    for path in sorted(folder.glob("*.png")):
-        show_picture(result.node, path.stem, path, f"{path.stem.capitalize()} of the trained generator")
+    paths = sorted(folder.glob("*.png"))
+    for path in paths:
+        about = f"{path.stem.capitalize()} of the trained generator"
+        show_picture(result.node, path.stem, path, about, INSPECT_BYTES // len(paths))
 
 
 inspect = stage_task("inspect", publish=_publish)

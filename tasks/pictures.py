@@ -11,23 +11,25 @@ from gan_core.reporting.charts import read_statistics, training_charts
 from gan_core.reporting.svg import beside, standalone
 from tasks.base import artifact_key
 
-# The list of artifacts downloads all of them: a run's pictures stay under half a megabyte together.
-MOST_BYTES = 150_000
+# The list of artifacts downloads all of them: a run's pictures stay under half a megabyte together, as text. Inspect's share one part;
+# the samples are shown twice (while training goes on, and at its end), and so is the curve, which has few points whatever its length.
+SAMPLES_BYTES = 80_000
+INSPECT_BYTES = 200_000
 
 
-def show_picture(node: str, name: str, path: Path, caption: str) -> None:
-    """Publishes a picture as a Markdown artifact with a data URI; a large one is made smaller first (JPEG, at most 150 kB)."""
-    text = f"{picture(path, caption)}\n\n{caption}. Full size: `{path}`"
+def show_picture(node: str, name: str, path: Path, caption: str, most: int = SAMPLES_BYTES) -> None:
+    """Publishes a picture as a Markdown artifact with a data URI of at most `most` bytes."""
+    text = f"{picture(path, caption, most)}\n\n{caption}. Full size: `{path}`"
     create_markdown_artifact(key=artifact_key(name, node), markdown=text, description=caption)
 
 
-def picture(path: Path, caption: str) -> str:
-    """A PNG as a Markdown picture."""
-    data = path.read_bytes()
-    kind = "png"
-    if len(data) > MOST_BYTES:
-        data, kind = _smaller(data), "jpeg"
-    return _markdown(data, kind, caption)
+def picture(path: Path, caption: str, most: int = SAMPLES_BYTES) -> str:
+    """A PNG as a Markdown picture; one that is too large as WebP, first of lower quality, then smaller; '' when it cannot be read."""
+    room = most * 3 // 4 - 300  # base64 makes four letters of three bytes
+    data, kind = path.read_bytes(), "png"
+    if len(data) > room:
+        data, kind = _smaller(data, room), "webp"
+    return _markdown(data, kind, caption) if data else ""
 
 
 def training_curve(folder: Path) -> str:
@@ -40,20 +42,19 @@ def _markdown(data: bytes, kind: str, caption: str) -> str:
     return f"![{caption}](data:image/{kind};base64,{base64.b64encode(data).decode()})"
 
 
-def _smaller(data: bytes) -> bytes:
-    """A picture as JPEG within the limit: first by quality, then by size."""
+def _smaller(data: bytes, room: int) -> bytes:
     import cv2
     import numpy as np
 
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if pixels is None:
-        return data
-    quality = 85
+        return b""
+    quality = 90
     while True:
-        _, encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        if len(encoded) <= MOST_BYTES:
+        _, encoded = cv2.imencode(".webp", pixels, [cv2.IMWRITE_WEBP_QUALITY, quality])
+        if len(encoded) <= room:
             return bytes(encoded.tobytes())
-        if quality > 55:
-            quality -= 15
+        if quality > 50:
+            quality -= 20
         else:
             pixels = cv2.resize(pixels, None, fx=0.7, fy=0.7, interpolation=cv2.INTER_AREA)

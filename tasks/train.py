@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 from uuid import UUID
 
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
+from prefect.runtime import task_run
 
 from gan_core.plan import Node
 from gan_core.runner import StageResult, trajectory_key
@@ -18,6 +20,7 @@ from gan_core.store import Store
 from tasks.base import stage_task
 from tasks.pictures import picture, show_picture, training_curve
 
+FIRST_LOOKS = 5.0  # seconds between looks until there is something to see
 LOOK_EVERY = 60.0
 
 
@@ -33,28 +36,30 @@ def _publish(result: StageResult, folder: Path) -> None:
 class Watch:
     """Curve and newest samples of a training that is going on: one artifact, renewed once a minute and not stored anew."""
 
+    _artifacts: ClassVar[dict[str, UUID]] = {}  # task run to its artifact: another try of the same task renews it
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._next = time.monotonic() + LOOK_EVERY
+        self._next = time.monotonic() + FIRST_LOOKS
         self._shown = ""
-        self._artifact: UUID | None = None
 
     def __call__(self) -> None:
         if time.monotonic() < self._next:
             return
-        self._next = time.monotonic() + LOOK_EVERY
         grids = sorted(self._folder.glob("products/grid-*.png"))
         parts = [training_curve(self._folder), picture(grids[-1], f"Samples ({grids[-1].stem})") if grids else ""]
         text = "\n\n".join(part for part in parts if part)
+        self._next = time.monotonic() + (LOOK_EVERY if text else FIRST_LOOKS)
         if not text or text == self._shown:
             return
         self._shown = text
-        if self._artifact is None:
+        name = str(task_run.id)
+        if name not in self._artifacts:
             about = "Training so far: losses, verdicts, newest samples"
-            self._artifact = create_markdown_artifact(key="training-so-far", markdown=text, description=about)  # type: ignore[assignment]
+            self._artifacts[name] = create_markdown_artifact(key="training-so-far", markdown=text, description=about)  # type: ignore[assignment]
         else:
             with get_client(sync_client=True) as client:
-                client.update_artifact(self._artifact, ArtifactUpdate(data=text))
+                client.update_artifact(self._artifacts[name], ArtifactUpdate(data=text))
 
 
 def _watch(store: Store, node: Node, inputs: dict[str, ArtifactRef]) -> Callable[[], None] | None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ import pytest
 from gan_core.errors import RequestError
 from gan_core.gc import clean
 from gan_core.manifest import Manifest
+from gan_core.runner import trajectory_key
 from gan_core.runs import Run, RunRequest, prepare
 from gan_core.stages.contract import ArtifactRef
 from gan_core.store import Store
@@ -30,14 +34,32 @@ def publish(store: Store, name: str, stage: str = "hash", files: int = 1, **part
     return store.publish(work, manifest, ("*.parquet",))[0]
 
 
+def moment(minute: int) -> str:
+    return f"2026-11-24T10:{minute:02d}:00+00:00"
+
+
 def record(
-    store: Store, name: str, minute: int, refs: list[ArtifactRef], state: str = "completed", recipe: str = "digits"
+    store: Store,
+    name: str,
+    minute: int,
+    refs: list[ArtifactRef],
+    state: str = "completed",
+    recipe: str = "digits",
+    **told: object,
 ) -> Path:
     folder = store.home / "runs" / name
     folder.mkdir(parents=True)
     nodes = [{"node": ref.key, "ref": ref.model_dump()} for ref in refs]
-    started = f"2026-11-24T10:{minute:02d}:00+00:00"
-    (folder / "run.json").write_text(json.dumps({"recipe": recipe, "state": state, "started": started, "nodes": nodes}))
+    known = {"recipe": recipe, "state": state, "started": moment(minute), "nodes": nodes}
+    (folder / "run.json").write_text(json.dumps({**known, **told}))
+    return folder
+
+
+def age(folder: Path, minute: int) -> Path:
+    """Makes a folder look as if it was last written then."""
+    then = datetime.fromisoformat(moment(minute)).timestamp()
+    for path in [*folder.rglob("*"), folder]:
+        os.utime(path, (then, then))
     return folder
 
 
@@ -82,6 +104,90 @@ def test_a_recipe_that_only_fails_loses_no_good_run(tmp_path: Path) -> None:
         record(store, f"run-{minute}", minute, [bad], state="failed")
     clean(store, 1, dry_run=False)
     assert "good" in keys(store)
+
+
+ASKED = {"scale": "full", "until": "report", "only": None, "overrides": [], "data": {}}
+
+
+def test_only_the_same_request_takes_a_runs_place(tmp_path: Path) -> None:
+    """A run at debug scale, of one stage, up to a stage, with other settings or data: none pushes out the training of days."""
+    store = Store(tmp_path)
+    days = publish(store, "days")
+    record(store, "run-0", 0, [days], **ASKED)
+    others = [
+        {"scale": "debug"},
+        {"only": "report"},
+        {"until": "pack"},
+        {"overrides": ["train.kimg=1"]},
+        {"data": {"faces": "/elsewhere"}},
+    ]
+    for minute, other in enumerate(others * 2, 1):
+        record(store, f"run-{minute}", minute, [publish(store, f"other-{minute}")], **{**ASKED, **other})
+    record(store, "older-1", 11, [publish(store, "typed")], command="discern run digits --data /a")
+    for minute in (12, 13):  # records that do not tell what was asked for are alike when the same was typed
+        record(store, f"older-{minute}", minute, [publish(store, f"typed-{minute}")], command="discern prepare digits")
+    gone = {run.folder.name for run in clean(store, 1, dry_run=False).removed}
+    assert gone == {"run-1", "run-2", "run-3", "run-4", "run-5", "older-12"}
+    assert {"days", "typed", "typed-13"} <= keys(store)
+    record(store, "run-99", 59, [], **ASKED)
+    clean(store, 1, dry_run=False)
+    assert "days" not in keys(store), "the same again, completed later, does"
+
+
+def test_old_runs_that_stay_hold_nothing_but_their_own(tmp_path: Path) -> None:
+    """A recipe that failed once, a pinned run and a folder without a record: what others left beside them goes all the same."""
+    store = Store(tmp_path)
+    for name in ("failed", "paused", "theirs", "dead", "newer"):
+        (store.state("train", name) / "state.json").touch()
+        age(tmp_path / "state" / "train" / name, 40 if name == "newer" else 5)
+    works = {name: store.work("extract", name) for name in ("failed", "dead")}
+    begun = [
+        {"stage": "train", "key": "k", "trajectories": ["failed", "theirs"]},
+        {"stage": "extract", "key": "failed"},
+    ]
+    record(store, "failed", 1, [], state="failed", recipe="faces", begun=begun, **ASKED)
+    (record(store, "pinned", 2, [], **ASKED) / "keep").touch()
+    (tmp_path / "runs" / "unreadable").mkdir()
+    age(tmp_path / "runs" / "unreadable", 3)
+    record(
+        store,
+        "paused",
+        4,
+        [],
+        state="paused",
+        recipe="paused",
+        begun=[{"stage": "train", "key": "p", "trajectories": ["paused"]}],
+        **ASKED,
+    )
+    for name in works:
+        age(works[name], 5)
+    for minute in (20, 30):
+        record(store, f"run-{minute}", minute, [], **ASKED)
+    done = clean(store, 1, dry_run=False)
+    assert {run.folder.name for run in done.removed} == {"unreadable", "run-20"}
+    assert {path.name for path in (tmp_path / "state" / "train").iterdir()} == {"failed", "paused", "theirs", "newer"}
+    assert works["failed"].exists() and not works["dead"].exists()
+    # A failed run that does not tell what it began protects everything since.
+    age(store.state("train", "old"), 16)
+    record(store, "silent", 15, [], state="failed", recipe="old")
+    assert clean(store, 1, dry_run=False).leftovers == []
+
+
+def test_a_run_tells_what_it_has_begun(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    run = Run(store, prepare(RunRequest(recipe="digits", home=str(tmp_path)), store))
+    nodes = {node.id: node for node in run.prepared.nodes}
+    pack, codes = publish(store, "pack", stage="pack"), publish(store, "codes")
+    run.begins(nodes["train"], {"pack": pack, "hash": codes})
+    state = store.state("train", trajectory_key(nodes["train"], {"pack": pack, "hash": codes}))
+    run.finish("failed", "a planted fault")
+    age(state, 1)
+    record(store, "run-1", 59, [], **ASKED)
+    clean(store, 1, dry_run=False)
+    assert state.exists(), "the training may be continued"
+    shutil.rmtree(run.folder)
+    clean(store, 1, dry_run=False)
+    assert not state.exists()
 
 
 def test_a_key_that_is_being_written_is_passed_over(tmp_path: Path) -> None:
@@ -135,15 +241,74 @@ def test_a_killed_cleaning_leaves_a_store_that_verifies(tmp_path: Path) -> None:
     assert keys(store) == {"kept"} and not (tmp_path / "trash").exists()
 
 
+def test_a_cleaning_that_deletes_takes_nothing_of_one_that_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order that does harm, by hand: one cleaning deletes what it has moved aside while another one moves."""
+    store = Store(tmp_path)
+    publish(store, "earlier")
+    reached, may_delete, deleted = (threading.Event() for _ in range(3))
+    remove, rename = shutil.rmtree, Path.rename
+
+    def rmtree(path: Path, **given: bool) -> None:
+        if threading.current_thread() is threading.main_thread():
+            return remove(path, ignore_errors=True)
+        reached.set()
+        may_delete.wait(20)
+        remove(path, ignore_errors=True)
+        deleted.set()
+
+    def rename_once_it_has_deleted(self: Path, target: Path) -> Path:
+        may_delete.set()
+        assert deleted.wait(20)
+        return rename(self, target)
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    first = threading.Thread(target=clean, args=(store, 1), kwargs={"dry_run": False})
+    first.start()
+    assert reached.wait(20)
+    later = [publish(store, name) for name in ("later", "latest")]
+    monkeypatch.setattr(Path, "rename", rename_once_it_has_deleted)
+    clean(store, 1, dry_run=False)
+    first.join(20)
+    assert not any(store.path(ref).exists() for ref in later) and not (tmp_path / "trash").exists()
+
+
+def test_cleanings_at_once_leave_nothing_half_removed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    kept = publish(store, "kept", files=5)
+    record(store, "run-1", 1, [kept])
+    code = (
+        "import sys, time; from gan_core.gc import clean; from gan_core.store import Store; store = Store(sys.argv[1])\n"
+        "while time.time() < float(sys.argv[2]):\n"
+        "    found = clean(store, 1, dry_run=False)\n"
+        "    assert found.passed_over or not any(store.path(ref).exists() for ref in found.artifacts), 'said to be removed'"
+    )
+    ends = time.time() + 2
+    cleaners = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(ends)], cwd=ROOT) for _ in range(3)]
+    number = 0
+    while any(cleaner.poll() is None for cleaner in cleaners):
+        number += 1
+        with store.lock("hash", f"old{number:04d}", "a test"):
+            publish(store, f"old{number:04d}", files=5)
+    assert [cleaner.returncode for cleaner in cleaners] == [0, 0, 0] and number > 20
+    clean(store, 1, dry_run=False)
+    assert keys(store) == {"kept"} and not any(store.verify(ref) for ref in store.artifacts.refs())
+    assert {path.name for path in (tmp_path / "artifacts" / "hash").iterdir()} == {"kept"} and not (tmp_path / "trash").exists()
+
+
 RUNS = """
+import json
 import sys
+from pathlib import Path
 from gan_core.runner import execute
 from gan_core.runs import Run, RunRequest, prepare
 from gan_core.store import Store
 
 store = Store(sys.argv[1])
-for size in (8, 12, 8, 16, 12, 8, 12):  # settings that come back find what an earlier run made, or make it again
-    request = RunRequest(recipe="digits", until="crop", overrides=[f"crop.size={size}"], home=sys.argv[1])
+own = Path(sys.argv[1]).with_suffix(".yaml")
+source = {"name": "digits", "dataset": "digits"}
+for size in (8, 12, 8, 16, 12, 8, 12):  # a recipe that is changed, and back: it finds what an earlier run made, or makes it again
+    own.write_text(json.dumps({"name": "own", "about": "", "sources": {"train": [source]}, "crop": {"size": size}}))
+    request = RunRequest(recipe=str(own), until="crop", home=sys.argv[1])
     prepared = prepare(request, store)
     run = Run(store, prepared)
     results = {}

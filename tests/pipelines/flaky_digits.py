@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,11 +16,17 @@ NEEDS_LOCATION = False
 
 
 def open_source(config: SourceConfig, location: Path | None) -> Source:
-    return FlakyDigits(config)
+    source = FlakyDigits(config)
+    if source.kind == "crop" and sys._getframe(1).f_globals["__name__"] == "gan_core.stages.crop":
+        source.fail()
+    return source
 
 
 class FlakyDigits(DigitsSource):
-    """Fails `options.failures` times, counted in the file `options.counter`; kind 'data' fails for good."""
+    """Fails `options.failures` times, counted in the file `options.counter`.
+
+    Kind 'transient' fails at ingest as what may pass, 'data' at ingest for good, 'crop' at crop for good.
+    """
 
     def __init__(self, config: SourceConfig) -> None:
         super().__init__(config.model_copy(update={"options": {}}))
@@ -28,10 +35,14 @@ class FlakyDigits(DigitsSource):
         self.kind = str(config.options.get("kind", "transient"))
 
     def entries(self, stamp: Stamp) -> Iterator[Entry]:
+        if self.kind != "crop":
+            self.fail()
+        yield from super().entries(stamp)
+
+    def fail(self) -> None:
         tried = int(self.counter.read_text()) if self.counter.exists() else 0
         self.counter.write_text(str(tried + 1))
         if tried < self.failures:
-            if self.kind == "data":
-                raise DataError("the file is wrong and stays wrong", remedy="another file")
-            raise TransientError("the line was busy")
-        yield from super().entries(stamp)
+            if self.kind == "transient":
+                raise TransientError("the line was busy")
+            raise DataError("the file is wrong and stays wrong", remedy="another file")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,19 @@ def tiny():
     piece()
     return str(flow_run.id)
 
-print(json.dumps([tiny() for _ in range(3)]))
+@flow
+def waiting():
+    pass
+
+def cancelled():
+    from prefect.client.orchestration import get_client
+    from prefect.states import Cancelled, Scheduled
+    with get_client(sync_client=True) as client:
+        run = client.create_flow_run(waiting, state=Scheduled())
+        client.set_flow_run_state(run.id, Cancelled(), force=True)
+        return str(run.id)
+
+print(json.dumps([*[tiny() for _ in range(3)], cancelled()]))
 """
 READ = """
 import json, sys
@@ -47,7 +61,8 @@ with get_client(sync_client=True) as client:
         only = ArtifactFilterFlowRunId(any_=[UUID(name)])
         artifacts = len(client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=only)))
         tasks = len(client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[UUID(name)]))))
-        found[name] = [there, artifacts, tasks]
+        logs = len(client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[UUID(name)]))))
+        found[name] = [there, artifacts, tasks, logs > 0]
 print(json.dumps(found))
 """
 
@@ -60,22 +75,30 @@ def python(code: str, server: dict[str, str], *arguments: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_flow_runs_artifacts_and_task_runs_go_with_their_runs(
-    tmp_path: Path, server: dict[str, str], answer: Callable[..., Any]
-) -> None:
-    names = python(RUNS, server)
+def record(home: Path, name: str, started: str, flow_run: str) -> None:
+    folder = home / "runs" / name
+    folder.mkdir(parents=True)
+    told = {"recipe": "digits", "state": "completed", "started": started, "nodes": [], "flow_run": flow_run}
+    (folder / "run.json").write_text(json.dumps(told))
+
+
+def test_flow_runs_go_with_their_runs(tmp_path: Path, server: dict[str, str], answer: Callable[..., Any]) -> None:
+    *names, cancelled = python(RUNS, server)
     home = tmp_path / "home"
     for minute, name in enumerate(names):
-        folder = home / "runs" / f"digits-{minute}"
-        folder.mkdir(parents=True)
-        started = f"2026-11-24T10:0{minute}:00+00:00"
-        record = {"recipe": "digits", "state": "completed", "started": started, "nodes": [], "flow_run": name}
-        (folder / "run.json").write_text(json.dumps(record))
+        record(home, f"digits-{minute}", f"2026-11-24T10:0{minute}:00+00:00", name)
     told = answer(home, "gc", "--keep", "1", "--dry-run", "--json")
     assert told["prefect"]["flow_runs"] == 2 and len(told["removed"]) == 2
-    assert all(there for there, _, _ in python(READ, server, *names).values()), "a dry run deletes nothing"
-    assert answer(home, "gc", "--keep", "1", "--json")["prefect"]["flow_runs"] == 2
-    left = python(READ, server, *names)
-    assert left[names[0]] == left[names[1]] == [False, 0, 0]
-    assert left[names[2]] == [True, 1, 1]
-    assert answer(home, "gc", "--keep", "1", "--json")["removed"] == []
+    assert answer(home, "gc", "--keep", "1", "--json")["prefect"]["flow_runs"] == 2, "the dry run deleted none"
+    left = python(READ, server, *names, cancelled)
+    assert left[names[0]] == left[names[1]] == [False, 0, 0, False], "artifacts, task runs and logs went, too"
+    assert left[names[2]] == [True, 1, 1, True]
+    assert left[cancelled][0], "another server may serve others: what is not known here stays"
+    # A home whose own server this is, in a shell that has read worker.env: also what ended before, and never became a run.
+    own = tmp_path / "own"
+    shutil.copytree(Path(server["PREFECT_HOME"]), own / "prefect", ignore=shutil.ignore_patterns("*.db*", "*.lock", "storage"))
+    record(own, "digits-1", datetime.now(UTC).isoformat(), names[2])
+    said = answer(own, "gc", "--keep", "1", "--json")
+    assert said["removed"] == [] and said["prefect"]["flow_runs"] >= 1
+    left = python(READ, server, names[2], cancelled)
+    assert left[cancelled] == [False, 0, 0, False] and left[names[2]] == [True, 1, 1, True]

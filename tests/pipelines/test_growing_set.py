@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.pipelines.operating import Api
+
 Answer = dict[str, Any]
 Ask = Callable[..., Answer]
 SETTINGS = (
@@ -84,12 +86,16 @@ def grown(before: tuple[Path, Path, Answer], tmp_path: Path) -> tuple[Path, Path
 
 
 def test_ignore_keeps_the_snapshot_and_new_pictures_get_features_and_scores(
-    grown: tuple[Path, Path, Answer], answer: Ask
+    grown: tuple[Path, Path, Answer], answer: Ask, server: dict[str, str]
 ) -> None:
     import pyarrow.parquet as pq
 
     home, data, first = grown
     said = answer(home, *run_of(data, "train.on_new_data=ignore"))
+    api = Api(server)
+    shown = api.until(lambda: api.tasks(said["flow_run"], 1), lambda tasks: {"train", "pack:trained", "report"} <= set(tasks))
+    assert shown["train"]["state_name"] == shown["pack:trained"]["state_name"] == "Cached"
+    assert {"samples-train", "curve-train"} <= set(api.artifacts(said["flow_run"])), "the run's page shows what is in use"
     made = set(said["computed"])
     assert "train" not in made and "inspect" not in made, "what stands on the old snapshot alone stays"
     assert {"ingest:folder", "crop:folder", "pack", "extract:folder:discriminator", "report"} <= made

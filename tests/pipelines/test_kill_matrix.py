@@ -75,6 +75,8 @@ def goes_on(api: Api, server: dict[str, str], home: Path, tmp_path: Path) -> Non
         assert api.wait(run, seconds=START)["state_type"] == "COMPLETED"
         assert api.tasks(run, 1)["train"]["state_name"] == "Paused"
         assert any("Training continues from" in line for line in api.logs(run)), api.logs(run)
+        body = {"task_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING"]}}}}
+        assert api.ask("/task_runs/filter", body) == [], "what the dead run left Running is closed"
     finally:
         worker.end()
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.pipelines import operating
 from tests.pipelines.conftest import DIGITS
 
 Ask = Callable[..., dict[str, Any]]
@@ -102,3 +103,23 @@ def test_states_names_and_lineage(home: Path, answer: Ask, api: Api) -> None:
     assert nodes["dedup"]["id"] in parents and nodes["crop:digits"]["id"] in parents
     keys = {artifact["key"] for artifact in nodes["train"]["artifacts"]}
     assert "samples-train" in keys, "a cached stage shows its pictures in the new run, too"
+
+
+def test_a_training_shows_itself_while_it_goes_on(home: Path, answer: Ask, server: dict[str, str]) -> None:
+    """Progress, curve and samples so far, the lines of its child process; and it tidies up what a dead run has left Running."""
+    operator = operating.Api(server)
+    flow = operator.ask("/flows/", {"name": "represent"})["id"]
+    dead = operator.ask("/flow_runs/", {"flow_id": flow, "state": {"type": "CRASHED"}})["id"]
+    left = {"flow_run_id": dead, "task_key": "train", "dynamic_key": "0", "state": {"type": "RUNNING"}}
+    orphan = operator.ask("/task_runs/", left)["id"]
+    longer = ("--set", "train.kimg=400", "--set", "train.log_kimg=0.1", "--max-seconds", "8")
+    said = answer(home, "train", "digits", "--scale", "debug", "--json", *longer)
+    assert said["state"] == "paused"
+    run = said["flow_run"]
+    assert operator.tasks(run, 6)["train"]["state_name"] == "Paused"
+    shown = operator.artifacts(run)
+    assert shown["progress-train"]["data"] > 0 and "kimg" in shown["progress-train"]["description"]
+    assert "data:image/svg+xml" in shown["training-so-far"]["data"] and len(shown["training-so-far"]["data"]) < 150_000
+    lines = operator.until(lambda: operator.logs(run), lambda lines: any("Training continues from" in line for line in lines))
+    assert any(line.startswith("gan_core.child train: ") for line in lines)
+    assert operator.ask(f"/task_runs/{orphan}")["state_type"] == "CRASHED"

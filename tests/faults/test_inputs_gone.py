@@ -1,0 +1,35 @@
+"""A run of one stage whose input goes between plan and work: it ends, and its record says so."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gan_core.errors import StoreError
+from gan_core.runner import execute
+from gan_core.runs import Prepared, RunRequest, prepare
+from gan_core.store import Store
+
+
+def test_an_input_that_goes_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows import composition
+
+    store = Store(tmp_path)
+    (node,) = prepare(RunRequest(recipe="digits", until="ingest", home=str(tmp_path)), store).nodes
+    made = execute(store, node, {})
+
+    def plan_and_lose(request: RunRequest, store: Store) -> Prepared:
+        prepared = prepare(request, store)
+        assert made.ref
+        shutil.rmtree(store.path(made.ref))
+        return prepared
+
+    monkeypatch.setattr(composition, "prepare", plan_and_lose)
+    with pytest.raises(StoreError, match="gone or damaged"):
+        composition.run_plan(RunRequest(recipe="digits", only="crop", home=str(tmp_path)))
+    (record,) = (tmp_path / "runs").glob("*/run.json")
+    told = json.loads(record.read_text())
+    assert told["state"] == "failed" and "gone or damaged" in told["error"]
