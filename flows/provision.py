@@ -110,90 +110,91 @@ def _host(url: str) -> str:
     return "/".join(url.split("/")[:3])
 
 
+_RUNS = ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"})
 _SCHEDULED = ResourceSpecification({"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.auto-scheduled"})
+_EACH = {"prefect.resource.id"}
 
 
 def automations(flows: Sequence[str], webhook: Any) -> list[AutomationCore]:
     """The automations that Discern asks for."""
-    runs = {
-        "match": ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
-        "match_related": ResourceSpecification({"prefect.resource.role": "flow", "prefect.resource.name": list(flows)}),
-    }
-    dead = ChangeFlowRunState(
-        state=StateType.CRASHED, name="Crashed", message="Its process has died: no heartbeat for four minutes.", force=False
-    )
-    stuck = ChangeFlowRunState(
-        state=StateType.CRASHED, name="Crashed", message="It never started: its worker has gone away.", force=False
-    )
-    each = {"prefect.resource.id"}
+    mine = ResourceSpecification({"prefect.resource.role": "flow", "prefect.resource.name": list(flows)})
     return [
-        AutomationCore(
-            name=watches.DIED,
-            description="Marks a run without heartbeats as Crashed, which frees its slot. The next run continues by the store.",
-            trigger=EventTrigger(
-                **runs,
-                after={"prefect.flow-run.heartbeat"},
-                expect={"prefect.flow-run.*"},
-                for_each=each,
-                posture=Posture.Proactive,
-                threshold=1,
-                within=SILENCE,
-            ),
-            actions=[dead],
+        _silence(
+            watches.DIED,
+            "Marks a run without heartbeats as Crashed, which frees its slot. The next run continues by the store.",
+            mine,
+            {"prefect.flow-run.heartbeat"},
+            _mark(StateType.CRASHED, "Its process has died: no heartbeat for four minutes."),
         ),
-        AutomationCore(
-            name=watches.NEVER_STARTED,
-            description="Marks a run that stays Pending as Crashed, which frees its slot.",
-            trigger=EventTrigger(
-                **runs,
-                after={"prefect.flow-run.Pending", "prefect.flow-run.Submitting", "prefect.flow-run.InfrastructurePending"},
-                expect={"prefect.flow-run.*"},
-                for_each=each,
-                posture=Posture.Proactive,
-                threshold=1,
-                within=SILENCE,
-            ),
-            actions=[stuck],
+        _silence(
+            watches.NEVER_STARTED,
+            "Marks a run that stays Pending as Crashed, which frees its slot.",
+            mine,
+            {"prefect.flow-run.Pending", "prefect.flow-run.Submitting", "prefect.flow-run.InfrastructurePending"},
+            _mark(StateType.CRASHED, "It never started: its worker has gone away."),
         ),
-        AutomationCore(
-            name=watches.WAITED,
-            description="Cancels a scheduled run that is still Late after 20 hours, so that they do not pile up behind a long training.",
-            trigger=EventTrigger(
-                match=runs["match"],
-                match_related=[runs["match_related"], _SCHEDULED],
-                after={"prefect.flow-run.Late"},
-                expect={"prefect.flow-run.*"},
-                for_each=each,
-                posture=Posture.Proactive,
-                threshold=1,
-                within=PATIENCE,
-            ),
-            actions=[CancelFlowRun()],
+        _silence(
+            watches.NEVER_ENDED,
+            "Marks a run that stays Cancelling as Cancelled, which frees its slot: its worker is gone, or could not say so.",
+            mine,
+            {"prefect.flow-run.Cancelling"},
+            _mark(StateType.CANCELLED, "Nobody has said that its processes ended."),
         ),
+        _silence(
+            watches.WAITED,
+            "Cancels a scheduled run that is still Late after 20 hours, so that they do not pile up behind a long training.",
+            [mine, _SCHEDULED],
+            {"prefect.flow-run.Late"},
+            CancelFlowRun(),
+            PATIENCE,
+        ),
+        *_telling(mine, webhook),
+    ]
+
+
+def _mark(state: StateType, message: str) -> ChangeFlowRunState:
+    return ChangeFlowRunState(state=state, name=state.value.capitalize(), message=message, force=False)
+
+
+def _silence(
+    name: str, description: str, related: Any, after: set[str], action: Any, within: timedelta = SILENCE
+) -> AutomationCore:
+    """Acts when nothing is heard of a run for some time after it was in a state."""
+    trigger = EventTrigger(
+        match=_RUNS,
+        match_related=related,
+        after=after,
+        expect={"prefect.flow-run.*"},
+        for_each=_EACH,
+        posture=Posture.Proactive,
+        threshold=1,
+        within=within,
+    )
+    return AutomationCore(name=name, description=description, trigger=trigger, actions=[action])
+
+
+def _telling(mine: ResourceSpecification, webhook: Any) -> list[AutomationCore]:
+    """What people are told of."""
+    at_once: dict[str, Any] = {
+        "for_each": _EACH,
+        "posture": Posture.Reactive,
+        "threshold": 1,
+        "within": timedelta(0),
+    }
+    failed = {"prefect.flow-run.Failed", "prefect.flow-run.Crashed"}
+    recipes = ResourceSpecification({"prefect.resource.id": "discern.recipe.*"})
+    subject = "Discern: {{ flow_run.name }} {{ flow_run.state.name }}"
+    return [
         AutomationCore(
             name=watches.FAILED,
             description="Tells of a run that failed or crashed.",
-            trigger=EventTrigger(
-                **runs,
-                expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},
-                for_each=each,
-                posture=Posture.Reactive,
-                threshold=1,
-                within=timedelta(0),
-            ),
-            actions=[_tell(webhook, "Discern: {{ flow_run.name }} {{ flow_run.state.name }}", "{{ flow_run.state.message }}")],
+            trigger=EventTrigger(match=_RUNS, match_related=mine, expect=failed, **at_once),
+            actions=[_tell(webhook, subject, "{{ flow_run.state.message }}")],
         ),
         AutomationCore(
             name=watches.FELL,
             description="Tells when a run's features are clearly worse than those of the last run of the same recipe.",
-            trigger=EventTrigger(
-                match=ResourceSpecification({"prefect.resource.id": "discern.recipe.*"}),
-                expect={accuracy.EVENT},
-                for_each=each,
-                posture=Posture.Reactive,
-                threshold=1,
-                within=timedelta(0),
-            ),
+            trigger=EventTrigger(match=recipes, expect={accuracy.EVENT}, **at_once),
             actions=[_tell(webhook, "Discern: accuracy fell", "{{ event.payload.told }}")],
         ),
     ]
