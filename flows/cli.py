@@ -259,10 +259,12 @@ def doctor(home: HomeOption = None, json_: JsonOption = False) -> None:
 @app.command("setup")
 def setup(
     port: Annotated[
-        int | None, typer.Option("--port", help="port of the home's server on loopback (a free one)", min=1)
+        int | None, typer.Option("--port", help="port of the home's server on loopback (a free one)", min=1, max=65535)
     ] = None,
     slots: Annotated[int | None, typer.Option("--slots", help="runs at a time in the pool (1)")] = None,
-    notify: Annotated[str | None, typer.Option("--notify", help="address that is told of failures, as JSON by POST")] = None,
+    notify: Annotated[
+        str | None, typer.Option("--notify", help="address that is told of failures, as JSON by POST; none: nobody")
+    ] = None,
     home: HomeOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -286,6 +288,14 @@ def server_stop(home: HomeOption = None, json_: JsonOption = False) -> None:
     from flows.upkeep import server_down
 
     raise typer.Exit(server_down(home, as_json=json_))
+
+
+@server_app.command("rearm")
+def server_rearm(home: HomeOption = None, json_: JsonOption = False) -> None:
+    """Before a service of your own starts the server: give runs that went on without it time to be heard."""
+    from flows.upkeep import rearm_server
+
+    raise typer.Exit(rearm_server(home, as_json=json_))
 
 
 def main() -> None:
@@ -321,10 +331,7 @@ def _fail(error: Exception) -> int:
     from pydantic import ValidationError
 
     if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        _print_error({"error": f"{where}: {first['msg']}"}, f"{where} is {first.get('input')!r}: {first['msg']}.")
-        return 2
+        return _refused(error.errors()[0])
     if isinstance(error, OSError):
         from gan_core.runner import explain_os_error
 
@@ -337,6 +344,18 @@ def _fail(error: Exception) -> int:
     traceback.print_exc()
     sys.stderr.write(f"This is a bug in Discern ({Path(__file__).parent.name}); please report the lines above.\n")
     return 1
+
+
+def _refused(first: Any) -> int:
+    """A value that the request's model does not take; its fields are named as the options are."""
+    option = "--" + ".".join(str(part) for part in first["loc"]).replace("_", "-")
+    expected = first["msg"].removeprefix("Input should be ")
+    remedy = f"leave {option} out, or see `discern run --help`"
+    told = f"{option} is {first.get('input')}."
+    _print_error(
+        {"error": told, "expected": expected, "remedy": remedy}, f"{told}\n  expected: {expected}\n  remedy:   {remedy}"
+    )
+    return 2
 
 
 def _print_error(value: dict[str, str], text: str) -> None:

@@ -6,10 +6,9 @@ import contextlib
 import os
 import shutil
 import stat
-import urllib.error
 from importlib import metadata
 
-from flows import console, server, settings
+from flows import console, operated, server, settings
 from flows.home import open_store, resolve_home
 from gan_core.devices import bf16_units, cpu_cores, cuda_count, memory_bytes
 from gan_core.errors import DiscernError
@@ -100,31 +99,18 @@ def _home(home: str | None) -> list[Check]:
     folder = store.home / "prefect"
     if folder.exists() and stat.S_IMODE(os.stat(folder).st_mode) & 0o077:
         checks.append(("results", "warning", f"{folder} can be read by others: chmod 700 it (Prefect's results are code)"))
-    if (url := server.configured_api()) is not None:
+    own = settings.read_file(settings.server_file(folder)).get("PREFECT_API_URL")
+    if (url := server.configured_api()) not in (None, own):
         up = server.healthy(url)
         told = "answers" if up else "does not answer; start it or unset PREFECT_API_URL"
         checks.append(("server", "ok" if up else "error", f"{url} {told}"))
-        checks += _pool(url, os.environ.get("PREFECT_API_AUTH_STRING")) if up else []
-    else:
-        own = server.running(folder)
-        told = f"the home's own at {own}" if own else f"none configured: a run starts one (log: {folder}/server.log)"
-        checks.append(("server", "ok", told))
-        checks += _pool(own, settings.credentials(folder)) if own else []
-    return checks
-
-
-def _pool(url: str, login: str | None) -> list[Check]:
-    """Whether runs that are scheduled would be started."""
-    try:
-        pool = server.ask(url, "/work_pools/discern", login)
-    except urllib.error.HTTPError as error:
-        if error.code == 404:
-            return [("pool", "ok", "none: `discern setup` prepares scheduled running")]
-        told = "the password is wrong: read worker.env of the home" if error.code == 401 else f"the server says {error.code}"
-        return [("pool", "error", told)]
-    except (OSError, ValueError) as error:
-        return [("pool", "warning", f"could not be read: {error}")]
-    limit = f"{pool['concurrency_limit']} at a time" if pool["concurrency_limit"] else "no limit: `discern setup --slots 1`"
-    if pool.get("status") != "READY":
-        return [("pool", "warning", f"discern, {limit}; no worker is online: prefect worker start --pool discern")]
-    return [("pool", "ok" if pool["concurrency_limit"] else "warning", f"discern, {limit}, with a worker")]
+        login = server.configured("PREFECT_API_AUTH_STRING")
+        return checks + (operated.checks(url, login, store.address) if up else [])
+    url = server.running(folder)
+    state, told = "ok", f"the home's own at {url}"
+    if url is None and server.configured_api():
+        state, told = "error", f"{own} does not answer: discern server start, or start its service (log: {folder}/server.log)"
+    elif url is None:
+        told = f"none configured: a run starts one (log: {folder}/server.log)"
+    checks.append(("server", state, told))
+    return checks + (operated.checks(url, settings.credentials(folder), store.address) if url else [])

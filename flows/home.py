@@ -3,23 +3,56 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
-from gan_core.errors import StoreError
+from gan_core.errors import RequestError, StoreError
 from gan_core.store import Store
 
 
 def resolve_home(given: str | None) -> str:
-    """The home as an absolute path, or an fsspec address as it is."""
+    """The home as an absolute path, or an fsspec address as it is.
+
+    Raises:
+        RequestError: DISCERN_HOME is set and empty, as in deployments that were made without it.
+    """
+    if not given and os.environ.get("DISCERN_HOME") == "":
+        raise RequestError(
+            "DISCERN_HOME is set, and empty.",
+            expected="the folder of the store: without it a second store would begin in the checkout",
+            remedy="in a deployment: set -a; . <home>/prefect/worker.env; set +a; prefect --no-prompt deploy --all. "
+            "In a shell: unset DISCERN_HOME, or give it a folder",
+        )
     wanted = given or os.environ.get("DISCERN_HOME") or str(default_home())
     return wanted if "://" in wanted else str(Path(wanted).expanduser().absolute())
 
 
+def need_variables() -> None:
+    """The first step of `prefect deploy` (prefect.yaml): ends it when what deployments are filled with is not set.
+
+    Ends the command itself: an error would be shown below a page of Prefect's own frames.
+    """
+    for name in ("DISCERN_HOME", "DISCERN_CHECKOUT"):
+        if not os.environ.get(name):
+            error = RequestError(
+                f"{name} is not set: nothing was deployed.",
+                expected="the variables of worker.env in the shell that deploys",
+                remedy="set -a; . <home>/prefect/worker.env; set +a   (`discern setup` writes it)",
+            )
+            sys.stderr.write(f"discern: {error.explain()}\n")
+            raise SystemExit(error.exit_code)
+
+
+def checkout() -> Path | None:
+    """The folder of the checkout that this code lies in; None for an installed package."""
+    folder = Path(__file__).resolve().parent.parent
+    return folder if (folder / "pyproject.toml").is_file() else None
+
+
 def default_home() -> Path:
     """`data/` beside pyproject.toml when this is a checkout; else a folder of the user's data directory."""
-    checkout = Path(__file__).resolve().parent.parent
-    if (checkout / "pyproject.toml").is_file():
-        return checkout / "data"
+    if (folder := checkout()) is not None:
+        return folder / "data"
     base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
     return Path(base) / "discern"
 

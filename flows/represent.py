@@ -10,10 +10,11 @@ from typing import Annotated, Any
 from prefect import Flow, flow
 from pydantic import Field
 
-from flows.choices import RECIPES, SCALES
+from flows.choices import LACKING, RECIPES, SCALES, SETTING
 from flows.composition import run_plan
 from flows.home import resolve_home
 from flows.hooks import close_task_runs
+from flows.runners import KINDS
 from gan_core.runs import RunRequest
 from gan_core.stages.specs import STAGES
 
@@ -34,6 +35,9 @@ Scale = Annotated[str, _choice("auto", *SCALES)]
 Stage = Annotated[str, _choice(*STAGES)]
 StageOrAll = Annotated[str, _choice("all", *STAGES)]
 Device = Annotated[str, _choice("auto", "cpu", "cuda")]
+Runner = Annotated[str, _choice(*KINDS)]
+Place = Annotated[str, Field(json_schema_extra={"pattern": r"^([1-9]\d*|[a-z]+://\S+|auto)?$"})]
+Override = Annotated[str, Field(json_schema_extra={"pattern": SETTING})]
 
 
 def _run_name() -> str:
@@ -53,13 +57,14 @@ def _chain(name: str, until: str, about: str) -> Chain:
         recipe: Recipe = "digits",
         scale: Scale = "auto",
         data: list[str] = [],  # noqa: B006
-        overrides: list[str] = [],  # noqa: B006
+        overrides: list[Override] = [],  # noqa: B006
         refresh: list[Stage] = [],  # noqa: B006
         only: StageOrAll = "all",
         max_seconds: Annotated[float, Field(ge=0)] = 0,
         device: Device = "auto",
         rehash: bool = False,
-        runner: str = "threads",
+        runner: Runner = "threads",
+        runner_place: Place = "",
         recipe_file: str = "",
         home: str = "",
     ) -> dict[str, Any]:
@@ -74,7 +79,7 @@ def _chain(name: str, until: str, about: str) -> Chain:
             device=device,
             max_seconds=max_seconds or None,
             rehash=rehash,
-            runner=runner,
+            runner=_placed(runner, runner_place),
             home=resolve_home(home),
         )
         return run_plan(request.model_copy(update={"command": typed.get() or _as_typed(request)}))
@@ -87,7 +92,14 @@ def _chain(name: str, until: str, about: str) -> Chain:
 def parameters_of(request: RunRequest) -> dict[str, Any]:
     """A request as the parameters of the chain's flows."""
     given = request.model_dump(exclude={"until", "command"})
+    kind, _, place = request.runner.partition(":")
+    given |= {"runner": kind, "runner_place": place}
     return {**given, "scale": request.scale or "auto", "only": request.only or "all", "max_seconds": request.max_seconds or 0}
+
+
+def _placed(runner: str, place: str) -> str:
+    """The form's two fields as the word of the command line: dask and 4 are dask:4."""
+    return f"{runner}:{place}" if place else runner
 
 
 def _as_typed(request: RunRequest) -> str:
@@ -102,15 +114,19 @@ def _as_typed(request: RunRequest) -> str:
     return shlex.join([*words, *(["--rehash"] if request.rehash else [])])
 
 
-_SHARED = """
+_SHARED = f"""
         recipe: The recipe to run; one of your own goes into recipe_file.
-        scale: How large a run: auto is full where there is a GPU, else small where the recipe has it.
+        scale: How large a run: auto is full where there is a GPU, else small where the recipe has it. {LACKING}.
         data: Where the data lies on the worker's machine: one PATH, or NAME=PATH for each source.
         overrides: Settings to change, each as section.key=value, such as train.kimg=20.
 """
 
+_SECONDS = "max_seconds: Training ends cleanly after so many seconds, and the next run continues it; 0 is no limit."
+
 _REST = """
         device: Where to compute: auto takes the GPU if there is one.
+        runner: What makes the shares of crop and extract: threads of one process, or processes of dask or ray.
+        runner_place: For dask and ray: how many processes, or a cluster's address (tcp://HOST:8786); empty is one for each core.
         recipe_file: Path of a YAML file on the worker's machine, instead of a recipe from the list.
         home: The store, if not the deployment's own (DISCERN_HOME).
 """
@@ -120,9 +136,8 @@ _PARAMETERS = f"""
     Args:{_SHARED.rstrip()}
         refresh: Stages to make again although the store has them.
         only: One stage alone, from inputs that the store has; all is the whole chain.
-        max_seconds: Training ends cleanly after so many seconds, and the next run continues it; 0 is no limit.
-        rehash: Read every file again instead of trusting its size and time of change.
-        runner: What makes the shares of crop and extract: threads, dask or ray; dask:4 takes four processes.{_REST.rstrip()}
+        {_SECONDS}
+        rehash: Read every file again instead of trusting its size and time of change.{_REST.rstrip()}
 """
 
 prepare: Chain = _chain("prepare", "pack", "Images in, training set out: ingest, crop, hash, dedup, pack.")
@@ -138,9 +153,12 @@ def _stage(
     recipe: Recipe = "digits",
     scale: Scale = "auto",
     data: list[str] = [],  # noqa: B006
-    overrides: list[str] = [],  # noqa: B006
+    overrides: list[Override] = [],  # noqa: B006
     refresh: bool = True,
+    max_seconds: Annotated[float, Field(ge=0)] = 0,
     device: Device = "auto",
+    runner: Runner = "threads",
+    runner_place: Place = "",
     recipe_file: str = "",
     home: str = "",
 ) -> dict[str, Any]:
@@ -152,6 +170,8 @@ def _stage(
         refresh=[stage] if refresh else [],
         only=stage,
         device=device,
+        max_seconds=max_seconds or None,
+        runner=_placed(runner, runner_place),
         home=resolve_home(home),
     )
     return run_plan(request.model_copy(update={"command": typed.get() or _as_typed(request)}))
@@ -162,7 +182,8 @@ _stage.__doc__ = f"""One stage alone, from inputs that are in the store; refuses
 
     Args:
         stage: The stage to make.{_SHARED.rstrip()}
-        refresh: Make it although the store has it.{_REST.rstrip()}
+        refresh: Make it although the store has it.
+        {_SECONDS}{_REST.rstrip()}
 """
 stage: Chain = flow(name="stage", flow_run_name=_run_name, persist_result=False, on_crashed=[close_task_runs])(_stage)
 

@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from flows.rearm import rearm
 from flows.settings import (
     client_environment,
     ensure_server_file,
@@ -39,10 +40,10 @@ from gan_core.locks import file_lock
 START_SECONDS = 120.0
 
 
-def configured_api() -> str | None:
-    """The API address that the user's environment or active Prefect profile names, without importing Prefect."""
-    if url := os.environ.get("PREFECT_API_URL"):
-        return url
+def configured(name: str) -> str | None:
+    """A setting of Prefect's from the user's environment or active Prefect profile, without importing Prefect."""
+    if value := os.environ.get(name):
+        return value
     home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
     try:
         content = tomllib.loads((home / "profiles.toml").read_text())
@@ -50,7 +51,35 @@ def configured_api() -> str | None:
         return None
     active = os.environ.get("PREFECT_PROFILE") or content.get("active")
     profile = content.get("profiles", {}).get(active, {}) if active else {}
-    return profile.get("PREFECT_API_URL") if isinstance(profile, dict) else None
+    return profile.get(name) if isinstance(profile, dict) else None
+
+
+def configured_api() -> str | None:
+    """The API address that the user's environment or active Prefect profile names."""
+    return configured("PREFECT_API_URL")
+
+
+def refuse_wrong_login(url: str, folder: Path) -> None:
+    """Refuses a configured server that answers but does not let us in, before anything is asked of it.
+
+    Raises:
+        WorkError: it wants a password, and none or another is set.
+    """
+    login = configured("PREFECT_API_AUTH_STRING")
+    if configured("PREFECT_API_KEY"):
+        return  # not signed in by password
+    try:
+        ask(url, "/admin/version", login)
+    except urllib.error.HTTPError as error:
+        if error.code == 401:
+            raise WorkError(
+                f"The Prefect server at {url} wants a password, and "
+                + ("does not take the one in PREFECT_API_AUTH_STRING." if login else "PREFECT_API_AUTH_STRING is not set."),
+                expected="the password of that server, as user:password",
+                remedy=f"set -a; . {folder}/worker.env; set +a   (or the worker.env of the home that the server belongs to)",
+            ) from error
+    except (OSError, ValueError):
+        return  # `healthy` has said that it is up; what else is wrong is Prefect's to say
 
 
 def healthy(url: str, login: str | None = None, timeout: float = 10.0) -> bool:
@@ -65,11 +94,29 @@ def healthy(url: str, login: str | None = None, timeout: float = 10.0) -> bool:
     return True
 
 
-def ask(url: str, path: str, login: str | None = None, timeout: float = 5.0) -> Any:
-    """What a Prefect API answers to a GET, without importing Prefect."""
+def ask(url: str, path: str, login: str | None = None, timeout: float = 5.0, *, body: Any = None) -> Any:
+    """What a Prefect API answers to a GET, or with a body to a POST, without importing Prefect."""
     headers = {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"} if login else {}
-    with urllib.request.urlopen(urllib.request.Request(url + path, headers=headers), timeout=timeout) as answer:
+    data = None
+    if body is not None:
+        data = json.dumps(body).encode()
+        headers |= {"Content-Type": "application/json", **_csrf(url, login, timeout)}
+    with urllib.request.urlopen(urllib.request.Request(url + path, data=data, headers=headers), timeout=timeout) as answer:
         return json.loads(answer.read())
+
+
+def _csrf(url: str, login: str | None, timeout: float) -> dict[str, str]:
+    """The token that a server with CSRF protection wants beside a POST; nothing for one without."""
+    client = f"discern-{os.getpid()}"
+    try:
+        return {
+            "Prefect-Csrf-Token": ask(url, f"/csrf-token?client={client}", login, timeout)["token"],
+            "Prefect-Csrf-Client": client,
+        }
+    except urllib.error.HTTPError as error:
+        if error.code == 401:
+            raise
+        return {}
 
 
 def running(folder: Path) -> str | None:
@@ -97,6 +144,7 @@ def prefect_server(home: Path) -> Iterator[str]:
                 expected="the server that PREFECT_API_URL or the active profile names",
                 remedy="start it, or unset PREFECT_API_URL: the home's own server is then used",
             )
+        refuse_wrong_login(url, folder)
         os.environ.setdefault("PREFECT_API_URL", url)
         yield url
         return
@@ -144,6 +192,10 @@ def keep(folder: Path) -> None:
         # somebody else's by now
         ensure_server_file(folder, free_port())
         settings = server_environment(folder)
+    try:
+        rearm(settings["PREFECT_SERVER_DATABASE_CONNECTION_URL"])
+    except Exception as error:  # a database that cannot be read is for the server to say; its log is also this process's
+        print(f"Runs that went on while the server was away may be marked Crashed: {error}", file=sys.stderr, flush=True)
     process = subprocess.Popen([sys.executable, "-m", "prefect", "server", "start"], env={**os.environ, **settings})
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     time.sleep(2.0)

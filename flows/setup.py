@@ -19,12 +19,18 @@ def set_up(home: str | None, *, port: int | None, slots: int | None, webhook: st
     store = open_store(resolve_home(home))
     folder = store.home / "prefect"
     own = server.configured_api() in (None, settings.read_file(settings.server_file(folder)).get("PREFECT_API_URL"))
+    if port is not None and not own:
+        raise RequestError(
+            f"--port {port} was given, and the configured server is {server.configured_api()}: its port is its operator's.",
+            expected="--port with the home's own server only",
+            remedy="leave --port out, or unset PREFECT_API_URL (and the active profile's) to set up the home's own server",
+        )
     steps = _files(folder, store.address, port) if own else []
     with server.prefect_server(store.home) as url:
         from flows import represent
         from flows.provision import provision
 
-        steps += provision([*represent.ALL, "stage"], slots, webhook)
+        steps += provision([*represent.ALL, "stage", "gc"], slots, webhook)
     _tell(steps, url if not own else None, str(folder), as_json)
     return 0
 
@@ -59,7 +65,7 @@ def _port(folder: Path) -> int | None:
 
 
 def _tell(steps: list[Step], url: str | None, folder: str, as_json: bool) -> None:
-    changed = [what for what, state, _ in steps if state in ("made", "changed")]
+    changed = [what for what, state, _ in steps if state in ("made", "changed", "removed")]
     if as_json:
         console.print_json(
             {"steps": [dict(zip(("what", "state", "told"), step, strict=True)) for step in steps], "changed": changed}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
 from flows import console, server, settings
 from flows.home import open_store, resolve_home
+from flows.rearm import rearm
 from gan_core.errors import RequestError, WorkError
 from gan_core.stages.contract import ArtifactRef
 from gan_core.store import Store
@@ -85,4 +87,27 @@ def server_down(home: str | None, *, as_json: bool) -> int:
         console.print_json({"state": state})
     else:
         print(f"The server {'is ' if up else '' if not stayed else 'is '}{state}.")
+    return 0
+
+
+def rearm_server(home: str | None, *, as_json: bool) -> int:
+    """What has to happen to the server's database before a server starts on it (flows/rearm.py).
+
+    A service that has read server.env names the database in its environment; else it is that of the home.
+    """
+    database = os.environ.get("PREFECT_SERVER_DATABASE_CONNECTION_URL")
+    if home or not database:
+        folder = open_store(resolve_home(home)).home / "prefect"
+        database = settings.server_environment(folder)["PREFECT_SERVER_DATABASE_CONNECTION_URL"]
+        if (url := server.running(folder)) is not None:
+            raise RequestError(
+                f"The server at {url} is up, and decides about its runs itself.",
+                expected="a server that is about to be started",
+                remedy="nothing has to be done: `discern server start` does this by itself",
+            )
+    count = rearm(database)
+    if as_json:
+        console.print_json({"waits": count})
+    else:
+        print(f"{count} waits for a sign of life begin anew with the server.")
     return 0

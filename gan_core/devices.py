@@ -5,8 +5,9 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import re
 
-from gan_core.errors import RequestError
+from gan_core.errors import RequestError, UnknownName
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -28,18 +29,18 @@ def resolve_device(wanted: str) -> str:
     """'cpu' or 'cuda' for a setting of 'auto', 'cpu' or 'cuda' (or 'cuda:1').
 
     Raises:
-        RequestError: a GPU was asked for and none is there.
+        RequestError: another word, with the nearest of these; a GPU was asked for and none is there.
     """
     if wanted == "auto":
         return "cuda" if cuda_count() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", wanted):
+        raise UnknownName("device", wanted, DEVICES, remedy="cuda:1 for the second of several GPUs")
     if wanted.startswith("cuda") and not cuda_count():
         raise RequestError(
             f"The device {wanted!r} was asked for, and the driver reports no GPU.",
             expected="a CUDA device, or the device 'auto' or 'cpu'",
             remedy="leave out --device, or run `discern doctor` to see what is found",
         )
-    if wanted != "cpu" and not wanted.startswith("cuda"):
-        raise RequestError(f"There is no device {wanted!r}.", expected="auto, cpu, cuda or cuda:<number>")
     return wanted
 
 

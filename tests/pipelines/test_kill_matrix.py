@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from flows import watches
 from tests.pipelines.operating import PREFECT, ROOT, Api, Worker, environment
 
 # Beyond what `finished` has trained: ingest to pack are cached, training goes on from 2 kimg.
@@ -50,9 +51,12 @@ def worker(server: dict[str, str], home: Path, api: Api, tmp_path: Path) -> Iter
     started.end()
 
 
-def training(api: Api, worker: Worker) -> tuple[str, int, int]:
-    """A run that trains: its id, and the processes of the flow and of the training."""
-    run = api.start("represent", **LONG)
+def training(api: Api, worker: Worker, **variables: str) -> tuple[str, int, int]:
+    """A run that trains: its id, and the processes of the flow and of the training. Variables go into its environment."""
+    deployment = api.deployment("represent")
+    job = {"env": {**deployment["job_variables"]["env"], **variables}}
+    body = {"parameters": LONG, "state": {"type": "SCHEDULED"}, "job_variables": job}
+    run = str(api.ask(f"/deployments/{deployment['id']}/create_flow_run", body)["id"])
     (child,) = api.until(lambda: worker.children("-m gan_core train"), bool, START)
     parent = int((Path("/proc") / str(child) / "stat").read_text().rsplit(")", 1)[1].split()[1])
     time.sleep(5)  # some training, and a heartbeat
@@ -123,3 +127,44 @@ def test_end_of_the_worker(api: Api, worker: Worker, server: dict[str, str], hom
     api.until(lambda: gone(flow) and gone(child), bool, 60)
     marked(api, run, since)
     goes_on(api, server, home, tmp_path)
+
+
+@pytest.mark.slow
+def test_kill_of_the_server(api: Api, worker: Worker, server: dict[str, str], home: Path, tmp_path: Path) -> None:
+    """Away for longer than a run may be silent: the run goes on and stays Running; one that dies afterwards is marked."""
+    from flows.server import start
+
+    watch = next(one for one in api.ask("/automations/filter", {}) if one["name"] == watches.DIED)
+    body = {key: watch[key] for key in ("name", "description", "enabled", "trigger", "actions")}
+    minute = {**body, "trigger": {**watch["trigger"], "within": 60}}
+    api.ask(f"/automations/{watch['id']}", minute, "PUT")
+    try:
+        run, flow, child = training(api, worker, PREFECT_FLOWS_HEARTBEAT_FREQUENCY="30")
+        time.sleep(35)  # two heartbeats
+        for process in processes("prefect server start", f"PREFECT_HOME={server['PREFECT_HOME']}"):
+            os.kill(process, signal.SIGKILL)
+        time.sleep(100)
+        start(Path(server["PREFECT_HOME"]))
+        back = time.monotonic()
+        while time.monotonic() - back < 90:
+            assert api.run(run)["state_type"] == "RUNNING", api.run(run)["state"]
+            time.sleep(2)
+        assert not gone(flow) and not gone(child)
+        worker.end()
+        assert marked(api, run, time.monotonic()) < 120
+        goes_on(api, server, home, tmp_path)
+    finally:
+        api.ask(f"/automations/{watch['id']}", body, "PUT")
+
+
+def processes(words: str, variable: str) -> list[int]:
+    """Processes whose command holds `words` and whose environment `variable`."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            if words in command and variable.encode() in (place / "environ").read_bytes().split(b"\0"):
+                found.append(int(place.name))
+        except (OSError, ValueError):
+            continue
+    return sorted(found)

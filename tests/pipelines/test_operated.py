@@ -9,6 +9,7 @@ import http.server
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -21,9 +22,12 @@ from typing import Any
 
 import pytest
 
+from flows import watches
+from flows.rearm import rearm
 from tests.pipelines.operating import CHROMIUM, PREFECT, ROOT, Api, Browser, Worker, environment
 
-DEPLOYMENTS = {"represent", "prepare", "train", "extract", "evaluate", "inspect", "stage"}
+CHAINS = {"represent", "prepare", "train", "extract", "evaluate", "inspect", "stage"}
+DEPLOYMENTS = {*CHAINS, "gc"}
 STAGES = 18  # task runs of digits at debug scale
 WANTED = {"recipe": "digits", "scale": "debug"}
 
@@ -80,9 +84,14 @@ def discern(shell: dict[str, str], *words: str) -> Any:
 @pytest.fixture(scope="module")
 def operated(shell: dict[str, str], api: Api, hook: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     """Set up, deployed, and with a worker: what docs/operations.md says, in its order."""
-    made = discern(shell, "setup", "--notify", hook)
-    assert {"work pool discern", "block discern-notify"} <= set(made["changed"])
-    assert "secret-path" not in json.dumps(made), "an address may be the secret"
+    made = discern(shell, "setup")
+    assert "work pool discern" in made["changed"] and "block discern-notify" not in made["changed"]
+    told = discern(shell, "setup", "--notify", hook)
+    assert set(told["changed"]) == {
+        "block discern-notify",
+        *(f"automation {name!r}" for name in (watches.FAILED, watches.FELL)),
+    }, "an automation that nobody edited follows what is asked for"
+    assert "secret-path" not in json.dumps(told), "an address may be the secret"
     done = subprocess.run([*PREFECT, "--no-prompt", "deploy", "--all"], env=shell, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     worker = Worker(shell, tmp_path_factory.mktemp("worker") / "operated.log")
@@ -97,16 +106,70 @@ def test_setting_up_again_changes_nothing(operated: Worker, shell: dict[str, str
         return pool["concurrency_limit"], {one["name"]: (one["id"], one["updated"]) for one in automations}
 
     before = there()
-    assert before[0] == 1 and len(before[1]) == 4
+    assert before[0] == 1 and set(before[1]) == set(watches.ALL)
     assert discern(shell, "setup")["changed"] == []
     assert there() == before
+    edited = next(one for one in api.ask("/automations/filter", {}) if one["name"] == watches.WAITED)
+    edited["trigger"]["within"] = 7200
+    body = {key: edited[key] for key in ("name", "description", "enabled", "trigger", "actions")}
+    api.ask(f"/automations/{edited['id']}", body, "PUT")
+    again = discern(shell, "setup", "--slots", "2")
+    assert again["changed"] == ["work pool discern"] and there()[0] == 2
+    assert {step["what"]: step["state"] for step in again["steps"]}[f"automation {watches.WAITED!r}"] == "kept"
+    assert api.ask(f"/automations/{edited['id']}")["trigger"]["within"] == 7200
+    assert discern(shell, "setup", "--slots", "1")["changed"] == ["work pool discern"] and there()[0] == 1
+
+
+def test_what_is_deployed(operated: Worker, shell: dict[str, str], api: Api, home: Path) -> None:
+    found = {one["name"]: one for one in api.ask("/deployments/filter", {})}
+    assert set(found) == DEPLOYMENTS
+    for one in found.values():
+        assert one["job_variables"]["env"]["DISCERN_HOME"] == str(home) and one["job_variables"]["working_dir"] == str(ROOT)
+    scheduled = {name: [(each["slug"], each["active"]) for each in one["schedules"]] for name, one in found.items()}
+    assert scheduled.pop("represent") == [("nightly", True)] and scheduled.pop("gc") == [("weekly", False)]
+    assert not any(scheduled.values())
+    (nightly,) = found["represent"]["schedules"]
+    assert nightly["schedule"]["cron"] == "0 3 * * *" and nightly["schedule"]["timezone"] == "UTC"
+    server = api.ask("/admin/settings")["server"]
+    assert server["concurrency"]["lease_storage"].endswith(".filesystem"), "leases outlive a restart"
+    assert server["analytics_enabled"] is False and server["api"]["csrf_protection_enabled"] is True
+    api.until(lambda: api.ask("/work_pools/discern")["status"], lambda status: status == "READY", 60)
+    checks = {check["what"]: check["state"] for check in discern(shell, "doctor")["checks"]}
+    wanted = ("pool", "worker", "deployed", "job home", "watched", "scheduler")
+    assert {name: checks[name] for name in wanted} == dict.fromkeys(wanted, "ok")
+    other = discern({**shell, "DISCERN_HOME": f"{home}-other", "PREFECT_HOME": f"{home}-other"}, "doctor")
+    assert {check["what"]: check["state"] for check in other["checks"]}["job home"] == "warning", "another home"
+
+
+def test_a_server_that_was_away_waits_anew(operated: Worker, api: Api, home: Path, tmp_path: Path) -> None:
+    """On a copy of the server's database: what a run is given when it was not heard for an hour."""
+    run = api.start("gc", keep=1000)
+    assert api.wait(run)["state_type"] == "COMPLETED", api.run(run)["state"]
+    assert api.until(lambda: api.logs(run), lambda lines: any("would go: 0 artifacts" in line for line in lines), 30)
+    copy = tmp_path / "copy.db"
+    with sqlite3.connect(home / "prefect" / "prefect.db") as there, sqlite3.connect(copy) as mine:
+        there.backup(mine)
+        watched = mine.execute("SELECT id FROM automation WHERE name IN (?, ?, ?)", watches.SILENT).fetchall()
+        mine.execute(
+            """UPDATE automation_bucket SET start = '2026-01-01 00:00:00.000000', "end" = '2026-01-01 00:04:00.000000'"""
+        )
+    count = rearm(f"sqlite+aiosqlite:///{copy}")
+    with sqlite3.connect(copy) as mine:
+        rows = mine.execute('SELECT automation_id, start, "end" FROM automation_bucket').fetchall()
+    again = [row for row in rows if (row[0],) in watched]
+    assert count == len(again) > 0
+    for _, start, end in again:
+        first, last = datetime.fromisoformat(start), datetime.fromisoformat(end)
+        assert (last - first).total_seconds() == 240 and len(start) == len("2026-01-01 00:00:00.000000")
+        assert abs((datetime.now(UTC).replace(tzinfo=None) - first).total_seconds()) < 60
+    assert all(row[1].startswith("2026-01-01") for row in rows if row not in again), "the others are nobody's business"
 
 
 def test_the_form_offers_what_there_is(operated: Worker, api: Api) -> None:
     from gan_core.recipes import recipe_names
     from gan_core.stages.specs import STAGES as known
 
-    for name in DEPLOYMENTS:
+    for name in CHAINS:
         schema = api.deployment(name)["parameter_openapi_schema"]["properties"]
         assert all(entry.get("description") for entry in schema.values()), f"{name}: a field without a sentence"
         assert all("default" in entry for entry in schema.values()), f"{name}: a field that must be filled"
@@ -115,7 +178,11 @@ def test_the_form_offers_what_there_is(operated: Worker, api: Api) -> None:
     schema = api.deployment("represent")["parameter_openapi_schema"]["properties"]
     assert schema["refresh"]["items"]["enum"] == list(known) and schema["only"]["enum"] == ["all", *known]
     assert api.deployment("stage")["parameter_openapi_schema"]["properties"]["stage"]["enum"] == list(known)
+    assert schema["runner"]["enum"] == ["threads", "dask", "ray"] and "digits" in schema["scale"]["description"]
+    assert {"max_seconds", "runner", "runner_place"} <= set(api.deployment("stage")["parameter_openapi_schema"]["properties"])
     place = f"/deployments/{api.deployment('represent')['id']}/create_flow_run"
+    assert "does not match" in api.refusal(place, {"parameters": {"overrides": ["trian.kimg=3"]}})
+    assert "does not match" in api.refusal(place, {"parameters": {"runner_place": "0"}})
     assert "digits" in api.refusal(place, {"parameters": {"recipe": "digit"}})
     assert "minimum of 0" in api.refusal(place, {"parameters": {"max_seconds": -1}})
 
@@ -235,7 +302,7 @@ def test_in_a_browser(operated: Worker, api: Api, tmp_path: Path) -> None:
     assert all(seen.values()) and len(seen) == 4
 
 
-def test_only_who_signs_in(operated: Worker, api: Api, home: Path) -> None:
+def test_only_who_signs_in(operated: Worker, api: Api, shell: dict[str, str], home: Path) -> None:
     """The shipped settings: nobody without the password, no foreign page, nothing that others on the machine may read."""
 
     def ask(path: str, method: str = "GET", **headers: str) -> int:
@@ -261,6 +328,17 @@ def test_only_who_signs_in(operated: Worker, api: Api, home: Path) -> None:
         (folder / "worker.env", 0o600),
     ):
         assert path.stat().st_mode & 0o777 == mode, path
-    listening = subprocess.run(["ss", "-Hltn"], capture_output=True, text=True).stdout if shutil.which("ss") else ""
-    port = api.url.split(":")[2].split("/")[0]
-    assert not [line for line in listening.splitlines() if f":{port} " in line and "127.0.0.1" not in line]
+    stranger = {**shell, "DISCERN_HOME": f"{home}-other", "PREFECT_HOME": f"{home}-other"}
+    for words, change, told in (
+        (["setup"], {"PREFECT_API_AUTH_STRING": ""}, "worker.env"),
+        (["setup"], {"PREFECT_API_AUTH_STRING": "wrong:login"}, "worker.env"),
+        (["setup", "--port", "4300"], {}, "its operator's"),
+    ):
+        command = [sys.executable, "-m", "flows.cli", *words]
+        done = subprocess.run(command, env={**stranger, **change}, capture_output=True, text=True, cwd=ROOT, timeout=100)
+        assert done.returncode in (1, 2) and told in done.stderr and "Traceback" not in done.stderr, done.stderr
+    port = int(api.url.split(":")[2].split("/")[0])
+    tables = [table.read_text().splitlines()[1:] for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")) if table.exists()]
+    sockets = [line.split()[1:4:2] for lines in tables for line in lines]
+    listening = [address for address, state in sockets if state == "0A" and int(address.rsplit(":", 1)[1], 16) == port]
+    assert listening == [f"0100007F:{port:04X}"], "127.0.0.1 alone"
