@@ -109,7 +109,7 @@ def train(
     setting = replace(setting, compiled=how)
     parts = begin(images, setting, target)
     before, first = parts.position.seconds, parts.position.images
-    last_time, last_log, due = started, first, False
+    last_time, last_log = started, first
     board = record.Board(setting.folder / "tensorboard", first) if me.first else None
     feed = data.Feed(images, s.batch, seed=setting.seed, device=setting.device, share=(me.rank, me.count), labels=labels)
     batches = feed.batches(parts.position.index * s.batch)
@@ -149,11 +149,12 @@ def train(
         if crossed(was, at.images, s.snapshot_kimg):
             save_snapshot(parts, setting)
         # Save: only what has just been looked at and found good, unless time is over
-        due = due or crossed(was, at.images, s.state_kimg)
+        at.due = at.due or crossed(was, at.images, s.state_kimg)
         out_of_time = setting.max_seconds is not None and me.agree(time.monotonic() - started > setting.max_seconds)
-        if (due and logged and parts.watch.clean) or complete or out_of_time:
-            save(parts, setting)
-            due = False
+        good = logged and parts.watch.clean and (at.due or complete)
+        if good or complete or out_of_time:
+            at.due = at.due and not good
+            save(parts, setting, good=good)
         pace = max(at.images - first, 1) / max(time.monotonic() - started, 1e-9)
         left = max(target - at.images, 0) / pace / 60
         progress(at.images / 1000, s.kimg, "kimg", images_per_second=pace, minutes_left=left)
@@ -174,8 +175,8 @@ def grid_every(settings: TrainConfig) -> float:
     return settings.grid_kimg or settings.kimg / (GRIDS - 1)
 
 
-def begin(images: data.ImageSet, setting: Setting, target: int) -> Parts:
-    """Parts as the newest state at or before `target` images has them, or fresh ones."""
+def begin(images: data.ImageSet, setting: Setting, target: int, *, good: bool = False) -> Parts:
+    """Parts as the newest (good) state at or before `target` images has them, or fresh ones."""
     (setting.folder / "products").mkdir(parents=True, exist_ok=True)
     s = setting.settings
     parts = build(s, seed=setting.seed, device=setting.device, image_size=setting.image_size)
@@ -185,7 +186,7 @@ def begin(images: data.ImageSet, setting: Setting, target: int) -> Parts:
         compile_networks(parts.networks.values(), setting.compiled)
     some = torch.from_numpy(images.pixels(slice(0, SOME)))
     parts.watch.real_variation = float(divergence.variation(to_float(some)))
-    found = state.load_state(setting.folder, target)
+    found = state.load_state(setting.folder, target, good=good)
     if found is not None:
         parts.restore(*found)
         parts.set_rate(s.learning_rate * 0.5**parts.position.attempt)
@@ -233,13 +234,13 @@ def judge(parts: Parts, setting: Setting, found: list[divergence.Finding]) -> bo
 
 
 def go_back(parts: Parts, images: data.ImageSet, setting: Setting) -> Parts:
-    """Parts as the last good state has them, with other random streams and half the learning rate from there on."""
-    attempt, findings, limit = parts.position.attempt + 1, parts.findings, parts.position.images
-    while True:
-        parts = begin(images, setting, limit - 1)
-        limit = parts.position.images
-        if parts.watch.clean:
-            break
+    """Parts as the last good state has them, with other random streams and half the learning rate from there on.
+
+    A state that was saved because time was over may hold what the next look would have found: it is no good one.
+    """
+    attempt, findings = parts.position.attempt + 1, parts.findings
+    parts = begin(images, setting, parts.position.images - 1, good=True)
+    limit = parts.position.images
     parts.position.attempt, parts.findings = attempt, findings
     parts.set_rate(setting.settings.learning_rate * 0.5**attempt)
     if setting.processes.first:
@@ -324,10 +325,10 @@ def draw_grid(parts: Parts, setting: Setting, board: record.Board | None) -> Non
     board.grid(sheet, parts.position.images)
 
 
-def save(parts: Parts, setting: Setting) -> None:
-    """Writes the state for resuming (first process only)."""
+def save(parts: Parts, setting: Setting, *, good: bool) -> None:
+    """Writes the state for resuming (first process only). Args: good: whether a rollback may come back to it."""
     if setting.processes.first:
-        state.save_state(setting.folder, parts.position, parts.tensors(), parts.extra())
+        state.save_state(setting.folder, parts.position, parts.tensors(), {**parts.extra(), "good": good})
 
 
 def save_snapshot(parts: Parts, setting: Setting) -> None:

@@ -82,7 +82,6 @@ class Parts:
             "figure_counts": dict(self.figures.counts),
             "products": list(self.products),
             "watch": self.watch.memory(),
-            "clean": self.watch.clean,
             "findings": list(self.findings),
         }
 

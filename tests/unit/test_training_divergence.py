@@ -143,6 +143,30 @@ def test_a_nan_that_comes_back_ends_the_training_after_three_attempts(tmp_path: 
         run(tmp_path, always, on_divergence="rollback")
 
 
+def test_what_breaks_between_two_looks_is_no_place_to_go_back_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A NaN arises after a look, time is over before the next one, so the broken weights are saved: going back passes them over."""
+    real_step, ticks, stops = loop.step, [0.0], 3
+    monkeypatch.setattr(loop.time, "monotonic", lambda: ticks[0])
+
+    def step(parts: Parts, setting: Setting, *batch: Any) -> None:
+        real_step(parts, setting, *batch)
+        if parts.position.images == 416 and parts.position.attempt == 0:
+            spoil_weights(parts)
+        ticks[0] += 10.0 if 416 <= parts.position.images < 416 + 16 * stops else 0.0
+
+    monkeypatch.setattr(loop, "step", step)
+    settings = TrainConfig(**{**BASE, "log_kimg": 0.1, "state_kimg": 0.1, "kimg": 0.6, "on_divergence": "rollback"})
+    for _ in range(stops):
+        stopped = train(pictures(), Setting(settings, tmp_path, 32, max_seconds=5.0))
+        assert not stopped.complete and 416 <= stopped.parts.position.images < 500
+    places = sorted(int(path.name.split("-")[1]) for path in tmp_path.glob("state-*"))
+    assert 400 in places and len(places) <= 3, "the last good one is kept beside the newest two"
+    trained = train(pictures(), Setting(settings, tmp_path, 32))
+    assert trained.complete and [finding["sign"] for finding in trained.findings] == ["nan"]
+    assert trained.parts.position.attempt == 1
+    assert all(torch.isfinite(p).all() for network in trained.parts.networks.values() for p in network.parameters())
+
+
 def test_a_rollback_is_as_reproducible_as_the_rest(tmp_path: Path) -> None:
     ends = []
     for name in ("a", "b"):
