@@ -270,6 +270,7 @@ def step(parts: Parts, setting: Setting, pixels: Tensor, labels: Tensor | None) 
         labels=labels,
         latents=lambda: share(snapshots.sample_latents(parts.prior, s.batch, random)),
         random=random,
+        share=(me.rank, me.count),
     )
     updates = parts.method.updates(batch)
     while True:

@@ -23,10 +23,10 @@ from gan_core.training.loop import Setting, train
 torch.set_num_threads(1)
 processes, device = join("cpu")
 settings = TrainConfig(
-    network={"width": 0.125}, batch=16, kimg=0.096, log_kimg=0.032, state_kimg=0.032, mode=sys.argv[3], flip=True, beta1=0.5
+    network={"width": 0.125}, batch=16, kimg=0.096, log_kimg=0.032, state_kimg=0.032, mode=sys.argv[3], flip=True, beta1=0.5,
+    **({"augment": ["color", "translation", "cutout"], "r1": 1.0} if "options" in sys.argv else {}),
 )
-limit = float(sys.argv[4]) if len(sys.argv) > 4 else None
-setting = Setting(settings, Path(sys.argv[2]), 32, device=device, processes=processes, max_seconds=limit)
+setting = Setting(settings, Path(sys.argv[2]), 32, device=device, processes=processes)
 trained = train(ArrayImages(np.load(sys.argv[1])), setting)
 torch.distributed.destroy_process_group() if processes.count > 1 else None
 print("ended", processes.rank, processes.count, trained.complete, flush=True)
@@ -53,10 +53,13 @@ def run(folder: Path, name: str, processes: int, mode: str, *more: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("mode", ["modern", pytest.param("paper", marks=pytest.mark.slow)])
-def test_two_processes_agree_with_one(tmp_path: Path, mode: str) -> None:
-    run(tmp_path, "one", 1, mode)
-    said = run(tmp_path, "two", 2, mode)
+@pytest.mark.parametrize(
+    "how", ["modern options", pytest.param("modern", marks=pytest.mark.slow), pytest.param("paper", marks=pytest.mark.slow)]
+)
+def test_two_processes_agree_with_one(tmp_path: Path, how: str) -> None:
+    """Options: augmentation, whose every picture is changed as one process changes it, and R1 through synchronised norms."""
+    run(tmp_path, "one", 1, *how.split())
+    said = run(tmp_path, "two", 2, *how.split())
     assert "ended 0 2 True" in said and "ended 1 2 True" in said
     (path,) = (tmp_path / "one" / "products").glob("snapshot-*")
     one, two = load_file(path), load_file(tmp_path / "two" / "products" / path.name)
