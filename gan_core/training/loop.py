@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,8 @@ from gan_core.progress import Progress, silent
 from gan_core.randomness import torch_stream
 from gan_core.training import data, divergence, record, snapshots, state
 from gan_core.training.compiled import compile_networks, compiling
-from gan_core.training.distributed import Processes, synchronise_norms
-from gan_core.training.parts import Parts, build, plain, settle_generators
+from gan_core.training.distributed import Deadline, Processes, synchronise_norms
+from gan_core.training.parts import Parts, Real, build, settle_generators, settle_readers, some_real
 from gan_core.training.precision import autocast, memory_format
 from gan_core.training.record import crossed
 from gan_core.vision.tensors import to_float
@@ -104,12 +104,15 @@ def train(
         each_log: called after each line of statistics; may add to it.
     """
     s, me = setting.settings, setting.processes
-    started, target = time.monotonic(), round(s.kimg * 1000)
-    how = compiling(s, setting.device, me.count, partial(attempt, images, setting, labels))
+    deadline, target = Deadline(setting.max_seconds, time.monotonic(), me), round(s.kimg * 1000)
+    how = compiling(s, setting.device, me.count, partial(trial, images, setting, labels))
+    how = "off" if me.agree(how == "off") else how
     setting = replace(setting, compiled=how)
-    parts = begin(images, setting, target)
+    real = some_real(images, labels, setting.seed)
+    parts = begin(setting, real, target)
     before, first = parts.position.seconds, parts.position.images
-    last_time, last_log = started, first
+    started = last_time = time.monotonic()  # after the trial of the compiler: rates are those of training
+    last_log = first
     board = record.Board(setting.folder / "tensorboard", first) if me.first else None
     feed = data.Feed(images, s.batch, seed=setting.seed, device=setting.device, share=(me.rank, me.count), labels=labels)
     batches = feed.batches(parts.position.index * s.batch)
@@ -139,8 +142,9 @@ def train(
             if board is not None:
                 state.append_stats(setting.folder, line)
                 board.scalars(line, at.images)
-            if judge(parts, setting, parts.watch.look(line)):
-                parts = go_back(parts, images, setting)
+            found, clean = look(parts, setting, line)
+            if judge(parts, setting, found):
+                parts = go_back(parts, setting)
                 batches, complete, last_log = feed.batches(parts.position.index * s.batch), False, parts.position.images
                 continue
         # Sample
@@ -150,8 +154,8 @@ def train(
             save_snapshot(parts, setting)
         # Save: only what has just been looked at and found good, unless time is over
         at.due = at.due or crossed(was, at.images, s.state_kimg)
-        out_of_time = setting.max_seconds is not None and me.agree(time.monotonic() - started > setting.max_seconds)
-        good = logged and parts.watch.clean and (at.due or complete)
+        out_of_time = deadline.over()
+        good = logged and clean and (at.due or complete)
         if good or complete or out_of_time:
             at.due = at.due and not good
             save(parts, setting, good=good)
@@ -175,8 +179,12 @@ def grid_every(settings: TrainConfig) -> float:
     return settings.grid_kimg or settings.kimg / (GRIDS - 1)
 
 
-def begin(images: data.ImageSet, setting: Setting, target: int, *, good: bool = False) -> Parts:
-    """Parts as the newest (good) state at or before `target` images has them, or fresh ones."""
+def begin(setting: Setting, real: Real, target: int, *, good: bool = False) -> Parts:
+    """Parts as the newest (good) state at or before `target` images has them, or fresh ones.
+
+    The first process decides, and the others take all that it has: where they stand is one place, whatever each of them finds in the
+    folder, and weights that a network's constructor draws without a seed are the same everywhere.
+    """
     (setting.folder / "products").mkdir(parents=True, exist_ok=True)
     s = setting.settings
     parts = build(s, seed=setting.seed, device=setting.device, image_size=setting.image_size)
@@ -184,25 +192,40 @@ def begin(images: data.ImageSet, setting: Setting, target: int, *, good: bool = 
         synchronise_norms(parts.networks.values(), setting.processes)
     if setting.compiled != "off":
         compile_networks(parts.networks.values(), setting.compiled)
-    some = torch.from_numpy(images.pixels(slice(0, SOME)))
-    parts.watch.real_variation = float(divergence.variation(to_float(some)))
-    found = state.load_state(setting.folder, target, good=good)
-    if found is not None:
-        parts.restore(*found)
+    parts.real = real
+    parts.watch.real_variation = float(divergence.variation(to_float(real.pixels[:SOME])))
+    me = setting.processes
+    found = state.load_state(setting.folder, target, good=good) if me.first else None
+    if me.tell(found is not None):
+        logger.info("Training continues from the state at %.1f kimg.", found[0].images / 1000 if found else 0.0)
+    if found is not None or me.count > 1:
+        position, tensors, extra = found or (parts.position, parts.tensors(), parts.extra())
+        told = me.tell([asdict(position), extra])
+        parts.restore(state.Position(**told[0]), me.spread(tensors), told[1])
         parts.set_rate(s.learning_rate * 0.5**parts.position.attempt)
-        logger.info("Training continues from %.1f kimg.", parts.position.images / 1000)
     return parts
 
 
-def attempt(images: data.ImageSet, setting: Setting, labels: npt.NDArray[np.int64] | None, how: str) -> None:
-    """A few minibatches with compiled networks of its own: raises what compiling them raises, and leaves nothing behind."""
-    parts = build(setting.settings, seed=setting.seed, device=setting.device, image_size=setting.image_size)
-    compile_networks(parts.networks.values(), how)
+def trial(images: data.ImageSet, setting: Setting, labels: npt.NDArray[np.int64] | None, how: str) -> None:
+    """A few minibatches with compiled networks of its own: raises what compiling them raises, and leaves nothing behind.
+
+    A process tries its own share of a batch, by itself: its networks are compiled for that size.
+    """
     count = setting.settings.batch // setting.processes.count
+    alone = replace(setting, settings=setting.settings.model_copy(update={"batch": count}), processes=Processes(), compiled=how)
+    parts = build(alone.settings, seed=setting.seed, device=setting.device, image_size=setting.image_size)
+    compile_networks(parts.networks.values(), how)
     pixels = torch.from_numpy(images.pixels(slice(0, count))).to(setting.device)
     some = None if labels is None else torch.from_numpy(labels[:count]).to(setting.device)
     for _ in range(4):
-        step(parts, replace(setting, compiled=how, processes=Processes(count=1)), pixels, some)
+        step(parts, alone, pixels, some)
+
+
+def look(parts: Parts, setting: Setting, line: dict[str, Any]) -> tuple[list[divergence.Finding], bool]:
+    """What the first process finds in a line of statistics, and whether that is nothing at all; every process goes by it."""
+    found = [finding.as_json() for finding in parts.watch.look(line)]
+    told, clean = setting.processes.tell([found, parts.watch.clean])
+    return [divergence.Finding(**finding) for finding in told], bool(clean)
 
 
 def judge(parts: Parts, setting: Setting, found: list[divergence.Finding]) -> bool:
@@ -233,13 +256,13 @@ def judge(parts: Parts, setting: Setting, found: list[divergence.Finding]) -> bo
     return False
 
 
-def go_back(parts: Parts, images: data.ImageSet, setting: Setting) -> Parts:
+def go_back(parts: Parts, setting: Setting) -> Parts:
     """Parts as the last good state has them, with other random streams and half the learning rate from there on.
 
     A state that was saved because time was over may hold what the next look would have found: it is no good one.
     """
     attempt, findings = parts.position.attempt + 1, parts.findings
-    parts = begin(images, setting, parts.position.images - 1, good=True)
+    parts = begin(setting, parts.real, parts.position.images - 1, good=True)
     limit = parts.position.images
     parts.position.attempt, parts.findings = attempt, findings
     parts.set_rate(setting.settings.learning_rate * 0.5**attempt)
@@ -328,6 +351,7 @@ def draw_grid(parts: Parts, setting: Setting, board: record.Board | None) -> Non
 
 def save(parts: Parts, setting: Setting, *, good: bool) -> None:
     """Writes the state for resuming (first process only). Args: good: whether a rollback may come back to it."""
+    parts.figures.share(setting.processes.mean)
     if setting.processes.first:
         state.save_state(setting.folder, parts.position, parts.tensors(), {**parts.extra(), "good": good})
 
@@ -343,9 +367,7 @@ def save_snapshot(parts: Parts, setting: Setting) -> None:
 def write_snapshot(parts: Parts, setting: Setting, path: Path) -> None:
     """Writes the networks as they are now as a snapshot."""
     s, at = setting.settings, parts.position
-    networks = {role: network for role, network in parts.networks.items() if role != "generator"}
-    if s.spectral_norm:
-        networks["discriminator"] = plain(networks["discriminator"], parts.spec)
+    networks = settle_readers(parts, batch=s.batch)
     networks |= settle_generators(parts, seed=setting.seed, batch=s.batch)
     meta = {
         "network": parts.spec,
