@@ -29,7 +29,7 @@ from gan_core.randomness import torch_stream
 from gan_core.training import data, divergence, record, snapshots, state
 from gan_core.training.compiled import compile_networks, compiling
 from gan_core.training.distributed import Deadline, Processes, synchronise_norms
-from gan_core.training.parts import Parts, Real, build, settle_generators, settle_readers, some_real
+from gan_core.training.parts import GRID, Parts, Real, build, settle_generators, settle_readers, some_real
 from gan_core.training.precision import autocast, memory_format
 from gan_core.training.record import crossed
 from gan_core.vision.tensors import to_float
@@ -193,7 +193,9 @@ def begin(setting: Setting, real: Real, target: int, *, good: bool = False) -> P
     if setting.compiled != "off":
         compile_networks(parts.networks.values(), setting.compiled)
     parts.real = real
-    parts.watch.real_variation = float(divergence.variation(to_float(real.pixels[:SOME])))
+    some = to_float(real.pixels[:SOME])
+    parts.watch.real_variation = float(divergence.variation(some))
+    parts.watch.real_spacing = float(divergence.spacing(some[:: max(1, len(some) // GRID)][:GRID]))
     me = setting.processes
     found = state.load_state(setting.folder, target, good=good) if me.first else None
     if me.tell(found is not None):
@@ -328,6 +330,7 @@ def log_line(parts: Parts, setting: Setting, rate: float) -> dict[str, Any]:
         z = parts.grid_latents.to(setting.device)
         pictures = parts.networks["generator"].forward(z, None if labels is None else labels.to(setting.device))
     line["variation"] = float(divergence.variation(pictures))
+    line["spacing"] = float(divergence.spacing(pictures))
     line["oscillation"] = float(divergence.oscillation(pictures))
     return line | {name: float(value) for name, value in divergence.layer_sigmas(parts.networks).items()}
 
