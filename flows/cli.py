@@ -240,12 +240,18 @@ def sample(
         Path | None,
         typer.Option("--reject-collisions", help="a hash artifact's folder: drop samples that collide with its codes"),
     ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option("--network", help="dotted path of the snapshot's network where it is not Discern's: its code is run"),
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
     """Draw a grid of samples from a trained generator."""
     from flows.snapshots import sample as draw
 
-    raise typer.Exit(draw(snapshot, count=n, out=out, seed=seed, columns=columns, reject=reject, as_json=json_))
+    raise typer.Exit(
+        draw(snapshot, count=n, out=out, seed=seed, columns=columns, reject=reject, network=network, as_json=json_)
+    )
 
 
 @app.command("doctor")

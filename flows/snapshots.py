@@ -67,8 +67,21 @@ def _publish(store: Store, name: str, snapshot: Path) -> Path:
     return store.path(ref) / snapshot.name
 
 
-def sample(snapshot: Path, *, count: int, out: Path, seed: int, columns: int, reject: Path | None, as_json: bool) -> int:
-    """Draws a grid of samples from a snapshot (a file, or a train artifact's folder); returns the exit code."""
+def sample(
+    snapshot: Path,
+    *,
+    count: int,
+    out: Path,
+    seed: int,
+    columns: int,
+    reject: Path | None,
+    network: str | None,
+    as_json: bool,
+) -> int:
+    """Draws a grid of samples from a snapshot (a file, or a train artifact's folder); returns the exit code.
+
+    Args: network: dotted path of a network module from outside the project that the snapshot may name, and whose code then runs.
+    """
     from gan_core.files import atomic_write_bytes
     from gan_core.training.memorisation import TrainingCodes, draw
     from gan_core.training.snapshots import chosen_snapshot, load_snapshot
@@ -78,7 +91,9 @@ def sample(snapshot: Path, *, count: int, out: Path, seed: int, columns: int, re
         raise RequestError(f"There is no snapshot at {snapshot}.", expected="a .safetensors file, or a train artifact's folder")
     path = chosen_snapshot(snapshot) if snapshot.is_dir() else snapshot
     among = TrainingCodes.read(reject) if reject else None
-    pictures, rejected = draw(load_snapshot(path), count, seed=seed, reject_collisions=among)
+    pictures, rejected = draw(
+        load_snapshot(path, allow=[network] if network else []), count, seed=seed, reject_collisions=among
+    )
     atomic_write_bytes(out, encode_png(sheet(pictures, columns=columns)))
     if as_json:
         console.print_json({"out": str(out), "samples": count, "rejected": rejected, "snapshot": str(path)})

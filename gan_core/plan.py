@@ -220,7 +220,7 @@ class _Planner:
                 inspect,
                 {"inspect": recipe.inspect.key_part(), **self.common},
                 {"snapshot": ("train",), "pack": self.trained_on["pack"]},
-                self.device,
+                {**self.device, "network": recipe.train.network.name},
             ),
         ]
 
@@ -264,6 +264,7 @@ class _Planner:
             key_part.update({"network": recipe.train.network.key_part(), "image_size": recipe.crop.size})
         elif kind not in ("pixels", "kmeans"):
             inputs["snapshot"] = ("train",)
+            context = {**context, "network": recipe.train.network.name}  # a dotted one is imported only if the recipe names it
         return Node(f"extract:{source}:{kind}", "extract", part, key_part, inputs, context)
 
     def _cell(self, source: str, kind: str, number: int | None) -> Node:

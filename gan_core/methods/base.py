@@ -27,7 +27,9 @@ class Batch:
         images: [n, 3, S, S] float32 in [-1, 1].
         labels: [n] int64, or None.
         latents: gives fresh latents [n, dim] at each call.
-        random: stream for anything else, on the images' device.
+        random: stream for anything else, on the images' device, in the same state in every process: what is drawn per picture
+            is drawn for the whole batch, of which this process takes its `share`.
+        share: (rank, processes): the images are every `processes`-th of the whole batch's, from `rank` on.
     """
 
     index: int
@@ -35,6 +37,7 @@ class Batch:
     labels: Tensor | None
     latents: Callable[[], Tensor]
     random: torch.Generator
+    share: tuple[int, int] = (0, 1)
 
 
 @dataclass(frozen=True)

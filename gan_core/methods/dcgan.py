@@ -50,25 +50,26 @@ class Method:
         labels = batch.labels if self.generator.classes else None
         if self.settings.mode == "paper":
             if batch.index % 2 == 0:
-                yield self.generator_update(self.generator(batch.latents(), labels), labels, batch.random)
+                yield self.generator_update(self.generator(batch.latents(), labels), labels, batch)
             else:
                 with torch.no_grad():
                     fake = self.generator(batch.latents(), labels)
-                yield self.discriminator_update(batch.images, fake, labels, batch.random)
+                yield self.discriminator_update(batch.images, fake, labels, batch)
         else:
             fake = self.generator(batch.latents(), labels)
-            yield self.discriminator_update(batch.images, fake.detach(), labels, batch.random)
-            yield self.generator_update(fake, labels, batch.random)
+            yield self.discriminator_update(batch.images, fake.detach(), labels, batch)
+            yield self.generator_update(fake, labels, batch)
 
-    def seen(self, pictures: Tensor, random: torch.Generator) -> Tensor:
+    def seen(self, pictures: Tensor, batch: Batch) -> Tensor:
         """Pictures as the discriminator gets to see them."""
-        return augment(pictures.float(), self.settings.augment, random) if self.settings.augment else pictures
+        kinds = self.settings.augment
+        return augment(pictures.float(), kinds, batch.random, batch.share) if kinds else pictures
 
-    def discriminator_update(self, real: Tensor, fake: Tensor, labels: Tensor | None, random: torch.Generator) -> Update:
+    def discriminator_update(self, real: Tensor, fake: Tensor, labels: Tensor | None, batch: Batch) -> Update:
         """Args: real, fake: [N, 3, S, S] in [-1, 1]; no gradient flows into `fake`."""
-        shown = self.seen(real, random)
+        shown = self.seen(real, batch)
         on_real = self.discriminator(shown, labels)
-        on_fake = self.discriminator(self.seen(fake, random), labels)
+        on_fake = self.discriminator(self.seen(fake, batch), labels)
         loss = bce(on_real, 1.0) + bce(on_fake, 0.0)
         figures = {
             "loss_discriminator": loss.detach(),
@@ -81,10 +82,10 @@ class Method:
             figures["r1"] = penalty.detach()
         return Update("discriminator", loss, len(real), figures)
 
-    def generator_update(self, fake: Tensor, labels: Tensor | None, random: torch.Generator) -> Update:
+    def generator_update(self, fake: Tensor, labels: Tensor | None, batch: Batch) -> Update:
         """Args: fake: [N, 3, S, S] with its graph. The discriminator passes the gradient on and gets none of its own."""
         with frozen(self.discriminator):
-            loss = bce(self.discriminator(self.seen(fake, random), labels), 1.0)
+            loss = bce(self.discriminator(self.seen(fake, batch), labels), 1.0)
         return Update("generator", loss, figures={"loss_generator": loss.detach()})
 
 

@@ -224,7 +224,7 @@ def _network(
     from gan_core.training.snapshots import chosen_snapshot, load_snapshot, saw_labels
 
     path = chosen_snapshot(request.one("snapshot").path)
-    snapshot = load_snapshot(path, device)
+    snapshot = load_snapshot(path, device, allow=[str(request.context.get("network", ""))])
     network = {"discriminator": snapshot.discriminator, "encoder": snapshot.encoder}.get(kind)
     if network is None:
         raise RequestError(

@@ -58,7 +58,7 @@ _ALL = (
     StageSpec("pack", 1, ("crops.parquet", "pixels-*.npy"), ("stages/pack.py",)),
     StageSpec(
         "train",
-        1,
+        2,
         ("snapshot-*.safetensors",),
         ("stages/train.py", "training", "methods", "networks"),
         child=True,

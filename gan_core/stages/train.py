@@ -189,7 +189,8 @@ def memorised(request: StageRequest, pictures: PixelShards) -> dict[str, Any] | 
     folders = [item.path for item in request.inputs.get("codes", [])]
     if not folders or not (folders[0] / "encoder.safetensors").is_file():
         return None
-    snapshot, seed = load_snapshot(chosen_snapshot(request.work)), int(request.part.get("seed", 0))
+    own = TrainConfig.model_validate(request.part["train"]).network.name
+    snapshot, seed = load_snapshot(chosen_snapshot(request.work), allow=[own]), int(request.part.get("seed", 0))
     training = TrainingCodes.read(folders[0])
     found = memorisation(snapshot, training, seed=seed)
     places = zip(pictures.table["image_id"].to_pylist(), pictures.table["box"].to_pylist(), strict=True)

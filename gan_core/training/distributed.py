@@ -2,18 +2,25 @@
 
 `torchrun` starts the processes; the gradient is averaged over them after each backward pass, and batch norm may take its statistics
 over all of them (`BatchNorm.across`). The sums are exact up to rounding, so two processes agree with one on the same global batch.
+What is decided rather than computed (where to begin, what a look has found, whether time is over) the first process decides for all.
 """
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gan_core.errors import RequestError
 from gan_core.networks.base import BatchNorm
+
+ASK_EVERY = 100  # minibatches between two questions whether time is over, at most
 
 
 @dataclass(frozen=True)
@@ -50,11 +57,34 @@ class Processes:
         """Whether any process wishes it: the same answer everywhere."""
         if self.count == 1:
             return wish
-        flag = torch.tensor([int(wish)])
-        if torch.distributed.get_backend() == "nccl":
-            flag = flag.cuda()
+        flag = torch.tensor([int(wish)], device=_messages())
         torch.distributed.all_reduce(flag)
         return bool(flag.item())
+
+    def tell(self, value: Any) -> Any:
+        """The first process's value, in every process; what the others give is not looked at. Args: value: plain JSON."""
+        if self.count == 1:
+            return value
+        text = json.dumps(value).encode() if self.first else b""
+        size = torch.tensor([len(text)], device=_messages())
+        torch.distributed.broadcast(size, 0)
+        told = torch.tensor(list(text), dtype=torch.uint8) if self.first else torch.zeros(int(size), dtype=torch.uint8)
+        told = told.to(_messages())
+        torch.distributed.broadcast(told, 0)
+        return json.loads(bytes(told.cpu().tolist()))
+
+    def spread(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The first process's tensors, in every process: what the others give is not looked at, its names and shapes neither."""
+        if self.count == 1:
+            return dict(tensors)
+        told = self.tell([[name, str(t.dtype).removeprefix("torch."), list(t.shape)] for name, t in tensors.items()])
+        out = {}
+        for name, kind, shape in told:
+            dtype = getattr(torch, kind)
+            value = tensors[name].detach().contiguous() if self.first else torch.empty(shape, dtype=dtype)
+            out[name] = value.to(_messages())
+            torch.distributed.broadcast(out[name], 0)
+        return out
 
     def wait(self) -> None:
         """Returns when every process has come here."""
@@ -62,14 +92,55 @@ class Processes:
             torch.distributed.barrier()
 
 
+def _messages() -> str:
+    """The device on which processes talk to each other."""
+    return "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+
+
+@dataclass
+class Deadline:
+    """Whether time is over: asked after every minibatch, agreed about once a second, so that several processes need not talk each time.
+
+    Attributes: seconds: the limit, None for none; since: time.monotonic() from which it counts.
+    """
+
+    seconds: float | None
+    since: float
+    processes: Processes
+    _left: int = 1
+    _every: int = 1
+    _asked: float = field(default_factory=time.monotonic)
+
+    def over(self) -> bool:
+        """The same answer in every process."""
+        if self.seconds is None:
+            return False
+        self._left -= 1
+        if self._left > 0:
+            return False
+        now = time.monotonic()
+        many = round(self._every / max(now - self._asked, 1e-3)) if self.processes.count > 1 else 1
+        over, self._every = self.processes.tell([now - self.since > self.seconds, max(1, min(many, ASK_EVERY))])
+        self._left, self._asked = self._every, now
+        return bool(over)
+
+
 def join(device: str) -> tuple[Processes, str]:
     """The processes that `torchrun` started and this one's device; one process when it did not.
 
     Returns: (processes, device): with several GPUs on a machine each process gets its own.
+    Raises: RequestError: more processes on this machine than it has GPUs.
     """
     if not torch.distributed.is_available() or not torch.distributed.is_torchelastic_launched():
         return Processes(), device
+    here, found = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
     cuda = device.startswith("cuda")
+    if cuda and here > found:
+        raise RequestError(
+            f"{here} processes are to train on this machine's GPUs, and it has {found}.",
+            expected="a GPU for each process",
+            remedy=f"--set train.processes={max(found, 1)}, or --set train.processes=auto",
+        )
     if cuda:  # first: nccl binds a process to the GPU that is current, and without device_id it guesses
         device = f"cuda:{torch.distributed.get_node_local_rank()}"
         torch.cuda.set_device(device)
@@ -77,9 +148,7 @@ def join(device: str) -> tuple[Processes, str]:
         torch.distributed.init_process_group("nccl", device_id=torch.device(device))
     elif not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo")
-    processes = Processes(
-        torch.distributed.get_rank(), torch.distributed.get_world_size(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    )
+    processes = Processes(torch.distributed.get_rank(), torch.distributed.get_world_size(), here)
     return processes, device
 
 

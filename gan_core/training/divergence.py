@@ -3,15 +3,17 @@
 | sign | what is measured | when it counts |
 |---|---|---|
 | nan | losses and weights | anything that is no finite number |
-| certain | score of real minus score of generated pictures, mean over the interval | above 0.997, three intervals running |
-| constant | standard deviation over the 64 fixed latents, mean over pixels | below 2 % of the real pictures', two intervals running |
+| certain | score of real minus score of generated pictures, mean over the interval | above 0.99 |
+| constant | standard deviation over the 64 fixed latents, mean over pixels | below 2 % of the real pictures' |
+| few | median distance of these 64 to the nearest other, over that to any other | below a quarter of the real pictures' |
 | oscillating | share of the variation within pictures in one fine stripe common to all latents | above 20 % and twice the least so far |
-| spike | largest singular value of each layer's weights | over twice the value before, after a warm-up |
+| spike | largest singular value of each layer's weights | over twice the value before |
 
-`certain` is also what a healthy start can look like for a while, hence the patience. `oscillating` is the failure that the DCGAN
-paper names: with longer training a subset of filters collapses to a single oscillating mode; what to measure is ours: in the authors'
-SVHN generator and in our own healthy ones the share is below 0.6 %; fresh weights draw checks too, up to 25 %. `spike`: the BigGAN paper
-saw the largest singular values of G jump before a collapse.
+One interval's evidence is enough, once the first five are over: a young training may look `certain` (three intervals running count
+there) or `constant` (two) and recover; `few` and `spike` are not looked for there. What healthy trainings of the recipes show stands in
+docs/architecture.md. `oscillating` is the failure that the DCGAN paper names: with longer training a subset of filters collapses to a
+single oscillating mode; what to measure is ours: in the authors' SVHN generator and in our own healthy ones the share is below 0.6 %;
+fresh weights draw checks too, up to 25 %. `spike`: the BigGAN paper saw the largest singular values of G jump before a collapse.
 """
 
 from __future__ import annotations
@@ -26,16 +28,18 @@ from torch import Tensor, nn
 
 from gan_core.networks.base import Layer, LayeredNetwork
 
-CERTAIN = 0.997
+CERTAIN = 0.99  # what a loss of 0.01 comes to
 CONSTANT = 0.02
+FEW = 0.25
 OSCILLATING = 0.2
 SPIKE = 2.0
 WARM_UP = 5  # intervals: young weights grow fast
-PATIENCE = {"nan": 1, "certain": 3, "constant": 2, "oscillating": 1, "spike": 1}
+PATIENCE = {"certain": 3, "constant": 2}  # intervals running, as long as the training is young; afterwards one
 SENTENCES = {
     "nan": "a loss or a weight is no finite number ({name})",
     "certain": "the discriminator is certain of everything (score of real pictures minus score of generated ones: {value:.4f})",
     "constant": "the generator gives the same picture for every latent ({value:.2%} of the real pictures' variation)",
+    "few": "the generator draws a few pictures over and over (a sample's nearest is {value:.1%} as far as others; {name} among real ones)",
     "oscillating": "the generator draws one fine stripe pattern into every picture ({value:.1%} of their variation)",
     "spike": "the largest singular value of {name} jumped to {value:.1f} times what it was one interval before",
 }
@@ -44,6 +48,7 @@ REMEDY = {
     "nan": "a lower train.learning_rate, or train.precision=float32",
     "certain": "more pictures, train.augment=[color,translation,cutout], or a narrower network",
     "constant": "a lower train.learning_rate, or train.mode=modern",
+    "few": "more pictures, train.augment=[color,translation,cutout], or a lower train.learning_rate",
     "oscillating": "an earlier snapshot (train.snapshot_kimg), or a lower train.learning_rate",
     "spike": "a lower train.learning_rate, or train.spectral_norm=true",
 }
@@ -66,8 +71,10 @@ class Watch:
     """Remembers what it needs from one line of statistics to the next; `memory` is plain JSON, part of the state."""
 
     real_variation: float
+    real_spacing: float = 1.0
     strikes: dict[str, int] = field(default_factory=dict)
     sigmas: dict[str, float] = field(default_factory=dict)
+    told: list[str] = field(default_factory=list)
     least_oscillation: float = 1.0
     intervals: int = 0
 
@@ -75,6 +82,7 @@ class Watch:
         return {
             "strikes": dict(self.strikes),
             "sigmas": dict(self.sigmas),
+            "told": list(self.told),
             "least_oscillation": self.least_oscillation,
             "intervals": self.intervals,
         }
@@ -82,6 +90,7 @@ class Watch:
     def remember(self, memory: Mapping[str, Any]) -> None:
         """Takes over what `memory` gave."""
         self.strikes, self.sigmas = dict(memory["strikes"]), dict(memory["sigmas"])
+        self.told = list(memory["told"])
         self.least_oscillation, self.intervals = float(memory["least_oscillation"]), int(memory["intervals"])
 
     @property
@@ -91,9 +100,12 @@ class Watch:
 
     def look(self, line: Mapping[str, Any]) -> list[Finding]:
         """Signs in a line of statistics that count from this line on: each is told once for as long as it lasts."""
-        seen = self._signs(line)
+        seen, young = self._signs(line), self.intervals < WARM_UP
         self.strikes = {sign: self.strikes.get(sign, 0) + 1 for sign in seen}
         self.intervals += 1
+        counts = {sign for sign in seen if self.strikes[sign] >= (PATIENCE.get(sign, 1) if young else 1)}
+        new = counts - set(self.told)
+        self.told = sorted(counts | (set(self.told) & set(seen)))
         if math.isfinite(line.get("oscillation", math.nan)):
             self.least_oscillation = min(self.least_oscillation, float(line["oscillation"]))
         sigmas = {name: value for name, value in line.items() if name.startswith("sigma_")}
@@ -101,7 +113,7 @@ class Watch:
         return [
             Finding(float(line["kimg"]), sign, SENTENCES[sign].format(name=name, value=value))
             for sign, (name, value) in seen.items()
-            if self.strikes[sign] == PATIENCE[sign]
+            if sign in new
         ]
 
     def _signs(self, line: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
@@ -115,6 +127,8 @@ class Watch:
         variation = line.get("variation", self.real_variation) / max(self.real_variation, 1e-6)
         if variation < CONSTANT and self.real_variation > 1e-3:
             seen["constant"] = ("", variation)
+        elif self.intervals >= WARM_UP and line.get("spacing", 1.0) < FEW * self.real_spacing:
+            seen["few"] = (f"{self.real_spacing:.1%}", line["spacing"])
         if line.get("oscillation", 0.0) > max(OSCILLATING, 2 * self.least_oscillation):
             seen["oscillating"] = ("", line["oscillation"])
         jumps = {name: line[name] / before for name, before in self.sigmas.items() if name in line and before > 0}
@@ -129,6 +143,16 @@ def variation(pictures: Tensor) -> Tensor:
     """Standard deviation over pictures [N, C, S, S], mean over pixels and channels: scalar float32."""
     spread: Tensor = pictures.float().std(0, correction=0)
     return spread.mean()
+
+
+def spacing(pictures: Tensor) -> Tensor:
+    """How far a picture of [N, C, S, S] is from its nearest other one, as a share of how far it is from any: medians over pictures,
+    scalar float32. Near 0 where a few pictures come again and again. Pictures are halved first: noise is no difference."""
+    x = torch.nn.functional.avg_pool2d(pictures.float(), 2).flatten(1)
+    distance = torch.cdist(x, x)
+    others = distance[~torch.eye(len(x), dtype=torch.bool, device=x.device)].view(len(x), -1)
+    share: Tensor = others.min(1).values.median() / others.median().clamp_min(1e-9)
+    return share
 
 
 def oscillation(pictures: Tensor) -> Tensor:

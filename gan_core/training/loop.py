@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,8 @@ from gan_core.progress import Progress, silent
 from gan_core.randomness import torch_stream
 from gan_core.training import data, divergence, graphs, record, snapshots, state
 from gan_core.training.compiled import COMPILED, compile_networks, compiling
-from gan_core.training.distributed import Processes, synchronise_norms
-from gan_core.training.parts import Parts, build, plain, settle_generators
+from gan_core.training.distributed import Deadline, Processes, synchronise_norms
+from gan_core.training.parts import GRID, Parts, Real, build, settle_generators, settle_readers, some_real
 from gan_core.training.precision import autocast, memory_format
 from gan_core.training.record import crossed
 from gan_core.vision.tensors import to_float
@@ -104,13 +104,16 @@ def train(
         each_log: called after each line of statistics; may add to it.
     """
     s, me = setting.settings, setting.processes
-    started, target = time.monotonic(), round(s.kimg * 1000)
-    how = compiling(s, setting.device, me.count, partial(attempt, images, setting, labels))
+    deadline, target = Deadline(setting.max_seconds, time.monotonic(), me), round(s.kimg * 1000)
+    how = compiling(s, setting.device, me.count, partial(trial, images, setting, labels))
+    how = "off" if me.agree(how == "off") else how
     setting = replace(setting, compiled=how)
-    parts = begin(images, setting, target)
+    real = some_real(images, labels, setting.seed)
+    parts = begin(setting, real, target)
     take, setting = graphs.stepping(parts, setting, step, images.shape, labels is not None)
     before, first = parts.position.seconds, parts.position.images
-    last_time, last_log, due = started, first, False
+    started = last_time = time.monotonic()  # after the trial of the compiler: rates are those of training
+    last_log = first
     board = record.Board(setting.folder / "tensorboard", first) if me.first else None
     feed = data.Feed(
         images, s.batch, seed=setting.seed, device=setting.device, share=(me.rank, me.count), here=me.here, labels=labels
@@ -142,8 +145,9 @@ def train(
             if board is not None:
                 state.append_stats(setting.folder, line)
                 board.scalars(line, at.images)
-            if judge(parts, setting, parts.watch.look(line)):
-                parts = go_back(parts, images, setting)
+            found, clean = look(parts, setting, line)
+            if judge(parts, setting, found):
+                parts = go_back(parts, setting)
                 take, setting = graphs.stepping(parts, setting, step, images.shape, labels is not None)
                 batches, complete, last_log = feed.batches(parts.position.index * s.batch), False, parts.position.images
                 continue
@@ -153,11 +157,12 @@ def train(
         if crossed(was, at.images, s.snapshot_kimg):
             save_snapshot(parts, setting)
         # Save: only what has just been looked at and found good, unless time is over
-        due = due or crossed(was, at.images, s.state_kimg)
-        out_of_time = setting.max_seconds is not None and me.agree(time.monotonic() - started > setting.max_seconds)
-        if (due and logged and parts.watch.clean) or complete or out_of_time:
-            save(parts, setting)
-            due = False
+        at.due = at.due or crossed(was, at.images, s.state_kimg)
+        out_of_time = deadline.over()
+        good = logged and clean and (at.due or complete)
+        if good or complete or out_of_time:
+            at.due = at.due and not good
+            save(parts, setting, good=good)
         pace = max(at.images - first, 1) / max(time.monotonic() - started, 1e-9)
         left = max(target - at.images, 0) / pace / 60
         progress(at.images / 1000, s.kimg, "kimg", images_per_second=pace, minutes_left=left)
@@ -178,8 +183,12 @@ def grid_every(settings: TrainConfig) -> float:
     return settings.grid_kimg or settings.kimg / (GRIDS - 1)
 
 
-def begin(images: data.ImageSet, setting: Setting, target: int) -> Parts:
-    """Parts as the newest state at or before `target` images has them, or fresh ones."""
+def begin(setting: Setting, real: Real, target: int, *, good: bool = False) -> Parts:
+    """Parts as the newest (good) state at or before `target` images has them, or fresh ones.
+
+    The first process decides, and the others take all that it has: where they stand is one place, whatever each of them finds in the
+    folder, and weights that a network's constructor draws without a seed are the same everywhere.
+    """
     (setting.folder / "products").mkdir(parents=True, exist_ok=True)
     s = setting.settings
     parts = build(s, seed=setting.seed, device=setting.device, image_size=setting.image_size)
@@ -187,33 +196,50 @@ def begin(images: data.ImageSet, setting: Setting, target: int) -> Parts:
         synchronise_norms(parts.networks.values(), setting.processes)
     if setting.compiled in COMPILED:
         compile_networks(parts.networks.values(), setting.compiled)
-    some = torch.from_numpy(images.pixels(slice(0, SOME)))
-    parts.watch.real_variation = float(divergence.variation(to_float(some)))
-    found = state.load_state(setting.folder, target)
-    if found is not None:
-        parts.restore(*found)
+    parts.real = real
+    some = to_float(real.pixels[:SOME])
+    parts.watch.real_variation = float(divergence.variation(some))
+    parts.watch.real_spacing = float(divergence.spacing(some[:: max(1, len(some) // GRID)][:GRID]))
+    me = setting.processes
+    found = state.load_state(setting.folder, target, good=good) if me.first else None
+    if me.tell(found is not None):
+        logger.info("Training continues from the state at %.1f kimg.", found[0].images / 1000 if found else 0.0)
+    if found is not None or me.count > 1:
+        position, tensors, extra = found or (parts.position, parts.tensors(), parts.extra())
+        told = me.tell([asdict(position), extra])
+        parts.restore(state.Position(**told[0]), me.spread(tensors), told[1])
         parts.set_rate(s.learning_rate * 0.5**parts.position.attempt)
-        logger.info("Training continues from %.1f kimg.", parts.position.images / 1000)
     return parts
 
 
-def attempt(images: data.ImageSet, setting: Setting, labels: npt.NDArray[np.int64] | None, how: str) -> None:
+def trial(images: data.ImageSet, setting: Setting, labels: npt.NDArray[np.int64] | None, how: str) -> None:
     """A few minibatches with networks of its own in the way `how`, until recorded steps are replayed, each kind of them: raises what
-    that raises, and leaves nothing behind."""
-    make = partial(build, setting.settings, seed=setting.seed, device=setting.device, image_size=setting.image_size)
-    trying = replace(setting, compiled=how, processes=Processes(count=1))
-    parts, count = make(), setting.settings.batch // setting.processes.count
+    that raises, and leaves nothing behind.
+
+    A process tries its own share of a batch, by itself: its networks are compiled for that size.
+    """
+    count = setting.settings.batch // setting.processes.count
+    alone = replace(setting, settings=setting.settings.model_copy(update={"batch": count}), processes=Processes(), compiled=how)
+    make = partial(build, alone.settings, seed=setting.seed, device=setting.device, image_size=setting.image_size)
+    parts = make()
     batches = []
     for number in range(graphs.ROUNDS * int(getattr(parts.method, "period", 1))):
         rows = np.arange(number * count, (number + 1) * count) % len(images)
         some = None if labels is None else torch.from_numpy(labels[rows]).to(setting.device)
         batches.append((torch.from_numpy(images.pixels(rows)).to(setting.device), some))
     if how == "graphs":
-        graphs.trial(make, trying, step, batches)
-    else:
-        compile_networks(parts.networks.values(), how)
-        for pixels, some in batches:
-            step(parts, trying, pixels, some)
+        graphs.trial(make, alone, step, batches)
+        return
+    compile_networks(parts.networks.values(), how)
+    for pixels, some in batches:
+        step(parts, alone, pixels, some)
+
+
+def look(parts: Parts, setting: Setting, line: dict[str, Any]) -> tuple[list[divergence.Finding], bool]:
+    """What the first process finds in a line of statistics, and whether that is nothing at all; every process goes by it."""
+    found = [finding.as_json() for finding in parts.watch.look(line)]
+    told, clean = setting.processes.tell([found, parts.watch.clean])
+    return [divergence.Finding(**finding) for finding in told], bool(clean)
 
 
 def judge(parts: Parts, setting: Setting, found: list[divergence.Finding]) -> bool:
@@ -244,14 +270,14 @@ def judge(parts: Parts, setting: Setting, found: list[divergence.Finding]) -> bo
     return False
 
 
-def go_back(parts: Parts, images: data.ImageSet, setting: Setting) -> Parts:
-    """Parts as the last good state has them, with other random streams and half the learning rate from there on."""
-    attempt, findings, limit = parts.position.attempt + 1, parts.findings, parts.position.images
-    while True:
-        parts = begin(images, setting, limit - 1)
-        limit = parts.position.images
-        if parts.watch.clean:
-            break
+def go_back(parts: Parts, setting: Setting) -> Parts:
+    """Parts as the last good state has them, with other random streams and half the learning rate from there on.
+
+    A state that was saved because time was over may hold what the next look would have found: it is no good one.
+    """
+    attempt, findings = parts.position.attempt + 1, parts.findings
+    parts = begin(setting, parts.real, parts.position.images - 1, good=True)
+    limit = parts.position.images
     parts.position.attempt, parts.findings = attempt, findings
     parts.set_rate(setting.settings.learning_rate * 0.5**attempt)
     if setting.processes.first:
@@ -282,6 +308,7 @@ def step(parts: Parts, setting: Setting, pixels: Tensor, labels: Tensor | None, 
         labels=labels,
         latents=lambda: share(snapshots.sample_latents(parts.prior, s.batch, random)),
         random=random,
+        share=(me.rank, me.count),
     )
     updates = parts.method.updates(batch)
     while True:
@@ -316,6 +343,7 @@ def log_line(parts: Parts, setting: Setting, rate: float) -> dict[str, Any]:
         z = parts.grid_latents.to(setting.device)
         pictures = parts.networks["generator"].forward(z, None if labels is None else labels.to(setting.device))
     line["variation"] = float(divergence.variation(pictures))
+    line["spacing"] = float(divergence.spacing(pictures))
     line["oscillation"] = float(divergence.oscillation(pictures))
     return line | {name: float(value) for name, value in divergence.layer_sigmas(parts.networks).items()}
 
@@ -337,10 +365,11 @@ def draw_grid(parts: Parts, setting: Setting, board: record.Board | None) -> Non
     board.grid(sheet, parts.position.images)
 
 
-def save(parts: Parts, setting: Setting) -> None:
-    """Writes the state for resuming (first process only)."""
+def save(parts: Parts, setting: Setting, *, good: bool) -> None:
+    """Writes the state for resuming (first process only). Args: good: whether a rollback may come back to it."""
+    parts.figures.share(setting.processes.mean)
     if setting.processes.first:
-        state.save_state(setting.folder, parts.position, parts.tensors(), parts.extra())
+        state.save_state(setting.folder, parts.position, parts.tensors(), {**parts.extra(), "good": good})
 
 
 def save_snapshot(parts: Parts, setting: Setting) -> None:
@@ -354,9 +383,7 @@ def save_snapshot(parts: Parts, setting: Setting) -> None:
 def write_snapshot(parts: Parts, setting: Setting, path: Path) -> None:
     """Writes the networks as they are now as a snapshot."""
     s, at = setting.settings, parts.position
-    networks = {role: network for role, network in parts.networks.items() if role != "generator"}
-    if s.spectral_norm:
-        networks["discriminator"] = plain(networks["discriminator"], parts.spec)
+    networks = settle_readers(parts, batch=s.batch)
     networks |= settle_generators(parts, seed=setting.seed, batch=s.batch)
     meta = {
         "network": parts.spec,

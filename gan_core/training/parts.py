@@ -8,6 +8,8 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -16,17 +18,28 @@ from gan_core.config import TrainConfig
 from gan_core.errors import RequestError
 from gan_core.methods.base import Method
 from gan_core.networks.base import LayeredNetwork, initialise, measure_statistics
-from gan_core.randomness import derive_seed, torch_stream
+from gan_core.randomness import derive_seed, numpy_stream, torch_stream
 from gan_core.training.adam import Adam
 from gan_core.training.average import Average
+from gan_core.training.data import ImageSet
 from gan_core.training.divergence import Watch
 from gan_core.training.precision import memory_format
 from gan_core.training.record import Figures
 from gan_core.training.snapshots import Prior, build_networks, sample_latents
 from gan_core.training.state import Position
+from gan_core.vision.tensors import to_float
 
 GRID = 64  # pictures in a sample grid
 STATISTICS_BATCHES = 16  # batches of latents over which a snapshot's generator gets its batch-norm statistics
+REAL = 2048  # training pictures over which its discriminator gets them
+
+
+@dataclass(frozen=True)
+class Real:
+    """Some training pictures, drawn once: uint8 [n, S, S, 3] in main memory, with labels [n] int64 where training uses them."""
+
+    pixels: Tensor
+    labels: Tensor | None = None
 
 
 @dataclass
@@ -40,6 +53,7 @@ class Parts:
         grid_latents: [64, dim], the same in every grid.
         products: names of the snapshots and grids made so far.
         watch: what looks for divergence; findings: what it has found, {kimg, sign, sentence}.
+        real: some training pictures, for what is measured beside training.
     """
 
     networks: dict[str, LayeredNetwork]
@@ -55,6 +69,7 @@ class Parts:
     method_uses_labels: bool = False
     watch: Watch = field(default_factory=lambda: Watch(1.0))
     findings: list[dict[str, Any]] = field(default_factory=list)
+    real: Real = field(default_factory=lambda: Real(torch.zeros(0, 1, 1, 3, dtype=torch.uint8)))
 
     def parameters(self, name: str) -> list[torch.nn.Parameter]:
         """The weights that an optimiser moves."""
@@ -82,7 +97,6 @@ class Parts:
             "figure_counts": dict(self.figures.counts),
             "products": list(self.products),
             "watch": self.watch.memory(),
-            "clean": self.watch.clean,
             "findings": list(self.findings),
         }
 
@@ -151,7 +165,7 @@ def build(settings: TrainConfig, *, seed: int, device: str, image_size: int) -> 
             add_spectral_norm(network, seed)
         network.to(device, memory_format=memory_format())  # type: ignore[call-overload]
         network.train()
-    for norm in networks["generator"].norms().values():
+    for norm in (norm for network in networks.values() for norm in network.norms().values()):
         norm.track = False  # measured when a snapshot is written
     method: Method = method_module.Method(settings, networks)
     optimisers: dict[str, Adam] = {
@@ -213,6 +227,37 @@ def plain(network: LayeredNetwork, spec: Mapping[str, Any]) -> LayeredNetwork:
     made = build_networks(spec, ("discriminator",))["discriminator"]
     made.load_state_dict(state)
     return made.to(next(network.parameters()).device)
+
+
+def some_real(images: ImageSet, labels: npt.NDArray[np.int64] | None, seed: int) -> Real:
+    """At most 2,048 training pictures of their own stream. Args: labels: int64 [n] of the whole set, or None."""
+    rows = np.sort(numpy_stream(seed, "statistics", "real").permutation(len(images))[:REAL])
+    return Real(torch.from_numpy(images.pixels(rows)), None if labels is None else torch.from_numpy(labels[rows]))
+
+
+def settle_readers(parts: Parts, *, batch: int) -> dict[str, LayeredNetwork]:
+    """Copies of the networks that take pictures, with spectral norm multiplied in and batch-norm statistics of real pictures.
+
+    In training the discriminator takes the statistics of each batch, of real pictures or of generated ones. The stored ones are
+    those of real training pictures, unchanged ones, so that a score says how a picture looks among these.
+    """
+    import copy
+
+    settled = {}
+    for role, network in parts.networks.items():
+        if role == "generator":
+            continue
+        copied = plain(network, parts.spec) if role == "discriminator" else copy.deepcopy(network)
+        settled[role] = copied
+        real, device = parts.real, next(copied.parameters()).device
+        if len(copied.input_shape) != 3 or len(real.pixels) < 2:
+            continue
+        count = max(batch, 2)
+        places = [slice(i, i + count) for i in range(0, max(len(real.pixels) - count, 0) + 1, count)]  # whole batches
+        labels = iter([None if real.labels is None else real.labels[place].to(device) for place in places])
+        pictures = (to_float(real.pixels[place].to(device)) for place in places)
+        measure_statistics(copied, pictures, run=lambda x, to=copied, known=labels: to(x, next(known)))  # type: ignore[misc]
+    return settled
 
 
 def settle_generators(parts: Parts, *, seed: int, batch: int) -> dict[str, LayeredNetwork]:

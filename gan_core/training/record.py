@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,12 @@ class Figures:
 
     def means(self) -> dict[str, Tensor]:
         return {name: self.sums[name] / self.counts[name] for name in sorted(self.sums)}
+
+    def share(self, mean: Callable[[Tensor], Tensor]) -> None:
+        """Puts the mean over processes in place of this process's sums, so that a state holds the figures of all."""
+        if self.sums:
+            shared = mean(torch.stack([value.float() for value in self.sums.values()]))
+            self.sums = dict(zip(self.sums, shared.unbind(), strict=True))
 
     def clear(self) -> None:
         self.sums, self.counts = {}, {}

@@ -1,4 +1,5 @@
-"""Snapshots: the networks of one training at one moment, for users. One safetensors file each; nothing in it can run code.
+"""Snapshots: the networks of one training at one moment, for users. One safetensors file each; nothing in it can run code: a
+network from outside the project is imported only where the caller names its module (`allow`).
 
 Tensors are named by role: `generator.`, `discriminator.`, `encoder.`, `average.` (the averaged generator) followed by the name
 within the network, and `grid_latents`. The file's metadata holds under 'discern' a JSON object: format, network (name, width,
@@ -12,7 +13,7 @@ latent_dim, image_size, outputs), prior (distribution, dim, classes), method, mo
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 
 from gan_core import registry
-from gan_core.errors import StoreError
+from gan_core.errors import RequestError, StoreError
 from gan_core.files import atomic_write_bytes, canonical_json
 from gan_core.networks.base import LayeredNetwork, batch_statistics
 
@@ -187,14 +188,36 @@ def read_meta(path: Path) -> dict[str, Any]:
     return meta
 
 
-def load_snapshot(path: Path, device: str = "cpu") -> Snapshot:
+def refuse_foreign(meta: Mapping[str, Any], name: str, allow: Collection[str]) -> None:
+    """RequestError when a snapshot's record names a network that is neither a file of gan_core/networks nor in `allow`.
+
+    Importing a module runs its code, and whoever wrote the file chose the name. Nothing is imported here.
+    """
+    network = meta.get("network")
+    said = network.get("name") if isinstance(network, dict) else None
+    known = registry.names("networks")
+    if isinstance(said, str) and (said in known or said in allow):
+        return
+    raise RequestError(
+        f"{name} asks for the network {said!r}, which is not one of this project's: loading it would run that module's code.",
+        expected=f"one of {', '.join((*known, *filter(None, allow)))}",
+        remedy=f"load_snapshot(path, allow=[{said!r}]) or `discern sample --network {said}`, where you trust that module",
+    )
+
+
+def load_snapshot(path: Path, device: str = "cpu", *, allow: Collection[str] = ()) -> Snapshot:
     """Reads a snapshot onto `device`; networks are in evaluation mode.
 
-    Raises: StoreError as `read_meta`, or when weights are missing or of other shapes.
+    Args:
+        allow: dotted paths of network modules that may be imported beside the project's own networks.
+    Raises:
+        StoreError: as `read_meta`, or weights are missing or of other shapes.
+        RequestError: the file names a network from outside that is not in `allow`.
     """
     from safetensors.torch import load_file
 
     meta = read_meta(path)
+    refuse_foreign(meta, path.name, allow)
     tensors = load_file(path, device=device)
     roles = tuple(role for role in ROLES if any(name.startswith(role + ".") for name in tensors))
     networks = build_networks(meta["network"], roles)

@@ -5,7 +5,8 @@
     <folder>/products/             snapshots and grids so far
 
 The folder belongs to one trajectory (all settings but the length). A killed run leaves at worst a state without a manifest, which is
-ignored and cleared. The two newest states at or below the present place are kept, and those above it, which a longer run left.
+ignored and cleared. The two newest states at or below the present place are kept, the newest good one (saved right after a line of
+statistics in which nothing was found: what a rollback may go back to), and those above the place, which a longer run left.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Position:
         seconds: time spent training so far, over all starts.
         line: images at the last line of statistics that stands at its regular place.
         best: the probe's best accuracy at such lines.
+        due: whether a state is to be saved at the next good line.
     """
 
     index: int = 0
@@ -51,6 +53,7 @@ class Position:
     seconds: float = 0.0
     line: int = 0
     best: float = -1.0
+    due: bool = False
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -63,7 +66,7 @@ def _images_of(path: Path) -> int:
 
 
 def save_state(folder: Path, position: Position, tensors: Mapping[str, Tensor], extra: Mapping[str, Any]) -> Path:
-    """Writes a state and forgets all but the two newest up to here. Args: extra: plain JSON that goes with it."""
+    """Writes a state and forgets what `prune` does. Args: extra: plain JSON that goes with it; `good` in it marks a good state."""
     from safetensors.torch import save
 
     target = folder / f"state-{position.images:012d}"
@@ -81,11 +84,21 @@ def save_state(folder: Path, position: Position, tensors: Mapping[str, Tensor], 
 
 
 def prune(folder: Path, images: int) -> None:
-    """Clears half-written states and all but the newest two at or below `images`."""
+    """Clears half-written states and, of those at or below `images`, all but the newest two and the newest good one."""
     for path in folder.glob("state-*.work"):
         shutil.rmtree(path, ignore_errors=True)
-    for path in [p for p in _folders(folder) if _images_of(p) <= images][:-KEPT]:
-        shutil.rmtree(path, ignore_errors=True)
+    here = [path for path in _folders(folder) if _images_of(path) <= images]
+    kept = {*here[-KEPT:], *[path for path in here if _good(path)][-1:]}
+    for path in here:
+        if path not in kept:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _good(path: Path) -> bool:
+    try:
+        return bool(read_json(path / "state.json")["extra"].get("good"))
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def forget_after(folder: Path, images: int) -> None:
@@ -95,12 +108,12 @@ def forget_after(folder: Path, images: int) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def load_state(folder: Path, images: int) -> tuple[Position, dict[str, Tensor], dict[str, Any]] | None:
-    """The newest whole state at or below `images`, or None. A damaged one is passed over with a warning."""
+def load_state(folder: Path, images: int, *, good: bool = False) -> tuple[Position, dict[str, Tensor], dict[str, Any]] | None:
+    """The newest whole state at or below `images`, or None. A damaged one is passed over with a warning. Args: good: only good ones."""
     from safetensors.torch import load_file
 
     for path in reversed(_folders(folder)):
-        if _images_of(path) > images:
+        if _images_of(path) > images or (good and not _good(path)):
             continue
         try:
             files = read_json(path / _MANIFEST)

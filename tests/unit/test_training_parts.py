@@ -180,6 +180,26 @@ def test_what_is_no_snapshot_is_refused(tmp_path: Path) -> None:
             read_meta(tmp_path / f"{name}.safetensors")
 
 
+def test_a_snapshot_runs_no_code_but_that_of_a_network_that_was_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file names a module of its writer's choice; neither it nor the package around it is imported unasked."""
+    for name in ("planted", "planted/networks"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('the code of a stranger ran')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    parts = build(TINY, seed=0, device="cpu", image_size=32)
+    meta = {
+        "network": {**parts.spec, "name": "planted.networks"},
+        "prior": {"distribution": "uniform", "dim": 100, "classes": 0},
+    }
+    path = write_snapshot(tmp_path / "a.safetensors", parts.networks, parts.grid_latents, meta)
+    for allow in ([], ["dcgan32"], ["planted"]):
+        with pytest.raises(RequestError, match=r"asks for the network 'planted\.networks'") as caught:
+            load_snapshot(path, allow=allow)
+    assert "--network planted.networks" in caught.value.remedy
+    with pytest.raises(SystemExit, match="stranger"):  # asked for by name, it is
+        load_snapshot(path, allow=["planted.networks"])
+
+
 def test_normal_prior_is_normal() -> None:
     z = sample_latents(Prior("normal", 50), 2000, torch.Generator().manual_seed(0))
     assert abs(float(z.std()) - 1) < 0.01 and float(z.abs().max()) > 2
