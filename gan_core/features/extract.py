@@ -87,7 +87,7 @@ def pooled(
         if precision == "bf16":  # the layout that bf16 convolutions are quick in
             images = images.contiguous(memory_format=torch.channels_last)
         cast: Any = torch.autocast(kind, torch.bfloat16) if precision == "bf16" else nullcontext()
-        with torch.inference_mode(), cast:
+        with torch.no_grad(), cast:  # not inference mode: what a stranger's module remembers must stay fit for training
             found = network(images, names)
             small = {name: pool_maps(found[name], grid, pool) for name in names}
         yield small  # outside: a generator's contexts would reach into its caller

@@ -162,7 +162,7 @@ def _network_taker(
         )
     if isinstance(network, LayeredNetwork):
         network.without_labels = True  # features of a picture must not know its label
-    what = taking(network, config.mode, columns(config.layers), config.grid, config.pool)
+    what = taking(network, config.mode, columns(network, config.layers), config.grid, config.pool)
     after = BatchNormCReLU() if what.crelu else None
     statistics = _statistics(request, config, network, pictures, device, what, after)
     lineage |= {

@@ -67,7 +67,7 @@ _ALL = (
     ),
     StageSpec(
         "extract",
-        1,
+        2,
         ("features-*.parquet", "statistics.safetensors"),
         ("stages/extract.py", "features", "controls", "networks"),
         child=True,
