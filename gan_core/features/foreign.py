@@ -276,7 +276,8 @@ def features(
         statistics: 'running', as the module comes; 'real': batch-norm statistics taken over these pictures.
 
     Returns: float16 [n, dims], and the layers with their shapes and places, in order.
-    Raises: RequestError when the module does not run on such pictures; UnknownName for a layer that is not there.
+    Raises: RequestError when the module does not run on such pictures; UnknownName for a layer that is not there; DataError for
+        activations that are not numbers.
     """
     from gan_core.devices import resolve_device
 
@@ -297,7 +298,9 @@ def features(
             after.measure(extract.pooled(network.activations, array, what.sizes, **how))
         parts = []
         for start in range(0, len(array), batch):
-            some, _ = extract.take(network.activations, array[start : start + batch], what.sizes, after=after, **how)
+            some_pictures = array[start : start + batch]
+            numbers = [str(start + number) for number in range(len(some_pictures))]
+            some, _ = extract.take(network.activations, some_pictures, what.sizes, after=after, names=numbers, **how)
             parts.append(np.concatenate([some[size.name].reshape(len(some[size.name]), -1) for size in what.sizes], axis=1))
             progress(min(start + batch, len(array)), len(array), "pictures")
         return np.concatenate(parts), what.sizes

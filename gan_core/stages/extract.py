@@ -42,7 +42,7 @@ class _Taker:
     """How features of this request are taken."""
 
     sizes: list[LayerSize]
-    take: Callable[[Pictures], tuple[dict[str, Half], int]]
+    take: Callable[[Pictures, list[str]], tuple[dict[str, Half], int]]  # of pictures and their ids
     lineage: dict[str, Any]
     warnings: list[str] = field(default_factory=list)
     assumed: list[str] = field(default_factory=list)
@@ -78,7 +78,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
         return StageOutcome(complete=False)
     dims = sum(size.dims for size in taker.sizes)
     if clipped:
-        taker.warnings.append(f"{clipped} activations lay beyond float16's 65504 and were clipped to it.")
+        taker.warnings.append(f"{clipped} activations lay beyond float16's 65504, or were infinite, and were clipped to it.")
     summary = {
         "features": request.part["features"],
         "dims": dims,
@@ -115,7 +115,7 @@ def _taker(request: StageRequest, config: ExtractConfig, pictures: PixelShards, 
 
         sizes = pixels.sizes(pictures.shape)
         lineage["layers"] = [size.as_json() for size in sizes]
-        return _Taker(sizes, lambda some: (pixels.take(some), 0), lineage)
+        return _Taker(sizes, lambda some, _: (pixels.take(some), 0), lineage)
     if kind == "kmeans":
         return _kmeans_taker(request, config, device, lineage)
     return _network_taker(request, config, pictures, device, lineage)
@@ -139,7 +139,7 @@ def _kmeans_taker(request: StageRequest, config: ExtractConfig, device: str, lin
     sizes = kmeans.sizes(config.centres)
     settings = {"centres": config.centres, "patches": config.patches, "side": kmeans.SIDE, "iterations": kmeans.ITERATIONS}
     lineage |= {"layers": [size.as_json() for size in sizes], "network": {"name": "kmeans", **settings}}
-    return _Taker(sizes, lambda some: (coder.take(some), 0), lineage)
+    return _Taker(sizes, lambda some, _: (coder.take(some), 0), lineage)
 
 
 def _network_taker(
@@ -180,7 +180,7 @@ def _network_taker(
             "overlap by a row (docs/features.md)."
         )
 
-    def take(some: Pictures) -> tuple[dict[str, Half], int]:
+    def take(some: Pictures, ids: list[str]) -> tuple[dict[str, Half], int]:
         return extract.take(
             network.activations,
             some,
@@ -191,6 +191,7 @@ def _network_taker(
             device=device,
             precision=config.precision,
             after=after,
+            names=ids,
         )
 
     return _Taker(what.sizes, take, lineage, warnings, assumed)
@@ -356,8 +357,9 @@ def _write_shard(
     with store.FeatureWriter(path, layers, taker.lineage) as writer:
         for start in range(0, len(chosen), writer.rows_per_group):
             some = chosen[start : start + writer.rows_per_group]
-            values, beyond = taker.take(pictures.pixels(some))
-            writer.write(rows.take(some), values)
+            these = rows.take(some)
+            values, beyond = taker.take(pictures.pixels(some), these["image_id"].to_pylist())
+            writer.write(these, values)
             clipped += beyond
             tell(start + len(some))
     return clipped

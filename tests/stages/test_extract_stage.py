@@ -292,3 +292,12 @@ def test_bn_crelu_measures_the_training_pictures_once(crops: Path, tmp_path: Pat
     outcome = extract.run(extract_request(crops, tmp_path / "a", mode="bn_crelu"), silent)
     assert digests(tmp_path / "a") == first, "a killed attempt's statistics are used again"
     assert read_lineage(tmp_path / "a")["statistics"]["crelu_images"] == 400
+
+
+def test_a_network_that_has_diverged_is_refused_with_the_pictures_ids(crops: Path, anybody: Path) -> None:
+    module = build_module("anybody_net:make", {"maps": 6}, root=anybody, seed=9)
+    module[0].bias.data[2] = torch.nan
+    save_file(module.state_dict(), anybody / "w.safetensors")
+    with pytest.raises(DataError, match=r"activations of layer '0' are not numbers .* pictures: [0-9a-f]{32}, "):
+        extract.run(outside_request(crops, anybody, "work", statistics="running"), silent)
+    assert not list((anybody / "work").glob("*features*"))
