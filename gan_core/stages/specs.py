@@ -68,7 +68,7 @@ _ALL = (
     StageSpec(
         "extract",
         2,
-        ("features-*.parquet", "statistics.safetensors"),
+        ("features-*.parquet", "statistics.safetensors", "codebook.safetensors"),
         ("stages/extract.py", "features", "controls", "networks"),
         child=True,
         time_limit=24 * 3600,
