@@ -5,6 +5,7 @@ A probe is a file in this room with
     ABOUT    one sentence
     SETTING  what its values set ('C', 'k'), or '' when nothing is chosen
     GRID     the values tried when a recipe names none
+    LEAST    the smallest value there is, where there is one: a best value there is at no edge
     fit(features, labels, values, *, seed, device, progress) -> one model per value
 
 where features are float16 or float32 [rows, dims] (used as they come: nothing is scaled), labels are integers [rows], and a

@@ -310,6 +310,8 @@ def _warn_at_edge(
     others = np.delete(means, chosen)
     if chosen not in (lowest, highest) or not len(others) or means[chosen] <= others.max():
         return
+    if chosen == lowest and values[chosen] <= getattr(module, "LEAST", float("-inf")):
+        return
     end = "smallest" if chosen == lowest else "largest"
     found.warnings.append(
         f"{names['features']} / {names['probe']} at {names['labels']} labels: the best {module.SETTING} is the {end} tried "

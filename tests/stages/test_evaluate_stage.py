@@ -165,6 +165,13 @@ def test_a_best_value_at_the_edge_of_the_grid_is_said(pixels: Path, tmp_path: Pa
     assert any("wider grid" in line for line in outcome.warnings)
 
 
+def test_one_neighbour_is_no_edge_of_a_grid(pixels: Path, tmp_path: Path) -> None:
+    for grid, warned in (([1, 100, 300], False), ([2, 100, 300], True)):
+        outcome = evaluate.run(evaluate_request(pixels, tmp_path / str(grid[0]), "knn", grid, labels_per_class=["all"]), silent)
+        assert outcome.summary["table"]["all"]["chosen"] == grid[0]
+        assert any("wider grid" in line for line in outcome.warnings) == warned
+
+
 def test_a_fit_that_stopped_early_is_said(pixels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_gram, "MAX_STEPS", 1)
     outcome = evaluate.run(evaluate_request(pixels, tmp_path, grid=[1e-2], draws=1, labels_per_class=["all"]), silent)
