@@ -252,11 +252,24 @@ class ExtractConfig(Section):
         return self
 
 
+# Values tried where neither `grid` nor `grids` says any: features of another scale have their best C elsewhere.
+KIND_GRIDS: dict[str, dict[str, list[float]]] = {"kmeans": {"linear_svm": [5e-4, 1e-3, 2e-3, 4e-3, 8e-3]}}
+FeatureKind = Literal["discriminator", "encoder", "network", "pixels", "random", "kmeans"]
+
+
 class ProbeConfig(Section):
     """A classifier on frozen features and the values of its setting that are tried on the validation split."""
 
     name: str = Field(description="file name in gan_core/probes, or a dotted path")
     grid: list[float] = Field(default_factory=list, description="values tried (C, k, alpha); empty: the probe's own")
+    grids: dict[FeatureKind, list[float]] = Field(
+        default_factory=dict, description="other values for some kinds of features: {kmeans: [1.0e-3, 2.0e-3]}"
+    )
+
+    def tried(self, kind: str) -> list[float]:
+        """The values tried on features of a kind: its own, else the probe's grid; empty: what the probe's file says."""
+        own = next((values for name, values in self.grids.items() if name == kind), [])
+        return own or self.grid or KIND_GRIDS.get(kind, {}).get(self.name, [])
 
 
 # Published protocols as settings; what a recipe says beside `protocol` goes before them.
@@ -273,7 +286,13 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     "cifar10": {
         "labels_per_class": [400, "all"],
         "draws": 5,
-        "probes": [{"name": "linear_svm", "grid": [1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3]}],
+        "probes": [
+            {
+                "name": "linear_svm",
+                "grid": [1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3],
+                "grids": {"kmeans": KIND_GRIDS["kmeans"]["linear_svm"]},
+            }
+        ],
     },
     # BigBiGAN, section 3: 10,000 training rows held out for every choice
     "bigbigan": {"labels_per_class": ["all"], "validation_rows": 10_000, "probes": [{"name": "logistic"}]},

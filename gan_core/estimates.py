@@ -127,7 +127,8 @@ def needs(recipe: Recipe, device: str, pictures: dict[str, int]) -> Needs:
     state = 2 * (snapshot + 8 * sum(weights.values()))  # two are kept, with Adam's two moments
     crop = 3 * recipe.crop.size**2
     sets = 1 + sum(kind == "random" for kind in recipe.evaluate.controls)
-    values = found.features * sets + crop * ("pixels" in recipe.evaluate.controls)
+    controls = recipe.evaluate.controls
+    values = found.features * sets + crop * ("pixels" in controls) + 4 * recipe.extract.centres * ("kmeans" in controls)
     disk = {
         "crops": crop * sum(pictures.values()),
         "training set": crop * trained,

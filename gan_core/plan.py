@@ -269,7 +269,9 @@ class _Planner:
 
     def _cell(self, source: str, kind: str, number: int | None) -> Node:
         evaluate = self.recipe.evaluate
-        probe = {"name": "chance", "grid": []} if number is None else evaluate.probes[number].model_dump(mode="json")
+        chosen = None if number is None else evaluate.probes[number]
+        # The values that are tried on these features, and no others: another grid for one kind re-runs that kind's cells.
+        probe = {"name": "chance", "grid": []} if chosen is None else {"name": chosen.name, "grid": chosen.tried(kind)}
         protocol = evaluate.model_dump(mode="json")
         # Whether leaked pictures are left out shows as an input, or does not.
         apart = {"probes", "controls", "exclude_leaked"}

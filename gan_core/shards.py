@@ -71,7 +71,10 @@ class PixelShards:
         return self._maps[place]
 
     def pixels(self, rows: npt.NDArray[Any] | slice | None = None) -> Pixels:
-        """Pictures of the given rows (None: all), in their order: uint8 [n, height, width, 3] RGB."""
+        """Pictures of the given rows (None: all), in their order: uint8 [n, height, width, 3] RGB.
+
+        Only the shards of the last call stay mapped: what has been read counts as this process's memory for as long as it is.
+        """
         places = self._place if rows is None else self._place[rows]
         if len(places) and places[:, 2].min() < 0:
             raise IndexError("a row without pixels was asked for; filter on status == 'ok' first")
@@ -79,10 +82,13 @@ class PixelShards:
         if not len(places):
             return out
         groups = places[:, 0] * (1 << 32) + places[:, 1]
+        current: dict[tuple[int, int], Pixels] = {}
         for group in np.unique(groups):
             chosen = np.flatnonzero(groups == group)
-            shard = self._open(int(group >> 32), int(group & 0xFFFFFFFF))
-            out[chosen] = shard[places[chosen, 2]]
+            place = (int(group >> 32), int(group & 0xFFFFFFFF))
+            current[place] = self._open(*place)
+            out[chosen] = current[place][places[chosen, 2]]
+        self._maps = current
         return out
 
 

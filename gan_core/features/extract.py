@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -43,6 +43,7 @@ def take(
     device: str = "cpu",
     precision: str = "float32",
     after: Callable[[str, Tensor], Tensor] | None = None,
+    names: Sequence[str] | None = None,
 ) -> tuple[dict[str, Half], int]:
     """Features of some pictures.
 
@@ -52,19 +53,55 @@ def take(
         batch: pictures at a time; changes nothing but the rounding of the last bit.
         precision: 'float32', or 'bf16' for the network's arithmetic (pooling keeps its values).
         after: what becomes of a layer's pooled activations, by (name, [n, channels, rows, columns]).
+        names: of the pictures, for messages; None: their numbers.
 
-    Returns: {layer: float16 [n, channels, rows, columns]} and the number of values clipped to float16's range.
+    Returns: {layer: float16 [n, channels, rows, columns]} and the number of values clipped to float16's range, infinite ones among them.
+    Raises: DataError: an activation is not a number (NaN), with the layer and the pictures.
     """
     out: dict[str, Half] = {size.name: np.empty((len(pictures), *size.pooled), np.float16) for size in sizes}
     clipped, start = 0, 0
     for found in pooled(network, pictures, sizes, grid=grid, pool=pool, batch=batch, device=device, precision=precision):
         for size in sizes:
             values = found[size.name] if after is None else after(size.name, found[size.name])
+            _refuse_nan(size.name, values, start, names)
             half, beyond = to_half(values)
             clipped += beyond
             out[size.name][start : start + len(half)] = half.numpy().reshape(-1, *size.pooled)
         start += len(half)
     return out, clipped
+
+
+def _refuse_nan(layer: str, values: Tensor, start: int, names: Sequence[str] | None) -> None:
+    """Raises DataError where a batch's values of a layer, [n, ...], from picture `start` on, hold NaN."""
+    wrong = values.isnan()
+    if not bool(wrong.any()):
+        return
+    rows = [start + int(row) for row in wrong.flatten(1).any(1).nonzero()[:, 0]]
+    told = ", ".join(names[row] if names is not None else str(row) for row in rows[:5]) + (", ..." if len(rows) > 5 else "")
+    raise DataError(
+        f"{int(wrong.sum())} activations of layer {layer!r} are not numbers (NaN), in {len(rows)} of {len(values)} pictures: {told}.",
+        expected="a network whose activations are finite",
+        remedy="in all pictures: the weights have diverged, take an earlier snapshot or other weights; in few: look at those",
+    )
+
+
+@contextmanager
+def whole_float32() -> Iterator[None]:
+    """Within it float32 is float32 on a GPU too: no TF32 (10 bits of fraction, torch's default for convolutions). Put back afterwards."""
+    backends = torch.backends
+    places: list[tuple[Any, str, Any]] = []
+    for legacy, newer in ((backends.cudnn, backends.cudnn.conv), (backends.cuda.matmul, backends.cuda.matmul)):  # type: ignore[attr-defined]
+        try:
+            places.append((legacy, "allow_tf32", legacy.allow_tf32))
+        except RuntimeError:  # somebody has set single operations by the newer names, and torch then refuses the old one
+            places.append((newer, "fp32_precision", newer.fp32_precision))
+    try:
+        for place, name, _ in places:
+            setattr(place, name, False if name == "allow_tf32" else "ieee")
+        yield
+    finally:
+        for place, name, before in places:
+            setattr(place, name, before)
 
 
 def pooled(
@@ -79,7 +116,7 @@ def pooled(
     precision: str = "float32",
 ) -> Iterator[dict[str, Tensor]]:
     """Pooled activations on the device, a batch at a time: {layer: [n, channels, rows, columns]}; arguments as in `take`."""
-    names = [size.name for size in sizes]
+    layers = [size.name for size in sizes]
     kind = torch.device(device).type
     for start in range(0, len(pictures), batch):
         # Straight from bytes to the device: a quarter of the traffic of floats.
@@ -87,9 +124,10 @@ def pooled(
         if precision == "bf16":  # the layout that bf16 convolutions are quick in
             images = images.contiguous(memory_format=torch.channels_last)
         cast: Any = torch.autocast(kind, torch.bfloat16) if precision == "bf16" else nullcontext()
-        with torch.inference_mode(), cast:
-            found = network(images, names)
-            small = {name: pool_maps(found[name], grid, pool) for name in names}
+        # Not inference mode: what a stranger's module remembers must stay fit for training.
+        with torch.no_grad(), whole_float32(), cast:
+            found = network(images, layers)
+            small = {name: pool_maps(found[name], grid, pool) for name in layers}
         yield small  # outside: a generator's contexts would reach into its caller
 
 
@@ -123,11 +161,12 @@ def set_statistics(
             if len(chosen) > 1:
                 yield to_float(torch.from_numpy(read(np.sort(chosen))).to(device))
 
-    if isinstance(network, LayeredNetwork):
-        measure_statistics(network, batches())
-        network.eval()
-    else:
-        network.measure(batches())
+    with whole_float32():
+        if isinstance(network, LayeredNetwork):
+            measure_statistics(network, batches())
+            network.eval()
+        else:
+            network.measure(batches())
     return len(order) - (len(order) % STATISTICS_BATCH == 1)
 
 

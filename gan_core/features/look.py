@@ -95,7 +95,7 @@ def _answer(question: dict[str, Any]) -> dict[str, Any]:
 
     config = ExtractConfig.model_validate(question["extract"])
     network = network_of(config, question["context"], question["part"], int(question["side"]), seed=0, fresh=False)
-    sizes = taking(network, config.mode, columns(config.layers), config.grid, config.pool).sizes
+    sizes = taking(network, config.mode, columns(network, config.layers), config.grid, config.pool).sizes
     return {"length": told(sizes), "dims": sum(size.dims for size in sizes), "assumed": network.assumed}
 
 

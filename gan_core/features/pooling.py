@@ -61,7 +61,7 @@ def pool_maps(maps: Tensor, grid: int, pool: Pool = "max") -> Tensor:
 
 
 def to_half(values: Tensor) -> tuple[Tensor, int]:
-    """float16 on the CPU, and how many values were beyond its range and clipped to +-65504."""
+    """float16 on the CPU, and how many values were beyond its range (infinite ones too) and clipped to +-65504."""
     beyond = int((values.abs() > HALF_MAX).sum())
     if beyond:
         values = values.clamp(-HALF_MAX, HALF_MAX)

@@ -5,6 +5,7 @@ A probe is a file in this room with
     ABOUT    one sentence
     SETTING  what its values set ('C', 'k'), or '' when nothing is chosen
     GRID     the values tried when a recipe names none
+    LEAST    the smallest value there is, where there is one: a best value there is at no edge
     fit(features, labels, values, *, seed, device, progress) -> one model per value
 
 where features are float16 or float32 [rows, dims] (used as they come: nothing is scaled), labels are integers [rows], and a
@@ -141,15 +142,44 @@ def encode(labels: Labels) -> tuple[Labels, Labels]:
 
 
 def begin(features: Features, labels: Labels) -> tuple[Labels, Labels]:
-    """How every fit begins: `check_features`, then `encode`."""
+    """How every fit begins: `check_features`, then `encode`.
+
+    Raises: DataError.
+    """
     check_features(features, labels)
     return encode(labels)
 
 
+def not_finite(features: Features) -> Labels:
+    """Numbers of the rows that hold NaN or infinite values, ascending: int64 [rows].
+
+    Read as bits, where float16 costs no conversion: the exponent of such values, and of no others, is all ones.
+    """
+    if features.dtype.kind != "f":
+        return np.empty(0, np.int64)
+    bits = features.dtype.itemsize * 8
+    kind, exponent = np.dtype(f"u{bits // 8}"), {16: 0x7C00, 32: 0x7F800000, 64: 0x7FF0000000000000}[bits]
+    found = []
+    rows = block_rows(features.shape[1], 16)
+    for start in range(0, len(features), rows):
+        masked = features[start : start + rows].view(kind) & kind.type(exponent)
+        if masked.size and masked.max() == exponent:
+            found.append(start + np.flatnonzero((masked == exponent).any(1)))
+    return np.concatenate(found).astype(np.int64) if found else np.empty(0, np.int64)
+
+
 def check_features(features: Features, labels: Labels) -> None:
-    """Raises DataError for shapes that do not belong together."""
+    """Raises DataError for shapes that do not belong together, and for values that are not finite."""
     if features.ndim != 2 or len(features) != len(labels):
         raise DataError(
             f"Features of shape {tuple(features.shape)} do not go with {len(labels)} labels.",
             expected="features [rows, dims] with one label for each row",
+        )
+    wrong = not_finite(features)
+    if len(wrong):
+        told = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
+        raise DataError(
+            f"{len(wrong)} of {len(features)} rows of features hold values that are not finite (NaN or infinite): rows {told}.",
+            expected="finite features",
+            remedy="leave those rows out, or take the features anew: the stage extract refuses NaN and names the pictures",
         )

@@ -19,6 +19,7 @@ from gan_core.progress import Progress, silent
 ABOUT = "k nearest neighbours, Euclidean, majority vote"
 SETTING = "k"
 GRID = [1.0, 5.0, 25.0]
+LEAST = 1.0
 FAISS_BYTES = 2**31  # FAISS keeps a float32 copy of the features; above this torch converts them block by block instead
 
 

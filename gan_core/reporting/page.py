@@ -229,6 +229,7 @@ def result(summary: dict[str, Any], source: str) -> dict[str, Any]:
                     "name": words.features_name(features),
                     "tone": charts.tone(features),
                     "saw_labels": any(row["saw_labels"] for row in cells.values()),
+                    "chosen": words.chosen_values(cells[column] for column in columns if column in cells),
                     "cells": [(cells.get(column), mark) for column, mark in zip(columns, marks, strict=True)],
                 }
             )

@@ -126,7 +126,8 @@ def scores_table(summary: dict[str, Any]) -> list[dict[str, str]]:
     """Scores as text, one row for each (source, features, probe): for the terminal and for table artifacts.
 
     Columns: source (where there are several), features, probe, one for each number of labels ('10 per class', 'all labels')
-    holding '97.1 ± 0.9' in percent. A dagger marks features that saw labels in training, an asterisk the best of a column.
+    holding '97.1 ± 0.9' in percent, and chosen (the values taken on the validation split, in
+    that order). A dagger marks features that saw labels in training, an asterisk the best of a column.
     """
     rows = summary["scores"]
     columns = columns_of(rows)
@@ -145,6 +146,9 @@ def scores_table(summary: dict[str, Any]) -> list[dict[str, str]]:
             }
         mark = " *" if place[1:] in best[row["source"], row["labels"]] else ""
         table[place][column_title(row["labels"])] = f"{100 * row['mean']:.1f} ± {100 * row['half']:.1f}{mark}"
+    for (source, features, probe), line in table.items():
+        same = [row for row in rows if (row["source"], row["features"], row["probe"]) == (source, features, probe)]
+        line["chosen"] = words.chosen_values(sorted(same, key=lambda row: label_order(row["labels"])))
     return list(table.values())
 
 

@@ -44,6 +44,26 @@ def probe_name(probe: str) -> str:
     return PROBES.get(probe, probe.replace("_", " ")).removeprefix("a ")
 
 
+SETTINGS = {"linear_svm": "C", "logistic": "C", "ridge": "alpha", "knn": "k"}
+
+
+def chosen_values(rows: Iterable[dict[str, Any]]) -> str:
+    """What was chosen on validation in the cells of one line: 'C 1e-4, 5e-4', once where it is the same; '' for chance."""
+    rows = list(rows)
+    values = [small_number(value) for row in rows for value in row.get("chosen", [])]
+    if not values or rows[0]["probe"] == "chance":
+        return ""
+    return f"{SETTINGS.get(rows[0]['probe'], 'value')} {', '.join(values if len(set(values)) > 1 else values[:1])}"
+
+
+def small_number(value: float) -> str:
+    """'5e-4', '0.5', '25'."""
+    if 0.01 <= abs(value) < 1e5 or value == 0:
+        return f"{value:g}"
+    digits, _, power = f"{value:.6e}".partition("e")
+    return f"{float(digits):g}e{int(power)}"
+
+
 def features_name(features: str) -> str:
     """A feature set as a row's title."""
     return FEATURES.get(features, features.replace("_", " ").capitalize())

@@ -26,7 +26,7 @@ from gan_core.config import EvaluateConfig, ProbeConfig
 from gan_core.errors import DataError
 from gan_core.files import write_table
 from gan_core.metrics.draws import Draw, best, draws_of, hold_out
-from gan_core.probes.base import Features, Labels, Model, predict_many
+from gan_core.probes.base import Features, Labels, Model, not_finite, predict_many
 from gan_core.progress import Progress
 from gan_core.stages.contract import StageOutcome, StageRequest
 
@@ -165,8 +165,21 @@ def _read(request: StageRequest, protocol: EvaluateConfig, seed: int) -> _Cell:
     pool, validation = hold_out(labels[train], protocol.validation, seed, count)
     wanted = np.concatenate([train[pool], train[validation], test])
     features, rows = read_features(folder, rows=wanted)
+    _refuse_not_finite(features, rows)
     clean = _clean(rows.slice(len(train)), request)
     return _Cell(rows, features, len(pool), len(train), labels[train[pool]], labels[wanted], test_split, clean)
+
+
+def _refuse_not_finite(features: Features, rows: pa.Table) -> None:
+    """Raises DataError for features that are not numbers: a probe would answer something to them, and nobody would know."""
+    wrong = not_finite(features)
+    if len(wrong):
+        told = ", ".join(rows["image_id"].take(pa.array(wrong[:5])).to_pylist()) + (", ..." if len(wrong) > 5 else "")
+        raise DataError(
+            f"The features of {len(wrong)} of {len(features)} pictures are not finite (NaN or infinite): image ids {told}.",
+            expected="finite features",
+            remedy="take them anew with --refresh extract, which names the layer; a network that has diverged gives no others",
+        )
 
 
 def _clean(rows: pa.Table, request: StageRequest) -> npt.NDArray[np.bool_] | None:
@@ -296,6 +309,8 @@ def _warn_at_edge(
     lowest, highest = int(np.argmin(values)), int(np.argmax(values))
     others = np.delete(means, chosen)
     if chosen not in (lowest, highest) or not len(others) or means[chosen] <= others.max():
+        return
+    if chosen == lowest and values[chosen] <= getattr(module, "LEAST", float("-inf")):
         return
     end = "smallest" if chosen == lowest else "largest"
     found.warnings.append(

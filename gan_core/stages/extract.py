@@ -27,6 +27,7 @@ from gan_core.randomness import numpy_stream
 from gan_core.stages.contract import StageInput, StageOutcome, StageRequest
 
 if TYPE_CHECKING:
+    from gan_core.controls.kmeans import Coder
     from gan_core.features.extract import Network
     from gan_core.features.modes import BatchNormCReLU, Taking
     from gan_core.features.pooling import LayerSize
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from gan_core.shards import PixelShards
 
 log = logging.getLogger(__name__)
+CODEBOOK = "codebook.safetensors"
 Pictures = npt.NDArray[np.uint8]
 
 
@@ -42,14 +44,15 @@ class _Taker:
     """How features of this request are taken."""
 
     sizes: list[LayerSize]
-    take: Callable[[Pictures], tuple[dict[str, Half], int]]
+    take: Callable[[Pictures, list[str]], tuple[dict[str, Half], int]]  # of pictures and their ids
     lineage: dict[str, Any]
     warnings: list[str] = field(default_factory=list)
     assumed: list[str] = field(default_factory=list)
 
 
 def run(request: StageRequest, progress: Progress) -> StageOutcome:
-    """Writes `features-<shard>.parquet` (and `statistics.safetensors`, the batch-norm statistics, where there are any).
+    """Writes `features-<shard>.parquet`, and `statistics.safetensors` (of batch norm) or `codebook.safetensors` (of K-means) where
+    there are any.
 
     Raises:
         DataError: no usable pictures; no training pictures for the statistics.
@@ -72,14 +75,14 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
             expected="crops with status 'ok'",
             remedy="look at `reason` in crops.parquet, and the failed files in the report",
         )
-    taker = _taker(request, config, pictures, device)
+    taker = _taker(request, config, pictures, device, progress)
     rows = pictures.table.append_column("kept", _kept(pictures.table, request.inputs.get("duplicates", [])))
     clipped = _shards(request, pictures, rows, taker, progress)
     if "share" in request.context:
         return StageOutcome(complete=False)
     dims = sum(size.dims for size in taker.sizes)
     if clipped:
-        taker.warnings.append(f"{clipped} activations lay beyond float16's 65504 and were clipped to it.")
+        taker.warnings.append(f"{clipped} activations lay beyond float16's 65504, or were infinite, and were clipped to it.")
     summary = {
         "features": request.part["features"],
         "dims": dims,
@@ -107,7 +110,7 @@ def _kept(table: pa.Table, duplicates: list[StageInput]) -> pa.Array:
     return pa.array([place not in dropped for place in places], pa.bool_())
 
 
-def _taker(request: StageRequest, config: ExtractConfig, pictures: PixelShards, device: str) -> _Taker:
+def _taker(request: StageRequest, config: ExtractConfig, pictures: PixelShards, device: str, progress: Progress) -> _Taker:
     kind = str(request.part["features"])
     digests = {role: sorted(entry.ref.digest for entry in entries) for role, entries in sorted(request.inputs.items())}
     lineage: dict[str, Any] = {"format": 1, "features": kind, "inputs": digests, "seed": request.part.get("seed", 0)}
@@ -116,31 +119,90 @@ def _taker(request: StageRequest, config: ExtractConfig, pictures: PixelShards, 
 
         sizes = pixels.sizes(pictures.shape)
         lineage["layers"] = [size.as_json() for size in sizes]
-        return _Taker(sizes, lambda some: (pixels.take(some), 0), lineage)
+        return _Taker(sizes, lambda some, _: (pixels.take(some), 0), lineage)
     if kind == "kmeans":
-        return _kmeans_taker(request, config, device, lineage)
+        return _kmeans_taker(request, config, pictures, device, lineage, progress)
     return _network_taker(request, config, pictures, device, lineage)
 
 
-def _kmeans_taker(request: StageRequest, config: ExtractConfig, device: str, lineage: dict[str, Any]) -> _Taker:
-    """The K-means control: learned anew by a killed attempt's successor, to the same values."""
+def _kmeans_taker(
+    request: StageRequest,
+    config: ExtractConfig,
+    pictures: PixelShards,
+    device: str,
+    lineage: dict[str, Any],
+    progress: Progress,
+) -> _Taker:
+    """The K-means control: what it learned is kept beside the features, so that all shards are of one codebook."""
     from gan_core.controls import kmeans
-    from gan_core.shards import PixelShards
 
-    pack = PixelShards([entry.path for entry in request.inputs["pack"]])
+    coder, digest = _codebook(request, config, pictures, device, progress)
+    sizes = kmeans.sizes(config.centres)
+    settings = {"centres": config.centres, "patches": config.patches, "side": kmeans.SIDE, "iterations": kmeans.ITERATIONS}
+    lineage |= {"layers": [size.as_json() for size in sizes], "network": {"name": "kmeans", **settings, "sha256": digest}}
+    return _Taker(sizes, lambda some, _: (coder.take(some), 0), lineage)
+
+
+def _codebook(
+    request: StageRequest, config: ExtractConfig, pictures: PixelShards, device: str, progress: Progress
+) -> tuple[Coder, str]:
+    """(coder, SHA-256 of `codebook.safetensors`): the file of another share or of a killed attempt, else learned and written.
+
+    Of several shares that learn at once the first to end is believed by all.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file, save_file
+
+    from gan_core.controls import kmeans
+
+    path = request.work / CODEBOOK
+    if path.exists():
+        try:
+            return kmeans.Coder(**load_file(path, device=device)), sha256_file(path)
+        except (SafetensorError, TypeError):  # cut short by a machine that died
+            path.unlink(missing_ok=True)
+    read, rows = _training(request, pictures)
     coder = kmeans.learn(
-        pack.pixels,
-        len(pack),
+        read,
+        rows,
         centres=config.centres,
         patches=config.patches,
         measured=config.statistics_images,
         seed=int(request.part.get("seed", 0)),
         device=device,
+        progress=progress,
     )
-    sizes = kmeans.sizes(config.centres)
-    settings = {"centres": config.centres, "patches": config.patches, "side": kmeans.SIDE, "iterations": kmeans.ITERATIONS}
-    lineage |= {"layers": [size.as_json() for size in sizes], "network": {"name": "kmeans", **settings}}
-    return _Taker(sizes, lambda some: (coder.take(some), 0), lineage)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    save_file({name: value.cpu().contiguous() for name, value in vars(coder).items()}, temporary)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        log.info("the codebook of another share is used")
+    except OSError:  # a file system without hard links
+        os.replace(temporary, path)
+    temporary.unlink(missing_ok=True)
+    return kmeans.Coder(**load_file(path, device=device)), sha256_file(path)
+
+
+def _training(request: StageRequest, pictures: PixelShards) -> tuple[Callable[[npt.NDArray[np.int64]], Pictures], int]:
+    """The training pictures that statistics are taken over: the pack's, or without one the crops of split train; never others.
+
+    Returns: row numbers to uint8 [n, side, side, 3], and how many rows there are.
+    """
+    from gan_core.shards import PixelShards
+
+    packs = [entry.path for entry in request.inputs.get("pack", [])]
+    if packs:
+        pack = PixelShards(packs)
+        return pack.pixels, len(pack)
+    train = np.flatnonzero(pc.fill_null(pc.equal(pictures.table["split"], "train"), False).to_numpy(zero_copy_only=False))
+    if not len(train):
+        raise DataError(
+            "There are no training pictures to take statistics over: no training set is given, and no crop is in the split train.",
+            expected="an input 'pack', or crops of split train",
+            remedy="name the training set, or set extract.statistics to running",
+        )
+    return (lambda rows: pictures.pixels(train[rows])), len(train)
 
 
 def _network_taker(
@@ -163,7 +225,7 @@ def _network_taker(
         )
     if isinstance(network, LayeredNetwork):
         network.without_labels = True  # features of a picture must not know its label
-    what = taking(network, config.mode, columns(config.layers), config.grid, config.pool)
+    what = taking(network, config.mode, columns(network, config.layers), config.grid, config.pool)
     after = BatchNormCReLU() if what.crelu else None
     statistics = _statistics(request, config, network, pictures, device, what, after)
     lineage |= {
@@ -181,7 +243,7 @@ def _network_taker(
             "overlap by a row (docs/features.md)."
         )
 
-    def take(some: Pictures) -> tuple[dict[str, Half], int]:
+    def take(some: Pictures, ids: list[str]) -> tuple[dict[str, Half], int]:
         return extract.take(
             network.activations,
             some,
@@ -192,6 +254,7 @@ def _network_taker(
             device=device,
             precision=config.precision,
             after=after,
+            names=ids,
         )
 
     return _Taker(what.sizes, take, lineage, warnings, assumed)
@@ -251,7 +314,6 @@ def _statistics(
     from safetensors.torch import load_file, save_file
 
     from gan_core.features import extract
-    from gan_core.shards import PixelShards
 
     if not network.norms() and after is None:
         return {"kind": "none"}
@@ -267,20 +329,19 @@ def _statistics(
             if after is not None:
                 after.restore(kept)
             return dict(read_json(note)["about"])
-        packs = [entry.path for entry in request.inputs.get("pack", [])]
-        pack = PixelShards(packs) if packs else pictures
+        read, rows = _training(request, pictures)
         seed = int(request.part.get("seed", 0))
     if measured:
-        about["images"] = extract.set_statistics(network, pack.pixels, len(pack), config.statistics_images, seed, device)
+        about["images"] = extract.set_statistics(network, read, rows, config.statistics_images, seed, device)
         about["batch"] = extract.STATISTICS_BATCH
     if after is not None:
-        chosen = np.sort(numpy_stream(seed, "crelu").permutation(len(pack))[: config.statistics_images])
+        chosen = np.sort(numpy_stream(seed, "crelu").permutation(rows)[: config.statistics_images])
         about["crelu_images"] = after.measure(
             batch
             for part in np.array_split(chosen, -(-len(chosen) // 1024))
             for batch in extract.pooled(
                 network.activations,
-                pack.pixels(part),
+                read(part),
                 what.sizes,
                 grid=what.grid,
                 pool=what.pool,
@@ -357,8 +418,9 @@ def _write_shard(
     with store.FeatureWriter(path, layers, taker.lineage) as writer:
         for start in range(0, len(chosen), writer.rows_per_group):
             some = chosen[start : start + writer.rows_per_group]
-            values, beyond = taker.take(pictures.pixels(some))
-            writer.write(rows.take(some), values)
+            these = rows.take(some)
+            values, beyond = taker.take(pictures.pixels(some), these["image_id"].to_pylist())
+            writer.write(these, values)
             clipped += beyond
             tell(start + len(some))
     return clipped

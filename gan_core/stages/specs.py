@@ -67,8 +67,8 @@ _ALL = (
     ),
     StageSpec(
         "extract",
-        1,
-        ("features-*.parquet", "statistics.safetensors"),
+        2,
+        ("features-*.parquet", "statistics.safetensors", "codebook.safetensors"),
         ("stages/extract.py", "features", "controls", "networks"),
         child=True,
         time_limit=24 * 3600,

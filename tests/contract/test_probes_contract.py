@@ -104,3 +104,14 @@ def test_refuses_what_cannot_be_fitted(probe: ModuleType) -> None:
             probe.fit(features, np.full(300, 4), probe.GRID)
         with pytest.raises(DataError, match="no labelled rows"):
             probe.fit(features[:0], labels[:0], probe.GRID)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_features_that_are_not_finite_are_refused_by_row(probe: ModuleType, kind: type, value: float) -> None:
+    if not probe.SETTING:
+        pytest.skip("chance looks at no feature")
+    features, labels = digits(kind)
+    features[[7, 250], 3] = value
+    with pytest.raises(DataError, match="2 of 300 rows of features .* rows 7, 250"):
+        probe.fit(features, labels, probe.GRID, seed=0, device="cpu")

@@ -122,6 +122,30 @@ def test_mistakes_are_named_before_any_work(folder: Path, discern: Callable[...,
         assert said.code in (1, 2) and told in said.err and "Traceback" not in said.err, said.err
 
 
+def test_the_readmes_second_example_in_short(tmp_path: Path, discern: Callable[..., Any]) -> None:
+    """One update instead of thirty: the script's files are what the command plans with, and what features are taken of."""
+    trainer = [sys.executable, str(ROOT / "examples" / "train_tutorial_dcgan.py"), str(tmp_path), "1"]
+    subprocess.run(trainer, check=True, capture_output=True, timeout=300)
+    network = ("--network", "tutorial_dcgan:Discriminator", "--network-args", "ngpu=1", "--weights", str(tmp_path / "netD.pth"))
+    data = ("--data", str(tmp_path / "digits"))
+    said = discern("run", *network, *data, "--dry-run", "--json", cwd=ROOT / "examples")
+    assert said.code == 0, said.err
+    assert said.json["features"]["dims"] == 15_360
+    module = build_module("tutorial_dcgan:Discriminator", {"ngpu": 1}, root=ROOT / "examples")
+    sys.path.remove(str(ROOT / "examples"))
+    names = sorted((tmp_path / "digits").rglob("*.png"))
+    assert len(names) == 1797
+    pictures = np.stack([cv2.imread(str(name)) for name in names[::300]])
+    matrix, sizes = features(load_weights(module, tmp_path / "netD.pth"), pictures, device="cpu")
+    assert [(size.name, size.dims) for size in sizes] == [
+        ("main_0", 1024),
+        ("main_2", 2048),
+        ("main_5", 4096),
+        ("main_8", 8192),
+    ]
+    assert matrix.shape == (6, 15_360) and matrix.std(axis=0).max() > 0
+
+
 @pytest.mark.slow
 def test_the_readmes_second_example(tmp_path: Path, answer: Callable[..., Any]) -> None:
     """The tutorial's DCGAN trained on digits for a minute, then evaluated: 15,360 values that beat chance by far."""

@@ -165,6 +165,13 @@ def test_a_best_value_at_the_edge_of_the_grid_is_said(pixels: Path, tmp_path: Pa
     assert any("wider grid" in line for line in outcome.warnings)
 
 
+def test_one_neighbour_is_no_edge_of_a_grid(pixels: Path, tmp_path: Path) -> None:
+    for grid, warned in (([1, 100, 300], False), ([2, 100, 300], True)):
+        outcome = evaluate.run(evaluate_request(pixels, tmp_path / str(grid[0]), "knn", grid, labels_per_class=["all"]), silent)
+        assert outcome.summary["table"]["all"]["chosen"] == grid[0]
+        assert any("wider grid" in line for line in outcome.warnings) == warned
+
+
 def test_a_fit_that_stopped_early_is_said(pixels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_gram, "MAX_STEPS", 1)
     outcome = evaluate.run(evaluate_request(pixels, tmp_path, grid=[1e-2], draws=1, labels_per_class=["all"]), silent)
@@ -279,3 +286,19 @@ def test_a_test_split_that_leaked_whole_has_no_accuracy_without(pixels: Path, tm
     outcome = evaluate.run(request, silent)
     assert pq.read_table(tmp_path / "work" / "scores.parquet")["test_set"].to_pylist() == ["all"]
     assert any("no accuracy without" in line for line in outcome.warnings)
+
+
+def test_features_that_are_not_finite_are_refused_with_their_pictures(pixels: Path, tmp_path: Path) -> None:
+    wrong: list[str] = []
+
+    def spoilt(table: pa.Table) -> pa.Array:
+        values = table["pixels"].combine_chunks().to_numpy_ndarray().copy()
+        if not wrong:
+            values[3, 0, 5, 5] = np.nan
+            wrong.append(table["image_id"][3].as_py())
+        return pa.FixedShapeTensorArray.from_numpy_ndarray(values)
+
+    other = rewrite(pixels, tmp_path / "spoilt", {"pixels": spoilt})
+    with pytest.raises(DataError, match="features of 1 of 900 pictures are not finite") as caught:
+        evaluate.run(evaluate_request(other, tmp_path / "work", "knn"), silent)
+    assert wrong[0] in caught.value.message

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from gan_core import schemas
 from gan_core.config import ExtractConfig
@@ -25,7 +28,7 @@ from gan_core.features.store import read_features, read_lineage, read_rows
 from gan_core.features.weights import build_module, load_weights
 from gan_core.files import sha256_file
 from gan_core.progress import silent
-from gan_core.shards import PixelShards
+from gan_core.shards import PixelShards, write_rows
 from gan_core.stages import extract
 from gan_core.stages.contract import StageRequest
 from tests.stages.digits_artifacts import digits_crops, extract_request, given
@@ -215,6 +218,85 @@ def test_kmeans_control_is_features_like_any_others(crops: Path, tmp_path: Path)
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
 
 
+def kmeans_share(crops: Path, work: Path, number: int) -> StageRequest:
+    """The request for one of two shares of a small K-means control."""
+    request = extract_request(crops, work, "kmeans", centres=8, patches=500, statistics_images=50)
+    return request.model_copy(update={"context": {"device": "cpu", "share": [number, 2]}})
+
+
+def test_all_shares_code_with_one_codebook(crops: Path, tmp_path: Path) -> None:
+    """Another share's codebook is planted, scaled: the share that begins later must take it, and so must the stage that ends the work."""
+    told: list[str] = []
+
+    def progress(done: float, total: float, unit: str, **figures: float) -> None:
+        told.append(unit)
+
+    extract.run(kmeans_share(crops, tmp_path / "a", 0), progress)
+    assert "iterations" in told and told[-1] == "pictures"
+    found = load_file(tmp_path / "a" / "codebook.safetensors")
+    assert {name: len(value) for name, value in found.items()} == {
+        "mean": 108,
+        "whiten": 108,
+        "centres": 8,
+        "shift": 32,
+        "scale": 32,
+    }
+    (tmp_path / "b").mkdir()
+    save_file({**found, "scale": found["scale"] / 2}, tmp_path / "b" / "codebook.safetensors")
+    planted = sha256_file(tmp_path / "b" / "codebook.safetensors")
+    told.clear()
+    extract.run(kmeans_share(crops, tmp_path / "b", 0), progress)
+    assert "iterations" not in told, "learned again"
+    for work in ("a", "b"):
+        extract.run(kmeans_share(crops, tmp_path / work, 1), silent)
+    alone = kmeans_share(crops, tmp_path / "b", 0).model_copy(update={"context": {"device": "cpu", "shares": 2}})
+    extract.run(alone, progress)
+    assert "iterations" not in told and sha256_file(tmp_path / "b" / "codebook.safetensors") == planted
+    assert {read_shard_lineage(path)["network"]["sha256"] for path in (tmp_path / "b").glob("features-*")} == {planted}
+    plain, doubled = (read_features(tmp_path / work)[0].astype(np.float32) for work in "ab")
+    np.testing.assert_allclose(doubled, 2 * plain, rtol=2e-3, atol=2e-3)
+
+
+def read_shard_lineage(path: Path) -> dict[str, Any]:
+    lineage: dict[str, Any] = json.loads(pq.read_schema(path).metadata[b"discern"])
+    return lineage
+
+
+def test_without_a_training_set_no_test_picture_is_measured(crops: Path, tmp_path: Path) -> None:
+    request = extract_request(crops, tmp_path / "a")
+    del request.inputs["pack"]
+    extract.run(request, silent)
+    split = PixelShards(crops).table["split"].to_pylist()
+    assert read_lineage(tmp_path / "a")["statistics"]["images"] == split.count("train") < len(split)
+    table = pq.read_table(crops / "crops.parquet")
+    tests = table.set_column(table.schema.get_field_index("split"), "split", pa.array(["test"] * table.num_rows))
+    shutil.copytree(crops, tmp_path / "tests")
+    write_rows(tmp_path / "tests", tests)
+    for kind in ("random", "kmeans"):
+        request = extract_request(tmp_path / "tests", tmp_path / "b", kind)
+        del request.inputs["pack"]
+        with pytest.raises(DataError, match="no training pictures"):
+            extract.run(request, silent)
+
+
+def test_memory_does_not_grow_with_the_number_of_shards(anybody: Path) -> None:
+    """16 shards of 5.5 MB: what is resident while the last is taken is what was while the third was, not 72 MB more."""
+    large = digits_crops(anybody / "large", 1797, 128, 16)
+    (anybody / "anybody_net.py").write_text(
+        "from torch import nn\n"
+        "def make(maps=4):\n"
+        "    return nn.Sequential(nn.Conv2d(3, maps, 16, 16), nn.ReLU(), nn.Conv2d(maps, 1, 8))\n"
+    )
+    resident: list[int] = []
+
+    def progress(done: float, total: float, unit: str, **figures: float) -> None:
+        status = Path("/proc/self/status").read_text()
+        resident.append(int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) // 1024)
+
+    extract.run(outside_request(large, anybody, "work", weights=None, batch=16), progress)
+    assert len(resident) >= 16 and resident[-1] - resident[4] < 25, resident
+
+
 def outside_request(crops: Path, folder: Path, work: str, features: str = "network", **settings: Any) -> StageRequest:
     """As the planner makes it for `anybody_net:make(maps=6)` and w.safetensors in `folder`."""
     given = {"network": "anybody_net:make", "weights": "w.safetensors", "network_args": {"maps": 6}, **settings}
@@ -292,3 +374,12 @@ def test_bn_crelu_measures_the_training_pictures_once(crops: Path, tmp_path: Pat
     outcome = extract.run(extract_request(crops, tmp_path / "a", mode="bn_crelu"), silent)
     assert digests(tmp_path / "a") == first, "a killed attempt's statistics are used again"
     assert read_lineage(tmp_path / "a")["statistics"]["crelu_images"] == 400
+
+
+def test_a_network_that_has_diverged_is_refused_with_the_pictures_ids(crops: Path, anybody: Path) -> None:
+    module = build_module("anybody_net:make", {"maps": 6}, root=anybody, seed=9)
+    module[0].bias.data[2] = torch.nan
+    save_file(module.state_dict(), anybody / "w.safetensors")
+    with pytest.raises(DataError, match=r"activations of layer '0' are not numbers .* pictures: [0-9a-f]{32}, "):
+        extract.run(outside_request(crops, anybody, "work", statistics="running"), silent)
+    assert not list((anybody / "work").glob("*features*"))

@@ -19,6 +19,7 @@ from gan_core.files import write_table
 from gan_core.reporting.gather import ReportInputs
 from gan_core.reporting.scores import Predictions
 from gan_core.reporting.summary import scores_table, summarise
+from gan_core.reporting.words import small_number
 from gan_core.shards import write_rows
 from gan_core.stages.contract import StageInput
 
@@ -116,6 +117,8 @@ def test_scores_are_those_of_the_predictions(chain: dict[str, list[StageInput]],
     assert [row["features"] for row in table] == ["Discriminator features"] * 2 + ["Random weights"] * 2 + [
         "Raw pixels"
     ] * 2 + ["Chance"]
+    assert all(row["chosen"].startswith("C ") for row in table[:-1]) and table[-1]["chosen"] == ""
+    assert small_number(5e-4) == "5e-4" and small_number(25.0) == "25"
     assert sum(cell.endswith("*") for row in table for cell in row.values()) == 2  # one best in each column of labels
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def test_the_tutorials_discriminator_gives_15360_and_they_are_its_activations(tu
     assert [size.name for size in sizes] == ["main_0", "main_2", "main_5", "main_8"]
     x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
     parts = []
-    for place, module in enumerate(tutorial.main):
+    for place, module in enumerate(tutorial.eval().requires_grad_(False).main):
         x = module(x.clone())
         if place in (1, 4, 7, 10):  # the LeakyReLUs
             parts.append(F.max_pool2d(x, x.shape[2] // 4).flatten(1))
@@ -115,13 +116,16 @@ def test_batch_norm_statistics_over_real_pictures() -> None:
     pictures = digits(40, 16)
     features(module, pictures, device="cpu")
     assert torch.equal(module.norm.running_mean, before), "running statistics were touched"
-    features(module, pictures, device="cpu", statistics="real")
     x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    ForeignNetwork(module, 16).measure([x])
     grey = (x * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
     maps = module.second(F.relu(module.first(grey)))
     torch.testing.assert_close(module.norm.running_mean, maps.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(module.norm.running_var, maps.var((0, 2, 3), correction=0), rtol=1e-4, atol=1e-5)
     assert not module.norm.training
+    torch.manual_seed(2)
+    measured, _ = features(Functional(), pictures, device="cpu", statistics="real")
+    np.testing.assert_array_equal(measured, features(module, pictures, device="cpu")[0])
 
 
 def test_values_of_other_ranges() -> None:
@@ -196,3 +200,121 @@ def test_a_pickle_is_not_run(tutorial: nn.Module, tmp_path: Path) -> None:
 def test_names_of_networks_that_cannot_be_meant(tutorial: nn.Module, text: str, sentence: str) -> None:
     with pytest.raises(RequestError, match=sentence):
         build_module(text)
+
+
+class Branches(nn.Module):
+    """A sum in place, in blocks whose columns share a name; its norm is measured."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Sequential()
+        self.a.add_module("b", nn.Conv2d(3, 4, 3, padding=1))
+        self.a_b, self.norm, self.head = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Conv2d(4, 1, 8)
+        self.kept: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = F.relu(self.a(x))
+        self.kept = [first.clone()]
+        second = self.a_b(first)
+        first += second  # what the second convolution was given changes after it was caught
+        third = F.relu(self.norm(first))
+        self.kept.append(second.clone())
+        return self.head(third)
+
+
+def test_a_sum_in_place_does_not_reach_what_was_caught_and_no_layer_is_dropped() -> None:
+    torch.manual_seed(3)
+    module = Branches().eval()
+    network = ForeignNetwork(module, 8)
+    assert [info.name for info in network.layers() if info.maps] == ["a_b", "a_b_2"]
+    assert "that of 'a_b' is called 'a_b_2'" in network.assumed[-1]
+    assert network.columns(["a.b", "a_b", "a_b_2"]) == ["a_b", "a_b_2", "a_b_2"]
+    found = network.activations(torch.rand(2, 3, 8, 8), ["a_b"])
+    assert torch.equal(found["a_b"], module.kept[0])
+
+
+def norms(kind: str, module: nn.Module) -> nn.Module:
+    """The module with every convolution's weight normalised in one of torch's ways."""
+    make = {
+        "spectral, by hook": lambda part: nn.utils.spectral_norm(part),
+        "spectral, parametrised": lambda part: nn.utils.parametrizations.spectral_norm(part),
+        "weight, parametrised": lambda part: nn.utils.parametrizations.weight_norm(part),
+    }[kind]
+    for part in module.modules():
+        if type(part) is nn.Conv2d:
+            make(part)
+    return module
+
+
+@pytest.mark.parametrize("kind", ["spectral, by hook", "spectral, parametrised", "weight, parametrised"])
+def test_normalised_weights_are_no_layers_and_hide_none(kind: str) -> None:
+    torch.manual_seed(4)
+    parts = [nn.Conv2d(3, 4, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(4, 6, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(6, 1, 4)]
+    module = norms(kind, nn.Sequential(*parts)).eval()
+    pictures = digits(3, 16)
+    matrix, sizes = features(module, pictures, device="cpu")
+    assert [(size.name, size.pooled) for size in sizes] == [("0", (4, 4, 4)), ("2", (6, 4, 4))]
+    x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    with torch.no_grad():
+        maps = [F.max_pool2d(module[:2](x), 2), module[:4](x)]
+    expected = torch.cat([one.flatten(1) for one in maps], 1).numpy()
+    np.testing.assert_allclose(matrix.astype(np.float32), expected, rtol=2e-3, atol=2e-3)
+
+
+def state(module: nn.Module) -> dict[str, Any]:
+    """All that a caller can see of a module."""
+    parameters = {name: (id(p), p.data.clone(), p.dtype, p.requires_grad, p.grad) for name, p in module.named_parameters()}
+    buffers = {name: (id(b), b.clone()) for name, b in module.named_buffers()}
+    return {"modes": [part.training for part in module.modules()], "parameters": parameters, "buffers": buffers}
+
+
+@pytest.mark.parametrize("ends", ["well", "badly"])
+def test_the_callers_network_is_as_it_was(ends: str) -> None:
+    torch.manual_seed(5)
+    parts = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4, track_running_stats=False), nn.Conv2d(4, 1, 6)]
+    module = nn.Sequential(*parts).half().train()
+    module[0].weight.requires_grad_(False)
+    module[1].eval()
+    module[4].weight.grad = torch.ones_like(module[4].weight)
+    before = state(module)
+    if ends == "well":
+        features(module, digits(6, 8), device="cpu", statistics="real", mode="bn_crelu")
+    else:
+        with pytest.raises(UnknownName):
+            features(module, digits(6, 8), ["nothing"], device="cpu")
+    after = state(module)
+    assert after["modes"] == before["modes"] and after["buffers"].keys() == before["buffers"].keys()
+    for name, (identity, data, kind, wanted, gradient) in before["parameters"].items():
+        now = after["parameters"][name]
+        assert now[0] == identity and torch.equal(now[1], data) and now[2:4] == (kind, wanted) and now[4] is gradient
+    for name, (identity, values) in before["buffers"].items():
+        assert after["buffers"][name][0] == identity and torch.equal(after["buffers"][name][1], values)
+    assert module[3].running_mean is None and not module[3].track_running_stats and module[3].momentum == 0.1
+    module.float()(torch.rand(2, 3, 8, 8)).sum().backward()  # and it still trains
+    assert module[1].weight.grad is not None
+
+
+def test_half_precision_is_run_in_float32_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(6)
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 1, 6)).half()
+    matrix, _ = features(module, digits(2, 8), device="cpu")
+    assert "float16: it is run in float32" in caplog.text
+    same, _ = features(module.float(), digits(2, 8), device="cpu")
+    np.testing.assert_array_equal(matrix, same)
+
+
+class GreyInside(nn.Module):
+    """Colour pictures; its first convolution in the order of its making sees one channel of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.light, self.colour = nn.Conv2d(1, 4, 3), nn.Conv2d(3, 4, 3)
+        self.head = nn.Conv2d(4, 1, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.relu(self.colour(x)) + F.relu(self.light(x[:, :1])))
+
+
+def test_channels_are_found_by_running() -> None:
+    assert ForeignNetwork(GreyInside(), given=8).input_shape == (3, 8, 8)
+    assert ForeignNetwork(Functional(), given=16).input_shape == (1, 16, 16)

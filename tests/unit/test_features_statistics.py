@@ -11,7 +11,9 @@ from sklearn.datasets import load_digits
 from gan_core.controls import random
 from gan_core.errors import DataError
 from gan_core.features import extract
+from gan_core.features.foreign import ForeignNetwork
 from gan_core.features.modes import taking
+from gan_core.features.pooling import LayerSize
 from gan_core.randomness import numpy_stream
 
 
@@ -87,3 +89,48 @@ def test_random_weights_are_the_authors_initialisation_and_seeded() -> None:
     first, same, other = (random.network("dcgan32_svhn", 1.0, seed).layer("conv3").operation.weight for seed in (0, 0, 1))
     assert torch.equal(first, same) and not torch.equal(first, other)
     assert abs(float(first.std()) - 0.02) < 1e-3 and abs(float(first.mean())) < 1e-3
+
+
+class Watching(torch.nn.Module):
+    """Notes what torch may do to float32 on a GPU while it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.main, self.norm, self.seen = torch.nn.Conv2d(3, 2, 3), torch.nn.BatchNorm2d(2), set[tuple[bool, bool]]()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.add((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+        return F.relu(self.norm(self.main(x)))
+
+
+def test_float32_is_float32_while_features_are_taken_and_the_setting_is_put_back() -> None:
+    module = Watching()
+    images = pictures(3)
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        network = ForeignNetwork(module, 32)
+        module.seen.clear()
+        extract.set_statistics(network, lambda rows: images[rows], 3, 3, 0, "cpu")
+        extract.take(network.activations, images, taking(network, layers=["main"]).sizes)
+        assert module.seen == {(False, False)}
+        assert torch.backends.cudnn.allow_tf32 and torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def test_nan_is_refused_with_its_layer_and_pictures_and_infinity_is_counted() -> None:
+    images = pictures(5)
+
+    def network(x: torch.Tensor, names: list[str]) -> dict[str, torch.Tensor]:
+        maps = x[:, :1].clone()
+        maps[0, 0, 0, 0] = torch.inf  # the first of each batch
+        worse = maps.clone()
+        worse[-1, 0, 4, 4] = torch.nan  # the last of each batch
+        return {"fine": maps, "bad": worse}
+
+    sizes = [LayerSize(name, (1, 32, 32), (1, 4, 4)) for name in ("fine", "bad")]
+    found, clipped = extract.take(network, images, sizes[:1], batch=3)
+    assert clipped == 2 and found["fine"].max() == 65504
+    with pytest.raises(DataError, match="1 activations of layer 'bad' .* in 1 of 3 pictures: c"):
+        extract.take(network, images, sizes, batch=3, names=list("abcde"))

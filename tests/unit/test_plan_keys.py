@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gan_core.config import Recipe
+from gan_core.config import ProbeConfig, Recipe
 from gan_core.errors import RequestError
 from gan_core.features.stamp import Stamp
 from gan_core.plan import Node, Settings, build_plan, explain, key_of, look_up, up_to
@@ -45,6 +45,25 @@ def test_a_c_grid_touches_its_probe_and_the_report_alone() -> None:
         "evaluate:digits:pixels:linear_svm",
         "report",
     }
+
+
+def test_kmeans_has_a_grid_of_its_own_and_no_other_cell_knows() -> None:
+    controls = "evaluate.controls=[pixels, random, kmeans]"
+    before, after = keys(controls), keys(controls, "evaluate.probes.linear_svm.grids.kmeans=[1e-3]")
+    assert {name for name in before if before[name] != after[name]} == {"evaluate:digits:kmeans:linear_svm", "report"}
+    probe = ProbeConfig(name="linear_svm", grid=[1e-2], grids={"kmeans": [1e-3]})
+    assert probe.tried("kmeans") == [1e-3] and probe.tried("random") == [1e-2]
+    assert ProbeConfig(name="linear_svm").tried("kmeans") == [2e-4, 5e-4, 1e-3, 2e-3, 4e-3]
+    assert ProbeConfig(name="linear_svm", grid=[1e-2]).tried("kmeans") == [1e-2]
+    assert ProbeConfig(name="linear_svm").tried("random") == ProbeConfig(name="logistic").tried("kmeans") == []
+
+
+@pytest.mark.parametrize("name", ["cifar10", "tiny-imagenet32-cifar10", "imagenet32-cifar10"])
+def test_kmeans_stands_in_the_tables_of_full_runs(name: str) -> None:
+    for scale in ("debug", "small", "full"):
+        evaluate = load_recipe(name, scale=scale)[0].evaluate
+        assert ("kmeans" in evaluate.controls) == (scale == "full") and {"pixels", "random"} < {*evaluate.controls, "kmeans"}
+        assert evaluate.probes[0].tried("kmeans") == [2e-4, 5e-4, 1e-3, 2e-3, 4e-3] != evaluate.probes[0].tried("random")
 
 
 def test_a_setting_reaches_its_stage_and_what_follows() -> None:

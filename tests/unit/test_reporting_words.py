@@ -112,11 +112,14 @@ def test_the_headline_is_of_the_first_source_named() -> None:
 
 def test_table_marks_the_best_and_who_saw_labels() -> None:
     rows = [row("discriminator", 0.971, saw_labels=True), row("pixels", 0.980), row("pixels", 0.5, labels="10")]
+    for line, value in zip(rows, (5e-4, 0.01, 1e-3), strict=True):
+        line["chosen"] = [value]
     table = scores_table({"scores": rows})
-    assert table == [
+    expected = [
         {"features": "Discriminator features †", "probe": "linear SVM", "10 per class": "", "all labels": "97.1 ± 0.9"},
         {"features": "Raw pixels", "probe": "linear SVM", "10 per class": "50.0 ± 0.9 *", "all labels": "98.0 ± 0.9 *"},
     ]
+    assert table == [{**line, "chosen": said} for line, said in zip(expected, ("C 5e-4", "C 1e-3, 0.01"), strict=True)]
 
 
 def test_no_duplicates_is_said() -> None:
