@@ -2,6 +2,7 @@
 
     python benchmarks/dedup_scale.py --codes 1000000 3000000 10000000
     python benchmarks/dedup_scale.py --data "$DISCERN_DATA" --pictures 40000 80000 160000      CIFAR-10, then Tiny ImageNet at 32x32
+    python benchmarks/dedup_scale.py --data "$DISCERN_DATA" --search 1000000          the whole search, planted copies counted
 
 Every size runs in a process of its own, so that the peak of memory is its own. CPU seconds count all threads.
 """
@@ -72,9 +73,45 @@ def pictures(data: Path, rows: int) -> npt.NDArray[np.uint8]:
             for one in batch.column(0).field("bytes").to_pylist()[: rows - at]:
                 out[at] = cv2.imdecode(np.frombuffer(one, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
                 at += 1
-    if at < rows:
-        raise SystemExit(f"there are {at:,} pictures, not {rows:,}")
+    _pieces(out, at)
     return out
+
+
+def _pieces(out: npt.NDArray[np.uint8], whole: int) -> None:
+    """Fills the rows after `whole` with the corners (20 pixels of 32), then the middles, of the pictures before, enlarged."""
+    corners = [(0, 0), (0, 12), (12, 0), (12, 12), (6, 6)]
+    if len(out) > whole * (1 + len(corners)):
+        raise SystemExit(f"{whole:,} pictures and their pieces make no {len(out):,}")
+    for at in range(whole, len(out)):
+        top, left = corners[at // whole - 1]
+        cv2.resize(out[at % whole, top : top + 20, left : left + 20], (32, 32), dst=out[at], interpolation=cv2.INTER_CUBIC)
+
+
+def of_search(data: Path, rows: int) -> dict[str, Any]:
+    """The whole search with mirror images, and how many of 2,000 planted copies (JPEG 50, then darker) it finds."""
+    from gan_core.config import DedupConfig
+    from gan_core.dedup.verified import find_copies
+    from gan_core.randomness import numpy_stream
+
+    pixels, random = pictures(data, rows), numpy_stream(3, "dedup", "planted")
+    chosen = random.choice(rows, 4_000, replace=False)
+    originals, copies = chosen[:2_000], chosen[2_000:]
+    for original, copy in zip(originals.tolist(), copies.tolist(), strict=True):
+        _, coded = cv2.imencode(".jpg", pixels[original], [cv2.IMWRITE_JPEG_QUALITY, 50])
+        pixels[copy] = (cv2.imdecode(coded, cv2.IMREAD_COLOR) * 0.85).astype(np.uint8)
+    clock, before = Clock(), peak()
+    result = clock("search", lambda: find_copies(lambda at: pixels[at], random.permutation(rows), DedupConfig()))
+    pairs = set(zip(result.found.i.tolist(), result.found.j.tolist(), strict=True))
+    found = sum((min(pair), max(pair)) in pairs for pair in zip(originals.tolist(), copies.tolist(), strict=True))
+    together = int((result.groups.keeper[originals] == result.groups.keeper[copies]).sum())
+    return {
+        "rows": rows,
+        "pairs": len(pairs),
+        "candidates": result.found.summary["candidates"],
+        "planted": {"of": len(copies), "pair found": found, "one group": together},
+        "seconds": clock.steps,
+        "MB": [before, peak()],
+    }
 
 
 def of_pictures(data: Path, rows: int) -> dict[str, Any]:
@@ -106,14 +143,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--codes", type=int, nargs="*", default=[])
     parser.add_argument("--pictures", type=int, nargs="*", default=[])
+    parser.add_argument("--search", type=int, nargs="*", default=[])
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("DISCERN_DATA", ".")))
     parser.add_argument("--here", action="store_true", help="in this process: the first size alone")
     given = parser.parse_args()
-    if given.here:
-        print(json.dumps(of_codes(given.codes[0]) if given.codes else of_pictures(given.data, given.pictures[0])))
-        return
-    for kind, sizes in (("--codes", given.codes), ("--pictures", given.pictures)):
+    kinds: list[tuple[str, list[int], Callable[[int], dict[str, Any]]]] = [
+        ("--codes", given.codes, of_codes),
+        ("--pictures", given.pictures, lambda size: of_pictures(given.data, size)),
+        ("--search", given.search, lambda size: of_search(given.data, size)),
+    ]
+    for kind, sizes, work in kinds:
         for size in sizes:
+            if given.here:
+                print(json.dumps(work(size)))
+                continue
             command = [sys.executable, __file__, "--here", "--data", str(given.data), kind, str(size)]
             print(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip(), flush=True)
 

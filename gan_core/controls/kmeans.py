@@ -27,6 +27,7 @@ ABOUT = "single-layer K-means of Coates and Ng: whitened 6x6 patches, triangle c
 SIDE = 6
 CONTRAST, WHITEN, SCALE = 10.0, 0.1, 0.01
 ITERATIONS = 50
+START = 0.1  # spread of the first centres
 BLOCK = 16_384  # patches at a time in K-means
 Pictures = npt.NDArray[np.uint8]
 
@@ -48,24 +49,25 @@ class Coder:
     scale: Tensor | None = None
 
     def pooled(self, pictures: Pictures) -> Tensor:
-        """Sums of codes over quadrants, [n, K, 2, 2]; the first quadrant of an odd side is the larger one."""
+        """Triangle codes summed over quadrants, [n, K, 2, 2]; the first quadrant of an odd side is the larger one."""
         import torch
 
-        out = []
-        for picture in torch.from_numpy(np.ascontiguousarray(pictures)).to(self.mean.device):
-            codes = self.codes(windows(picture[None])).view(picture.shape[0] - SIDE + 1, picture.shape[1] - SIDE + 1, -1)
-            half = [(side + 1) // 2 for side in codes.shape[:2]]
-            rows = [codes[: half[0]], codes[half[0] :]]
-            parts = [piece.sum((0, 1)) for row in rows for piece in (row[:, : half[1]], row[:, half[1] :])]
-            out.append(torch.stack(parts, dim=1).view(-1, 2, 2))
-        return torch.stack(out)
-
-    def codes(self, patches: Tensor) -> Tensor:
-        """Triangle codes [m, K] of contrast-normalised patches [m, 108]."""
-        white = (patches - self.mean) @ self.whiten
-        square = white.square().sum(1, keepdim=True) + self.centres.square().sum(1) - 2 * white @ self.centres.T
-        distance = square.clamp_(min=0).sqrt_()
-        return (distance.mean(1, keepdim=True) - distance).clamp_(min=0)
+        order, counts = _by_quadrant(pictures.shape[1] - SIDE + 1, pictures.shape[2] - SIDE + 1)
+        order = order.to(self.mean.device)
+        # [-2 c; 1; |c|^2]: with [p, |p|^2, 1] one product gives the squared distances.
+        right = torch.cat(
+            [-2 * self.centres.T, self.centres.new_ones(1, len(self.centres)), self.centres.square().sum(1)[None]]
+        )
+        out = self.centres.new_empty(len(pictures), 4, len(self.centres))
+        room = self.centres.new_empty(max(counts), len(self.centres))  # a quadrant's codes stay in the processor's cache
+        for number, picture in enumerate(torch.from_numpy(np.ascontiguousarray(pictures)).to(self.mean.device)):
+            white = (windows(picture[None])[order] - self.mean) @ self.whiten
+            left = torch.cat([white, white.square().sum(1, keepdim=True), white.new_ones(len(white), 1)], 1)
+            for quadrant, piece in enumerate(torch.split(left, counts)):
+                codes = torch.mm(piece, right, out=room[: len(piece)]).clamp_(min=0).sqrt_()
+                torch.sub(codes.mean(1, keepdim=True), codes, out=codes).clamp_(min=0)
+                torch.sum(codes, 0, out=out[number, quadrant])
+        return out.transpose(1, 2).reshape(len(pictures), -1, 2, 2)
 
     def take(self, pictures: Pictures) -> dict[str, npt.NDArray[np.float16]]:
         """{'kmeans': float16 [n, K, 2, 2]}, standardised. Args: pictures: uint8 [n, side, side, 3]."""
@@ -73,6 +75,16 @@ class Coder:
         assert self.shift is not None and self.scale is not None
         found = (found.flatten(1) - self.shift) / self.scale
         return {"kmeans": found.half().cpu().numpy().reshape(-1, len(self.centres), 2, 2)}
+
+
+def _by_quadrant(rows: int, columns: int) -> tuple[Tensor, list[int]]:
+    """Places of a map [rows, columns], quadrant after quadrant (as the demo, round(side / 2) in the first), and how many in each."""
+    import torch
+
+    places = torch.arange(rows * columns).view(rows, columns)
+    down, across = (rows + 1) // 2, (columns + 1) // 2
+    parts = [part.reshape(-1) for half in (places[:down], places[down:]) for part in (half[:, :across], half[:, across:])]
+    return torch.cat(parts), [len(part) for part in parts]
 
 
 def sizes(centres: int) -> list[LayerSize]:
@@ -156,11 +168,18 @@ def _sample(read: Callable[[npt.NDArray[np.int64]], Pictures], rows: int, patche
 
 
 def lloyd(points: Tensor, centres: int, seed: int, progress: Progress = silent) -> Tensor:
-    """K-means by Lloyd's iteration from random points; a centre that loses all its points starts again at a random one."""
+    """K-means as the demo's run_kmeans: centres start as N(0, 0.1^2), and one that loses all its points becomes 0.
+
+    Centres near the origin of whitened patches first share all points out among themselves; centres that start at points
+    leave a fifth of them with one or two outliers each (measured: docs/experiments.md).
+
+    Args: points: float32 [m, d], whitened.
+    Returns: float32 [centres, d].
+    """
     import torch
 
     random: Any = torch_stream(seed, "kmeans", "centres")
-    found = points[torch.randperm(len(points), generator=random)[:centres].to(points.device)].clone()
+    found = (torch.randn(centres, points.shape[1], generator=random) * START).to(points.device)
     for step in range(ITERATIONS):
         sums, counts = torch.zeros_like(found), found.new_zeros(centres)
         for start in range(0, len(points), BLOCK):
@@ -168,10 +187,6 @@ def lloyd(points: Tensor, centres: int, seed: int, progress: Progress = silent) 
             nearest = (found.square().sum(1) - 2 * block @ found.T).argmin(1)
             sums.index_add_(0, nearest, block)
             counts += torch.bincount(nearest, minlength=centres)
-        empty = counts == 0
-        found = sums / counts.clamp(min=1)[:, None]
-        if bool(empty.any()):
-            again = torch.randint(len(points), (int(empty.sum()),), generator=random).to(points.device)
-            found[empty] = points[again]
+        found = sums / counts.clamp(min=1)[:, None]  # 0 where nothing was nearest
         progress(step + 1, ITERATIONS, "iterations")
     return found
