@@ -53,7 +53,7 @@ def test_kmeans_has_a_grid_of_its_own_and_no_other_cell_knows() -> None:
     assert {name for name in before if before[name] != after[name]} == {"evaluate:digits:kmeans:linear_svm", "report"}
     probe = ProbeConfig(name="linear_svm", grid=[1e-2], grids={"kmeans": [1e-3]})
     assert probe.tried("kmeans") == [1e-3] and probe.tried("random") == [1e-2]
-    assert ProbeConfig(name="linear_svm").tried("kmeans") == [2e-4, 5e-4, 1e-3, 2e-3, 4e-3]
+    assert ProbeConfig(name="linear_svm").tried("kmeans") == [5e-4, 1e-3, 2e-3, 4e-3, 8e-3]
     assert ProbeConfig(name="linear_svm", grid=[1e-2]).tried("kmeans") == [1e-2]
     assert ProbeConfig(name="linear_svm").tried("random") == ProbeConfig(name="logistic").tried("kmeans") == []
 
@@ -63,7 +63,7 @@ def test_kmeans_stands_in_the_tables_of_full_runs(name: str) -> None:
     for scale in ("debug", "small", "full"):
         evaluate = load_recipe(name, scale=scale)[0].evaluate
         assert ("kmeans" in evaluate.controls) == (scale == "full") and {"pixels", "random"} < {*evaluate.controls, "kmeans"}
-        assert evaluate.probes[0].tried("kmeans") == [2e-4, 5e-4, 1e-3, 2e-3, 4e-3] != evaluate.probes[0].tried("random")
+        assert evaluate.probes[0].tried("kmeans") == [5e-4, 1e-3, 2e-3, 4e-3, 8e-3] != evaluate.probes[0].tried("random")
 
 
 def test_a_setting_reaches_its_stage_and_what_follows() -> None:
