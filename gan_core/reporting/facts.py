@@ -162,8 +162,8 @@ def grids(folders: Iterable[Path], most: int = 6) -> list[tuple[float, Path]]:
     found = []
     for folder in folders:
         for path in sorted(folder.glob("grid-*.png")):
-            number = path.stem.removeprefix("grid-")
-            if number.isdigit():
+            number = path.stem.removeprefix("grid-").replace("_", ".")  # 'grid-000060_250': at 60.25 kimg
+            if number.replace(".", "").isdigit():
                 found.append((float(number), path))
     if len(found) <= most:
         return found

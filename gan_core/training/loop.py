@@ -31,7 +31,7 @@ from gan_core.training.compiled import COMPILED, compile_networks, compiling
 from gan_core.training.distributed import Deadline, Processes, synchronise_norms
 from gan_core.training.parts import GRID, Parts, Real, build, settle_generators, settle_readers, some_real
 from gan_core.training.precision import autocast, memory_format
-from gan_core.training.record import crossed
+from gan_core.training.record import crossed, reached
 from gan_core.vision.tensors import to_float
 
 logger = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ def train(
     )
     batches = feed.batches(parts.position.index * s.batch)
     if first == 0:
-        draw_grid(parts, setting, board)
+        draw_grid(parts, setting, board, 0.0)
     complete = first >= target
     while not complete:
         at = parts.position
@@ -153,9 +153,9 @@ def train(
                 continue
         # Sample
         if crossed(was, at.images, grid_every(s)) or complete:
-            draw_grid(parts, setting, board)
+            draw_grid(parts, setting, board, s.kimg if complete else reached(at.images, grid_every(s)))
         if crossed(was, at.images, s.snapshot_kimg):
-            save_snapshot(parts, setting)
+            save_snapshot(parts, setting, reached(at.images, s.snapshot_kimg))
         # Save: only what has just been looked at and found good, unless time is over
         at.due = at.due or crossed(was, at.images, s.state_kimg)
         out_of_time = deadline.over()
@@ -169,7 +169,7 @@ def train(
         if out_of_time:
             break
     if complete:
-        save_snapshot(parts, setting)
+        save_snapshot(parts, setting, s.kimg)
     if board is not None:
         board.close()
     me.wait()
@@ -349,9 +349,9 @@ def log_line(parts: Parts, setting: Setting, rate: float) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def draw_grid(parts: Parts, setting: Setting, board: record.Board | None) -> None:
-    """The samples of the 64 fixed latents, with the batch statistics of these 64 (as the authors sample)."""
-    name = record.grid_name(parts.position.images / 1000)
+def draw_grid(parts: Parts, setting: Setting, board: record.Board | None, place: float) -> None:
+    """The samples of the 64 fixed latents, with the batch statistics of these 64 (as the authors sample). Args: place: in kimg."""
+    name = record.grid_name(place)
     parts.products.append(name)
     if board is None:
         return
@@ -372,9 +372,9 @@ def save(parts: Parts, setting: Setting, *, good: bool) -> None:
         state.save_state(setting.folder, parts.position, parts.tensors(), {**parts.extra(), "good": good})
 
 
-def save_snapshot(parts: Parts, setting: Setting) -> None:
-    """Writes a snapshot for users (first process only)."""
-    name = snapshots.snapshot_name(parts.position.images / 1000)
+def save_snapshot(parts: Parts, setting: Setting, place: float) -> None:
+    """Writes a snapshot for users (first process only). Args: place: the one it was asked for, in kimg."""
+    name = snapshots.snapshot_name(place)
     parts.products.append(name)
     if setting.processes.first:
         write_snapshot(parts, setting, setting.folder / "products" / name)

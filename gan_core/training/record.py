@@ -96,9 +96,21 @@ def write_png(path: Path, pixels: np.ndarray[Any, Any]) -> None:
     atomic_write_bytes(path, data.tobytes())
 
 
+def reached(images: int, every_kimg: float) -> float:
+    """The last multiple of `every_kimg` at or before `images`, in kimg: the place that a snapshot or grid was asked for."""
+    return images // (every_kimg * 1000) * every_kimg
+
+
+def place_name(kimg: float) -> str:
+    """A place in file names: '000060' for 60 kimg, '000060_250' for 60.25. They sort in the order of training, and differ
+    wherever places differ by an image."""
+    whole, rest = divmod(round(kimg * 1000), 1000)
+    return f"{whole:06d}_{rest:03d}" if rest else f"{whole:06d}"
+
+
 def grid_name(kimg: float) -> str:
-    """File name of a sample grid; names sort in the order of training."""
-    return f"grid-{round(kimg):06d}.png"
+    """File name of a sample grid."""
+    return f"grid-{place_name(kimg)}.png"
 
 
 @torch.no_grad()

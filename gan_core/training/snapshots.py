@@ -25,6 +25,7 @@ from gan_core import registry
 from gan_core.errors import RequestError, StoreError
 from gan_core.files import atomic_write_bytes, canonical_json
 from gan_core.networks.base import LayeredNetwork, batch_statistics
+from gan_core.training.record import place_name
 
 FORMAT = 1
 ROLES = ("generator", "discriminator", "encoder", "average")
@@ -139,7 +140,7 @@ def build_networks(
 
 def snapshot_name(kimg: float) -> str:
     """File name of a snapshot; names sort in the order of training."""
-    return f"snapshot-{round(kimg):06d}.safetensors"
+    return f"snapshot-{place_name(kimg)}.safetensors"
 
 
 def write_snapshot(path: Path, networks: Mapping[str, LayeredNetwork], grid_latents: Tensor, meta: Mapping[str, Any]) -> Path:

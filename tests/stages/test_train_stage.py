@@ -84,7 +84,11 @@ def same(a: Path, b: Path) -> bool:
 def test_a_training_leaves_snapshots_statistics_and_grids(tmp_path: Path, mode: str) -> None:
     outcome = run(tmp_path, "a", mode=mode, snapshot_kimg=0.32)
     names = sorted(p.name for p in (tmp_path / "a").iterdir())
-    assert "stats.jsonl" in names and "snapshot-000001.safetensors" in names and "grid-000000.png" in names
+    assert "stats.jsonl" in names and "grid-000000.png" in names
+    assert [name for name in names if name.startswith("snapshot")] == [f"snapshot-000000_{n}.safetensors" for n in (320, 640)]
+    assert [name for name in names if name.startswith("grid-")][1:] == [
+        f"grid-000000_{n}.png" for n in (128, 256, 384, 512, 640)
+    ]
     lines = [json.loads(line) for line in (tmp_path / "a" / "stats.jsonl").read_text().splitlines()]
     assert [round(line["kimg"], 1) for line in lines] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.6]
     assert lines[-1]["images"] == 640 and {"loss_discriminator", "loss_generator", "score_real", "score_fake"} <= set(lines[-1])

@@ -17,13 +17,14 @@ from gan_core.training.data import ArrayImages, Feed, Order
 from gan_core.training.loop import crossed
 from gan_core.training.parts import build
 from gan_core.training.precision import resolve_precision
-from gan_core.training.record import Figures, tile
+from gan_core.training.record import Figures, reached, tile
 from gan_core.training.snapshots import (
     Prior,
     generate,
     load_snapshot,
     read_meta,
     sample_latents,
+    snapshot_name,
     write_snapshot,
 )
 
@@ -87,6 +88,14 @@ def test_figures_are_means_over_their_own_updates() -> None:
         figures.add({"a": torch.tensor(value)})
     figures.add({"b": torch.tensor(5.0)})
     assert {k: float(v) for k, v in figures.means().items()} == {"a": 3.0, "b": 5.0}
+
+
+def test_places_in_names_sort_as_they_follow_and_never_meet() -> None:
+    places = [0, 0.05, 0.999, 1, 1.001, 1.5, 2, 2.5, 59.96, 60, 60.25, 1000, 123456]
+    names = [snapshot_name(place) for place in places]
+    assert names == sorted(set(names)) and names[3] == "snapshot-000001.safetensors" and "000060_250" in names[10]
+    seen = [reached(images, 0.4) for images in range(16, 4100, 16) if crossed(images - 16, images, 0.4)]
+    assert [round(place * 1000) for place in seen] == list(range(400, 4100, 400))
 
 
 @pytest.mark.parametrize(
