@@ -47,6 +47,10 @@ class Api:
                 if error.code != 503 or attempt == 7:  # SQLite is busy: Prefect's own clients come again, too
                     raise
                 time.sleep(1)
+            except TimeoutError:
+                # a question may be asked again; whether a change was made nobody knows
+                if attempt == 7 or method or (body is not None and not path.endswith(("/filter", "/count"))):
+                    raise
 
     def refusal(self, path: str, body: Any) -> str:
         """What the server says to a request that it refuses."""
