@@ -193,7 +193,11 @@ def build(settings: TrainConfig, *, seed: int, device: str, image_size: int) -> 
 
 
 def add_spectral_norm(network: LayeredNetwork, seed: int) -> None:
-    """Divides every layer's weights by their largest singular value (Miyato et al. 2018), found by one power iteration a pass."""
+    """Divides every layer's weights by their largest singular value (Miyato et al. 2018), found by one power iteration a pass.
+
+    A batch norm after the layer divides by the result's own scale and so undoes the division: in the networks here it binds the
+    first layer and the head, which have none.
+    """
     from torch.nn.utils.parametrizations import spectral_norm
 
     with torch.random.fork_rng(devices=[]):  # torch draws the iteration's start from the global stream
