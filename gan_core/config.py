@@ -151,7 +151,8 @@ class TrainConfig(Section):
     )
     r1: float = Field(0.0, ge=0, description="weight of the R1 gradient penalty (modern)")
     spectral_norm: bool = Field(
-        False, description="divide the discriminator's weights by their largest singular value (modern)"
+        False,
+        description="divide the discriminator's weights by their largest singular value (modern); layers with batch norm undo it",
     )
     processes: Processes = Field(
         1, description="training processes on this machine, each with its share of a batch; auto: one for each GPU"

@@ -193,14 +193,17 @@ def build(settings: TrainConfig, *, seed: int, device: str, image_size: int) -> 
 
 
 def add_spectral_norm(network: LayeredNetwork, seed: int) -> None:
-    """Divides every layer's weights by their largest singular value (Miyato et al. 2018), found by one power iteration a pass; float32."""
+    """Divides every layer's weights by their largest singular value (Miyato et al. 2018), found by one power iteration a pass, in float32.
+
+    A batch norm after the layer divides by the result's own scale and so undoes the division: in the networks here it binds the
+    first layer and the head, which have none.
+    """
     from torch.nn.utils.parametrizations import _SpectralNorm
     from torch.nn.utils.parametrize import register_parametrization
 
     class SpectralNorm(_SpectralNorm):
-        def forward(
-            self, weight: Tensor
-        ) -> Tensor:  # autocast on a GPU would iterate in bf16, and then refuse the dtypes it made
+        def forward(self, weight: Tensor) -> Tensor:
+            # autocast on a GPU would iterate in bf16, and then refuse the dtypes it made
             with torch.autocast(weight.device.type, enabled=False):
                 out: Tensor = super().forward(weight)
             return out

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from flows.cli import app
 from gan_core.errors import DataError, RequestError
 from gan_core.estimates import needs
+from gan_core.plan import Settings, build_plan
 from gan_core.recipes import load_recipe
 from gan_core.runs import RunRequest, pictures_expected, prepare
 from gan_core.store import Store
 
 PAPER = {"imagenet32-cifar10": 28_672, "svhn": 7_168, "faces64": 30_720, "lsun-bedroom64": 30_720}
+ALL = [*PAPER, "tiny-imagenet32-cifar10"]  # the last is the first in small, in mode modern
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -39,9 +44,24 @@ def test_at_full_scale_it_trains_as_the_authors_did_and_says_what_it_needs(name:
     assert caught.value.expected == layout and caught.value.remedy
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_its_plan_is_printed_where_nothing_is_there_yet(name: str, tmp_path: Path) -> None:
+    """As typed. Whatever a recipe does about duplicates, the training pictures are hashed: copies among the samples are looked for."""
+    typed = ["run", name, "--dry-run", "--json", "--data", str(tmp_path / "nothing"), "--home", str(tmp_path / "home")]
+    done = CliRunner().invoke(app, typed)
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.stdout)
+    nodes = [node["node"] for node in said["plan"]]
+    assert {"hash", "pack", "train", "inspect", "report"} <= set(nodes) and any(node.startswith("extract:") for node in nodes)
+    recipe, _ = load_recipe(name)
+    found = {source.name: f"fingerprint of {source.name}" for source in recipe.all_sources()}
+    (train,) = [node for node in build_plan(recipe, found, Settings()) if node.id == "train"]
+    assert train.inputs["codes"] == ("hash",)
+
+
 @pytest.mark.data
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PAPER)
+@pytest.mark.parametrize("name", ALL)
 def test_at_debug_scale_it_runs_on_a_stand_in(name: str, data: Path, answer: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     said = answer(tmp_path / "home", "run", name, "--data", str(data), "--scale", "debug", "--json")

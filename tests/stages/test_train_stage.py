@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gan_core.errors import DataError
 from gan_core.progress import silent
@@ -101,6 +102,10 @@ def test_a_training_leaves_snapshots_statistics_and_grids(tmp_path: Path, mode: 
     assert (snapshot.average is None) == (mode == "paper")
     assert snapshot.grid_latents.shape == (64, 100)
     assert str(tmp_path) not in json.dumps(snapshot.meta)
+    events = EventAccumulator(str(tmp_path / "a" / "tensorboard"), {"images": 0}).Reload()
+    assert [event.step for event in events.Scalars("loss_generator")] == [line["images"] for line in lines]
+    assert events.Scalars("score_real")[-1].value == pytest.approx(lines[-1]["score_real"], rel=1e-5)
+    assert len(events.Images("samples")) == 6 and events.Images("samples")[-1].encoded_image_string[:4] == b"\x89PNG"
 
 
 def test_the_same_request_gives_the_same_bytes_and_another_seed_others(tmp_path: Path) -> None:

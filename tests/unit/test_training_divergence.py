@@ -15,7 +15,7 @@ from gan_core.training import divergence, loop
 from gan_core.training.data import ArrayImages
 from gan_core.training.divergence import Watch
 from gan_core.training.loop import Setting, train
-from gan_core.training.parts import Parts
+from gan_core.training.parts import Parts, build
 
 BASE: dict[str, Any] = {"network": {"width": 0.125}, "batch": 16, "kimg": 0.8, "log_kimg": 0.032, "state_kimg": 0.064}
 
@@ -226,6 +226,20 @@ def test_a_young_training_is_given_time_a_grown_one_is_not_and_each_sign_is_told
         told += [(place, finding.sign) for finding in watch.look({"kimg": float(place), **line})]
     # two lines, then calm: nothing; the next streak counts when the first five are over; the last one at once
     assert told == [(5, "certain"), (8, "certain")]
+
+
+@pytest.mark.parametrize("spectral_norm", [False, True])
+def test_every_layer_with_weights_is_looked_at(spectral_norm: bool) -> None:
+    """The conditional net's first convolution stands inside a module that makes pictures grey."""
+    settings = TrainConfig(network={"name": "dcgan28_mnist", "width": 0.125}, spectral_norm=spectral_norm)
+    parts = build(settings, seed=0, device="cpu", image_size=28)
+    found = divergence.layer_sigmas(parts.networks)
+    layers = [f"sigma_{role}_{info.name}" for role, network in parts.networks.items() for info in network.layers()]
+    assert list(found) == layers
+    inner = parts.networks["discriminator"].layer("conv1").operation.convolution
+    weight = inner.parametrizations["weight"].original if spectral_norm else inner.weight
+    exact = float(torch.linalg.matrix_norm(weight.detach().flatten(1), 2))
+    assert float(found["sigma_discriminator_conv1"]) == pytest.approx(exact, rel=0.05)
 
 
 def test_memory_survives_json() -> None:

@@ -1,0 +1,108 @@
+"""`discern sample` and `discern import` as typed, what becomes of an imported snapshot, and what a report says of a training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+from gan_core.config import HashConfig, TrainConfig
+from gan_core.dedup.autoencoder import fit
+from gan_core.errors import RequestError
+from gan_core.files import write_table
+from gan_core.progress import silent
+from gan_core.randomness import torch_stream
+from gan_core.reporting.facts import RunFacts
+from gan_core.reporting.page import gan_words, warnings
+from gan_core.schemas import CODES
+from gan_core.stages import evaluate, extract, train
+from gan_core.training.memorisation import pictures_of
+from gan_core.training.parts import build
+from gan_core.training.snapshots import load_snapshot, write_snapshot
+from tests.stages.digits_artifacts import digits_crops, evaluate_request, extract_request, given
+
+
+def answer(*arguments: object, code: int = 0) -> Any:
+    """What a command prints with --json, on standard output."""
+    done = CliRunner().invoke(app, [*map(str, arguments), "--json"])
+    if done.exit_code != code and done.exception is not None:
+        raise done.exception
+    assert done.exit_code == code, done.output
+    return json.loads(done.stdout)
+
+
+def snapshot(folder: Path) -> Path:
+    parts = build(TrainConfig(network={"width": 0.125}), seed=0, device="cpu", image_size=32)
+    meta = {"network": parts.spec, "prior": {"distribution": "uniform", "dim": 100, "classes": 0}}
+    return write_snapshot(folder / "snapshot-000001.safetensors", parts.networks, parts.grid_latents, meta)
+
+
+def test_sample_draws_a_grid_and_rejects_what_collides_with_a_hash_artifact(tmp_path: Path) -> None:
+    path, codes = snapshot(tmp_path), tmp_path / "hash"
+    assert answer("sample", path, "--n", 16, "--out", tmp_path / "a.png", "--columns", 4)["rejected"] == 0
+    assert cv2.imread(str(tmp_path / "a.png")).shape[:2] == (4 * 32 + 5 * 2,) * 2
+    mine = pictures_of(load_snapshot(path), 256, torch_stream(0, "sample"))[:3]  # what `sample` draws first
+    encoder = fit(np.random.default_rng(5).integers(0, 256, (512, 32, 32, 3), np.uint8), HashConfig(epochs=1, min_steps=1), 0)
+    codes.mkdir()
+    encoder.save(codes / "encoder.safetensors")
+    rows = [
+        {"image_id": f"{n}", "box": 0, "source": "s", "split": split, "code": code.tobytes()}
+        for n, (code, split) in enumerate(zip(encoder.encode(mine), ("train", "train", "test"), strict=True))
+    ]
+    write_table(pa.Table.from_pylist(rows, CODES), codes / "codes.parquet")
+    said = answer("sample", path, "--n", 16, "--out", tmp_path / "b.png", "--reject-collisions", codes)
+    assert said["samples"] == 16 and 2 <= said["rejected"] < 16, "the two planted training pictures, hardly more"
+    assert (tmp_path / "b.png").stat().st_size and (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
+
+
+@pytest.mark.data
+def test_imported_weights_are_checked_sampled_and_taken_features_of(real_data: Path, tmp_path: Path) -> None:
+    folder = real_data / "dcgan-authors-svhn"
+    said = answer("import", "dcgan-authors", folder, "--check", "--home", tmp_path / "home")
+    assert len(said["check"]) == 5 and all(figure["right"] for figure in said["check"])
+    path = Path(said["snapshot"])
+    assert answer("sample", path, "--n", 4, "--out", tmp_path / "a.png")["snapshot"] == str(path)
+    crops = digits_crops(tmp_path / "crops", count=200)
+    inputs = {"snapshot": [given("train", path.parent)]}
+    taken = extract.run(extract_request(crops, tmp_path / "features", "discriminator", inputs=inputs), silent)
+    assert taken.complete
+    evaluate.run(evaluate_request(tmp_path / "features", tmp_path / "cell", grid=[1e-3], draws=1, labels_per_class=[8]), silent)
+    scores = pq.read_table(tmp_path / "cell" / "scores.parquet").to_pylist()
+    assert max(row["test_accuracy"] for row in scores) > 0.6, "digits are told apart by what was learned on house numbers"
+
+
+def test_a_network_from_outside_goes_through_the_stages_where_the_recipe_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "net.py").write_text("from gan_core.networks.dcgan32_svhn import *")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    crops = digits_crops(tmp_path / "crops", count=80)
+    settings = {"network": {"name": "elsewhere.net", "width": 0.125}, "batch": 16, "kimg": 0.032}
+    asked = extract_request(crops, tmp_path / "train")
+    asked = asked.model_copy(
+        update={"part": {"train": settings, "seed": 0, "threads": 1}, "inputs": {"pack": [given("pack", crops)]}}
+    )
+    assert train.run(asked, silent).complete
+    inputs = {"snapshot": [given("train", tmp_path / "train")]}
+    taken = extract_request(crops, tmp_path / "features", "discriminator", inputs=inputs)
+    with pytest.raises(RequestError, match=r"elsewhere\.net"):
+        extract.run(taken, silent)
+    named = taken.model_copy(update={"context": {**taken.context, "network": "elsewhere.net"}})
+    assert extract.run(named, silent).complete
+
+
+def test_the_report_names_mode_and_what_was_found_while_training() -> None:
+    record = {"method": "dcgan", "mode": "paper", "network": {"name": "dcgan64", "width": 0.5}, "kimg": 60.0}
+    assert gan_words(record) == "dcgan (paper), network dcgan64 at width 0.5, 60 kimg"
+    finding = "At 12 kimg: the generator draws a few pictures over and over"
+    entry = {"node": "train", "stage": "train", "warnings": [finding]}
+    assert warnings({"checks": []}, RunFacts(artifacts=[entry])) == [("train", [finding])]
