@@ -8,6 +8,7 @@ lacks (bf16 products, the jitter that its Cholesky factorisation needs) costs fu
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from gan_core.probes._design import Blocks, Rows, quick_here
@@ -16,13 +17,11 @@ from gan_core.probes.base import Features, as_tensor
 if TYPE_CHECKING:
     from torch import Tensor
 
-TURNED_SHARE = 1.0  # rows / dimensions up to which the rows' own space pays
+TURNED_SHARE = 0.5  # rows / dimensions up to which the rows' own space pays
 TURNED_ROWS = 12_000  # its matrix has so many rows and columns
 QUICK_RIDGE = 0.02  # penalty relative to the Gram matrix's mean diagonal from which bf16 products are near enough
-QUICK_JITTER, JITTER = (
-    3e-3,
-    1e-6,
-)  # added to the diagonal, relative to its mean: above the rounding of bf16 and float32 products
+JITTER = 1e-6  # added to the diagonal, relative to its mean: above the rounding of float32
+SAMPLE, LONGEST = 256, 32  # rows of a sample, and so many of its longest directions are kept out of bf16 products
 
 
 class Turned(Rows):
@@ -41,13 +40,16 @@ class Turned(Rows):
         super().__init__(features, device)
         ridge = 1 / max(bend * self._mean_square(), 1e-300)
         quick = quick_here(device) and ridge > QUICK_RIDGE
-        gram = quick_gram(features, device) if quick else single_gram(features, device).double()
-        jitter = (max(QUICK_JITTER, 0.02 * ridge) if quick else min(JITTER, 0.01 * ridge)) * float(gram.diagonal().mean())
-        wrong = 1
+        if quick:
+            gram, rounding = quick_gram(features, device)
+            jitter = max(rounding, 0.01 * ridge)
+        else:
+            gram, jitter = single_gram(features, device).double(), min(JITTER, 0.01 * ridge)
+        jitter, wrong = jitter * float(gram.diagonal().mean()), 1
         while wrong:  # equal rows make the matrix singular, and rounding may make it worse
             gram.diagonal().add_(jitter)
             self._root, info = torch.linalg.cholesky_ex(gram)
-            jitter, wrong = 10 * jitter, int(info)
+            jitter, wrong = 4 * jitter, int(info)
         self.near = Blocks(self._root.float().cpu().numpy(), seed, device)
 
     def _mean_square(self) -> float:
@@ -108,31 +110,53 @@ def single_gram(features: Features, device: str) -> Tensor:
     return gram.tril() + gram.tril(-1).T
 
 
-def quick_gram(features: Features, device: str) -> Tensor:
-    """`single_gram` by bf16 products.
+def quick_gram(features: Features, device: str) -> tuple[Tensor, float]:
+    """`single_gram` by bf16 products, and about how far off it is (spectral norm, relative to the mean diagonal).
 
-    torch rounds each product of bf16 matrices to bf16, by up to 2^-9 of its size: so the columns' means are taken off before and
-    put back after, in float32, blocks of columns are summed in float32, and the diagonal is summed in float32 altogether.
+    torch rounds each product of bf16 matrices to bf16, by up to 2^-9 of its size, and rows that are not centred have large products: so
+    the directions in which a sample of rows is longest are taken off before and put back after, in float32; blocks of columns
+    are summed in float32, and so is the diagonal.
     """
     import torch
 
     rows, dims = features.shape
     source, gram = as_tensor(features), torch.zeros(rows, rows, device=device)
-    part, step = max(256, -(-rows // 8)), min(2048, max(256, 2**25 // (4 * max(rows, 1))))
-    buffer = torch.empty(rows * step, device=device)
-    side, square, length = torch.zeros(rows, device=device), torch.zeros(rows, device=device), 0.0
-    for start in range(0, dims, step):
-        wide = min(step, dims - start)
-        block = buffer[: rows * wide].view(rows, wide).copy_(source[:, start : start + wide])
-        mean = block.mean(0)
-        block -= mean
-        side += block @ mean
-        length += float(mean @ mean)
+    part, step = max(256, -(-rows // 8)), min(4096, max(256, 2**27 // (4 * max(rows, 1))))
+    longest = _longest(source, device)
+    buffer = torch.empty(rows * min(step, dims), device=device)
+
+    def blocks() -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, dims, step):
+            wide = min(step, dims - start)
+            block = buffer[: rows * wide].view(rows, wide).copy_(source[:, start : start + wide])
+            yield block, longest[start : start + wide]
+
+    along, square = torch.zeros(rows, longest.shape[1], device=device), torch.zeros(rows, device=device)
+    for block, directions in blocks():
+        along.addmm_(block, directions)
+    for block, directions in blocks():
+        block.addmm_(along, directions.T, alpha=-1)
         square += torch.einsum("ij,ij->i", block, block)
         short = block.bfloat16()
         for low in range(0, rows, part):
             gram[low : low + part, : low + part] += short[low : low + part] @ short[: low + part].T
     gram = gram.tril(-1)
     gram += gram.T.clone()
+    # Independent entries of size 1 have norm 2 sqrt(rows); these are not quite independent: measured, 3 times as much.
+    size = 2**-9 / 3**0.5 * float(gram.square().mean().sqrt()) / (dims / step) ** 0.5
+    rounding = 3 * 2 * rows**0.5 * size
     gram.diagonal().copy_(square)
-    return gram.add_(side).add_(side[:, None]).add_(length)
+    gram.addmm_(along, along.T)
+    return gram, rounding / max(float(gram.diagonal().mean()), 1e-300)
+
+
+def _longest(source: Tensor, device: str) -> Tensor:
+    """Orthonormal directions float32 [dims, LONGEST] in which evenly spaced rows are longest."""
+    import torch
+
+    sample = source[:: max(1, len(source) // SAMPLE)][:SAMPLE].to(device).float()
+    spectrum, vectors = torch.linalg.eigh((sample @ sample.T).double())
+    spectrum, vectors = spectrum[-LONGEST:], vectors[:, -LONGEST:]
+    kept = spectrum > spectrum[-1] * 1e-5  # what is as short as float32's rounding is not orthogonal to the others
+    directions: Tensor = sample.T @ (vectors[:, kept] / spectrum[kept].sqrt()).float()
+    return directions
