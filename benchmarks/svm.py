@@ -1,35 +1,48 @@
-"""The probe linear_svm against scikit-learn's LinearSVC on the features of an artifact, interleaved in one run.
+"""The probes linear_svm and logistic against scikit-learn on the features of an artifact, interleaved in one run.
 
-    python benchmarks/svm.py FEATURES [--layers conv3] [--rows 20000] [--costs 1e-6,1e-5,1e-4] [--rounds 1] [--limit 1800]
+    python benchmarks/svm.py FEATURES [--layers conv1] [--rows 20000] [--costs 1e-6,1e-5,1e-4] [--rounds 1] [--limit 1800]
+    python benchmarks/svm.py FEATURES --probe logistic --tolerances 1e-4
 
-FEATURES is a folder with features-*.parquet (an extract artifact). Ours solves all classes and all C in one call; LinearSVC
-is fitted once for each C, with its defaults and with tol=0.1, each in a process of its own that is ended after --limit
-seconds (and then counts as that long). Printed: wall and processor seconds, the ratio of the sums, the relative difference of the
-objectives (computed here in float64), and the share of equal answers on the training rows.
+FEATURES is a folder with features-*.parquet (an extract artifact). Ours solves all classes and all C in one call, on all cores;
+LinearSVC (LogisticRegression) is fitted once for each C and each of --tolerances. Every fit has a process of its own, which reads
+the features itself; reading is not counted. One that takes longer than --limit seconds is ended and counts as that long.
+
+Printed: wall and processor seconds, the peak of memory, objectives and answers on the training rows (computed here in float64),
+and a table in Markdown for docs/benchmarks.md. Answers that differ are ties where, by scikit-learn's decision values, the best two
+classes are nearer than 1e-3 of the largest.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
+import os
+import platform
 import resource
+import subprocess
+import sys
 import time
+from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+
+from gan_core.features.store import read_features, read_rows
+
+TIE = 1e-3
+JUDGED_ROWS = 1000  # of float64 features at a time
 
 
-def objective(features: np.ndarray, labels: np.ndarray, weights: np.ndarray, intercept: np.ndarray, cost: float) -> float:
-    """Sum over classes of 1/2 (|w|^2 + b^2) + C sum hinge^2, in float64 by blocks. Args: weights: [dims, classes]."""
-    total = 0.5 * float((weights.astype(np.float64) ** 2).sum() + (intercept.astype(np.float64) ** 2).sum())
-    classes = np.unique(labels)
-    for start in range(0, len(features), 2000):
-        margins = features[start : start + 2000].astype(np.float64) @ weights.astype(np.float64) + intercept
-        signs = np.where(labels[start : start + 2000, None] == classes, 1.0, -1.0)
-        total += cost * float((np.maximum(0, 1 - signs * margins) ** 2).sum())
-    return total
+@dataclass
+class Judged:
+    """Per C: objective, answers [rows], and which rows are ties."""
+
+    objective: list[float]
+    answers: npt.NDArray[np.int64]
+    ties: npt.NDArray[np.bool_]
 
 
 def cpu_seconds() -> float:
@@ -37,106 +50,182 @@ def cpu_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def peak_gigabytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+def read(options: argparse.Namespace, some: slice = slice(None)) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.int64]]:
+    """Features and labels of some of the first --rows training rows."""
+    split = read_rows(options.features)["split"].to_numpy(zero_copy_only=False)
+    train = np.flatnonzero(split == "train")[: options.rows][some]
+    features, rows = read_features(options.features, options.layers.split(",") if options.layers else None, train)
+    return features, rows["label"].to_numpy().astype(np.int64)
 
 
-def run_ours(features: np.ndarray, labels: np.ndarray, settings: dict[str, Any], answer: Any) -> None:
+def fit_ours(options: argparse.Namespace, costs: list[float], tol: float, pipe: Any) -> None:
     import torch
 
     from gan_core.devices import cpu_cores
-    from gan_core.probes import linear_svm
+    from gan_core.probes import linear_svm, logistic
 
-    torch.set_num_threads(settings["threads"] or cpu_cores())
+    torch.set_num_threads(options.threads or cpu_cores())
+    features, labels = read(options)
+    fit = linear_svm.fit if options.probe == "linear_svm" else logistic.fit
+    pipe.send("begins")
     begin, cpu = time.perf_counter(), cpu_seconds()
-    models = linear_svm.fit(features, labels, settings["costs"], device=settings["device"])
-    took = {"wall": time.perf_counter() - begin, "cpu": cpu_seconds() - cpu, "peak": peak_gigabytes()}
-    answer.put((took, [(model.weights, model.intercept, model.certificate) for model in models]))
+    models = fit(features, labels, costs, device=options.device)
+    answer_with(pipe, begin, cpu, [(one.weights, one.intercept, one.certificate["gap"]) for one in models])
 
 
-def run_theirs(features: np.ndarray, labels: np.ndarray, settings: dict[str, Any], answer: Any) -> None:
+def fit_theirs(options: argparse.Namespace, costs: list[float], tol: float, pipe: Any) -> None:
+    from sklearn.linear_model import LogisticRegression
     from sklearn.svm import LinearSVC
 
+    features, labels = read(options)
     matrix = features.astype(np.float32)  # LinearSVC makes float64 of it, as it does of everything
+    del features
+    if options.probe == "linear_svm":
+        model = LinearSVC(C=costs[0], tol=tol, random_state=0)
+    else:
+        model = LogisticRegression(C=costs[0], tol=tol, max_iter=10_000)
+    pipe.send("begins")
     begin, cpu = time.perf_counter(), cpu_seconds()
-    model = LinearSVC(C=settings["cost"], tol=settings["tol"], random_state=0).fit(matrix, labels)
-    took = {"wall": time.perf_counter() - begin, "cpu": cpu_seconds() - cpu, "peak": peak_gigabytes()}
-    answer.put((took, [(model.coef_.T, model.intercept_, {})]))
+    model.fit(matrix, labels)
+    answer_with(pipe, begin, cpu, [(model.coef_.T, model.intercept_, 0.0)])
 
 
-def in_process(work: Any, features: np.ndarray, labels: np.ndarray, settings: dict[str, Any], limit: float) -> Any:
+def answer_with(pipe: Any, begin: float, cpu: float, models: list[Any]) -> None:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    pipe.send(({"wall": time.perf_counter() - begin, "cpu": cpu_seconds() - cpu, "peak": peak}, models))
+
+
+def in_process(work: Any, options: argparse.Namespace, costs: list[float], tol: float, limit: float) -> Any:
     """The answer of `work` from a process of its own; None when it took longer than the limit."""
     context = multiprocessing.get_context("spawn")
-    answer = context.Queue()
-    child = context.Process(target=work, args=(features, labels, settings, answer), daemon=True)
+    here, there = context.Pipe(duplex=False)
+    child = context.Process(target=work, args=(options, costs, tol, there), daemon=True)
     child.start()
+    there.close()
     try:
-        return answer.get(timeout=limit)
-    except Exception:  # queue.Empty: out of time
-        return None
+        here.recv()  # the features are read; EOFError: the process died, its error stands above
+        return here.recv() if here.poll(limit) else None
     finally:
         child.terminate()
         child.join()
 
 
+def judge(options: argparse.Namespace, costs: list[float], models: list[Any]) -> Judged:
+    """Objectives and answers of models, one for each C, by a pass in float64 over the rows."""
+    weights = np.concatenate([one[0] for one in models], axis=1).astype(np.float64)
+    intercept = np.concatenate([one[1] for one in models]).astype(np.float64)
+    width = len(models[0][1])
+    bias = intercept if options.probe == "linear_svm" else 0 * intercept  # logistic regression leaves the intercept free
+    objective = 0.5 * ((weights**2).sum(0) + bias**2).reshape(len(costs), width).sum(1)
+    rows = int((read_rows(options.features)["split"].to_numpy(zero_copy_only=False) == "train").sum())
+    answers, ties = [], []
+    for start in range(0, min(rows, options.rows), JUDGED_ROWS):
+        features, labels = read(options, slice(start, start + JUDGED_ROWS))
+        margins = (features.astype(np.float64) @ weights + intercept).reshape(len(features), len(costs), width)
+        own = labels[:, None] == np.arange(width)  # classes are numbered from 0 in these sets
+        if options.probe == "linear_svm":
+            loss = (np.maximum(0, 1 - np.where(own, 1.0, -1.0)[:, None] * margins) ** 2).sum((0, 2))
+        else:
+            loss = (np.logaddexp.reduce(margins, axis=2) - (margins * own[:, None]).sum(2)).sum(0)
+        objective += np.array(costs) * loss
+        best = np.sort(margins, axis=2)
+        answers.append(margins.argmax(2))
+        ties.append(best[..., -1] - best[..., -2] < TIE * np.abs(margins).max(2))
+    return Judged(objective.tolist(), np.concatenate(answers).T, np.concatenate(ties).T)
+
+
+def machine() -> str:
+    """Processor, cores and memory, versions and commit."""
+    import sklearn
+    import torch
+
+    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    names = [line.split(":", 1)[1].strip() for line in info.splitlines() if line.startswith("model name")]
+    units = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in info]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent
+    )
+    cpu = names[0] if names else platform.processor()
+    return (
+        f"{date.today()}, commit {commit.stdout.strip()}, {cpu} ({', '.join(units) or 'no bf16 units'}), {os.cpu_count()} cores, "
+        f"{memory:.0f} GiB, torch {torch.__version__}, scikit-learn {sklearn.__version__}"
+    )
+
+
+def compare(options: argparse.Namespace, costs: list[float], tol: float, mine: Judged, limit: float) -> Any:
+    """One fit of theirs for each C: sums of seconds, the largest peak, and what differed."""
+    total = {"wall": 0.0, "cpu": 0.0, "peak": 0.0}
+    worst, other, ties, stopped = 0.0, 0, 0, 0
+    for number, cost in enumerate(costs):
+        found = in_process(fit_theirs, options, [cost], tol, limit)
+        if found is None:
+            print(f"theirs tol={tol} C={cost:g}: stopped after {limit:.0f} s", flush=True)
+            total["wall"], total["cpu"], stopped = total["wall"] + limit, total["cpu"] + limit, stopped + 1
+            continue
+        spent, models = found
+        theirs = judge(options, [cost], models)
+        apart = theirs.answers[0] != mine.answers[number]
+        difference = (mine.objective[number] - theirs.objective[0]) / theirs.objective[0]
+        worst = difference if abs(difference) > abs(worst) else worst
+        other, ties = other + int(apart.sum()), ties + int((apart & theirs.ties[0]).sum())
+        line = ", ".join(f"{name} {value:.2f}" for name, value in spent.items())
+        print(
+            f"theirs tol={tol} C={cost:g}: {line}, ours - theirs {difference:.1e}, {int(apart.sum())} other answers", flush=True
+        )
+        total = {name: max(total[name], spent[name]) if name == "peak" else total[name] + spent[name] for name in total}
+    return total, (f"{worst:.1e}", f"{other} ({ties})", f"{stopped} stopped" if stopped else "")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("features", type=Path)
+    parser.add_argument("--probe", choices=["linear_svm", "logistic"], default="linear_svm")
     parser.add_argument("--layers", default="")
     parser.add_argument("--rows", type=int, default=5000)
     parser.add_argument("--costs", default="1e-6,1e-5,1e-4")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--limit", type=float, default=1800)
-    parser.add_argument("--threads", type=int, default=0, help="of ours; LinearSVC has one")
+    parser.add_argument("--threads", type=int, default=0, help="of ours, default all cores; LinearSVC has one")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--tolerances", default="1e-4,0.1", help="of LinearSVC; empty: ours alone")
+    parser.add_argument("--tolerances", default="1e-4,0.1", help="of scikit-learn's; empty: ours alone")
     options = parser.parse_args()
-    from gan_core.features.store import read_features, read_rows
-
-    table = read_rows(options.features)
-    train = np.flatnonzero(table["split"].to_numpy(zero_copy_only=False) == "train")[: options.rows]
-    features, rows = read_features(options.features, options.layers.split(",") if options.layers else None, train)
-    labels = rows["label"].to_numpy().astype(np.int64)
     costs = [float(cost) for cost in options.costs.split(",")]
     tolerances = [float(tol) for tol in options.tolerances.split(",") if tol]
-    print(f"{features.shape[0]} x {features.shape[1]} float16, {len(np.unique(labels))} classes, C {costs}", flush=True)
-    sums: dict[str, list[dict[str, float]]] = {}
+    load = [os.getloadavg()[0]]
+    sums: dict[str, list[Any]] = {}
+    shape = tuple(reversed(read(options, slice(1))[0].shape))
     for _ in range(options.rounds):
-        settings = {"costs": costs, "threads": options.threads, "device": options.device}
-        took, models = in_process(run_ours, features, labels, settings, options.limit * len(costs))
-        sums.setdefault("ours", []).append(took)
-        mine = [
-            objective(features, labels, weights, intercept, cost)
-            for (weights, intercept, _), cost in zip(models, costs, strict=True)
-        ]
-        gaps = [certificate["gap"] for _, _, certificate in models]
-        print("ours", json.dumps({**took, "gap": gaps, "objective": mine}), flush=True)
+        found = in_process(fit_ours, options, costs, 0.0, options.limit * len(costs))
+        if found is None:
+            sys.exit(f"ours: stopped after {options.limit * len(costs):.0f} s")
+        took, ours = found
+        line = ", ".join(f"{name} {value:.2f}" for name, value in took.items())
+        print(f"ours: {line}, gaps", " ".join(f"{one[2]:.1e}" for one in ours), flush=True)
+        sums.setdefault(options.probe, []).append((took, ("", "", f"gap {max(one[2] for one in ours):.0e}")))
+        mine = judge(options, costs, ours) if tolerances else Judged([], np.empty((0, 0), np.int64), np.empty((0, 0), np.bool_))
         for tol in tolerances:
-            total = {"wall": 0.0, "cpu": 0.0, "peak": 0.0}
-            for cost, value, (weights, intercept, _) in zip(costs, mine, models, strict=True):
-                found = in_process(run_theirs, features, labels, {"cost": cost, "tol": tol}, options.limit)
-                if found is None:
-                    print(f"LinearSVC tol={tol} C={cost:g}: stopped after {options.limit:.0f} s", flush=True)
-                    total = {**total, "wall": total["wall"] + options.limit, "cpu": total["cpu"] + options.limit}
-                    continue
-                spent, ((coef, bias, _),) = found
-                theirs = objective(features, labels, coef, bias, cost)
-                probe = features[:2000].astype(np.float32)
-                same = (probe @ weights + intercept).argmax(1) == (probe @ coef.astype(np.float32) + bias).argmax(1)
-                line = {
-                    **spent,
-                    "objective": theirs,
-                    "ours_minus_theirs": (value - theirs) / theirs,
-                    "same": float(same.mean()),
-                }
-                print(f"LinearSVC tol={tol} C={cost:g}", json.dumps(line), flush=True)
-                total = {name: max(total[name], spent[name]) if name == "peak" else total[name] + spent[name] for name in total}
-            sums.setdefault(f"LinearSVC tol={tol}", []).append(total)
-    ours = {name: float(np.median([one[name] for one in sums["ours"]])) for name in ("wall", "cpu", "peak")}
-    print("\n| solver | wall s, all C | ours / it | cpu s | ours / it | peak GB |\n|---|---|---|---|---|---|")
-    for name, all_of in sums.items():
-        wall, cpu, peak = (float(np.median([one[figure] for one in all_of])) for figure in ("wall", "cpu", "peak"))
-        print(f"| {name} | {wall:.1f} | {ours['wall'] / wall:.3f} | {cpu:.1f} | {ours['cpu'] / cpu:.3f} | {peak:.1f} |")
+            name = "LinearSVC" if options.probe == "linear_svm" else "LogisticRegression"
+            sums.setdefault(f"{name}(tol={tol:g})", []).append(compare(options, costs, tol, mine, options.limit))
+    load.append(os.getloadavg()[0])
+    print(
+        f"\n`python benchmarks/svm.py {' '.join(['FEATURES', *sys.argv[2:]])}`: {options.rows} x {shape[0]}, C {options.costs};"
+    )
+    print(f"{machine()}; load {load[0]:.1f} before, {load[1]:.1f} after; medians of {options.rounds} round(s)\n")
+    print(
+        "| solver | wall s, all C | ours / it | processor s | ours / it | peak GiB | objective, ours to it | other answers (ties) | |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
+    medians = {
+        name: [float(np.median([one[0][kind] for one in all_of])) for kind in ("wall", "cpu", "peak")]
+        for name, all_of in sums.items()
+    }
+    first = medians[options.probe]
+    for name, (wall, cpu, peak) in medians.items():
+        said = sums[name][-1][1]
+        print(
+            f"| {name} | {wall:.1f} | {first[0] / wall:.3f} | {cpu:.1f} | {first[1] / cpu:.3f} | {peak:.1f} | {' | '.join(said)} |"
+        )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Two precisions. The exact one (float32 arithmetic on the float16 values as they are, converted block by block) decides
 everything that a result depends on: margins, gradients, certificates. The quick one (bf16, stored) only proposes directions
 to a conjugate-gradient solver. Small problems with fewer rows than dimensions are first turned, exactly, into the space that
-their rows span (`Compact`), where they are solved in float64; middling ones likewise, to the precision of float32 (`Turned`).
+their rows span (`Compact`), where they are solved in float64; for middling ones see `_turned.py`.
 """
 
 from __future__ import annotations
@@ -21,19 +21,21 @@ from gan_core.randomness import numpy_stream
 if TYPE_CHECKING:
     from torch import Tensor
 
-TURNED_SHARE = 0.5  # rows / dimensions up to which the rows' own space pays
-TURNED_ROWS = 12_000  # its matrix has so many rows and columns
 COMPACT_ROWS = 1600  # up to here the eigenvalues of the rows' Gram matrix cost less than the passes they save
 SAMPLE_ROWS = 1000  # rows behind the preconditioner of larger problems
 EXACT_DIMS = 8192  # up to so many dimensions a hard problem gets a preconditioner from all rows
-FACTORS = 8  # of its Cholesky factors, [dims + 1, dims + 1] float32 each, so many are kept
+FACTOR_BYTES = 2**31  # of its Cholesky factors, [dims + 1, dims + 1] float32 each, so many are kept
 KEEP_FLOAT32 = 2**28  # bytes up to which a float32 copy is kept instead of converting again for every product
 KEEP_TURNED = 3 * 2**30  # bytes up to which the bf16 copy is kept a second time, transposed
 QUICK_VALUES = 2**24  # features x rows from which a stored bf16 copy pays
 
 
 class LinearMap(Protocol):
-    """What the solver needs of the data. P columns stand for P problems; weights are [dims + 1, P], the last row the intercept."""
+    """What the solver needs of the data. P columns stand for P problems; weights are [dims + 1, P], the last row the intercept.
+
+    Directions may be sought in other coordinates than those of the weights: the quick products and the preconditioner take those
+    that `inward` maps a gradient to, and `outward` maps a step in them back.
+    """
 
     @property
     def rows(self) -> int: ...
@@ -51,22 +53,24 @@ class LinearMap(Protocol):
 
     def quick_transposed(self, sums: Tensor) -> Tensor: ...
 
-    def precondition(self, vector: Tensor, curvature: Tensor) -> Tensor: ...
+    def precondition(self, vector: Tensor, curvature: Tensor, hard: Tensor) -> Tensor: ...
 
-    def sharpen(self) -> None: ...
+    def sharpen(self) -> bool: ...
+
+    def inward(self, gradient: Tensor) -> Tensor: ...
+
+    def outward(self, step: Tensor) -> Tensor: ...
 
     def lift(self, weights: Tensor) -> Tensor: ...
 
     def give_up_quick(self) -> bool: ...
 
 
-def linear_map(features: Features, seed: int, device: str) -> Compact | Turned | Blocks:
-    """The cheapest exact form of the problem for data of this shape."""
-    if len(features) <= COMPACT_ROWS and len(features) < features.shape[1]:
-        return Compact.of(features, device)
-    if len(features) <= min(TURNED_ROWS, TURNED_SHARE * features.shape[1]):
-        return Turned(features, seed, device)
-    return Blocks(features, seed, device)
+def quick_here(device: str) -> bool:
+    """Whether products in bf16 are quicker than in float32 on a device."""
+    import torch
+
+    return device != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 @dataclass
@@ -138,15 +142,24 @@ class Compact:
         """float32 in the inner products, float64 outside: it is not what stops progress."""
         return False
 
-    def sharpen(self) -> None:
+    def sharpen(self) -> bool:
         """X'X is diagonal here: there is nothing better."""
+        return False
 
-    def precondition(self, vector: Tensor, curvature: Tensor) -> Tensor:
+    def precondition(self, vector: Tensor, curvature: Tensor, hard: Tensor) -> Tensor:
         """vector / (1 + curvature * diagonal of X'X); curvature: mean second derivative of the loss, [P]."""
         import torch
 
         diagonal = torch.cat([self.spectrum, self.spectrum.new_tensor([float(self.rows)])])
         return vector / (1 + diagonal[:, None] * curvature)
+
+    def inward(self, gradient: Tensor) -> Tensor:
+        """The gradient: directions are sought in the weights' own coordinates."""
+        return gradient
+
+    def outward(self, step: Tensor) -> Tensor:
+        """The step itself."""
+        return step
 
     def lift(self, weights: Tensor) -> Tensor:
         """Weights in the original space, float64 [dims + 1, P]."""
@@ -156,10 +169,10 @@ class Compact:
         return torch.cat([weights_of[:-1].double(), weights[-1:].cpu()])
 
 
-class Blocks:
-    """The features as they are, read block by block; a bf16 copy for the solver's inner products where it pays."""
+class Rows:
+    """The features as they are, read block by block: the exact products."""
 
-    def __init__(self, features: Features, seed: int, device: str) -> None:
+    def __init__(self, features: Features, device: str) -> None:
         import torch
 
         self.rows, self.dims = features.shape
@@ -172,42 +185,12 @@ class Blocks:
         # On a CPU a block that stays in the cache is converted for next to nothing; a GPU wants large ones.
         self._block = block_rows(self.dims, 2048 if device != "cpu" else 16)
         self._buffer: Tensor | None = None
-        self._quick = self._source.bfloat16() if self._quick_pays(device) else None
-        # The transposed product is three times as quick on a CPU from a transposed copy.
-        turn = self._quick is not None and device == "cpu" and self._quick.numel() * 2 <= KEEP_TURNED
-        self._turned = self._quick.T.contiguous() if turn and self._quick is not None else None
-        self._basis, self._spectrum = self._eigenbasis(seed, device)
-        self._gram: Tensor | None = None
-        self._factors: dict[int, Tensor] = {}
-
-    def _quick_pays(self, device: str) -> bool:
-        import torch
-
-        if self.rows * self.dims < QUICK_VALUES:
-            return False
-        return device != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-    def _eigenbasis(self, seed: int, device: str) -> tuple[Tensor, Tensor]:
-        """Orthonormal directions [dims + 1, r] and X'X along them: all of them, or those of a sample of rows, scaled up."""
-        import torch
-
-        if self.dims < SAMPLE_ROWS:
-            identity = torch.eye(self.dims + 1, device=device)
-            spectrum, vectors = torch.linalg.eigh(self.transposed(self.times(identity)).double())
-            return vectors.float(), spectrum.clamp(min=0).float()
-        count = min(self.rows, SAMPLE_ROWS)
-        chosen = np.sort(numpy_stream(seed, "preconditioner", self.rows).choice(self.rows, count, replace=False))
-        sample = self._source[torch.from_numpy(chosen).to(device)].float()
-        sample = torch.cat([sample, torch.ones(count, 1, device=sample.device)], dim=1)
-        spectrum, vectors = torch.linalg.eigh((sample @ sample.T).double())
-        kept = spectrum > spectrum[-1] * 1e-6
-        spectrum, vectors = spectrum[kept], vectors[:, kept]
-        basis = sample.T @ (vectors / spectrum.sqrt()).float()
-        return basis, (spectrum * (self.rows / count)).float()
 
     def zeros(self, columns: int) -> Tensor:
         """Weights to begin with, float32."""
-        return self._basis.new_zeros(self.dims + 1, columns)
+        import torch
+
+        return torch.zeros(self.dims + 1, columns, device=self._source.device)
 
     def _blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """(rows, their features as float32); the next block overwrites the one before it."""
@@ -244,6 +227,41 @@ class Blocks:
             out.addmm_(turned[:, rows], block)
         return torch.cat([out.T, sums.sum(0, keepdim=True)])
 
+
+class Blocks(Rows):
+    """`Rows` with a bf16 copy for the solver's inner products where it pays, and a preconditioner from a sample of the rows."""
+
+    def __init__(self, features: Features, seed: int, device: str) -> None:
+        super().__init__(features, device)
+        self._quick = self._source.bfloat16() if self._quick_pays(device) else None
+        # The transposed product is three times as quick on a CPU from a transposed copy.
+        turn = self._quick is not None and device == "cpu" and self._quick.numel() * 2 <= KEEP_TURNED
+        self._turned = self._quick.T.contiguous() if turn and self._quick is not None else None
+        self._basis, self._spectrum = self._eigenbasis(seed, device)
+        self._gram: Tensor | None = None
+        self._factors: dict[int, Tensor] = {}
+
+    def _quick_pays(self, device: str) -> bool:
+        return self.rows * self.dims >= QUICK_VALUES and quick_here(device)
+
+    def _eigenbasis(self, seed: int, device: str) -> tuple[Tensor, Tensor]:
+        """Orthonormal directions [dims + 1, r] and X'X along them: all of them, or those of a sample of rows, scaled up."""
+        import torch
+
+        if self.dims < SAMPLE_ROWS:
+            identity = torch.eye(self.dims + 1, device=device)
+            spectrum, vectors = torch.linalg.eigh(self.transposed(self.times(identity)).double())
+            return vectors.float(), spectrum.clamp(min=0).float()
+        count = min(self.rows, SAMPLE_ROWS)
+        chosen = np.sort(numpy_stream(seed, "preconditioner", self.rows).choice(self.rows, count, replace=False))
+        sample = self._source[torch.from_numpy(chosen).to(device)].float()
+        sample = torch.cat([sample, torch.ones(count, 1, device=sample.device)], dim=1)
+        spectrum, vectors = torch.linalg.eigh((sample @ sample.T).double())
+        kept = spectrum > spectrum[-1] * 1e-6
+        spectrum, vectors = spectrum[kept], vectors[:, kept]
+        basis = sample.T @ (vectors / spectrum.sqrt()).float()
+        return basis, (spectrum * (self.rows / count)).float()
+
     def quick_times(self, weights: Tensor) -> Tensor:
         """`times` in bf16 where a copy is kept."""
         if self._quick is None:
@@ -266,12 +284,14 @@ class Blocks:
         self._quick = self._turned = None
         return there
 
-    def sharpen(self) -> None:
-        """From now on preconditions with X'X of all rows, where that is not too wide; the sample's eigenvectors had it nearly."""
+    def sharpen(self) -> bool:
+        """From now on hard columns are preconditioned with X'X of all rows; False where that is too wide."""
         import torch
 
-        if self._gram is not None or not SAMPLE_ROWS <= self.dims <= EXACT_DIMS:
-            return
+        if not SAMPLE_ROWS <= self.dims <= EXACT_DIMS:
+            return False
+        if self._gram is not None:
+            return True
         gram = self._basis.new_zeros(self.dims, self.dims)
         total, part = self._basis.new_zeros(self.dims), -(-self.dims // 8)
         for _, block in self._blocks():
@@ -281,14 +301,17 @@ class Blocks:
         ones = total.new_tensor([float(self.rows)])
         lower = torch.cat([torch.cat([gram.tril(), total.new_zeros(self.dims, 1)], 1), torch.cat([total, ones])[None]])
         self._gram = lower + lower.tril(-1).T
+        return True
 
     def _factor(self, level: int) -> Tensor:
         """Cholesky factor of 1 + 4^level X'X; a jitter where float32 does not resolve it."""
         import torch
 
-        if level not in self._factors:
+        if level in self._factors:
+            self._factors[level] = self._factors.pop(level)  # the one used last is the last to go
+        else:
             assert self._gram is not None
-            if len(self._factors) >= FACTORS:
+            while len(self._factors) >= max(2, FACTOR_BYTES // (4 * self._gram.numel())):
                 self._factors.pop(next(iter(self._factors)))
             matrix = self._gram * 4.0**level
             ridge, wrong = 1.0, 1
@@ -299,68 +322,37 @@ class Blocks:
             self._factors[level] = factor
         return self._factors[level]
 
-    def precondition(self, vector: Tensor, curvature: Tensor) -> Tensor:
-        """(1 + curvature * V diag(spectrum) V')^-1 vector by Woodbury's formula; curvature [P].
+    def precondition(self, vector: Tensor, curvature: Tensor, hard: Tensor) -> Tensor:
+        """(1 + curvature * V diag(spectrum) V')^-1 vector by Woodbury's formula; curvature and hard [P].
 
-        Sharpened: (1 + curvature * X'X)^-1 vector, the curvature rounded to a power of 4 so that columns share their factors.
+        Hard columns: (1 + curvature * X'X)^-1 vector, the curvature rounded to a power of 4 so that columns share their factors.
         """
         import torch
 
-        if self._gram is not None:
-            out = torch.empty_like(vector)
-            levels = curvature.clamp(min=1e-30).log2().div(2).round().int()
-            for level in sorted(set(levels.tolist())):
-                columns = (levels == level).nonzero()[:, 0]
-                out[:, columns] = torch.cholesky_solve(vector[:, columns], self._factor(level))
-            return out
+        if self._gram is None or not bool(hard.any()):
+            return self._sampled(vector, curvature)
+        out = torch.empty_like(vector)
+        easy = (~hard).nonzero()[:, 0]
+        out[:, easy] = self._sampled(vector[:, easy], curvature[easy])
+        levels = curvature.clamp(min=1e-30).log2().div(2).round().int()
+        for level in sorted(set(levels[hard].tolist())):
+            columns = (hard & (levels == level)).nonzero()[:, 0]
+            out[:, columns] = torch.cholesky_solve(vector[:, columns], self._factor(level))
+        return out
+
+    def _sampled(self, vector: Tensor, curvature: Tensor) -> Tensor:
         shrink = 1 / (1 + self._spectrum[:, None] * curvature) - 1
         change: Tensor = vector + self._basis @ (shrink * (self._basis.T @ vector))
         return change
 
+    def inward(self, gradient: Tensor) -> Tensor:
+        """The gradient: directions are sought in the weights' own coordinates."""
+        return gradient
+
+    def outward(self, step: Tensor) -> Tensor:
+        """The step itself."""
+        return step
+
     def lift(self, weights: Tensor) -> Tensor:
         """Nothing to lift: the weights are in the original space."""
         return weights
-
-
-class Turned(Blocks):
-    """Rows turned into a triangular basis of their own span: [rows, rows] instead of [rows, dims], nearly the same Gram matrix.
-
-    The basis is the Cholesky factor L of the rows' Gram matrix XX' plus `JITTER` of its mean diagonal, so a product costs
-    rows x rows instead of rows x dims. Sums run in float32, and what the jitter changes is below what float32 resolves; the caller
-    has the solution certified on the features themselves (`_linear.solved`).
-    """
-
-    JITTER = 1e-6
-
-    def __init__(self, features: Features, seed: int, device: str) -> None:
-        import torch
-
-        gram = single_gram(features, device).double()
-        jitter, wrong = self.JITTER * float(gram.diagonal().mean()), 1
-        while wrong:  # equal rows make the matrix singular, and rounding may make it worse
-            gram.diagonal().add_(jitter)
-            self._root, info = torch.linalg.cholesky_ex(gram)
-            jitter, wrong = 10 * jitter, int(info)
-        self._features, self._device = features, device
-        super().__init__(self._root.float().cpu().numpy(), seed, device)
-
-    def lift(self, weights: Tensor) -> Tensor:
-        """Weights in the original space, float32 [dims + 1, P]: X' L'^-1 weights."""
-        import torch
-
-        inner = torch.linalg.solve_triangular(self._root.T, weights[:-1].double(), upper=True)
-        return torch.cat([back(self._features, inner, self._device)[:-1].to(weights), weights[-1:]])
-
-
-def single_gram(features: Features, device: str) -> Tensor:
-    """Inner products of all rows, float32 [rows, rows], each pair once; the features are converted a block of columns at a time."""
-    import torch
-
-    rows, dims = features.shape
-    gram = torch.zeros(rows, rows, device=device)
-    part, step = max(256, -(-rows // 8)), max(256, 2**26 // (4 * max(rows, 1)))
-    for start in range(0, dims, step):
-        block = as_tensor(features[:, start : start + step]).to(device).float()
-        for low in range(0, rows, part):
-            gram[low : low + part, : low + part].addmm_(block[low : low + part], block[: low + part].T)
-    return gram.tril() + gram.tril(-1).T

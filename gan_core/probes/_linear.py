@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from gan_core.probes._design import Blocks, LinearMap, Turned, linear_map
-from gan_core.probes._newton import Loss, Solution, certify, solve
+from gan_core.probes._design import COMPACT_ROWS, Blocks, Compact, LinearMap
+from gan_core.probes._newton import Loss, Solution, solve
+from gan_core.probes._turned import TURNED_ROWS, TURNED_SHARE, Turned
 from gan_core.probes.base import Features, Labels, LinearModel, begin
 from gan_core.progress import Progress, silent
 
@@ -21,10 +22,24 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def begin_linear(features: Features, labels: Labels, seed: int, device: str) -> tuple[Labels, Labels, LinearMap, torch.dtype]:
+CORRECTIONS = 12  # Newton steps with directions from the rows' factor, before the features give their own
+
+
+def linear_map(features: Features, seed: int, device: str, bend: float) -> Compact | Turned | Blocks:
+    """The cheapest form of the problem for data of this shape. Args: bend: see `Turned`."""
+    if len(features) <= COMPACT_ROWS and len(features) < features.shape[1]:
+        return Compact.of(features, device)
+    if len(features) <= min(TURNED_ROWS, TURNED_SHARE * features.shape[1]):
+        return Turned(features, seed, device, bend)
+    return Blocks(features, seed, device)
+
+
+def begin_linear(
+    features: Features, labels: Labels, seed: int, device: str, bend: float
+) -> tuple[Labels, Labels, LinearMap, torch.dtype]:
     """(classes, index of each label in them, the features as a linear map, the type it computes in); errors as `base.begin`."""
     classes, index = begin(features, labels)
-    data = linear_map(features, seed, device)
+    data = linear_map(features, seed, device, bend)
     return classes, index, data, data.zeros(1).dtype
 
 
@@ -49,21 +64,20 @@ def solved(
 ) -> tuple[npt.NDArray[np.float32], Solution]:
     """`_newton.solve`, with the weights in the features' space: float32 [dims + 1, columns].
 
-    What was solved in a basis that is the features' own only nearly (`Turned`) has its objective and gap computed once more on the
-    features; should a gap be above the tolerance there, all is solved on the features.
+    `Turned` data are solved in the basis that is the features' own only nearly, and from there on the features; should its directions
+    not bring every group below the tolerance, those groups go on with directions of the features.
     """
-    if not isinstance(data, Turned):
-        found = solve(data, loss, columns, tolerance, progress)
-        return data.lift(found.weights).float().cpu().numpy(), found
-    found = solve(data, loss, columns, 0.8 * tolerance, progress)
-    weights = data.lift(found.weights)
-    objective, gap = certify(features, weights, loss)
-    if bool((gap > tolerance).any()):
-        log.info("solved again on the features: a gap of %.1e is above %.1e", float(gap.max()), tolerance)
-        return solved(
-            features, Blocks(features, seed, device), loss, columns, tolerance, seed=seed, device=device, progress=progress
-        )
-    return weights.float().cpu().numpy(), replace(found, objective=objective, gap=gap)
+    start = None
+    if isinstance(data, Turned):
+        first = solve(data.near, loss, columns, 0.5 * tolerance, progress)
+        found = solve(data, loss, columns, tolerance, progress, data.outward(first.weights), CORRECTIONS)
+        found = replace(found, newton_steps=first.newton_steps + found.newton_steps, cg_steps=first.cg_steps + found.cg_steps)
+        if not bool((found.gap > tolerance).any()):
+            return found.weights.cpu().numpy(), found
+        log.info("goes on with the features' own directions: a gap of %.1e is above %.1e", float(found.gap.max()), tolerance)
+        start, data = found.weights, Blocks(features, seed, device)
+    found = solve(data, loss, columns, tolerance, progress, start)
+    return data.lift(found.weights).float().cpu().numpy(), found
 
 
 def model_of(

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from gan_core.probes._design import LinearMap
-from gan_core.probes.base import Features, as_tensor, block_rows
 from gan_core.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
 MAX_NEWTON = 60
 MAX_CG = 60
+CLOSED_OUT = 0.8  # share of open groups in a working set of conjugate gradients from which the closed ones leave it
 HARD_CG = 20  # steps for one direction from which a better preconditioner pays
 
 
@@ -99,7 +99,15 @@ class _Groups:
         return (groups[:, None] * self.width + torch.arange(self.width, device=groups.device)).reshape(-1)
 
 
-def solve(data: LinearMap, loss: Loss, columns: int, tolerance: float, progress: Progress = silent) -> Solution:
+def solve(
+    data: LinearMap,
+    loss: Loss,
+    columns: int,
+    tolerance: float,
+    progress: Progress = silent,
+    start: Tensor | None = None,
+    most: int = MAX_NEWTON,
+) -> Solution:
     """Minimises 1/2 |w|^2 + loss(Xw) for `columns` columns until each group's gap is below tolerance x its objective.
 
     Args:
@@ -108,17 +116,20 @@ def solve(data: LinearMap, loss: Loss, columns: int, tolerance: float, progress:
         columns: groups x width.
         tolerance: relative gap at which a group is done. In float32 some 1e-6 can be reached, in float64 1e-10.
         progress: told the number of groups done.
+        start: weights to begin with; default zeros.
+        most: Newton steps at most.
     """
     import torch
 
     sums = _Groups(loss.width)
     total = columns // loss.width
-    final = data.zeros(columns)
+    final = data.zeros(columns) if start is None else start.clone()
     objective = final.new_full((total,), float("inf"))
     begin = loss.value(final.new_zeros(data.rows, columns))
     gaps, previous, before = objective.clone(), objective.clone(), objective.clone()
-    active = torch.arange(total, device=final.device)
-    weights, margins, part = final.clone(), final.new_zeros(data.rows, columns), loss
+    active, hard = torch.arange(total, device=final.device), torch.zeros(total, dtype=torch.bool, device=final.device)
+    weights, part = final.clone(), loss
+    margins = final.new_zeros(data.rows, columns) if start is None else data.times(start)
     steps = inner = 0
     while True:
         slope = part.slope(margins)
@@ -134,7 +145,7 @@ def solve(data: LinearMap, loss: Loss, columns: int, tolerance: float, progress:
         objective[active[sound]], gaps[active[sound]] = value[sound], gap[sound]
         keep = sound & (gap > tolerance)
         progress(total - int(keep.sum()), total, "problems", gap=float(gaps.max()))
-        if not bool(keep.any()) or steps >= MAX_NEWTON:
+        if not bool(keep.any()) or steps >= most:
             break
         stalled = bool((gap[keep] > 0.5 * previous[keep]).all()) and not data.give_up_quick()
         if stalled and bool((value[keep] >= before[keep] * (1 - 1e-7)).all()):
@@ -146,43 +157,12 @@ def solve(data: LinearMap, loss: Loss, columns: int, tolerance: float, progress:
             weights, margins, gradient = weights[:, picked], margins[:, picked], gradient[:, picked]
             gap, value = gap[chosen], value[chosen]
         previous, before = gap, value
-        direction, used = _direction(data, part, sums, margins, gradient, tolerance / gap)
-        if used > HARD_CG:
-            data.sharpen()
+        direction, used, hard[active] = _direction(data, part, sums, margins, gradient, tolerance / gap, hard[active])
         change = data.times(direction)
         length = sums.spread(_line(part, sums, weights, direction, margins, change))
         weights, margins = weights + length * direction, margins + length * change
         steps, inner = steps + 1, inner + used
     return Solution(final, objective, gaps, steps, inner)
-
-
-def certify(features: Features, weights: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
-    """Objective and relative gap of each group at given weights, by float32 sums over the features as they are.
-
-    Args:
-        features: float16 or float32 [rows, dims].
-        weights: float32 [dims + 1, P], on the loss's device.
-
-    Returns: objectives and gaps, [groups], as `Solution` has them.
-    """
-    import torch
-
-    sums = _Groups(loss.width)
-    margins = weights.new_empty(len(features), weights.shape[1])
-    gradient = _penalty(weights, loss).clone()
-    step = block_rows(features.shape[1])
-    blocks = [slice(start, start + step) for start in range(0, len(features), step)]
-    for rows in blocks:
-        block = as_tensor(features[rows]).to(weights.device).float()
-        margins[rows] = block @ weights[:-1] + weights[-1]
-    slope = loss.slope(margins)
-    for rows in blocks:
-        block = as_tensor(features[rows]).to(weights.device).float()
-        gradient[:-1] += block.T @ slope[rows]
-    gradient[-1] += slope.sum(0)
-    value = 0.5 * sums.dot(_penalty(weights, loss), weights) + loss.value(margins)
-    scale = torch.minimum(value, loss.value(torch.zeros_like(margins)) - value).clamp(min=torch.finfo(value.dtype).tiny)
-    return value, _gap(len(features), loss, sums, margins, gradient) / scale
 
 
 def _penalty(weights: Tensor, loss: Loss) -> Tensor:
@@ -206,19 +186,23 @@ def _gap(rows: int, loss: Loss, sums: _Groups, margins: Tensor, gradient: Tensor
 
 
 def _direction(
-    data: LinearMap, loss: Loss, sums: _Groups, margins: Tensor, gradient: Tensor, reach: Tensor
-) -> tuple[Tensor, int]:
-    """Newton directions by preconditioned conjugate gradients, and the steps it took.
+    data: LinearMap, loss: Loss, sums: _Groups, margins: Tensor, gradient: Tensor, reach: Tensor, hard: Tensor
+) -> tuple[Tensor, int, Tensor]:
+    """Newton directions by preconditioned conjugate gradients, the steps it took, and which groups found it hard.
 
-    Each group stops at a residual of min(0.1, what brings the gap below the tolerance at once), relative to the gradient.
+    Each group stops at a residual of min(0.1, what brings the gap below the tolerance at once), relative to the gradient. Stopped
+    groups leave the working set. Those still open after HARD_CG steps begin again with the better preconditioner, if there is one, and
+    have it from then on.
     """
     import torch
 
+    gradient = data.inward(gradient)
     bend, mean = loss.curvature(margins), loss.mean_curvature(margins)
     goal = (0.3 * reach.clamp(max=1).sqrt()).clamp(min=0.02, max=0.1) ** 2 * sums.dot(gradient, gradient)
-    step = torch.zeros_like(gradient)
-    residual = -gradient
-    vector = data.precondition(residual, mean)
+    whole, all_hard = torch.zeros_like(gradient), hard.clone()
+    held = torch.arange(len(hard), device=hard.device)  # the groups in the working set
+    step, residual = torch.zeros_like(gradient), -gradient
+    vector = data.precondition(residual, mean, sums.spread(hard))
     search, strength = vector.clone(), sums.dot(residual, vector)
     for count in range(1, MAX_CG + 1):
         product = _penalty(search, loss) + data.quick_transposed(bend(data.quick_times(search)))
@@ -228,13 +212,27 @@ def _direction(
         alpha = sums.spread(torch.where(open_, alpha, torch.zeros_like(alpha)))
         step += alpha * search
         residual -= alpha * product
-        if not bool((sums.dot(residual, residual) > goal).any()):
-            return step, count
-        vector = data.precondition(residual, mean)
+        open_ = sums.dot(residual, residual) > goal
+        if not bool(open_.any()):
+            break
+        if float(open_.float().mean()) <= CLOSED_OUT:
+            chosen = open_.nonzero()[:, 0]
+            picked = sums.columns(chosen)
+            whole[:, sums.columns(held)] = step
+            held, goal, strength, hard, open_ = held[chosen], goal[chosen], strength[chosen], hard[chosen], open_[chosen]
+            mean, loss, margins = mean[picked], loss.take(chosen), margins[:, picked]
+            step, residual, search = step[:, picked], residual[:, picked], search[:, picked]
+            bend = loss.curvature(margins)
+        again = open_ & ~hard if count == HARD_CG and data.sharpen() else torch.zeros_like(hard)
+        hard = hard | again
+        all_hard[held] = hard
+        vector = data.precondition(residual, mean, sums.spread(hard))
         fresh = sums.dot(residual, vector)
-        search = vector + sums.spread(fresh / strength.clamp(min=torch.finfo(fresh.dtype).tiny)) * search
+        turn = torch.where(again, torch.zeros_like(fresh), fresh / strength.clamp(min=torch.finfo(fresh.dtype).tiny))
+        search = vector + sums.spread(turn) * search
         strength = fresh
-    return step, MAX_CG
+    whole[:, sums.columns(held)] = step
+    return data.outward(whole), count, all_hard
 
 
 def _line(loss: Loss, sums: _Groups, weights: Tensor, direction: Tensor, margins: Tensor, change: Tensor) -> Tensor:

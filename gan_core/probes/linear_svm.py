@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gan_core.probes._design import COMPACT_ROWS, linear_map
+from gan_core.probes._design import COMPACT_ROWS
 from gan_core.probes._gram import solve_gram
-from gan_core.probes._linear import model_of, one_vs_rest, solved
+from gan_core.probes._linear import linear_map, model_of, one_vs_rest, solved
 from gan_core.probes.base import Features, Labels, LinearModel, begin
 from gan_core.progress import Progress, silent
 
@@ -110,7 +110,7 @@ def _fit_together(
     import torch
 
     columns = signs.shape[1]
-    data = linear_map(features, seed, device)
+    data = linear_map(features, seed, device, 2 * max(map(float, values)))
     kind = data.zeros(1).dtype
     signs = signs.to(device=device, dtype=kind)
     batch = max(1, MARGIN_BYTES // (signs.element_size() * max(signs.numel(), 1)))

@@ -81,7 +81,7 @@ def fit(
     """One model for each C in `values`; arguments and errors as in `linear_svm.fit`. Two classes have two columns."""
     import torch
 
-    classes, index, data, kind = begin_linear(features, labels, seed, device)
+    classes, index, data, kind = begin_linear(features, labels, seed, device, 0.5 * max(map(float, values)))
     width = len(classes)
     truth = torch.nn.functional.one_hot(torch.from_numpy(index), width).to(device=device, dtype=kind)
     batch = max(1, MARGIN_BYTES // (truth.element_size() * max(truth.numel(), 1)))

@@ -66,7 +66,7 @@ def fit(
     """One model for each alpha in `values` (> 0); arguments and errors as in `linear_svm.fit`."""
     import torch
 
-    classes, index, data, kind = begin_linear(features, labels, seed, device)
+    classes, index, data, kind = begin_linear(features, labels, seed, device, 1 / min(map(float, values)))
     targets = one_vs_rest(classes, index).to(device=device, dtype=kind)
     columns = targets.shape[1]
     weight = (1 / torch.tensor([float(value) for value in values], dtype=kind, device=device)).repeat_interleave(columns)

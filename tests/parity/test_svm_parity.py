@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 from threadpoolctl import threadpool_limits
 
-from gan_core.probes import _design, linear_svm, logistic
+from gan_core.probes import _design, _linear, _turned, linear_svm, logistic
 from gan_core.probes.base import LinearModel
 
 
@@ -91,7 +91,7 @@ def check_svm(rows: int, dims: int, cost: float) -> None:
 @pytest.fixture
 def turned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small problems go the way of middling ones: solved in the triangular basis of their rows."""
-    for module in (linear_svm, _design):
+    for module in (linear_svm, _linear):
         monkeypatch.setattr(module, "COMPACT_ROWS", 0)
 
 
@@ -100,18 +100,35 @@ def test_svm_in_the_basis_of_its_rows_is_linearsvc(turned: None, cost: float) ->
     check_svm(300, 700, cost)
 
 
-def test_what_the_basis_loses_is_noticed_and_solved_on_the_features(turned: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    solved_on = []
+def test_bf16_products_of_rows_are_near_those_of_float64() -> None:
+    features, _ = digits_features(700, 900)
+    features += np.float16(3)  # a mean that bf16 would round by more than the rows differ
+    exact = features.astype(np.float64) @ features.astype(np.float64).T
+    quick, said = _turned.quick_gram(features, "cpu")
+    off = np.linalg.norm(quick.double().numpy() - exact, 2) / exact.diagonal().mean()
+    assert off < 2 * said < 2e-3
+    np.testing.assert_allclose(np.diagonal(quick), np.diagonal(exact), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("off", "solved_on"), [(0.01, [(300, 300)]), (1e4, [(300, 300), (300, 700)])])
+def test_what_the_basis_lacks_is_made_good_on_the_features(
+    turned: None, monkeypatch: pytest.MonkeyPatch, off: float, solved_on: list[tuple[int, int]]
+) -> None:
+    """A basis that is a little off takes some more steps; one that is far off is left."""
+    seen = []
     begin = _design.Blocks.__init__
 
     def noted(self: _design.Blocks, features: Any, seed: int, device: str) -> None:
-        solved_on.append(features.shape)
+        seen.append(features.shape)
         begin(self, features, seed, device)
 
     monkeypatch.setattr(_design.Blocks, "__init__", noted)
-    monkeypatch.setattr(_design.Turned, "JITTER", 0.3)
+    monkeypatch.setattr(_turned, "quick_here", lambda device: True)
+    monkeypatch.setattr(_turned, "QUICK_RIDGE", 0.0)
+    quick_gram = _turned.quick_gram
+    monkeypatch.setattr(_turned, "quick_gram", lambda features, device: (quick_gram(features, device)[0], off))
     check_svm(300, 700, 1e-2)
-    assert solved_on == [(300, 300), (300, 700)]
+    assert seen == solved_on
 
 
 def test_equal_rows_do_not_stop_the_basis(turned: None) -> None:
