@@ -38,7 +38,7 @@ class StageSpec:
 
 
 _ALL = (
-    StageSpec("ingest", 1, ("images.parquet",), ("stages/ingest.py", "datasets", "vision/headers.py")),
+    StageSpec("ingest", 2, ("images.parquet",), ("stages/ingest.py", "datasets", "vision/headers.py")),
     StageSpec(
         "crop",
         1,

@@ -115,7 +115,7 @@ def photographs(tmp_path: Path) -> Path:
 def test_a_folder_of_files(photographs: Path, tmp_path: Path) -> None:
     result = dedup_pictures(photographs)
     assert result.table.schema.equals(PICTURES)
-    assert result.counts == {"in": 36, "kept": 32, "duplicates": 4, "failed": 2}
+    assert result.counts == {"in": 36, "kept": 32, "duplicates": 4, "failed": 2, "links": 0}
     rows = {row["address"]: row for row in result.table.to_pylist()}
     assert rows["01.png"]["keeper_address"] == "sub/large.png" and rows["sub/large.png"]["keep"]  # the largest original
     pairs = {frozenset((row["address"], row["keeper_address"])) for row in rows.values() if not row["keep"]}
