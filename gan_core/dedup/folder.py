@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from gan_core.config import DedupConfig
 from gan_core.dedup.across import find_across
 from gan_core.dedup.autoencoder import SIDE
 from gan_core.dedup.links import is_real, kind_of
+from gan_core.dedup.originals import Originals
 from gan_core.dedup.reading import Pictures, read_pictures
 from gan_core.dedup.tables import Found, size_report
 from gan_core.dedup.verified import find_copies
@@ -30,6 +32,8 @@ from gan_core.progress import Progress, silent
 log = logging.getLogger(__name__)
 
 Rows = npt.NDArray[np.int64]
+
+Look = Callable[[Sequence[tuple[Pictures, Rows]]], Originals]
 
 LARGE_SHARE = 0.2  # more copies than this deserve a look before anything is deleted ...
 FEW = 10  # ... in sets of at least so many
@@ -118,11 +122,15 @@ def dedup_pictures(
         )
     workers = workers or cpu_cores()
     with tempfile.TemporaryDirectory(prefix="discern-dedup-") as scratch:
+
+        def look(parts: Sequence[tuple[Pictures, Rows]]) -> Originals:
+            return Originals(parts, workers, max_megapixels, Path(scratch), progress)
+
         ours = _read(location, dataset, workers, max_megapixels, Path(scratch), progress)
         if against is None:
-            return _within(ours, config, progress)
+            return _within(ours, config, look, progress)
         theirs = _read(against, None, workers, max_megapixels, Path(scratch), progress)
-        return _between(ours, theirs, config, progress)
+        return _between(ours, theirs, config, look, progress)
 
 
 def _read(
@@ -175,12 +183,14 @@ def keeper_rank(pictures: Pictures, rows: Rows) -> Rows:
     return rank
 
 
-def _within(ours: Pictures, config: DedupConfig, progress: Progress) -> FolderResult:
+def _within(ours: Pictures, config: DedupConfig, look: Look, progress: Progress) -> FolderResult:
     usable = ours.usable
     # Further names of a file are no pictures of their own: they are tied to the file that is there.
     link = usable[(ours.same[usable] != usable) & np.isin(ours.same[usable], usable)]
     own = np.setdiff1d(usable, link)
-    copies = find_copies(lambda rows: ours.thumbnails[own[rows]], keeper_rank(ours, own), config, progress=progress)
+    confirm = look([(ours, own)])
+    rank = keeper_rank(ours, own)
+    copies = find_copies(lambda rows: ours.thumbnails[own[rows]], rank, config, progress=progress, confirm=confirm)
     keeper = np.arange(len(ours.ids))
     keeper[own] = own[copies.groups.keeper]
     pair = np.full(len(ours.ids), -1, np.int64)
@@ -192,10 +202,12 @@ def _within(ours: Pictures, config: DedupConfig, progress: Progress) -> FolderRe
         ties.score[number] = ties.score[file] if ties.hit[file] else 1
         ties.reason[number] = "; ".join(text for text in (kind_of(path, ours.root), ties.reason[file]) if text)
     table = _table(ours, ours, ties, np.bincount(keeper, minlength=len(keeper))[keeper] > 1)
-    return _result(ours, None, table, size_report(copies.groups) | copies.found.summary, config, links=len(link))
+    return _result(
+        ours, None, table, size_report(copies.groups) | copies.found.summary | confirm.summary, config, links=len(link)
+    )
 
 
-def _between(ours: Pictures, theirs: Pictures, config: DedupConfig, progress: Progress) -> FolderResult:
+def _between(ours: Pictures, theirs: Pictures, config: DedupConfig, look: Look, progress: Progress) -> FolderResult:
     queries = ours.usable
     shared = _shared(ours, theirs)
     targets = np.setdiff1d(theirs.usable, shared)
@@ -208,7 +220,8 @@ def _between(ours: Pictures, theirs: Pictures, config: DedupConfig, progress: Pr
         out[~first] = theirs.thumbnails[targets[rows[~first] - len(queries)]]
         return out
 
-    found = find_across(fetch, count, np.arange(len(queries)), np.arange(len(queries), count), config, progress)
+    confirm = look([(ours, queries), (theirs, targets)])
+    found = find_across(fetch, count, np.arange(len(queries)), np.arange(len(queries), count), config, progress, confirm)
     keeper = np.full(len(ours.ids), -1, np.int64)
     pair = np.full(len(ours.ids), -1, np.int64)
     best = np.lexsort((found.j, -found.score, found.i))
@@ -216,7 +229,7 @@ def _between(ours: Pictures, theirs: Pictures, config: DedupConfig, progress: Pr
     pair[queries[rows]] = best[first]
     keeper[queries[rows]] = targets[found.j[best[first]] - len(queries)]
     table = _table(ours, theirs, Ties.of(keeper, pair, found), keeper >= 0)
-    result = _result(ours, theirs, table, found.summary, config)
+    result = _result(ours, theirs, table, found.summary | confirm.summary, config)
     if len(shared):
         result.warnings.append(
             f"{len(shared):,} of the pictures in the other set are files of this set themselves (a folder within the other, or "
@@ -280,6 +293,11 @@ def _result(
         warnings.append(
             f"Different pictures here agree in their details (typically {summary['background']['mode']:.2f}), so the threshold "
             f"for copies was raised from {config.threshold:.2f} to {summary['threshold']:.2f}."
+        )
+    if summary["looked_at"]["rejected"]:
+        warnings.append(
+            f"{summary['looked_at']['rejected']:,} of {summary['looked_at']['asked']:,} pairs that agree in small differ in their "
+            "originals, in text, objects or colours: they count as different pictures."
         )
     counts = {"in": len(ours.ids), "kept": kept, "duplicates": len(ours.ids) - kept, "failed": failed, "links": links}
     share = (counts["duplicates"] - links) / max(1, counts["in"] - links)

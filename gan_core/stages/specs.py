@@ -51,7 +51,7 @@ _ALL = (
     ),
     StageSpec(
         "dedup",
-        2,
+        3,
         ("duplicates.parquet", "pairs.parquet", "leaked.parquet", "quality.json"),
         ("stages/dedup.py", "dedup", "reporting/intervals.py"),
     ),
