@@ -206,12 +206,35 @@ def dedup(
     threshold: Annotated[
         float | None, typer.Option("--threshold", help="score from which a pair counts; higher is stricter")
     ] = None,
+    no_mirror: Annotated[bool, typer.Option("--no-mirror", help="mirror images are no copies")] = False,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="kind of FOLDER: folder, parquet, tar, ... (default: it looks)")
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", help="how many read at a time (0: one for each core)", min=0)] = 0,
+    max_megapixels: Annotated[
+        float, typer.Option("--max-megapixels", help="pictures that declare more are not read", min=0.001)
+    ] = 100.0,
+    force: Annotated[
+        bool, typer.Option("--force", help="replace a table or page that another program wrote, never a file of the sets")
+    ] = False,
     json_: JsonOption = False,
 ) -> None:
     """Find near-duplicates in a folder: one row a picture, one keeper a group, and a page to look at."""
-    from flows.dedup_folder import dedup_folder
+    from flows.dedup_folder import DedupRequest, dedup_folder
 
-    raise typer.Exit(dedup_folder(place, out=out, against=against, threshold=threshold, as_json=json_))
+    request = DedupRequest(
+        place=place,
+        out=out,
+        against=against,
+        threshold=threshold,
+        mirror=not no_mirror,
+        dataset=dataset,
+        workers=workers,
+        max_megapixels=max_megapixels,
+        force=force,
+        as_json=json_,
+    )
+    raise typer.Exit(dedup_folder(request))
 
 
 @app.command("import")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flows import console
 from gan_core.config import DedupConfig
@@ -11,42 +13,84 @@ from gan_core.errors import RequestError
 from gan_core.files import atomic_write_bytes, write_table
 from gan_core.progress import Throttled
 
+if TYPE_CHECKING:
+    from gan_core.dedup.folder import FolderResult
 
-def dedup_folder(place: Path, *, out: Path, against: Path | None, threshold: float | None, as_json: bool) -> int:
-    """Writes the table of pictures and, beside it, a page to look at; returns the exit code."""
-    from gan_core.dedup.folder import dedup_pictures
-    from gan_core.dedup.page import page
 
-    for path in (place, *([against] if against else [])):
+@dataclass(frozen=True)
+class DedupRequest:
+    """What the command was asked; the fields are its options."""
+
+    place: Path
+    out: Path
+    against: Path | None = None
+    threshold: float | None = None
+    mirror: bool = True
+    dataset: str | None = None
+    workers: int = 0
+    max_megapixels: float = 100.0
+    force: bool = False
+    as_json: bool = False
+
+
+def dedup_folder(request: DedupRequest) -> int:
+    """Writes the table of pictures and, beside it, a page to look at; returns the exit code.
+
+    Raises:
+        RequestError: nothing there, or a table that cannot be written or would replace somebody's file.
+        DataError: no picture that can be read.
+    """
+    from gan_core.dedup.destination import check_destination, marked
+
+    places = [request.place, *([request.against] if request.against else [])]
+    for path in places:
         if not path.exists():
             raise RequestError(f"There is nothing at {path}.", expected="a folder of pictures, or Parquet files with pictures")
-    if out.suffix not in (".parquet", ".pq"):
-        raise RequestError(f"--out {out} is no Parquet file.", expected="a name that ends in .parquet")
+    sheet = check_destination(request.out, places, force=request.force)
     console.log_to_stderr(verbose=False)
+    from gan_core.dedup.folder import dedup_pictures
+    from gan_core.dedup.page import page
 
     def told(done: float, total: float, unit: str, **figures: float) -> None:
         logging.getLogger("gan_core").info("%s of %s %s", f"{done:,.0f}", f"{total:,.0f}", unit)
 
-    config = DedupConfig() if threshold is None else DedupConfig.model_validate({"threshold": threshold})
-    found = dedup_pictures(place, config, against=against, progress=Throttled(told, 2.0))
-    write_table(found.table, out)
-    sheet = out.with_suffix(".html")
-    atomic_write_bytes(sheet, page(found, _title(place, against)).encode())
-    if as_json:
-        console.print_json(
-            {"out": str(out), "page": str(sheet), "counts": found.counts, "warnings": found.warnings, **found.summary}
-        )
-        return 0
+    config = DedupConfig(mirror=request.mirror)
+    if request.threshold is not None:
+        config = DedupConfig.model_validate({"threshold": request.threshold, "mirror": request.mirror})
+    found = dedup_pictures(
+        request.place,
+        config,
+        against=request.against,
+        dataset=request.dataset,
+        workers=request.workers,
+        max_megapixels=request.max_megapixels,
+        progress=Throttled(told, 2.0),
+    )
+    write_table(marked(found.table), request.out)
+    atomic_write_bytes(sheet, page(found, _title(request.place, request.against)).encode())
+    if request.as_json:
+        told_of = {"counts": found.counts, "ignored": found.ignored, "warnings": found.warnings}
+        console.print_json({"out": str(request.out), "page": str(sheet), **told_of, **found.summary})
+    else:
+        _print(request, found, sheet)
+    return 0
+
+
+def _print(request: DedupRequest, found: FolderResult, sheet: Path) -> None:
+    from rich.markup import escape
+
     for warning in found.warnings:
-        console.say(f"[yellow]{warning}[/]")
+        console.say(f"[yellow]{escape(warning)}[/]")
     counts = found.counts
-    if against:
-        print(f"{counts['in']:,} pictures: {counts['duplicates']:,} already stand in {against}, {counts['kept']:,} do not.")
+    if request.against:
+        already = f"{counts['duplicates']:,} already stand in {request.against}"
+        print(f"{counts['in']:,} pictures: {already}, {counts['kept']:,} do not.")
     else:
         print(f"{counts['in']:,} pictures: {counts['duplicates']:,} are copies of another one, {counts['kept']:,} are kept.")
-    print(f"table     {out}      (keep = false: a copy; keeper_address names what it copies)\nlook      {sheet}")
+    for place, ignored in found.ignored.items():
+        print(f"ignored   in {place}: " + ", ".join(f"{count:,} {what}" for what, count in sorted(ignored.items())))
+    print(f"table     {request.out}      (keep = false: a copy; keeper_address names what it copies)\nlook      {sheet}")
     print("Nothing was deleted or moved.")
-    return 0
 
 
 def _title(place: Path, against: Path | None) -> str:

@@ -31,6 +31,12 @@ _OTHERS = (
     " .safetensors .onnx .bin .pdf .doc .docx .ppt .pptx .xls .xlsx .mp4 .mov .avi .mkv .webm .mp3 .wav .flac .ogg .exe .dll"
     " .so .tfrecord .lmdb .mdb .idx .sha256 .md5 .tmp .part .crdownload .lock .url .lnk .svg"
 )
+# Pictures that nothing here decodes: a row that says so, never opened (raw files would pass for the small TIFF within them).
+_UNREAD = (
+    ".heic .heif .hif .jxl .3fr .arw .cr2 .cr3 .crw .dng .erf .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .sr2"
+    " .srf .srw .x3f"
+)
+UNREAD_ENDINGS = frozenset(_UNREAD.split())
 PICTURE_ENDINGS = frozenset(_PICTURES.split())
 # Files that are never opened to see whether they are pictures. A file with any other ending, or with none, is.
 OTHER_ENDINGS = frozenset(_OTHERS.split())
@@ -186,7 +192,7 @@ class FolderSource:
 
     def _stamp(self, address: str, item: os.DirEntry[str], ignored: Counter[str]) -> Stamp | None:
         ending = os.path.splitext(item.name)[1].lower()
-        picture = ending in PICTURE_ENDINGS
+        picture = ending in PICTURE_ENDINGS or ending in UNREAD_ENDINGS
         if not picture and ending in OTHER_ENDINGS:
             ignored[f"{ending} files"] += 1
             return None
@@ -203,7 +209,9 @@ class FolderSource:
         if problem:
             self._problems[address] = problem
             return Stamp(address, 0, status.st_mtime_ns)
-        if not picture:
+        if ending in UNREAD_ENDINGS:
+            self._problems[address] = f"unsupported: {ending[1:].upper()} files are not read; convert them to JPEG or PNG"
+        elif not picture:
             self._uncertain.add(address)
         return Stamp(address, status.st_size, status.st_mtime_ns)
 

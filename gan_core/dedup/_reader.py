@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from gan_core.dedup.autoencoder import SIDE
-from gan_core.dedup.thumbnails import Blocks, File, Shared
+from gan_core.dedup.thumbnails import FACTS, Blocks, File, Shared
 from gan_core.lifetime import die_with_parent
 
 
@@ -21,8 +21,8 @@ def main() -> None:
     with open(request["files"]) as listed:
         files = [File(*one) for one in json.load(listed)]
     thumbnails = Shared(request["thumbnails"], (len(files), SIDE, SIDE, 3), np.uint8)
-    sizes = Shared(request["sizes"], (len(files), 2), np.int32)
-    blocks = Blocks(files, thumbnails.array, sizes.array, request["max_megapixels"], request["pipe"], request["block"])
+    facts = Shared(request["facts"], (len(files), FACTS), np.int64)
+    blocks = Blocks(files, thumbnails.array, facts.array, request["max_megapixels"], request["pipe"], request["block"])
     while (block := blocks.claim()) is not None:
         print(json.dumps({"block": block, "problems": blocks.read(block)}), flush=True)
 

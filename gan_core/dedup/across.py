@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
 from gan_core.config import DedupConfig
 from gan_core.dedup import neighbours
 from gan_core.dedup.background import background
+from gan_core.dedup.confirm import Confirm, settle, twin_pairs
 from gan_core.dedup.descriptors import Described, Fetch, describe
 from gan_core.dedup.lookup import equal_codes
 from gan_core.dedup.tables import Found
-from gan_core.dedup.verified import SIMILARITY_FLOOR, accept, gates_for, reasons
-from gan_core.dedup.verify import verify
+from gan_core.dedup.verified import SIMILARITY_FLOOR, SMALL_SET, accept, all_pairs, gates_for, reasons
+from gan_core.dedup.verify import Verified, verify
 from gan_core.progress import Progress, silent
 
 Rows = npt.NDArray[np.int64]
 
 
 def find_across(
-    fetch: Fetch, count: int, queries: Rows, targets: Rows, config: DedupConfig, progress: Progress = silent
+    fetch: Fetch,
+    count: int,
+    queries: Rows,
+    targets: Rows,
+    config: DedupConfig,
+    progress: Progress = silent,
+    confirm: Confirm | None = None,
 ) -> Found:
     """Pairs (i of `queries`, j of `targets`) that are copies; both sorted, no row in both.
 
@@ -27,23 +36,32 @@ def find_across(
 
     Args:
         fetch: gives uint8 [m, S, S, 3] RGB for row numbers 0..count-1.
+        confirm: asked about the best pair of each query; what it denies is no pair.
 
     Returns:
         pairs sorted by (i, j); summary with queries, targets, queries_found and what the verification saw.
     """
     described = describe(fetch, count, progress)
     twin = _twins(described, queries, targets)
+    if confirm and (twin >= 0).any():
+        hit = np.flatnonzero(twin >= 0)
+        twin[hit[~confirm(twin_pairs(queries[hit], twin[hit]))]] = -1
     sought = queries[twin < 0]
     usual = background(fetch, described, targets, config.threshold)
     threshold = max(config.threshold, usual.bound)
-    near = neighbours.nearest(
-        described.edges, config.neighbours, floor=SIMILARITY_FLOOR, mirror=config.mirror, queries=sought, targets=targets
-    )
+    if len(sought) * len(targets) <= SMALL_SET**2 // 2:
+        near = all_pairs(sought, targets, described, mirror=config.mirror)
+    else:
+        near = neighbours.nearest(
+            described.edges, config.neighbours, floor=SIMILARITY_FLOOR, mirror=config.mirror, queries=sought, targets=targets
+        )
     verified = verify(fetch, described, near, progress, gates=gates_for(threshold))
     accepted = accept(verified, threshold)
     # Candidates hold the smaller row first; here the query comes first.
     asked = np.zeros(count, np.bool_)
     asked[queries] = True
+    if confirm:
+        accepted = settle(accepted, _best(accepted, asked), confirm)
     swap = ~asked[accepted.i]
     i = np.concatenate([np.where(swap, accepted.j, accepted.i), queries[twin >= 0]])
     j = np.concatenate([np.where(swap, accepted.i, accepted.j), twin[twin >= 0]])
@@ -61,6 +79,17 @@ def find_across(
         "background": usual._asdict(),
     }
     return Found(i[order], j[order], score[order], [reason[at] for at in order.tolist()], summary)
+
+
+def _best(accepted: Verified, asked: npt.NDArray[np.bool_]) -> Callable[[Rows], Rows]:
+    """For `settle`: the best pair of each query."""
+    query = np.where(asked[accepted.i], accepted.i, accepted.j)
+
+    def choose(alive: Rows) -> Rows:
+        order = alive[np.lexsort((accepted.j[alive], accepted.i[alive], -accepted.score[alive]))]
+        return order[np.unique(query[order], return_index=True)[1]]
+
+    return choose
 
 
 def _twins(described: Described, queries: Rows, targets: Rows) -> Rows:

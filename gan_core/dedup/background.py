@@ -32,11 +32,14 @@ class Background(NamedTuple):
         mode: most frequent score.
         bound: score that the threshold must not fall below: `SPREADS` spreads above the mode. 0 when there were too few scores.
         scores: number of scores seen.
+        above: share of them at or above the threshold. Where most are, the set is made of bursts, or its pictures are of one
+            template and agree although they are different: scores alone cannot tell.
     """
 
     mode: float
     bound: float
     scores: int
+    above: float = 0.0
 
 
 def background(fetch: Fetch, described: Described, rows: Rows, threshold: float) -> Background:
@@ -54,10 +57,11 @@ def bulk(scores: npt.NDArray[np.float32], threshold: float) -> Background:
     """Mode and bound of scores, looking only below the threshold and only to the left of the mode."""
     z = np.arctanh(np.clip(scores.astype(np.float64), 0, 0.9995))
     below = z[z < np.arctanh(min(threshold, 0.9995))]
+    above = round(1 - len(below) / max(len(z), 1), 4) if len(z) else 0.0
     if len(below) < _FEWEST:
-        return Background(0.0, 0.0, len(scores))
+        return Background(0.0, 0.0, len(scores), above)
     counts, edges = np.histogram(below, np.arange(0, np.arctanh(0.9995) + 0.1, 0.1))
     smooth = np.convolve(counts, [1, 2, 1], "same")
     mode = float(edges[np.argmax(smooth)]) + 0.05
     spread = float(np.quantile(mode - below[below <= mode], 0.68)) if (below <= mode).any() else 0.0
-    return Background(round(float(np.tanh(mode)), 4), round(float(np.tanh(mode + SPREADS * spread)), 4), len(scores))
+    return Background(round(float(np.tanh(mode)), 4), round(float(np.tanh(mode + SPREADS * spread)), 4), len(scores), above)

@@ -4,7 +4,8 @@ All pairs within a radius come from sorted tables: cut a code of 8k bits into ra
 most `radius` bits agree in at least one whole piece (pigeonhole), so they lie side by side when the rows are sorted by
 that piece. It is multi-index hashing (Norouzi, Punjani, Fleet, CVPR 2012) without a search structure: for a million 128-bit
 codes and radius 4 it takes about a tenth of what FAISS' IndexBinaryMultiHash takes to build and query (`benchmarks/dedup.py`),
-with the same result. `pairs_within(..., method="faiss")` is that index, and the tests hold both against brute force.
+with the same result. Where very many rows share a piece, they are looked up by the rest of their bits in the same way, so that a run of
+rows alike in part costs no quadratic time. `pairs_within(..., method="faiss")` is that index, and the tests hold both against brute force.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ Codes = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.int64]
 
 PIECE_BITS = 25  # longer pieces make no smaller groups below some 30 million rows
+OVERFULL = 2000  # rows that share a piece: more of them are looked up by their other bits instead of one with another
+DEPTH = 3  # times that this is repeated; below that the rows are alike all over, and the pairs themselves are many
 
 
 class Pairs(NamedTuple):
@@ -109,36 +112,89 @@ def spread_bits(codes: Codes) -> Codes:
     return out
 
 
-def _by_sorting(codes: Codes, radius: int, max_pairs: int) -> Pairs:
+def _by_sorting(codes: Codes, radius: int, max_pairs: int, depth: int = 0) -> Pairs:
     rows, bits = len(codes), codes.shape[1] * 8
     words = _words(codes)
     found_i: list[Rows] = []
     found_j: list[Rows] = []
     found = 0
     pieces = radius + 1
+
+    def keep(i: Rows, j: Rows, piece: int) -> None:
+        nonlocal found
+        if piece:  # found before when an earlier piece agrees too
+            new = ~_agree_before(codes, i, j, piece, pieces)
+            i, j = i[new], j[new]
+        found_i.append(np.minimum(i, j))
+        found_j.append(np.maximum(i, j))
+        found += len(i)
+        _check_count(found, max_pairs, radius)
+
     for piece in range(pieces):
-        start, stop = piece * bits // pieces, (piece + 1) * bits // pieces
-        key = _piece(codes, start, min(stop, start + PIECE_BITS))
+        start, stop = _ends(piece, pieces, bits)
+        key = _piece(codes, start, stop)
         order = np.argsort(key, kind="stable")
         key = key[order]
         # Neighbours at sorted distance 1, 2, ... while any two of them still agree.
         alive = np.flatnonzero(key[1:] == key[:-1])
+        for first, last in _overfull(key) if depth < DEPTH else []:
+            members = order[first:last]
+            rest = _other_bits(codes[members], start, stop, radius)
+            if rest is None:
+                continue
+            pairs = _among(rest, radius, max_pairs, depth + 1)
+            keep(members[pairs.i], members[pairs.j], piece)
+            alive = alive[(alive < first) | (alive >= last)]
         offset = 1
         while len(alive):
             i, j = order[alive], order[alive + offset]
             close = _distance(words, i, j) <= radius
-            i, j = i[close], j[close]
-            if piece:  # found before when an earlier piece agrees too
-                new = ~_agree_before(codes, i, j, piece, pieces)
-                i, j = i[new], j[new]
-            found_i.append(np.minimum(i, j))
-            found_j.append(np.maximum(i, j))
-            found += len(i)
-            _check_count(found, max_pairs, radius)
+            keep(i[close], j[close], piece)
             offset += 1
             alive = alive[alive + offset < rows]
             alive = alive[key[alive] == key[alive + offset]]
     return _sorted_pairs(np.concatenate(found_i) if found_i else [], np.concatenate(found_j) if found_j else [], words)
+
+
+def _among(codes: Codes, radius: int, max_pairs: int, depth: int) -> Pairs:
+    """The pairs within the radius among rows of an over-full piece."""
+    if codes.shape[1] * 8 // (radius + 1) < 2:
+        return _by_faiss(codes, radius, _flat_index(codes.shape[1] * 8), max_pairs)
+    return _by_sorting(spread_bits(codes), radius, max_pairs, depth)
+
+
+def _ends(piece: int, pieces: int, bits: int) -> tuple[int, int]:
+    """First bit of a piece and the one after its last that is sorted by."""
+    start, stop = piece * bits // pieces, (piece + 1) * bits // pieces
+    return start, min(stop, start + PIECE_BITS)
+
+
+def _overfull(key: npt.NDArray[np.uint32]) -> list[tuple[int, int]]:
+    """First and last + 1 of every run of more than `OVERFULL` equal keys."""
+    ends = np.flatnonzero(np.r_[True, key[1:] != key[:-1], True])
+    large = np.flatnonzero(np.diff(ends) > OVERFULL)
+    return [(int(ends[at]), int(ends[at + 1])) for at in large.tolist()]
+
+
+def _other_bits(codes: Codes, start: int, stop: int, radius: int) -> Codes | None:
+    """What can tell rows apart that agree in bits start..stop-1: the other bits, without those that are equal in all rows.
+
+    Distances stay. Filled up with zeros to more than `radius` bits; None when that makes no shorter codes (then most of the pairs
+    are within the radius, and there is nothing to save).
+    """
+    varying = np.zeros(codes.shape[1] * 8, np.bool_)
+    for first in range(0, len(codes), 1 << 16):
+        varying |= np.unpackbits(codes[first : first + (1 << 16)] ^ codes[:1], axis=1).any(axis=0)
+    varying[start:stop] = False
+    kept = np.flatnonzero(varying)
+    width = -(-max(len(kept), radius + 1) // 8)
+    if not len(kept) or width >= codes.shape[1]:
+        return None
+    out = np.zeros((len(codes), width), np.uint8)
+    for first in range(0, len(codes), 1 << 16):
+        packed = np.packbits(np.unpackbits(codes[first : first + (1 << 16)], axis=1)[:, kept], axis=1)
+        out[first : first + (1 << 16), : packed.shape[1]] = packed
+    return out
 
 
 def _piece(codes: Codes, start: int, stop: int) -> npt.NDArray[np.uint32]:
@@ -157,8 +213,7 @@ def _agree_before(codes: Codes, i: Rows, j: Rows, piece: int, pieces: int) -> np
     left, right = codes[i], codes[j]
     out = np.zeros(len(i), np.bool_)
     for earlier in range(piece):
-        start, stop = earlier * bits // pieces, (earlier + 1) * bits // pieces
-        stop = min(stop, start + PIECE_BITS)
+        start, stop = _ends(earlier, pieces, bits)
         out |= _piece(left, start, stop) == _piece(right, start, stop)
     return out
 

@@ -30,6 +30,10 @@ class Candidates(NamedTuple):
     mirrored: npt.NDArray[np.bool_]
     similarity: Floats
 
+    def take(self, rows: npt.NDArray[Any]) -> Candidates:
+        """The chosen pairs, by number or by mask."""
+        return Candidates(self.i[rows], self.j[rows], self.mirrored[rows], self.similarity[rows])
+
 
 def reduce(edges: Floats, length: int = REDUCED, sample: int = 50_000) -> Floats:
     """The descriptors in fewer dimensions (principal components, unit length): half the work, 1 % of the recall.

@@ -10,7 +10,10 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from gan_core.dedup.destination import GENERATOR
 from gan_core.dedup.folder import FolderResult
 from gan_core.dedup.reading import Pictures
 from gan_core.vision.sheets import encode_jpeg
@@ -43,25 +46,20 @@ def page(result: FolderResult, title: str = "Near-duplicates", most: int = GROUP
         result: of `dedup_pictures`.
         most: groups shown; the table holds them all.
     """
-    rows = result.table.select(["address", "member", "keep", "group", "keeper_address", "keeper_member", "score", "reason"])
-    groups: dict[str, list[tuple[int, dict[str, Any]]]] = {}
-    for number, row in enumerate(rows.to_pylist()):
-        if row["group"]:
-            groups.setdefault(row["group"], []).append((number, row))
-    order = sorted(groups, key=lambda name: (min(row["score"] for _, row in groups[name] if not row["keep"]), name))
+    groups = _groups(result.table)
+    order = sorted(groups, key=lambda name: (groups[name][0][1]["score"], name))
     parts = [_head(result, title, len(groups), min(len(groups), most))]
     shown = order[:most]
     theirs = result.against or result.pictures
     keepers = {identity: number for number, identity in enumerate(theirs.ids)}
-    views = _views(result.pictures, [at for name in shown for at, _ in groups[name][: MEMBERS + 1]])
+    views = _views(result.pictures, [at for name in shown for at, _ in groups[name][:MEMBERS]])
     keeper_views = views if result.against is None else {}
     if result.against is not None:
         keeper_views = _views(theirs, [keepers[name] for name in shown])
     elif shown:
         keeper_views = views | _views(theirs, [keepers[name] for name in shown if keepers[name] not in views])
     for name in shown:
-        members = sorted((item for item in groups[name] if not item[1]["keep"]), key=lambda item: (item[1]["score"], item[0]))
-        at = keepers[name]
+        members, at = groups[name], keepers[name]
         parts.append("<section>")
         kept = ("kept" if result.against is None else "already there") + _size(theirs, at)
         parts.append(_figure(keeper_views.get(at, ""), _place(theirs.addresses[at], theirs.members[at]), kept, True))
@@ -73,6 +71,18 @@ def page(result: FolderResult, title: str = "Near-duplicates", most: int = GROUP
         parts.append("</section>")
     parts.append("</main></body></html>\n")
     return "\n".join(parts)
+
+
+def _groups(table: pa.Table) -> dict[str, list[tuple[int, dict[str, Any]]]]:
+    """The copies of each group with their row numbers, the least certain first."""
+    rows = np.flatnonzero(pc.and_(pc.not_equal(table["group"], ""), pc.invert(table["keep"])).to_numpy())
+    chosen = table.select(["address", "member", "group", "score", "reason"]).take(pa.array(rows))
+    groups: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+    for number, row in zip(rows.tolist(), chosen.to_pylist(), strict=True):
+        groups.setdefault(row["group"], []).append((number, row))
+    for members in groups.values():
+        members.sort(key=lambda item: (item[1]["score"], item[0]))
+    return groups
 
 
 def _head(result: FolderResult, title: str, groups: int, shown: int) -> str:
@@ -92,7 +102,7 @@ def _head(result: FolderResult, title: str, groups: int, shown: int) -> str:
     lines += result.warnings
     notes = "".join(f'<p class="note">{escape(line)}</p>' for line in lines)
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">{GENERATOR}<title>{escape(title)}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>'
         f"<body><h1>{escape(title)}</h1>{notes}{_unread(result.pictures)}<main>"
     )

@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gan_core.dedup import neighbours
+from gan_core.dedup.confirm import grouped
 from gan_core.dedup.descriptors import Described, Fetch, describe
 from gan_core.dedup.groups import Groups
 from gan_core.dedup.neighbours import Candidates
 from gan_core.dedup.tables import Found
-from gan_core.dedup.verified import SIMILARITY_FLOOR, Copies, accept, gates_for, grouped
+from gan_core.dedup.verified import SIMILARITY_FLOOR, Copies, accept, gates_for
 from gan_core.dedup.verify import required, verify
 from gan_core.randomness import numpy_stream
 from gan_core.reporting.intervals import wilson

@@ -25,12 +25,13 @@ import numpy as np
 import numpy.typing as npt
 
 from gan_core.dedup.autoencoder import SIDE
-from gan_core.vision.decode import decode
+from gan_core.vision.decode import decode_noting
 from gan_core.vision.geometry import resize
-from gan_core.vision.headers import UnreadableImage, begins_like_a_picture, read_file
+from gan_core.vision.headers import MAGIC_BYTES, UnreadableImage, read_file, sniff
 
 log = logging.getLogger(__name__)
 
+FACTS = 4  # numbers kept of each picture: width, height, bytes, 1 for a picture with transparent parts
 # Below this starting a process (a third of a second) costs as much as it saves.
 MANY = 4_000
 # The numbers of all blocks stand in the pipe before anybody reads: they must fit its smallest capacity, one page.
@@ -53,14 +54,27 @@ class File:
     problem: str = ""
 
 
-def thumbnail(data: bytes, max_megapixels: float) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
-    """A picture squashed to uint8 [32, 32, 3] RGB, and its (width, height) as displayed.
+def thumbnail(data: bytes, max_megapixels: float) -> tuple[npt.NDArray[np.uint8], tuple[int, int, int, int]]:
+    """A picture squashed to uint8 [32, 32, 3] RGB, and its (width, height) as displayed, its bytes, and 1 where it is transparent.
 
     Raises:
         UnreadableImage: it cannot be decoded.
     """
-    picture = decode(data, max_megapixels)
-    return resize(picture, SIDE, SIDE), (picture.shape[1], picture.shape[0])
+    picture, transparent = decode_noting(data, max_megapixels)
+    return resize(picture, SIDE, SIDE), (picture.shape[1], picture.shape[0], len(data), int(transparent))
+
+
+def is_picture(path: str | Path) -> bool:
+    """Whether a file's first bytes are those of a picture.
+
+    Raises:
+        UnreadableImage: unreadable: nobody knows what is in it.
+    """
+    try:
+        with open(path, "rb") as file:
+            return sniff(file.read(MAGIC_BYTES)) is not None
+    except OSError as error:
+        raise UnreadableImage("unreadable", error.strerror or type(error).__name__) from error
 
 
 class Shared:
@@ -108,7 +122,7 @@ def read_files(
     *,
     on_disk: bool = False,
     report: Callable[[int], None] = lambda done: None,
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32], list[str | None]]:
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], list[str | None]]:
     """Reads every file into a thumbnail, with `readers` processes, this one among them.
 
     Args:
@@ -116,20 +130,20 @@ def read_files(
         report: called with the number of files read so far.
 
     Returns:
-        thumbnails uint8 [n, 32, 32, 3] and sizes int32 [n, 2] (width, height), zeros where nothing was read; for each file '',
+        thumbnails uint8 [n, 32, 32, 3] and facts int64 [n, 4] (FACTS), zeros where nothing was read; for each file '',
         why it could not be read, or None when it never was a picture.
     """
     thumbnails = Shared.make((len(files), SIDE, SIDE, 3), np.uint8, scratch if on_disk else None)
-    sizes = Shared.make((len(files), 2), np.int32)
-    crew = _Crew(files, thumbnails, sizes, max_megapixels, scratch, report)
+    facts = Shared.make((len(files), FACTS), np.int64)
+    crew = _Crew(files, thumbnails, facts, max_megapixels, scratch, report)
     try:
         crew.start(readers - 1)
         crew.work()
     finally:
         crew.end()
         thumbnails.close()
-        sizes.close()
-    return thumbnails.array, sizes.array, crew.problems
+        facts.close()
+    return thumbnails.array, facts.array, crew.problems
 
 
 @dataclass
@@ -143,7 +157,7 @@ class Blocks:
 
     files: Sequence[File]
     thumbnails: npt.NDArray[np.uint8]
-    sizes: npt.NDArray[np.int32]
+    facts: npt.NDArray[np.int64]
     max_megapixels: float
     pipe: int
     size: int
@@ -165,13 +179,13 @@ class Blocks:
         file = self.files[number]
         if file.problem:
             return file.problem
-        if not file.certain and not begins_like_a_picture(file.path):
-            return None
         try:
-            small, size = thumbnail(read_file(file.path), self.max_megapixels)
+            if not file.certain and not is_picture(file.path):
+                return None
+            small, facts = thumbnail(read_file(file.path), self.max_megapixels)
         except UnreadableImage as error:
             return error.reason
-        self.thumbnails[number], self.sizes[number] = small, size
+        self.thumbnails[number], self.facts[number] = small, facts
         return ""
 
 
@@ -182,7 +196,7 @@ class _Crew:
         self,
         files: Sequence[File],
         thumbnails: Shared,
-        sizes: Shared,
+        facts: Shared,
         max_megapixels: float,
         scratch: Path,
         report: Callable[[int], None],
@@ -192,8 +206,8 @@ class _Crew:
         self.out, into = os.pipe()
         os.write(into, b"".join(number.to_bytes(4, "little") for number in range(self.count)))
         os.close(into)
-        self.blocks = Blocks(files, thumbnails.array, sizes.array, max_megapixels, self.out, block)
-        self.shared = {"thumbnails": thumbnails.descriptor, "sizes": sizes.descriptor, "pipe": self.out}
+        self.blocks = Blocks(files, thumbnails.array, facts.array, max_megapixels, self.out, block)
+        self.shared = {"thumbnails": thumbnails.descriptor, "facts": facts.descriptor, "pipe": self.out}
         self.scratch, self.report = scratch, report
         self.problems: list[str | None] = [None] * len(files)
         self.done: set[int] = set()

@@ -4,8 +4,10 @@
 2. Candidates: nearest neighbours of the edge histogram and of its mirror image, and codes within a few bits where codes are given.
 3. Verification (`verify`): aligned, then correlated in their details. Where different pictures of the set agree as well
    (`background`), the threshold is raised.
-4. Where nearly all neighbours of a picture were copies there may be more: its neighbourhood is searched again, wider.
-5. Groups around keepers (`groups.representative_balls`).
+4. Where nearly all neighbours of a picture were copies there may be more: where such pictures are few, their neighbourhoods are
+   searched again, wider, and their keepers are compared with one another (`bursts`).
+5. Who has the originals at hand may confirm the pairs that count (`confirm`); what is not confirmed is no pair.
+6. Groups around keepers (`groups.representative_balls`).
 """
 
 from __future__ import annotations
@@ -19,8 +21,10 @@ import numpy.typing as npt
 
 from gan_core.dedup import neighbours
 from gan_core.dedup.background import background
+from gan_core.dedup.bursts import join_keepers, keys_of
+from gan_core.dedup.confirm import Confirm, grouped, settle, split_twins, ties
 from gan_core.dedup.descriptors import Described, Fetch, describe
-from gan_core.dedup.groups import Groups, component_sizes, representative_balls
+from gan_core.dedup.groups import Groups, component_sizes
 from gan_core.dedup.lookup import equal_codes, pairs_within
 from gan_core.dedup.neighbours import Candidates
 from gan_core.dedup.tables import Found
@@ -37,7 +41,10 @@ Rows = npt.NDArray[np.int64]
 
 SIMILARITY_FLOOR = 0.4  # cosine of edge histograms; 99.8 % of the accepted pairs of CIFAR-10 lie above 0.5
 CODE_PAIRS = 20  # pairs of codes within the radius, for each picture on average, above which codes propose nothing useful
-WIDER = 8  # factor on `neighbours` where a neighbourhood was full of copies
+WIDER = 8  # factor on `neighbours` where a neighbourhood was full of copies ...
+WIDENED = 200  # ... of at most so many pictures: keepers alone are compared where there are more
+PLAIN = 0.02  # a picture that is nearly symmetric is a copy of its mirror image only if that fits better by so much
+SMALL_SET = 200  # below so many pictures every pair is a candidate: their mean says little, and descriptors are taken from it
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,7 @@ def find_copies(
     config: DedupConfig,
     codes: npt.NDArray[np.uint8] | None = None,
     progress: Progress = silent,
+    confirm: Confirm | None = None,
 ) -> Copies:
     """Finds the copies among pictures 0..n-1 and groups them.
 
@@ -74,9 +82,13 @@ def find_copies(
         fetch: gives uint8 [m, S, S, 3] RGB for row numbers; asked for blocks, so that pixels may lie on disk.
         rank: int64 [n], lower is preferred as keeper.
         codes: uint8 [n, 16], the autoencoder's; None: they propose nothing.
+        confirm: asked about pairs that tie a picture to its keeper; what it denies is no pair.
     """
     described = describe(fetch, len(rank), progress)
-    same, rows = _equal_pixels(described, rank)
+    same = _equal_pixels(described, rank)
+    if confirm:
+        same = split_twins(same, rank, confirm)
+    rows = np.unique(same)
     usual = background(fetch, described, rows, config.threshold)
     threshold = max(config.threshold, usual.bound)
     candidates = _propose(described, rows, config, codes)
@@ -84,7 +96,8 @@ def find_copies(
     verified = verify(fetch, described, candidates, progress, gates=gates)
     seen, accepted = verified, accept(verified, threshold)
     again = _saturated(accepted, len(rank), config.neighbours)
-    if len(again):
+    tried = keys_of(candidates)
+    if 0 < len(again) <= WIDENED:
         wider = neighbours.nearest(
             described.edges,
             WIDER * config.neighbours,
@@ -93,8 +106,33 @@ def find_copies(
             queries=again,
             targets=rows,
         )
-        more = verify(fetch, described, _without(wider, candidates), progress, gates=gates)
+        wider = _without(wider, candidates)
+        more = verify(fetch, described, wider, progress, gates=gates)
         seen, accepted = seen.joined(more), _merge(accepted, accept(more, threshold))
+        tried = np.concatenate([tried, keys_of(wider)])
+    if len(again):
+        late: list[Verified] = []
+
+        def look(pairs: Candidates) -> Verified:
+            late.append(verify(fetch, described, pairs, progress, gates=gates))
+            return accept(late[-1], threshold)
+
+        accepted = join_keepers(
+            described,
+            accepted,
+            rank,
+            again,
+            tried,
+            look,
+            _merge,
+            count=config.neighbours,
+            floor=SIMILARITY_FLOOR,
+            mirror=config.mirror,
+        )
+        for more in late:
+            seen = seen.joined(more)
+    if confirm:
+        accepted = settle(accepted, ties(accepted, rank), confirm)
     found, groups = _assemble(accepted, same, rank)
     summary = {
         "candidates": len(candidates.i),
@@ -112,18 +150,32 @@ def find_copies(
     return Copies(Found(found.i, found.j, found.score, found.reason, summary), groups, seen, threshold, same, described)
 
 
-def _equal_pixels(described: Described, rank: Rows) -> tuple[Rows, Rows]:
-    """For each row the preferred row with equal pixels (int64 [n]), and those rows, sorted."""
+def _equal_pixels(described: Described, rank: Rows) -> Rows:
+    """For each row the preferred row with equal pixels: int64 [n]."""
     classes, first = equal_codes(described.digest)
     best = np.full(len(first), len(rank), np.int64)
     np.minimum.at(best, classes, rank)
     row_of = np.empty(len(rank), np.int64)
     row_of[rank] = np.arange(len(rank))
-    same = row_of[best[classes]]
-    return same, np.unique(same)
+    return row_of[best[classes]]
+
+
+def all_pairs(first: Rows, second: Rows, described: Described, *, mirror: bool) -> Candidates:
+    """Every pair of a row of `first` and a row of `second`, each once, plain and (with `mirror`) mirrored.
+
+    Their similarity counts as 1: in a set so small the descriptor has no say.
+    """
+    first, second = (rows[~described.blank[rows]] for rows in (first, second))
+    i, j = (part.ravel() for part in np.meshgrid(first, second, indexing="ij"))
+    i, j = np.minimum(i, j), np.maximum(i, j)
+    pairs = np.unique(np.stack([i[i < j], j[i < j]]), axis=1).repeat(1 + mirror, axis=1)
+    flip = np.arange(pairs.shape[1]) % 2 == 1 if mirror else np.zeros(pairs.shape[1], np.bool_)
+    return Candidates(pairs[0], pairs[1], flip, np.ones(pairs.shape[1], np.float32))
 
 
 def _propose(described: Described, rows: Rows, config: DedupConfig, codes: npt.NDArray[np.uint8] | None) -> Candidates:
+    if len(rows) < SMALL_SET:
+        return all_pairs(rows, rows, described, mirror=config.mirror)
     near = neighbours.nearest(
         described.edges, config.neighbours, floor=SIMILARITY_FLOOR, mirror=config.mirror, queries=rows, targets=rows
     )
@@ -151,14 +203,9 @@ def gates_for(threshold: float) -> tuple[float, float]:
     return GATE_SHIFT, GATE_COARSE + 2 * max(0.0, threshold - 0.9)
 
 
-def _keys(pairs: Candidates) -> npt.NDArray[np.uint64]:
-    high, middle = pairs.i.astype(np.uint64) << np.uint64(32), pairs.j.astype(np.uint64) << np.uint64(1)
-    return np.asarray(high | middle | pairs.mirrored.astype(np.uint64), np.uint64)
-
-
 def _without(some: Candidates, known: Candidates) -> Candidates:
-    new = ~np.isin(_keys(some), _keys(known))
-    return Candidates(some.i[new], some.j[new], some.mirrored[new], some.similarity[new])
+    new = ~np.isin(keys_of(some), keys_of(known))
+    return some.take(new)
 
 
 def _joined(one: Candidates, other: Candidates) -> Candidates:
@@ -177,7 +224,8 @@ def accept(verified: Verified, threshold: float) -> Verified:
 
 
 def _best_of_each(verified: Verified, rows: Rows) -> Rows:
-    rows = rows[np.lexsort((-verified.score[rows], verified.j[rows], verified.i[rows]))]
+    worth = verified.score[rows] - PLAIN * verified.mirrored[rows]
+    rows = rows[np.lexsort((-worth, verified.j[rows], verified.i[rows]))]
     first = np.ones(len(rows), np.bool_)
     first[1:] = (np.diff(verified.i[rows]) != 0) | (np.diff(verified.j[rows]) != 0)
     return rows[first]
@@ -204,18 +252,6 @@ def _assemble(accepted: Verified, same: Rows, rank: Rows) -> tuple[Found, Groups
         reasons(accepted) + ["identical pixels"] * len(twins),
     )
     return found, grouped(accepted, same, rank)
-
-
-def grouped(accepted: Verified, same: Rows, rank: Rows) -> Groups:
-    """The groups of accepted pairs and of equal pixels; a pair's number beyond the accepted ones is that of a twin and its row."""
-    groups = representative_balls(accepted.i, accepted.j, rank)
-    twins = np.flatnonzero(same != np.arange(len(same)))
-    keeper, pair = groups.keeper.copy(), groups.pair.copy()
-    keeper[twins] = groups.keeper[same[twins]]
-    # A twin of a row that is left out hangs on that row's pair, a twin of a keeper on its own.
-    own = len(accepted.i) + np.arange(len(twins))
-    pair[twins] = np.where(groups.pair[same[twins]] >= 0, groups.pair[same[twins]], own)
-    return Groups(keeper, pair)
 
 
 def reasons(accepted: Verified) -> list[str]:

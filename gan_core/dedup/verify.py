@@ -38,6 +38,7 @@ class Verified:
         i, j, mirrored: the pair.
         score: float32, 0 to 1: mean correlation of details after alignment; 0 when the map is out of bounds.
         shift: float32 pixels of 32; deformation: float32; detail: float32 (see align.Fit).
+        maps: float32 [pairs, 2, 3], what lays j over i (align).
         passed: pairs after each round, the candidates first.
     """
 
@@ -48,6 +49,7 @@ class Verified:
     shift: Floats
     deformation: Floats
     detail: Floats
+    maps: Floats
     passed: list[int]
 
     def take(self, rows: Rows) -> Verified:
@@ -60,6 +62,7 @@ class Verified:
             self.shift[rows],
             self.deformation[rows],
             self.detail[rows],
+            self.maps[rows],
             self.passed,
         )
 
@@ -73,6 +76,7 @@ class Verified:
             np.concatenate([self.shift, other.shift]),
             np.concatenate([self.deformation, other.deformation]),
             np.concatenate([self.detail, other.detail]),
+            np.concatenate([self.maps, other.maps]),
             [one + another for one, another in zip(self.passed, other.passed, strict=True)],
         )
 
@@ -115,14 +119,12 @@ def verify(
         passed.append(len(second))
         for chosen in _blocks(len(second), block):
             rows = second[chosen]
-            fit = _last_round(fetch, candidates, rows, maps[chosen])
-            parts.append([fit.score.numpy(), fit.shift.numpy(), fit.deformation.numpy(), fit.detail.numpy()])
+            fit, last = _last_round(fetch, candidates, rows, maps[chosen])
+            parts.append([one.numpy() for one in (fit.score, fit.shift, fit.deformation, fit.detail, last)])
             progress(chosen.stop, len(second), "pairs verified")
-    score, shift, deformation, detail = (
-        (np.concatenate(column).astype(np.float32) for column in zip(*parts, strict=True))
-        if parts
-        else (np.empty(0, np.float32) for _ in range(4))
-    )
+    empty = [np.empty(0)] * 4 + [np.empty((0, 2, 3))]
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)] if parts else empty
+    score, shift, deformation, detail, last_maps = (column.astype(np.float32) for column in columns)
     return Verified(
         candidates.i[second],
         candidates.j[second],
@@ -131,6 +133,7 @@ def verify(
         shift,
         deformation,
         detail,
+        last_maps,
         passed,
     )
 
@@ -202,8 +205,8 @@ def _coarse(left: Any, right: Any, maps: Any) -> Any:
     return torch.where(allowed, value, torch.full_like(value, -1.0))
 
 
-def _last_round(fetch: Fetch, candidates: Candidates, rows: Rows, start: Any) -> Any:
-    """The fit at 32x32, of the refined map or of the one that came in, whichever is better."""
+def _last_round(fetch: Fetch, candidates: Candidates, rows: Rows, start: Any) -> tuple[Any, Any]:
+    """The fit at 32x32, of the refined map or of the one that came in, whichever is better, and that map."""
     import torch
 
     from gan_core.dedup import align
@@ -217,4 +220,5 @@ def _last_round(fetch: Fetch, candidates: Candidates, rows: Rows, start: Any) ->
     refined = align.refine(a6, b6, start, 6, affine=True)
     fits = [align.judge(a, b, maps) for maps in (refined, start)]
     better = fits[0].score >= fits[1].score
-    return align.Fit(*(torch.where(better, one, other) for one, other in zip(*fits, strict=True)))
+    fit = align.Fit(*(torch.where(better, one, other) for one, other in zip(*fits, strict=True)))
+    return fit, torch.where(better[:, None, None], refined, start)

@@ -204,6 +204,12 @@ def _warnings(summary: dict[str, Any], config: DedupConfig, rows: int) -> list[s
             f"Different pictures of this set agree in their details (typically {summary['background']['mode']:.2f}), so the "
             f"threshold for copies was raised from {config.threshold:.2f} to {summary['threshold']:.2f}."
         )
+    if config.mode == "verified" and rows >= 100 and summary["background"]["above"] > 0.5:
+        out.append(
+            f"{100 * summary['background']['above']:.0f} % of the nearest pictures agree at {config.threshold:.2f} or more: the set "
+            "is made of bursts, or of different pictures of one template (documents, slides, symbols), which 32 pixels cannot tell apart; "
+            "look at the removed ones, or set dedup.mode to off."
+        )
     if config.mode == "verified" and rows >= 100 and summary["left_out_share"] > 0.2:
         out.append(
             f"{100 * summary['left_out_share']:.0f} % of the pictures count as copies of others: look at the removed ones in the "

@@ -38,7 +38,7 @@ class StageSpec:
 
 
 _ALL = (
-    StageSpec("ingest", 1, ("images.parquet",), ("stages/ingest.py", "datasets", "vision/headers.py")),
+    StageSpec("ingest", 2, ("images.parquet",), ("stages/ingest.py", "datasets", "vision/headers.py")),
     StageSpec(
         "crop",
         1,
@@ -51,7 +51,7 @@ _ALL = (
     ),
     StageSpec(
         "dedup",
-        2,
+        3,
         ("duplicates.parquet", "pairs.parquet", "leaked.parquet", "quality.json"),
         ("stages/dedup.py", "dedup", "reporting/intervals.py"),
     ),

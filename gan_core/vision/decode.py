@@ -25,7 +25,7 @@ from gan_core.vision.headers import (
     words_of,
 )
 
-__all__ = ["Header", "UnreadableImage", "decode", "decode_mask", "probe", "turn_upright"]
+__all__ = ["Header", "UnreadableImage", "decode", "decode_mask", "decode_noting", "probe", "turn_upright"]
 
 Pixels = npt.NDArray[np.uint8]
 _TROUBLE = (*PILLOW_ERRORS, Image.DecompressionBombError)
@@ -45,10 +45,15 @@ def decode(data: bytes, max_megapixels: float = 100.0, header: Header | None = N
     Raises:
         UnreadableImage: empty, not_an_image, truncated, damaged, too_large or unsupported.
     """
+    return decode_noting(data, max_megapixels, header)[0]
+
+
+def decode_noting(data: bytes, max_megapixels: float = 100.0, header: Header | None = None) -> tuple[Pixels, bool]:
+    """As `decode`, and whether any of the picture was transparent."""
     header = header or probe(data)
     _refuse_large(header, max_megapixels)
-    pixels = _plain(data, header) if header.plain else _with_pillow(data, header)
-    return turn_upright(pixels, header.orientation)
+    pixels, transparent = (_plain(data, header), False) if header.plain else _with_pillow(data, header)
+    return turn_upright(pixels, header.orientation), transparent
 
 
 def decode_mask(data: bytes, max_megapixels: float = 100.0) -> Pixels:
@@ -118,23 +123,25 @@ def _plain(data: bytes, header: Header) -> Pixels:
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels), dtype=np.uint8)
 
 
-def _with_pillow(data: bytes, header: Header) -> Pixels:
+def _with_pillow(data: bytes, header: Header) -> tuple[Pixels, bool]:
     if header.format == "PNG" and not png_is_full(data):
         raise UnreadableImage("truncated", "the PNG file holds fewer rows than it declares", header)
     try:
         picture: Any = open_lazily(data, header.format)
         picture.load()
         if picture.mode.startswith("I"):
-            return _from_integers(np.asarray(picture), header)
+            return _from_integers(np.asarray(picture), header), False
         if picture.mode == "F":
             raise UnreadableImage("unsupported", "its pixels are floating-point numbers of unknown range", header)
+        transparent = False
         if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
             picture = picture.convert("RGBA")
+            transparent = picture.getchannel("A").getextrema()[0] < 255
             ground = picture.copy()
             ground.paste((255, 255, 255, 255), (0, 0, *picture.size))
             ground.alpha_composite(picture)
             picture = ground
-        return np.asarray(picture.convert("RGB"), dtype=np.uint8)
+        return np.asarray(picture.convert("RGB"), dtype=np.uint8), transparent
     except _TROUBLE as error:
         text = words_of(error)
         code = "truncated" if "truncated" in text or isinstance(error, EOFError) else "damaged"

@@ -52,6 +52,39 @@ def test_large_radius_and_odd_widths() -> None:
         assert as_set(lookup.pairs_within(codes, radius)) == brute(codes, radius)
 
 
+@given(st.integers(0, 2**32), st.integers(0, 80), st.integers(0, 4), st.integers(4, 64))
+@settings(max_examples=25, deadline=None)
+def test_rows_that_share_a_piece_are_looked_up_by_their_other_bits(seed: int, rows: int, radius: int, varying: int) -> None:
+    codes = planted(seed, rows, 16, varying)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lookup, "OVERFULL", 3)
+        assert as_set(lookup.pairs_within(codes, radius)) == brute(codes, radius)
+
+
+def test_many_rows_that_share_most_of_their_code_cost_no_quadratic_time() -> None:
+    """Of 20,000 codes half agree in two of three pieces: one with another would be a hundred million comparisons."""
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 256, (20_000, 16), dtype=np.uint8)
+    codes[::2, :11] = 37
+    compared = 0
+    distance = lookup._distance
+
+    def counted(words: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        nonlocal compared
+        compared += len(i)
+        return distance(words, i, j)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lookup, "_distance", counted)
+        found = lookup.pairs_within(codes, 2)
+    assert compared < 20_000 * 100
+    sample = rng.choice(20_000, 50, replace=False)
+    for row in sample.tolist():
+        near = np.flatnonzero(np.bitwise_count(codes ^ codes[row]).sum(axis=1) <= 2)
+        mine = np.concatenate([found.j[found.i == row], found.i[found.j == row], [row]])
+        assert sorted(mine.tolist()) == near.tolist()
+
+
 def test_the_three_ways_agree_on_many_rows() -> None:
     codes = planted(7, 20_000, 16, 128)
     found = [as_set(lookup.pairs_within(codes, 4, method=method)) for method in ("sorted", "faiss", "brute")]

@@ -33,10 +33,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_several_processes_read_what_threads_read(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    by_threads = reading.read_pictures(folder, "x", None, 2, 100.0, tmp_path)
+    by_threads = reading.read_pictures(folder, None, 2, 100.0, tmp_path)
     monkeypatch.setattr(reading, "MANY", 100)
     reports: list[float] = []
-    by_processes = reading.read_pictures(folder, "x", None, 3, 100.0, tmp_path, lambda done, total, unit: reports.append(done))
+    by_processes = reading.read_pictures(folder, None, 3, 100.0, tmp_path, lambda done, total, unit: reports.append(done))
     assert by_threads.ids == by_processes.ids and len(by_threads.ids) == 602  # the text file is none, the others are
     assert by_threads.problems == by_processes.problems
     assert [problem.partition(":")[0] for problem in by_threads.problems if problem] == ["truncated", "empty"]
@@ -47,7 +47,7 @@ def test_several_processes_read_what_threads_read(folder: Path, tmp_path: Path, 
 
 def test_the_blocks_of_a_killed_reader_are_read_again(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     files = [File(str(path)) for path in sorted(folder.glob("0*.png"))] * 20
-    small, sizes = Shared.make((len(files), 32, 32, 3), np.uint8), Shared.make((len(files), 2), np.int32)
+    small, sizes = Shared.make((len(files), 32, 32, 3), np.uint8), Shared.make((len(files), thumbnails.FACTS), np.int64)
     crew = thumbnails._Crew(files, small, sizes, 100.0, tmp_path, lambda done: None)
     crew.start(1)
     process = crew.helpers[0][0]

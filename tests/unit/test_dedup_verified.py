@@ -57,6 +57,30 @@ def test_a_burst_larger_than_the_neighbourhood_is_found_whole() -> None:
     assert len(np.unique(copies.groups.keeper[50:])) == 1 and copies.groups.keep[:50].all()
 
 
+def test_a_burst_of_hundreds_leaves_hardly_more_than_one_keeper() -> None:
+    """Ten neighbours of each of 300 copies made 18 groups of a burst; keepers compared with one another make one or two."""
+    one = textures(1, seed=5)[0]
+    rng = np.random.default_rng(0)
+    burst = np.stack([np.clip(one + rng.normal(0, 6, one.shape), 0, 255).astype(np.uint8) for _ in range(300)])
+    pictures = np.concatenate([textures(30), burst])
+    copies = find_copies(lambda rows: pictures[rows], np.arange(len(pictures)), DedupConfig())
+    assert len(np.unique(copies.groups.keeper[30:])) <= 3 and copies.groups.keep[:30].all()
+    left_out = np.flatnonzero(~copies.groups.keep)
+    ends = np.sort(np.stack([copies.found.i, copies.found.j])[:, copies.groups.pair[left_out]], axis=0)
+    tied = np.sort(np.stack([left_out, copies.groups.keeper[left_out]]), axis=0)
+    assert (ends == tied).all(), "whoever is left out was itself found to be a copy of its keeper"
+
+
+def test_two_symmetric_pictures_are_found_in_a_set_of_three() -> None:
+    """The mean of so few pictures is nearly each of them: descriptors without it say nothing."""
+    half = textures(3, seed=2)
+    pictures = np.concatenate([half[:, :, :16], half[:, :, 15::-1]], axis=2)
+    both = np.concatenate([pictures, np.stack([ALTERATIONS["JPEG 50"](pictures[0])])])
+    assert int(find_copies(lambda rows: both[rows][:, :, :], np.arange(4), DedupConfig()).groups.keep.sum()) == 3
+    pair = both[[0, 3]]
+    assert int(find_copies(lambda rows: pair[rows], np.arange(2), DedupConfig()).groups.keep.sum()) == 1
+
+
 def test_mirror_images_count_only_when_asked_for() -> None:
     pictures = textures(20)
     both = np.concatenate([pictures, pictures[:5, :, ::-1]])
@@ -115,7 +139,7 @@ def photographs(tmp_path: Path) -> Path:
 def test_a_folder_of_files(photographs: Path, tmp_path: Path) -> None:
     result = dedup_pictures(photographs)
     assert result.table.schema.equals(PICTURES)
-    assert result.counts == {"in": 36, "kept": 32, "duplicates": 4, "failed": 2}
+    assert result.counts == {"in": 36, "kept": 32, "duplicates": 4, "failed": 2, "links": 0}
     rows = {row["address"]: row for row in result.table.to_pylist()}
     assert rows["01.png"]["keeper_address"] == "sub/large.png" and rows["sub/large.png"]["keep"]  # the largest original
     pairs = {frozenset((row["address"], row["keeper_address"])) for row in rows.values() if not row["keep"]}

@@ -1,0 +1,107 @@
+"""What lies at a place that `discern dedup` was given: pictures, Parquet files with pictures, or tar shards.
+
+Looks at names and at Parquet schemas; reads no picture.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gan_core import registry
+from gan_core.config import SourceConfig
+from gan_core.datasets import folder
+from gan_core.datasets.folder import PICTURE_ENDINGS, UNREAD_ENDINGS, FolderSource
+from gan_core.datasets.parquet import ParquetSource, parquet_files
+from gan_core.errors import DataError, DiscernError, RequestError, UnknownName
+
+if TYPE_CHECKING:
+    from gan_core.datasets.base import Source, Stamp
+
+
+def open_place(location: Path, name: str, dataset: str | None = None) -> tuple[Source, list[Stamp]]:
+    """The source at a place and its files.
+
+    A folder is a Parquet set when there are no pictures in it or below it, and a Parquet file with a column of pictures is.
+
+    Args:
+        name: the source's, which is part of every id.
+        dataset: kind of source; None looks.
+
+    Raises:
+        RequestError: nothing there, or another kind than `dataset`.
+        DataError: no pictures there.
+    """
+    with _own_remedies():
+        source = _guessed(location, name) if dataset is None else _source(location, name, dataset)
+        stamps = source.stamps()
+    if not isinstance(source, ParquetSource):
+        return source, stamps
+    files = dict(parquet_files(location)) if location.is_dir() else {location.name: location}
+    without = {stamp.address for stamp in stamps if _holds_pictures(files.get(stamp.address, location)) is False}
+    if 0 < len(without) < len(stamps):
+        # Our own tables and annotations lie beside the pictures' tables; damaged files stay, as rows.
+        source.ignored["Parquet files without a column of pictures"] = len(without)
+        stamps = [stamp for stamp in stamps if stamp.address not in without]
+    return source, stamps
+
+
+def _source(location: Path, name: str, dataset: str) -> Source:
+    source: Source = registry.load("datasets", dataset).open_source(SourceConfig(name=name, dataset=dataset), location)
+    return source
+
+
+def _guessed(location: Path, name: str) -> Source:
+    if location.is_file():
+        kinds = {".parquet": "parquet", ".pq": "parquet", ".tar": "tar"}
+        return _source(location, name, kinds.get(location.suffix.lower(), "folder"))
+    pictures = folder.open_source(SourceConfig(name=name), location)
+    assert isinstance(pictures, FolderSource)
+    tables = [path for _, path in parquet_files(location) if _holds_pictures(path)]
+    if not tables:
+        return pictures
+    try:
+        endings = {os.path.splitext(stamp.address)[1].lower() for stamp in pictures.stamps()}
+    except DataError:  # no pictures at all
+        endings = set()
+    if not endings & (PICTURE_ENDINGS | UNREAD_ENDINGS):
+        return _source(location, name, "parquet")
+    pictures.warnings.append(
+        f"beside the pictures there are {len(tables):,} Parquet files with pictures, not read (--dataset parquet reads them alone)"
+    )
+    return pictures
+
+
+def _holds_pictures(path: Path) -> bool | None:
+    """Whether a Parquet file has a column of pictures; None when it cannot be opened."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from gan_core.datasets._parquet_columns import Columns
+
+    try:
+        return bool(Columns(pq.read_schema(path), dict.fromkeys(("image", "label", "split", "mask"), "")).image)
+    except (pa.ArrowException, OSError):
+        return None
+
+
+@contextmanager
+def _own_remedies() -> Iterator[None]:
+    """Errors of sources name the options of recipes; here they name this command's."""
+    try:
+        yield
+    except UnknownName:
+        raise
+    except (RequestError, DataError) as error:
+        if "--data" not in error.remedy and "`dataset" not in error.remedy:
+            raise
+        kind = DataError if isinstance(error, DataError) else RequestError
+        own: DiscernError = kind(
+            error.message,
+            expected="a folder of pictures, or Parquet files with pictures",
+            remedy="name another place, or its kind with --dataset (folder, parquet, tar, ...)",
+        )
+        raise own from error
