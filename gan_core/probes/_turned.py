@@ -45,7 +45,7 @@ class Turned(Rows):
             jitter = max(rounding, 0.01 * ridge)
         else:
             gram, jitter = single_gram(features, device).double(), min(JITTER, 0.01 * ridge)
-        jitter, wrong = jitter * float(gram.diagonal().mean()), 1
+        jitter, wrong = jitter * float(gram.diagonal().mean()) or 1.0, 1  # features that are all 0 have no size
         while wrong:  # equal rows make the matrix singular, and rounding may make it worse
             gram.diagonal().add_(jitter)
             self._root, info = torch.linalg.cholesky_ex(gram)

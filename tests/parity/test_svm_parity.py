@@ -138,6 +138,11 @@ def test_equal_rows_do_not_stop_the_basis(turned: None) -> None:
     assert np.abs(once.weights - thrice.weights).max() < 0.02 * np.abs(once.weights).max()
 
 
+def test_features_that_are_all_zero_leave_the_intercept_alone(turned: None) -> None:
+    (model,) = linear_svm.fit(np.zeros((30, 700), np.float16), np.arange(30) % 3, [1e-2])
+    assert not model.weights.any() and (model.intercept < 0).all()
+
+
 def test_a_hard_problem_gets_a_better_preconditioner(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sample of 50 rows is a poor preconditioner for 400 dimensions: with all rows' products fewer passes end at the same."""
     monkeypatch.setattr(_design, "SAMPLE_ROWS", 50)
