@@ -2,7 +2,7 @@
 
 Prefect keeps, for each run that an automation waits for, when the waiting ends. Nobody hears a heartbeat while the server is
 down, and the first thing that a server does when it comes back is to act on every wait that has ended meanwhile. So each
-starts again here, at full length: a run that lives sends a heartbeat within it, one that died is marked at its end. Done by
+starts again here, at full length and a minute: a run that lives sends a heartbeat within it, one that died is marked at its end. Done by
 `discern server start` and by every run that starts the home's server; a service of one's own does it with
 `discern server rearm` before it starts (docs/operations.md). The database is touched directly, since no server runs yet;
 `automation` and `automation_bucket` are tables of Prefect 3.8.
@@ -16,6 +16,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from flows.watches import SILENT
+
+
+STARTING = timedelta(seconds=60)
+"""What is added to a wait: nobody is heard either while the server starts (seconds, on a busy machine more than a minute)."""
 
 
 def rearm(database: str) -> int:
@@ -47,7 +51,7 @@ async def _rearm(database: str, sqlite: bool) -> int:
                 return 0
             found = (await connection.execute(waits, {"names": list(SILENT)})).all()
             for one, start, end in found:
-                ends = now + _span(start, end)
+                ends = now + STARTING + _span(start, end)
                 await connection.execute(again, {"id": one, "start": _stored(now, sqlite), "end": _stored(ends, sqlite)})
     finally:
         await engine.dispose()
