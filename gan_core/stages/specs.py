@@ -76,13 +76,13 @@ _ALL = (
     ),
     StageSpec(
         "evaluate",
-        2,
+        3,
         ("scores.parquet", "predictions.parquet", "choices.parquet"),
         ("stages/evaluate.py", "probes", "metrics/draws.py", "features/store.py", "reporting/intervals.py"),
         time_limit=24 * 3600,
     ),
     StageSpec("inspect", 1, ("*.json", "*.png"), ("stages/inspect.py", "inspection", "networks")),
-    StageSpec("report", 2, ("summary.json",), ("stages/report.py", "reporting")),
+    StageSpec("report", 3, ("summary.json",), ("stages/report.py", "reporting")),
 )
 
 STAGES: dict[str, StageSpec] = {spec.name: spec for spec in _ALL}
