@@ -3,7 +3,7 @@
 | sign | what is measured | when it counts |
 |---|---|---|
 | nan | losses and weights | anything that is no finite number |
-| certain | score of real minus score of generated pictures, mean over the interval | above 0.99 |
+| certain | score of real minus score of generated pictures, mean over the interval | above 0.997; above 0.99, three running |
 | constant | standard deviation over the 64 fixed latents, mean over pixels | below 2 % of the real pictures' |
 | few | median distance of these 64 to the nearest other, over that to any other | below a quarter of the real pictures' |
 | oscillating | share of the variation within pictures in one fine stripe common to all latents | above 20 % and twice the least so far |
@@ -29,13 +29,12 @@ from torch import Tensor, nn
 
 from gan_core.networks.base import Layer, LayeredNetwork
 
-CERTAIN = 0.99  # what a loss of 0.01 comes to
+CERTAIN, SURE = 0.99, 0.997  # what losses of 0.01 and 0.003 come to
 CONSTANT = 0.02
 FEW = 0.25
 OSCILLATING = 0.2
 SPIKE = 2.0
 WARM_UP = 5  # intervals: young weights grow fast
-PATIENCE = {"certain": 3, "constant": 2}  # intervals running, as long as the training is young; afterwards one
 SENTENCES = {
     "nan": "a loss or a weight is no finite number ({name})",
     "certain": "the discriminator is certain of everything (score of real pictures minus score of generated ones: {value:.4f})",
@@ -104,7 +103,7 @@ class Watch:
         seen, young = self._signs(line), self.intervals < WARM_UP
         self.strikes = {sign: self.strikes.get(sign, 0) + 1 for sign in seen}
         self.intervals += 1
-        counts = {sign for sign in seen if self.strikes[sign] >= (PATIENCE.get(sign, 1) if young else 1)}
+        counts = {sign for sign, (_, value) in seen.items() if self.strikes[sign] >= patience(sign, value, young)}
         new = counts - set(self.told)
         self.told = sorted(counts | (set(self.told) & set(seen)))
         if math.isfinite(line.get("oscillation", math.nan)):
@@ -138,6 +137,13 @@ class Watch:
             if jumps[name] > SPIKE:
                 seen["spike"] = (name.removeprefix("sigma_").replace("_", " "), jumps[name])
         return seen
+
+
+def patience(sign: str, value: float, young: bool) -> int:
+    """How many intervals running a sign must be seen to count."""
+    if sign == "certain":
+        return 3 if young or value <= SURE else 1
+    return 2 if sign == "constant" and young else 1
 
 
 def variation(pictures: Tensor) -> Tensor:
