@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from gan_core.config import DedupConfig, HashConfig
 from gan_core.dedup import autoencoder, by_code
+from gan_core.dedup.across import find_across
 from gan_core.dedup.injection import injected_recall
 from gan_core.dedup.verified import Copies, find_copies
 from gan_core.randomness import numpy_stream
@@ -35,6 +36,7 @@ from gan_core.vision import sheets
 
 HALF_SEED = 2024
 DRAWN = 200
+LOOKED_AT = 0.9  # threshold above which pairs were drawn to be looked at; those above a higher one are a draw from there
 
 
 def cifar(folder: Path) -> npt.NDArray[np.uint8]:
@@ -121,7 +123,7 @@ def measure(data: Path, out: Path) -> dict[str, Any]:
     result["verified"] = {"pairs": len(chosen.found.i), "kept": int(chosen.groups.keep.sum()), **chosen.found.summary}
     result["verified"].update(recalls(pairs, set(zip(chosen.found.i.tolist(), chosen.found.j.tolist(), strict=True))))
     result["pairs that only the codes proposed"] = len(chosen.found.i) - len(alone.found.i)
-    for threshold in (0.8, 0.84, 0.88, 0.92, 0.96):
+    for threshold in (0.8, 0.84, 0.88, LOOKED_AT, 0.92, 0.94, 0.96):
         at = base if threshold == 0.8 else find_copies(lambda rows: pixels[rows], rank, DedupConfig(threshold=threshold))
         found_pairs = set(zip(at.found.i.tolist(), at.found.j.tolist(), strict=True))
         result["sweep"][str(threshold)] = {
@@ -129,28 +131,39 @@ def measure(data: Path, out: Path) -> dict[str, Any]:
             "kept": int(at.groups.keep.sum()),
             **recalls(pairs, found_pairs),
         }
+    test, train = np.arange(50_000, 60_000), np.arange(50_000)
+    leaked = find_across(lambda rows: pixels[rows], len(pixels), test, train, DedupConfig())
+    result["leakage"] = {"test pictures": len(np.unique(leaked.i)), "pairs": len(leaked.i)}
     result["injected copies"] = injected_recall(pixels[:5000], DedupConfig())
     (out / "numbers.json").write_text(json.dumps(result, indent=1) + "\n")
-    draw(pixels, chosen, np.arange(len(chosen.found.i)), "drawn", out)
+    looked_at = find_copies(lambda rows: pixels[rows], rank, DedupConfig(threshold=LOOKED_AT), codes)
+    draw(pixels, looked_at, np.arange(len(looked_at.found.i)), "drawn", out)
     # One pair of each group: a series of fifty pictures makes a thousand pairs and would be half of a draw from all pairs.
-    out_of = chosen.groups.pair[~chosen.groups.keep]
-    keepers = chosen.groups.keeper[~chosen.groups.keep]
+    out_of = looked_at.groups.pair[~looked_at.groups.keep]
+    keepers = looked_at.groups.keeper[~looked_at.groups.keep]
     order = numpy_stream(8, "dedup", "by eye").permutation(len(out_of))
     _, first = np.unique(keepers[order], return_index=True)
-    draw(pixels, chosen, np.sort(out_of[order[first]]), "drawn_groups", out)
+    draw(pixels, looked_at, np.sort(out_of[order[first]]), "drawn_groups", out)
     return result
 
 
-def judged(path: Path) -> dict[str, Any]:
-    """Precision of the drawn pairs from a file of verdicts (number, verdict: same | similar | different)."""
+def judged(drawn: Path, path: Path) -> dict[str, Any]:
+    """Precision of the pairs drawn at and above several thresholds, from verdicts (number, verdict: same | similar | different)."""
+    with open(drawn) as file:
+        scores = np.array([float(line["score"]) for line in csv.DictReader(file)])
     with open(path) as file:
         verdicts = {int(line["number"]): line["verdict"] for line in csv.DictReader(file)}
     if sorted(verdicts) != list(range(DRAWN)):
         raise SystemExit(f"{path.name} judges {len(verdicts)} of {DRAWN} pairs")
-    same = sum(verdict == "same" for verdict in verdicts.values())
-    low, high = wilson(same / DRAWN, DRAWN)
-    counts = {kind: sum(verdict == kind for verdict in verdicts.values()) for kind in sorted(set(verdicts.values()))}
-    return {"drawn": DRAWN, "precision": same / DRAWN, "95 % interval": [round(low, 4), round(high, 4)], **counts}
+    said = np.array([verdicts[number] for number in range(DRAWN)])
+    result = {}
+    for threshold in (LOOKED_AT, 0.92, 0.93, 0.94):
+        at = said[scores >= threshold]
+        share = float((at == "same").mean())
+        counts = {kind: int((at == kind).sum()) for kind in sorted(set(verdicts.values()))}
+        interval = [round(bound, 4) for bound in wilson(share, len(at))]
+        result[str(threshold)] = {"drawn": len(at), "precision": round(share, 4), "95 % interval": interval, **counts}
+    return result
 
 
 def main() -> None:
@@ -160,8 +173,12 @@ def main() -> None:
     parser.add_argument("--verdicts", type=Path, help="folder with verdicts.csv: print the precision and stop")
     given = parser.parse_args()
     if given.verdicts:
-        names = ("verdicts.csv", "verdicts_groups.csv")
-        print(json.dumps({name: judged(given.verdicts / name) for name in names}, indent=1))
+        judges = {"verdicts.csv": "drawn.csv", "verdicts_blind.csv": "drawn.csv", "verdicts_groups.csv": "drawn_groups.csv"}
+        print(
+            json.dumps(
+                {name: judged(given.verdicts / drawn, given.verdicts / name) for name, drawn in judges.items()}, indent=1
+            )
+        )
         return
     given.out.mkdir(parents=True, exist_ok=True)
     print(json.dumps(measure(given.data, given.out), indent=1))
