@@ -62,9 +62,9 @@ def test_its_plan_is_printed_where_nothing_is_there_yet(name: str, tmp_path: Pat
 @pytest.mark.data
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
-def test_at_debug_scale_it_runs_on_a_stand_in(name: str, data: Path, answer: Callable[..., Any], tmp_path: Path) -> None:
+def test_at_debug_scale_it_runs_on_a_stand_in(name: str, real_data: Path, answer: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
-    said = answer(tmp_path / "home", "run", name, "--data", str(data), "--scale", "debug", "--json")
+    said = answer(tmp_path / "home", "run", name, "--data", str(real_data), "--scale", "debug", "--json")
     assert said["state"] == "completed" and said["report"]
     (trained,) = [node for node in said["nodes"] if node["node"] == "train"]
     folder = tmp_path / "home" / "artifacts" / "train" / trained["ref"]["key"] / trained["ref"]["digest"][:12]
