@@ -130,6 +130,7 @@ def test_end_of_the_worker(api: Api, worker: Worker, server: dict[str, str], hom
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_kill_of_the_server(api: Api, worker: Worker, server: dict[str, str], home: Path, tmp_path: Path) -> None:
     """Away for longer than a run may be silent: the run goes on and stays Running; one that dies afterwards is marked."""
     from flows.server import start
