@@ -30,13 +30,16 @@ from gan_core.dedup import autoencoder, by_code
 from gan_core.dedup.across import find_across
 from gan_core.dedup.injection import injected_recall
 from gan_core.dedup.verified import Copies, find_copies
+from gan_core.dedup.verify import required
 from gan_core.randomness import numpy_stream
 from gan_core.reporting.intervals import wilson
 from gan_core.vision import sheets
 
 HALF_SEED = 2024
 DRAWN = 200
-LOOKED_AT = 0.9  # threshold above which pairs were drawn to be looked at; those above a higher one are a draw from there
+LOOKED_AT = (
+    0.9  # threshold above which pairs were drawn to be looked at; those that a stricter rule accepts are a draw from these
+)
 
 
 def cifar(folder: Path) -> npt.NDArray[np.uint8]:
@@ -94,11 +97,15 @@ def draw(pixels: npt.NDArray[np.uint8], copies: Copies, pairs: npt.NDArray[np.in
     """Draws 200 of the given pairs, lists them in NAME.csv and lays them out in NAME.webp, numbered."""
     drawn = np.sort(pairs[numpy_stream(7, "dedup", "by eye").choice(len(pairs), DRAWN, replace=False)])
     i, j, score = (column[drawn] for column in (copies.found.i, copies.found.j, copies.found.score))
+    seen = copies.seen
+    measured = {pair: at for at, pair in enumerate(zip(seen.i.tolist(), seen.j.tolist(), strict=True)) if seen.score[at] > 0}
     with open(out / f"{name}.csv", "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["number", "row_a", "row_b", "score", "reason"])
+        writer.writerow(["number", "row_a", "row_b", "score", "reason", "detail", "deformation"])
         for number, at in enumerate(drawn.tolist()):
-            writer.writerow([number, i[number], j[number], f"{score[number]:.4f}", copies.found.reason[at]])
+            fit = measured[(int(i[number]), int(j[number]))]
+            measures = [f"{seen.detail[fit]:.4f}", f"{seen.deformation[fit]:.4f}"]
+            writer.writerow([number, i[number], j[number], f"{score[number]:.4f}", copies.found.reason[at], *measures])
     sheet(pixels, i, j, [f"{number}  {score[number]:.2f}" for number in range(DRAWN)], out / f"{name}.webp")
 
 
@@ -148,21 +155,25 @@ def measure(data: Path, out: Path) -> dict[str, Any]:
 
 
 def judged(drawn: Path, path: Path) -> dict[str, Any]:
-    """Precision of the pairs drawn at and above several thresholds, from verdicts (number, verdict: same | similar | different)."""
+    """Precision of all drawn pairs, and of those accepted at several thresholds now, from verdicts (same | similar | different)."""
     with open(drawn) as file:
-        scores = np.array([float(line["score"]) for line in csv.DictReader(file)])
+        columns = list(csv.DictReader(file))
+    score, detail, deformation = (
+        np.array([float(row[name]) for row in columns]) for name in ("score", "detail", "deformation")
+    )
     with open(path) as file:
         verdicts = {int(line["number"]): line["verdict"] for line in csv.DictReader(file)}
     if sorted(verdicts) != list(range(DRAWN)):
         raise SystemExit(f"{path.name} judges {len(verdicts)} of {DRAWN} pairs")
     said = np.array([verdicts[number] for number in range(DRAWN)])
+    asked = {f"accepted at {threshold}": required(detail, deformation, threshold) for threshold in (LOOKED_AT, 0.92, 0.94)}
     result = {}
-    for threshold in (LOOKED_AT, 0.92, 0.93, 0.94):
-        at = said[scores >= threshold]
+    for name, least in {"all drawn": np.zeros(DRAWN), **asked}.items():
+        at = said[score >= least - 1e-4]
         share = float((at == "same").mean())
         counts = {kind: int((at == kind).sum()) for kind in sorted(set(verdicts.values()))}
         interval = [round(bound, 4) for bound in wilson(share, len(at))]
-        result[str(threshold)] = {"drawn": len(at), "precision": round(share, 4), "95 % interval": interval, **counts}
+        result[name] = {"drawn": len(at), "precision": round(share, 4), "95 % interval": interval, **counts}
     return result
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Rows = npt.NDArray[np.int64]
 
-THRESHOLDS = (0.80, 0.84, 0.88, 0.90, 0.92, 0.93, 0.94, 0.96, 0.98)
+THRESHOLDS = (0.80, 0.84, 0.88, 0.90, 0.92, 0.94, 0.96, 0.98)
 TURNED = 2000  # pictures turned upside down
 AMONG = 100_000  # at most so many pictures in which their look-alikes are sought
 CHECKED = 200  # pairs of codes looked at on pixels

@@ -28,6 +28,7 @@ Floats = npt.NDArray[np.float32]
 # 0.8 % and lets a fifth of the candidates through, the second stops 0.5 % and lets a tenth of those through.
 GATE_SHIFT = 0.64  # mean of the descriptors' cosine and the 8x8 correlation
 GATE_COARSE = 0.70  # correlation of gradients at 16x16
+BENT, BENT_SLOPE = 0.05, 0.3  # deformation that asks for no more, and what a unit of it above that asks for
 
 
 @dataclass(frozen=True)
@@ -82,14 +83,18 @@ class Verified:
 
 
 def required(detail: Floats, deformation: Floats, threshold: float) -> Floats:
-    """The score that a pair must reach: the threshold, and more where few pixels carry edges.
+    """The score that a pair must reach: the threshold, and more where the map deforms and where few pixels carry edges.
+
+    Two shots of one scene agree once one is bent over the other: what is bent by more than `BENT` must agree better, up to 0.95. (Chosen on
+    half of ciFAIR's pairs and on verdicts by eye: docs/dedup/notes.md.)
 
     Two aeroplanes of one type before an empty sky agree in all there is to see, once one is turned and stretched over the
     other. Below a share of `detail` of 0.5 the score asked for rises, the more the map deforms; at 0.25 a copy that is
     hardly deformed needs a third of the way from the threshold to 1, and a third of deformation is never accepted (0.99).
     """
+    bent = np.minimum(threshold + BENT_SLOPE * np.clip(deformation - BENT, 0, None), max(0.95, threshold))
     lacking = np.clip((0.5 - detail) / 0.25, 0, 1)
-    raised = threshold + (1 - threshold) * lacking * (0.35 + 2.2 * deformation)
+    raised = bent + (1 - bent) * lacking * (0.35 + 2.2 * deformation)
     return np.asarray(np.minimum(raised, max(0.99, threshold)), np.float32)
 
 

@@ -57,8 +57,15 @@ def test_the_shift_that_is_found_is_the_one_that_was_made() -> None:
     assert np.allclose(result.shift, np.hypot(2, 1), atol=0.2) and result.deformation.max() < 0.05
 
 
+def test_what_is_bent_to_agree_must_agree_better() -> None:
+    full = np.ones(4)
+    need = verify.required(full, np.array([0.0, 0.05, 0.15, 0.35]), 0.9)
+    np.testing.assert_allclose(need, [0.9, 0.9, 0.93, 0.95], rtol=1e-6)
+    np.testing.assert_allclose(verify.required(full, np.array([0.0, 0.05, 0.15, 0.35]), 0.98), 0.98, rtol=1e-6)
+
+
 def test_a_silhouette_needs_a_higher_score_than_a_full_picture() -> None:
-    need = verify.required(np.array([0.7, 0.25, 0.25, 0.1]), np.array([0.3, 0.0, 0.2, 0.35]), 0.9)
+    need = verify.required(np.array([0.7, 0.25, 0.25, 0.1]), np.array([0.05, 0.0, 0.2, 0.35]), 0.9)
     assert need[0] == pytest.approx(0.9) and need[0] < need[1] < need[2] <= need[3] == pytest.approx(0.99)
 
 
