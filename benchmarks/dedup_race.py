@@ -61,7 +61,7 @@ def encode(folder: Path, encoder: Path, fit: bool, radius: int | None) -> int:
     from gan_core.dedup.autoencoder import fit as fit_autoencoder
 
     with tempfile.TemporaryDirectory() as scratch:
-        pictures = reading.read_pictures(folder, "race", "folder", os.cpu_count() or 1, 100.0, Path(scratch))
+        pictures = reading.read_pictures(folder, "folder", os.cpu_count() or 1, 100.0, Path(scratch))
     if fit:
         fitted = fit_autoencoder(pictures.thumbnails, HashConfig(), 0)
         fitted.save(encoder)
