@@ -137,6 +137,8 @@ class Worker:
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,
                 start_new_session=True,
+                # a worker that inherits SIGINT ignored (tests started with `&` from a script) does not hear SIGTERM
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             )
 
     def children(self, words: str) -> list[int]:
