@@ -388,12 +388,16 @@ def open_lazily(data: bytes, form: str) -> ImageFile:
 
 
 def _other(data: bytes) -> Header:
+    from PIL import Image
+
     form = sniff(data[:MAGIC_BYTES]) or ""
     try:
         picture = open_lazily(data, form)
         width, height = picture.size
         orientation = int(picture.getexif().get(0x0112, 1)) if form == "AVIF" else 1
         frames = int(getattr(picture, "n_frames", 1))
+    except Image.DecompressionBombError as error:  # GIF's plugin looks at a limit of its own when it opens a file
+        raise UnreadableImage("too_large", f"the {form} file declares too many pixels ({words_of(error)})") from error
     except PILLOW_ERRORS as error:
         raise UnreadableImage("damaged", f"the {form} header cannot be read ({words_of(error)})") from error
     return Header(
