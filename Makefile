@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TESTERS ?= 2
 
 .PHONY: help setup demo test test-slow lint lock clean
 
@@ -15,21 +16,23 @@ help:
 setup: $(VENV)/.installed
 
 # Versions and hashes come from requirements.lock; extras that are not named here stay out although they are locked.
+# Bytecode is made now: each stage of a run is a process, and where PYTHONDONTWRITEBYTECODE is set each would compile torch anew.
 $(VENV)/.installed: pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable .
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint requirements.lock --editable .
 	@touch $@
 
 $(VENV)/.tools: $(VENV)/.installed
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[dev]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint requirements.lock --editable '.[dev]'
 	@touch $@
 
 demo: setup
 	$(BIN)/discern run digits
 
+# By file, and not by test: what a file's tests share (a server, a finished run) is made once.
 test: $(VENV)/.tools
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(TESTERS) --dist loadfile
 
 test-slow: $(VENV)/.tools
 	$(BIN)/python -m pytest -m slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import subprocess
@@ -51,7 +52,6 @@ def command(server: dict[str, str]) -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def answer(command: Callable[..., Any]) -> Callable[..., Any]:
     """Runs `discern ARGUMENTS --json` to its end and returns what it printed; fails when its exit code is not `code`."""
-    import json
 
     def ask(home: Path, *arguments: str, code: int = 0, **variables: str) -> Any:
         process = command(home, *arguments, **variables)
@@ -65,9 +65,15 @@ def answer(command: Callable[..., Any]) -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, answer: Callable[..., Any]) -> tuple[Path, dict[str, Any]]:
     """A home with an undisturbed run of digits at debug scale, and what the command said. Not to be changed: copy it."""
-    home = tmp_path_factory.mktemp("finished") / "home"
-    home.mkdir()
-    return home, answer(home, *DIGITS)
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared  # one for all processes of pytest-xdist
+    home, said = shared / "finished" / "home", shared / "finished" / "said.json"
+    with open(shared / "finished.lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not said.exists():
+            home.mkdir(parents=True)
+            said.write_text(json.dumps(answer(home, *DIGITS)))
+    return home, json.loads(said.read_text())
 
 
 @pytest.fixture
