@@ -7,6 +7,7 @@ import logging
 from dataclasses import replace
 from typing import Any
 
+from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 
@@ -15,7 +16,7 @@ from flows.accuracy import tell_if_it_fell
 from flows.home import open_store
 from flows.hooks import close_left_over
 from flows.runners import parse_runner
-from gan_core.errors import DataError, DiscernError
+from gan_core.errors import DataError, DiscernError, TrainingDiverged
 from gan_core.plan import Node
 from gan_core.runner import StageResult, take
 from gan_core.runs import Prepared, Run, RunRequest, plan_anew, prepare, refuse_before_starting, versions
@@ -68,6 +69,8 @@ def run_plan(request: RunRequest) -> dict[str, Any]:
                 prepared = _decide(store, prepared, run)
                 _walk(store, prepared, run, states)
     except BaseException as error:
+        if isinstance(error, TrainingDiverged):
+            _report_divergence(run, error)
         told = error.explain() if isinstance(error, DiscernError) else f"{type(error).__name__}: {error}"
         with contextlib.suppress(OSError):  # on a full disk the record cannot be written either; the first error counts
             run.finish("failed", told)
@@ -76,6 +79,16 @@ def run_plan(request: RunRequest) -> dict[str, Any]:
     record = run.finish("paused" if paused else "completed")
     tell_if_it_fell(run)
     return record
+
+
+def _report_divergence(run: Run, error: TrainingDiverged) -> None:
+    """The report of a run that ends here, as a page and in short in the UI; a page that cannot be made must not hide the error."""
+    try:
+        path = run.report_divergence(error)
+        text = f"# The training diverged\n\n{error.message}\n\nWhat led to it, with samples and curves, is one file: `{path}`"
+        create_markdown_artifact(key="report", markdown=text, description="The report of this run, in short")
+    except Exception as other:
+        log.warning("The report of the diverged training could not be written: %s", other)
 
 
 def _plan_again(store: Store, request: RunRequest, run: Run, states: dict[str, State[StageResult] | StageResult]) -> Prepared:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gan_core.config import Recipe
 from gan_core.devices import cuda_count, resolve_device
-from gan_core.errors import DataError, RequestError, UnknownName
+from gan_core.errors import DataError, RequestError, TrainingDiverged, UnknownName
 from gan_core.features.stamp import Stamp, stamp_of
 from gan_core.files import atomic_write_bytes, read_json, write_json
 from gan_core.growth import Growth, concerns, decide
@@ -358,6 +358,26 @@ class Run:
             os.close(self._alive)
             self._alive = -1
         return self.record
+
+    def report_divergence(self, error: TrainingDiverged) -> Path:
+        """Writes `report.html` of a run whose training diverged, and says in the error where it is. Returns its path."""
+        from gan_core.reporting.diverged import diverged_page
+        from gan_core.reporting.facts import RunFacts
+
+        trajectory = next(entry["trajectories"][0] for entry in reversed(self.record["begun"]) if "trajectories" in entry)
+        folders: dict[str, list[Path]] = {}
+        for result in self.results.values():
+            if result.ref is not None:
+                folders.setdefault(result.ref.stage, []).append(self.store.path(result.ref))
+        told = {"artifacts": self.artifacts(), "versions": versions(), "run": self.name, "notes": self.prepared.notes}
+        facts = RunFacts.told({**told, "command": self.prepared.request.command})
+        recipe = self.prepared.recipe.model_dump(mode="json")
+        path = self.folder / "report.html"
+        page = diverged_page(recipe, folders, self.store.state("train", trajectory), facts, error)
+        atomic_write_bytes(path, page.encode())
+        self.record["report"] = str(path)
+        error.remedy += f"; what led to it: {path}"
+        return path
 
     def artifacts(self) -> list[dict[str, Any]]:
         """What the report is told of every node: which artifact, cached or made, seconds, memory, counts."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,7 +38,11 @@ class RunFacts:
     @staticmethod
     def of(request: StageRequest) -> RunFacts:
         """From the report stage's context, the clock, and this machine."""
-        context = request.context
+        return RunFacts.told(request.context)
+
+    @staticmethod
+    def told(context: Mapping[str, Any]) -> RunFacts:
+        """From what a run tells of itself (artifacts, versions, run, notes, command), the clock, and this machine."""
         run = context.get("run") or ""
         return RunFacts(
             artifacts=[dict(entry) for entry in context.get("artifacts") or []],

@@ -73,8 +73,14 @@ def kimg_words(kimg: float) -> str:
     return f"{round(kimg, 1):,g} kimg"
 
 
-def render(summary: dict[str, Any], inputs: ReportInputs, facts: RunFacts) -> str:
-    """The page as HTML. Args: summary: as `summarise` gives it. facts: what is known of the run; may be empty."""
+def render(summary: dict[str, Any], inputs: ReportInputs, facts: RunFacts, diverged: dict[str, Any] | None = None) -> str:
+    """The page as HTML.
+
+    Args:
+        summary: as `summarise` gives it.
+        facts: what is known of the run; may be empty.
+        diverged: of a training that diverged, in place of the scores: remedy, and the last looks at it as columns and lines of text.
+    """
     style = {
         "light": Markup(variables(LIGHT)),
         "dark": Markup(variables(DARK)),
@@ -86,6 +92,7 @@ def render(summary: dict[str, Any], inputs: ReportInputs, facts: RunFacts) -> st
         .get_template(TEMPLATE)
         .render(
             s=summary,
+            diverged=diverged,
             style=style,
             facts=facts,
             sentence=together(summary["sentence"]),

@@ -54,6 +54,11 @@ REMEDY = {
 }
 
 
+def remedy(sign: str, mode: str) -> str:
+    """What to try, of which the training's mode is no part if it is that one already."""
+    return REMEDY[sign].replace(", or train.mode=modern", "") if mode == "modern" else REMEDY[sign]
+
+
 @dataclass(frozen=True)
 class Finding:
     """A sign seen at a place of the training."""
@@ -156,8 +161,10 @@ def spacing(pictures: Tensor) -> Tensor:
     """How far a picture of [N, C, S, S] is from its nearest other one, as a share of how far it is from any: medians over pictures,
     scalar float32. Near 0 where a few pictures come again and again. Pictures are halved first: noise is no difference."""
     x = torch.nn.functional.avg_pool2d(pictures.float(), 2).flatten(1)
+    count = len(x)
     distance = torch.cdist(x, x)
-    others = distance[~torch.eye(len(x), dtype=torch.bool, device=x.device)].view(len(x), -1)
+    # all but the diagonal, by shapes alone: picking by a mask would make the host wait for the device
+    others = distance.flatten()[1:].view(count - 1, count + 1)[:, :-1].reshape(count, count - 1)
     share: Tensor = others.min(1).values.median() / others.median().clamp_min(1e-9)
     return share
 

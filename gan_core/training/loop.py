@@ -146,7 +146,7 @@ def train(
                 state.append_stats(setting.folder, line)
                 board.scalars(line, at.images)
             found, clean = look(parts, setting, line)
-            if judge(parts, setting, found):
+            if judge(parts, setting, found, board):
                 parts = go_back(parts, setting)
                 take, setting = graphs.stepping(parts, setting, step, images.shape, labels is not None)
                 batches, complete, last_log = feed.batches(parts.position.index * s.batch), False, parts.position.images
@@ -242,10 +242,10 @@ def look(parts: Parts, setting: Setting, line: dict[str, Any]) -> tuple[list[div
     return [divergence.Finding(**finding) for finding in told], bool(clean)
 
 
-def judge(parts: Parts, setting: Setting, found: list[divergence.Finding]) -> bool:
+def judge(parts: Parts, setting: Setting, found: list[divergence.Finding], board: record.Board | None) -> bool:
     """Records what was found; True when training has to go back.
 
-    Raises: TrainingDiverged: the settings say stop, or going back has not helped.
+    Raises: TrainingDiverged: the settings say stop, or going back has not helped; what the generator draws by then is in a last grid.
     """
     for finding in found:
         logger.warning("At %.1f kimg %s.", finding.kimg, finding.sentence)
@@ -257,10 +257,11 @@ def judge(parts: Parts, setting: Setting, found: list[divergence.Finding]) -> bo
     grave = [finding for finding in found if finding.sign in stopping or how == "rollback"]
     if grave:
         finding = grave[0]
+        draw_grid(parts, setting, board, finding.kimg)
         tried = f", after going back {parts.position.attempt} times" if parts.position.attempt else ""
         raise TrainingDiverged(
             f"Training diverged at {finding.kimg:g} kimg{tried}: {finding.sentence}.",
-            remedy=divergence.REMEDY[finding.sign]
+            remedy=divergence.remedy(finding.sign, setting.settings.mode)
             + (
                 ""
                 if how == "rollback"
@@ -327,25 +328,25 @@ def step(parts: Parts, setting: Setting, pixels: Tensor, labels: Tensor | None, 
 
 
 def log_line(parts: Parts, setting: Setting, rate: float) -> dict[str, Any]:
-    """Means over the interval just ended, over all processes; the only place where the host waits for the device."""
+    """Means over the interval just ended, over all processes; the host waits for the device once, at its end."""
     at = parts.position
     line: dict[str, Any] = {"kimg": at.images / 1000, "images": at.images, "minibatches": at.index, "images_per_second": rate}
     line |= {f"updates_{name}": count for name, count in at.updates.items()}
-    means = parts.figures.means()
-    if means:
-        values = setting.processes.mean(torch.stack(list(means.values()))).tolist()
-        line |= dict(zip(means, values, strict=True))
+    figures = parts.figures.means()
+    if figures:
+        figures = dict(zip(figures, setting.processes.mean(torch.stack(list(figures.values()))), strict=True))
     for name in parts.optimisers:
-        line[f"weight_norm_{name}"] = float(record.weight_norm([p.detach() for p in parts.parameters(name)]))
+        figures[f"weight_norm_{name}"] = record.weight_norm([p.detach() for p in parts.parameters(name)])
     parts.figures.clear()
     with torch.no_grad(), batch_statistics(parts.networks["generator"]):
         labels = snapshots.grid_labels(parts.prior, len(parts.grid_latents))
         z = parts.grid_latents.to(setting.device)
         pictures = parts.networks["generator"].forward(z, None if labels is None else labels.to(setting.device))
-    line["variation"] = float(divergence.variation(pictures))
-    line["spacing"] = float(divergence.spacing(pictures))
-    line["oscillation"] = float(divergence.oscillation(pictures))
-    return line | {name: float(value) for name, value in divergence.layer_sigmas(parts.networks).items()}
+    figures["variation"] = divergence.variation(pictures)
+    figures["spacing"] = divergence.spacing(pictures)
+    figures["oscillation"] = divergence.oscillation(pictures)
+    figures |= divergence.layer_sigmas(parts.networks)
+    return line | dict(zip(figures, torch.stack(list(figures.values())).tolist(), strict=True))
 
 
 @torch.no_grad()

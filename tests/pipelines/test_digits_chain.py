@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import json
 import os
 import shutil
 import signal
@@ -128,6 +130,21 @@ def test_a_damaged_artifact_is_named_and_mended(home: Path, finished: tuple[Path
     assert answer(home, "verify", "--all", "--remove", "--json")["removed"]
     again = answer(home, *DIGITS)
     assert again["computed"] == ["pack"] and digests(again) == digests(finished[1])
+
+
+def test_a_run_whose_training_diverged_leaves_a_report(home: Path, answer: Ask) -> None:
+    """At this rate the generator's pictures are all black after a few updates: said at the exit, and shown in a page of its own."""
+    settings = ("train.learning_rate=0.5", "train.log_kimg=0.1", "train.kimg=4")
+    said = answer(home, *DIGITS, *(word for setting in settings for word in ("--set", setting)), code=1)
+    assert "Training diverged at 0." in said["error"]
+    (folder,) = (path.parent for path in home.glob("runs/*/run.json") if json.loads(path.read_text())["state"] == "failed")
+    assert str(folder / "report.html") in said["remedy"]
+    report = (folder / "report.html").read_text()
+    assert (
+        said["error"] in html.unescape(report).replace("\xa0", " ") and "What was seen" in report and "learning_rate" in report
+    )
+    assert report.count("Samples after") >= 2 and 'id="scores"' not in report
+    assert json.loads((folder / "run.json").read_text())["report"] == str(folder / "report.html")
 
 
 @pytest.mark.slow
