@@ -186,8 +186,8 @@ def fit(
             remedy="look at the reasons in images.parquet and crops.parquet",
         )
     data = torch.from_numpy(np.ascontiguousarray(resize_to(pixels))).reshape(len(pixels), INPUTS)
-    trainer = _Trainer(data, config, seed, device)
     batch = min(config.batch, len(data))
+    trainer = _Trainer(data, config, batch, seed, device)
     per_epoch = -(-len(data) // batch)
     epochs = max(config.epochs, -(-config.min_steps // per_epoch))
     report, loss, done = Throttled(progress), float("nan"), 0
@@ -198,7 +198,7 @@ def fit(
             for rows in torch.split(torch.randperm(len(data), generator=trainer.order), batch):
                 error = trainer.step(rows)
                 if epoch == epochs - 1:
-                    total += float(error.float().square_().sum())
+                    total += float(torch.linalg.vector_norm(error, dtype=torch.float32)) ** 2
                 done += 1
                 report(done, epochs * per_epoch, "steps", epoch=epoch + 1)
             loss = total / (len(data) * INPUTS)
@@ -208,9 +208,9 @@ def fit(
 
 
 class _Trainer:
-    """One step of Adam at a time, gradients by hand."""
+    """One step of Adam at a time, gradients by hand, large results into buffers: fresh memory costs a page fault for every 4 KiB."""
 
-    def __init__(self, data: torch.Tensor, config: HashConfig, seed: int, device: str) -> None:
+    def __init__(self, data: torch.Tensor, config: HashConfig, batch: int, seed: int, device: str) -> None:
         import torch
 
         self.data, self.config, self.device = data, config, device
@@ -225,16 +225,25 @@ class _Trainer:
         self.order = torch_stream(seed, "hash", "order")
         self.noise = torch_stream(seed, "hash", "noise", device=device)
         self.parameters = [self.w1, self.b1, self.w2, self.b2]
-        self.moments = [(torch.zeros_like(parameter), torch.zeros_like(parameter)) for parameter in self.parameters]
-        self.steps = 0
+        self.means = [torch.zeros_like(parameter) for parameter in self.parameters]
+        self.squares = [torch.zeros_like(parameter) for parameter in self.parameters]
+        self.steps = [torch.zeros((), device=device) for _ in self.parameters]
+        self.gradients = [torch.empty_like(parameter) for parameter in self.parameters]
+        self.rounded = [parameter.to(self.dtype) for parameter in self.parameters]
+        self.rows = torch.empty(batch, INPUTS, dtype=torch.uint8)
+        self.clean, self.noisy, self.error = (torch.empty(batch, INPUTS, dtype=self.dtype, device=device) for _ in range(3))
+        self.slopes = [
+            torch.empty(BITS, INPUTS, dtype=self.dtype, device=device),
+            torch.empty(INPUTS, BITS, dtype=self.dtype, device=device),
+        ]
 
     def _pixel_mean(self) -> torch.Tensor:
-        """Mean of every value in [0, 1], summed in blocks as integers: exact, whatever the thread count."""
+        """Mean of every value in [0, 1]. Sums of 512 levels are whole numbers in float32: exact, whatever the thread count."""
         import torch
 
         total = torch.zeros(INPUTS, dtype=torch.int64)
-        for block in torch.split(self.data, 8192):
-            total += block.sum(0, dtype=torch.int64)
+        for block in torch.split(self.data, 512):
+            total += block.float().sum(0).long()
         return (total.double() / (255 * len(self.data))).float()
 
     def _keep_factors(self, rows: int, columns: int, rate: float) -> torch.Tensor:
@@ -263,31 +272,53 @@ class _Trainer:
         import torch
 
         count, dtype = len(rows), self.dtype
-        w1, w2 = self.w1.to(dtype), self.w2.to(dtype)
-        clean = self.data[rows].to(self.device).to(dtype).mul_(1 / 255).sub_(self.mean.to(dtype))
-        noisy = clean * self._input_noise(count)
-        code = torch.addmm(self.b1.to(dtype), noisy, w1.t()).relu_()
+        w1, b1, w2, b2 = (rounded.copy_(exact) for rounded, exact in zip(self.rounded, self.parameters, strict=True))
+        pixels = torch.index_select(self.data, 0, rows, out=self.rows[:count])
+        clean = self.clean[:count].copy_(pixels).mul_(1 / 255).sub_(self.mean.to(dtype))
+        noisy = torch.mul(clean, self._input_noise(count), out=self.noisy[:count])
+        code = torch.addmm(b1, noisy, w1.t()).relu_()
         factors = self._keep_factors(count, BITS, self.config.code_dropout)
         dropped = code * factors
-        error = torch.addmm(self.b2.to(dtype), dropped, w2.t()).sub_(clean)
+        error = torch.addmm(b2, dropped, w2.t(), out=self.error[:count]).sub_(clean)
         # The loss is the mean over rows and values; its gradient is scaled here by the rows only. Adam does not see the
         # difference but for its epsilon, and the numbers stay of a size that suits bfloat16. The factor goes into the narrow
         # matrices: the wide ones are memory traffic.
         scale = 2 / count
         d_code = (error @ w2).mul_(factors.mul_(scale)).mul_(code > 0)
-        gradients = (d_code.t() @ noisy, d_code.sum(0), error.t() @ dropped.mul_(scale), error.sum(0).mul_(scale))
-        self._adam([gradient.float() for gradient in gradients])
+        ones = torch.full(
+            (1, count), scale, dtype=dtype, device=self.device
+        )  # torch's own sums of bfloat16 are slower than a product
+        slopes = (
+            torch.mm(d_code.t(), noisy, out=self.slopes[0]),
+            d_code.sum(0),
+            torch.mm(error.t(), dropped.mul_(scale), out=self.slopes[1]),
+            (ones @ error)[0],
+        )
+        for gradient, slope in zip(self.gradients, slopes, strict=True):
+            gradient.copy_(slope)
+        self._adam()
         return error
 
-    def _adam(self, gradients: list[torch.Tensor]) -> None:
-        """Adam with its published constants. By hand: the first step of torch's own imports its compiler, some seconds."""
-        self.steps += 1
-        rate = self.config.learning_rate / (1 - 0.9**self.steps)
-        spread = (1 - 0.999**self.steps) ** 0.5
-        for parameter, gradient, (mean, square) in zip(self.parameters, gradients, self.moments, strict=True):
-            mean.lerp_(gradient, 0.1)
-            square.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
-            parameter.addcdiv_(mean, square.sqrt().div_(spread).add_(1e-8), value=-rate)
+    def _adam(self) -> None:
+        """Adam with its published constants, in one pass. Without torch.optim: its first step imports torch's compiler, some seconds."""
+        import torch
+
+        torch._foreach_add_(self.steps, 1)
+        torch._fused_adam_(
+            self.parameters,
+            self.gradients,
+            self.means,
+            self.squares,
+            [],
+            self.steps,
+            lr=self.config.learning_rate,
+            beta1=0.9,
+            beta2=0.999,
+            weight_decay=0.0,
+            eps=1e-8,
+            amsgrad=False,
+            maximize=False,
+        )
 
     def weights(self) -> dict[str, npt.NDArray[np.float32]]:
         """The fitted weights."""

@@ -47,7 +47,7 @@ _ALL = (
         shares=True,
     ),
     StageSpec(
-        "hash", 2, ("codes.parquet", "encoder.safetensors"), ("stages/hash.py", "dedup/autoencoder.py", "dedup/codes.py")
+        "hash", 3, ("codes.parquet", "encoder.safetensors"), ("stages/hash.py", "dedup/autoencoder.py", "dedup/codes.py")
     ),
     StageSpec(
         "dedup",

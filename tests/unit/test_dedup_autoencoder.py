@@ -99,7 +99,7 @@ def test_a_file_that_is_no_encoder_is_refused(tmp_path: Path) -> None:
 def test_the_steps_are_adams() -> None:
     """Against torch's own optimiser on the same gradients."""
     data = torch.from_numpy(digits(40)).reshape(40, -1)
-    ours = autoencoder._Trainer(data, QUICK, 0, "cpu")
+    ours = autoencoder._Trainer(data, QUICK, 40, 0, "cpu")
     theirs = [parameter.clone() for parameter in ours.parameters]
     optimiser = torch.optim.Adam(theirs, lr=QUICK.learning_rate)
     draw = torch.Generator().manual_seed(0)
@@ -108,6 +108,29 @@ def test_the_steps_are_adams() -> None:
         for parameter, gradient in zip(theirs, gradients, strict=True):
             parameter.grad = gradient
         optimiser.step()
-        ours._adam(gradients)
+        ours.gradients = gradients
+        ours._adam()
     for parameter, other in zip(ours.parameters, theirs, strict=True):
         torch.testing.assert_close(parameter, other, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("count", [40, 24])
+def test_the_gradients_are_autograds(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Written out by hand, against torch's own of the loss as the paper's network has it; a full batch, and the smaller last one."""
+    monkeypatch.setattr(autoencoder, "bf16_is_fast", lambda device: False)
+    data = torch.from_numpy(digits(40)).reshape(40, -1)
+    ours = autoencoder._Trainer(data, QUICK, 40, 0, "cpu")
+    ours.new_epoch()
+    drawn: dict[str, torch.Tensor] = {}
+    noise, factors = ours._input_noise, ours._keep_factors
+    monkeypatch.setattr(ours, "_input_noise", lambda rows: drawn.setdefault("noise", noise(rows)))
+    monkeypatch.setattr(ours, "_keep_factors", lambda *given: drawn.setdefault("factors", factors(*given)).clone())
+    monkeypatch.setattr(ours, "_adam", lambda: None)
+    rows = torch.randperm(40, generator=torch.Generator().manual_seed(1))[:count]
+    w1, b1, w2, b2 = (parameter.clone().requires_grad_() for parameter in ours.parameters)
+    ours.step(rows)
+    clean = data[rows].float() / 255 - ours.mean
+    code = torch.relu((clean * drawn["noise"]) @ w1.t() + b1) * drawn["factors"]
+    ((code @ w2.t() + b2 - clean) ** 2).sum().div(count).backward()
+    for gradient, theirs in zip(ours.gradients, (w1, b1, w2, b2), strict=True):
+        torch.testing.assert_close(gradient, theirs.grad, rtol=1e-4, atol=1e-5)
