@@ -203,7 +203,7 @@ def memorised(request: StageRequest, pictures: PixelShards) -> dict[str, Any] | 
 
 def choose(trained: Trained, work: Path, state: Path) -> dict[str, Any]:
     """Puts the snapshot at which the probe did best beside the others. Returns its kimg and the probe's accuracy there."""
-    from gan_core.training.probe import best_line, candidate_name
+    from gan_core.training.probe import PROBED, best_line, candidate_name
     from gan_core.training.snapshots import CHOSEN, last_snapshot
 
     line = best_line(trained.stats)
@@ -211,7 +211,7 @@ def choose(trained: Trained, work: Path, state: Path) -> dict[str, Any]:
     kept = state / "candidates" / candidate_name(int(line["images"]))
     last = int(line["images"]) == trained.parts.position.images
     shutil.copyfile(last_snapshot(work) if last else kept, work / CHOSEN)
-    return {"kimg": line["kimg"], "validation_accuracy": line["probe_validation_accuracy"]}
+    return {"kimg": line["kimg"], "validation_accuracy": line[PROBED]}
 
 
 def publish(trained: Trained, work: Path, state: Path) -> None:

@@ -12,8 +12,9 @@ import uuid
 from pathlib import Path
 
 from gan_core.errors import StoreError
-from gan_core.files import atomic_write_bytes, read_json, sha256_file
+from gan_core.files import atomic_write_bytes, read_json, sha256_file, write_json
 from gan_core.training import state
+from gan_core.training.probe import PROBED
 
 
 def take_over(parent: Path, folder: Path, images: int, target: int) -> None:
@@ -37,10 +38,11 @@ def take_over(parent: Path, folder: Path, images: int, target: int) -> None:
     if (parent / "products").is_dir():
         shutil.copytree(parent / "products", folder / "products", dirs_exist_ok=True)
     if not (folder / "stats.jsonl").exists():
-        lines = [line for line in (parent / "stats.jsonl").read_bytes().splitlines() if _up_to(line, images)]
+        lines = [told for line in (parent / "stats.jsonl").read_bytes().splitlines() if (told := _up_to(line, images))]
         atomic_write_bytes(folder / "stats.jsonl", b"".join(line + b"\n" for line in lines))
     work = folder / f"{name}.{uuid.uuid4().hex[:8]}.work"
     shutil.copytree(parent / name, work)
+    _forget_best(work)
     shutil.rmtree(folder / name, ignore_errors=True)
     work.rename(folder / name)  # last: until then the folder has no state, and the next attempt begins here again
 
@@ -53,8 +55,21 @@ def _whole(folder: Path) -> bool:
         return False
 
 
-def _up_to(line: bytes, images: int) -> bool:
+def _forget_best(folder: Path) -> None:
+    """The probe of the grown set holds other pictures out: what it read off before cannot be compared, and its weights stayed behind."""
+    record = read_json(folder / "state.json")
+    record["position"]["best"] = -1.0
+    write_json(folder / "state.json", record)
+    files = read_json(folder / "manifest.json")
+    write_json(folder / "manifest.json", {**files, "state.json": sha256_file(folder / "state.json")})
+
+
+def _up_to(text: bytes, images: int) -> bytes:
+    """The line of statistics without the probe's accuracy, or nothing when it is broken or of a later place."""
     try:
-        return bool(json.loads(line)["images"] <= images)
+        line = json.loads(text)
+        if line["images"] > images:
+            return b""
     except (ValueError, KeyError):
-        return False
+        return b""
+    return json.dumps({name: value for name, value in line.items() if name != PROBED}, sort_keys=True).encode()

@@ -44,19 +44,26 @@ SENTENCES = {
     "spike": "the largest singular value of {name} jumped to {value:.1f} times what it was one interval before",
 }
 STOPPING = {"nan", "certain", "constant"}  # what ends a training under `on_divergence: stop`; the others are warnings there
-REMEDY = {
-    "nan": "a lower train.learning_rate, or train.precision=float32",
-    "certain": "more pictures, train.augment=[color,translation,cutout], or a narrower network",
-    "constant": "a lower train.learning_rate, or train.mode=modern",
-    "few": "more pictures, train.augment=[color,translation,cutout], or a lower train.learning_rate",
-    "oscillating": "an earlier snapshot (train.snapshot_kimg), or a lower train.learning_rate",
-    "spike": "a lower train.learning_rate, or train.spectral_norm=true",
+_SLOWER, _AUGMENTED, _MODERN = "a lower train.learning_rate", "train.augment=[color,translation,cutout]", "train.mode=modern"
+REMEDIES = {
+    "nan": (_SLOWER, "train.precision=float32"),
+    "certain": ("more pictures", _AUGMENTED, "a narrower network"),
+    "constant": (_SLOWER, _MODERN),
+    "few": ("more pictures", _AUGMENTED, _SLOWER),
+    "oscillating": ("an earlier snapshot (train.snapshot_kimg)", _SLOWER),
+    "spike": (_SLOWER, "train.spectral_norm=true"),
 }
+MODERN_ONLY = ("train.augment", "train.spectral_norm")  # settings that mode paper refuses
 
 
 def remedy(sign: str, mode: str) -> str:
-    """What to try, of which the training's mode is no part if it is that one already."""
-    return REMEDY[sign].replace(", or train.mode=modern", "") if mode == "modern" else REMEDY[sign]
+    """What to try, as the training's mode has it: what mode paper refuses goes with the other mode."""
+    tried = []
+    for text in REMEDIES[sign]:
+        if mode == "modern" and text == _MODERN:
+            continue
+        tried.append(f"{_MODERN} with {text}" if mode == "paper" and text.startswith(MODERN_ONLY) else text)
+    return f"{', '.join(tried[:-1])}, or {tried[-1]}" if len(tried) > 1 else tried[0]
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ def train(
     take, setting = graphs.stepping(parts, setting, step, images.shape, labels is not None)
     before, first = parts.position.seconds, parts.position.images
     started = last_time = time.monotonic()  # after the trial of the compiler: rates are those of training
-    last_log = first
+    last_log = last_save = first
     board = record.Board(setting.folder / "tensorboard", first) if me.first else None
     feed = data.Feed(
         images, s.batch, seed=setting.seed, device=setting.device, share=(me.rank, me.count), here=me.here, labels=labels
@@ -150,18 +150,22 @@ def train(
                 parts = go_back(parts, setting)
                 take, setting = graphs.stepping(parts, setting, step, images.shape, labels is not None)
                 batches, complete, last_log = feed.batches(parts.position.index * s.batch), False, parts.position.images
+                last_save = last_log
                 continue
         # Sample
         if crossed(was, at.images, grid_every(s)) or complete:
             draw_grid(parts, setting, board, s.kimg if complete else reached(at.images, grid_every(s)))
         if crossed(was, at.images, s.snapshot_kimg):
             save_snapshot(parts, setting, reached(at.images, s.snapshot_kimg))
-        # Save: only what has just been looked at and found good, unless time is over
+        # Save: what has just been looked at and found good; else only to resume from
         at.due = at.due or crossed(was, at.images, s.state_kimg)
         out_of_time = deadline.over()
         good = logged and clean and (at.due or complete)
-        if good or complete or out_of_time:
-            at.due = at.due and not good
+        held = (
+            logged and at.due and at.images - last_save >= s.state_kimg * 1000
+        )  # a sign lasts: none to go back to, one to resume from
+        if good or held or complete or out_of_time:
+            at.due, last_save = at.due and not good, at.images
             save(parts, setting, good=good)
         pace = max(at.images - first, 1) / max(time.monotonic() - started, 1e-9)
         left = max(target - at.images, 0) / pace / 60

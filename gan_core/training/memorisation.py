@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from gan_core.errors import WorkError
+from gan_core.errors import RequestError, WorkError
 from gan_core.randomness import torch_stream
 from gan_core.training.snapshots import Snapshot, generate, sample_latents
 from gan_core.vision.tensors import to_uint8
@@ -47,6 +47,12 @@ class TrainingCodes:
 
         from gan_core.dedup.autoencoder import Autoencoder
 
+        if not all((folder / name).is_file() for name in ("codes.parquet", "encoder.safetensors")):
+            raise RequestError(
+                f"{folder} holds no training codes.",
+                expected="an artifact of stage hash: a folder with codes.parquet and encoder.safetensors",
+                remedy="HOME/artifacts/hash/KEY/DIGEST of the run that the snapshot is of",
+            )
         table = pq.read_table(folder / "codes.parquet", columns=["image_id", "box", "split", "code"])
         table = table.filter(pc.equal(table["split"], "train"))
         packed = b"".join(table["code"].to_pylist())

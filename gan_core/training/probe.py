@@ -28,6 +28,7 @@ from gan_core.vision.tensors import to_float
 FIT, HELD_OUT = 4000, 1000  # pictures at most; of a small set a fifth is held out
 RIDGE = 1e-2  # times the mean squared length of the features
 _BATCH = 128
+PROBED = "probe_validation_accuracy"  # its name in a line of statistics
 
 
 class Probe:
@@ -61,7 +62,7 @@ class Probe:
         network.eval()
         held, fitted = (self._features(network, part) for part in (0, 1))
         gram = fitted @ fitted.T
-        gram.diagonal().add_(RIDGE * float(gram.diagonal().mean()))
+        gram.diagonal().add_(max(RIDGE * float(gram.diagonal().mean()), 1e-6))  # features that are all alike leave nothing else
         targets = F.one_hot(self._labels[1], self._classes).to(gram) - 1 / self._classes
         answers = (held @ fitted.T) @ torch.linalg.solve(gram, targets)
         return float((answers.argmax(1).cpu() == self._labels[0]).float().mean())
@@ -96,7 +97,7 @@ def each_log(probe: Probe, settings: TrainConfig, keep: Callable[[Parts], None] 
         elif at.line and not crossed(at.line, at.images, settings.probe_kimg):
             return
         accuracy = probe.accuracy(parts.networks["discriminator"], parts.spec)
-        line["probe_validation_accuracy"] = accuracy
+        line[PROBED] = accuracy
         if regular and accuracy > at.best:
             at.best = accuracy
             if keep is not None:
@@ -107,8 +108,8 @@ def each_log(probe: Probe, settings: TrainConfig, keep: Callable[[Parts], None] 
 
 def best_line(stats: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """The line of statistics where the probe did best, the first of equals; None where it never looked."""
-    seen = [line for line in stats if "probe_validation_accuracy" in line and (not line.get("closing") or line is stats[-1])]
-    return max(seen, key=lambda line: float(line["probe_validation_accuracy"]), default=None)
+    seen = [line for line in stats if PROBED in line and (not line.get("closing") or line is stats[-1])]
+    return max(seen, key=lambda line: float(line[PROBED]), default=None)
 
 
 def candidate_name(images: int) -> str:

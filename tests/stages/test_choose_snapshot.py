@@ -19,6 +19,7 @@ from gan_core.progress import silent
 from gan_core.recipes import load_recipe
 from gan_core.stages import evaluate, extract, train
 from gan_core.stages.contract import StageOutcome, StageRequest
+from gan_core.training.continued import take_over
 from gan_core.training.probe import best_line, candidate_name
 from gan_core.training.snapshots import CHOSEN, load_snapshot, read_meta, saw_labels
 from tests.stages.digits_artifacts import digits_crops, evaluate_request, extract_request, given
@@ -74,6 +75,18 @@ def test_the_choice_is_the_probes_and_does_not_depend_on_interruptions(crops: Pa
     run(crops, tmp_path / "long", state="shared")
     for other in ("parts", "long"):
         assert (tmp_path / other / CHOSEN).read_bytes() == (tmp_path / "whole" / CHOSEN).read_bytes()
+
+
+def test_a_continued_training_chooses_among_its_own_looks(crops: Path, tmp_path: Path) -> None:
+    """`on_new_data: continue`: the grown set's probe holds other pictures out, and here reads off less than the first one did."""
+    first = run(crops, tmp_path / "first")
+    other = digits_crops(tmp_path / "other", count=300)
+    _relabel(other, lambda number, label: number * 7 % 10)
+    take_over(tmp_path / "state-first", tmp_path / "state-grown", 432, 800)
+    grown = run(other, tmp_path / "grown", kimg=0.8)
+    assert grown.complete and grown.summary["started_at_kimg"] == 0.432
+    assert grown.summary["chosen"]["kimg"] > 0.432
+    assert grown.summary["chosen"]["validation_accuracy"] < first.summary["chosen"]["validation_accuracy"]
 
 
 def test_the_best_line_is_the_first_of_equals_and_no_end_of_a_shorter_training() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from gan_core.config import TrainConfig
 from gan_core.errors import TrainingDiverged
@@ -135,7 +137,7 @@ def certain_gaps(seen: list[dict[str, Any]], until: float) -> list[float]:
 def test_under_stop_the_message_names_the_sign_and_the_remedy(tmp_path: Path, sign: str) -> None:
     with pytest.raises(TrainingDiverged) as caught:
         run(tmp_path, once_at(0.2, SPOILS[sign], sign))
-    assert divergence.REMEDY[sign].split(",")[0] in caught.value.remedy and "rollback" in caught.value.remedy
+    assert divergence.REMEDIES[sign][0] in caught.value.remedy and "rollback" in caught.value.remedy
     assert "train.mode=modern" not in caught.value.remedy, "it is modern already"
     assert "kimg" in caught.value.message
 
@@ -257,3 +259,22 @@ def test_memory_survives_json() -> None:
     again = Watch(0.5)
     again.remember(json.loads(json.dumps(watch.memory())))
     assert again == watch and not again.clean
+
+
+@pytest.mark.parametrize("mode", ["paper", "modern"])
+@pytest.mark.parametrize("sign", SPOILS)
+def test_what_is_advised_is_what_the_settings_take(sign: str, mode: str) -> None:
+    """Every setting=value in the sentence, together, in a recipe of that mode."""
+    told = dict(re.findall(r"train\.(\w+)=(\[[^]]*\]|\w+)", divergence.remedy(sign, mode)))
+    assert told or sign in ("constant", "oscillating")
+    TrainConfig(**{"mode": mode, **{name: yaml.safe_load(value) for name, value in told.items()}})
+
+
+def test_while_a_warning_lasts_there_are_states_to_resume_from(tmp_path: Path) -> None:
+    """`few` is a warning under `stop`: no state counts as good from then on, and none is lost either."""
+    trained = run(tmp_path, once_at(0.3, spoil_latents, "few"), kimg=1.2, log_kimg=0.1, state_kimg=0.2)
+    assert trained.complete and "few" in [finding["sign"] for finding in trained.findings]
+    assert not trained.parts.watch.clean
+    kept = sorted(path.name for path in tmp_path.glob("state-*"))
+    assert len(kept) == 3, kept  # the newest two, the end and one shortly before it, and the last good one
+    assert int(kept[1].split("-")[1]) >= 900
