@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from gan_core.config import FeatureMode
 from gan_core.errors import DataError, RequestError, UnknownName
@@ -41,6 +42,11 @@ Range = Literal["-1..1", "0..1", "imagenet"]
 SIZES = (32, 64, 28, 96, 128, 224, 256, 48, 16)  # sides tried when nobody says what a network takes
 CHANNELS = (3, 1)  # colour before grey
 _KINDS = (nn.Conv2d, nn.Linear)
+# What makes features of a convolution's maps; sigmoid, softmax and tanh make scores or codes of them.
+_SHAPING = (
+    *(NORMS, nn.GroupNorm, nn.InstanceNorm2d, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU),
+    *(nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Softplus),
+)
 _RANGES = {"-1..1": "in [-1, 1]", "0..1": "in [0, 1]", "imagenet": "with ImageNet's mean and deviation taken off"}
 
 
@@ -59,6 +65,12 @@ class ForeignNetwork:
     """
 
     def __init__(self, module: nn.Module, side: int | None = None, values: Range = "-1..1", given: int | None = None) -> None:
+        if any(isinstance(p, UninitializedParameter) for p in module.parameters()):
+            raise RequestError(
+                f"{type(module).__name__} has lazy layers, whose weights have no size yet.",
+                expected="a network with weights",
+                remedy="run it once on pictures of its size, or load its weights",
+            )
         self.module = module.eval().requires_grad_(False)
         self.values = values
         if not any(isinstance(part, nn.Conv2d) for part in module.modules()):
@@ -138,8 +150,16 @@ class ForeignNetwork:
             point, kind = Point(entry.module, before=False), "other"
             if isinstance(entry.module, _KINDS):
                 following = [later for later in weighted if later > place]
-                # the last layer with weights scores: no feature
-                kind = ("linear" if isinstance(entry.module, nn.Linear) else "conv") if following else "head"
+                # the last layer with weights scores: no feature, unless a norm or a nonlinearity makes features of its maps
+                kind = "linear" if isinstance(entry.module, nn.Linear) else "conv"
+                shaped = kind == "conv" and any(isinstance(later.module, _SHAPING) for later in seen[place + 1 :])
+                if not following and not (shaped and entry.gave[0] > 1):
+                    if kind == "conv" and entry.gave[0] > 1:
+                        self.assumed.append(
+                            f"Its last convolution, {entry.name} with {entry.gave[0]} maps, is taken for the one that scores: no features"
+                            f" unless it is named (--layers {entry.name})."
+                        )
+                    kind = "head"
                 point = activation(seen, place, following[0] if following else len(seen))
             column = self._column(entry.name)
             if column != entry.name.replace(".", "_"):
@@ -285,6 +305,8 @@ def features(
     array = pictures.cpu().numpy() if isinstance(pictures, Tensor) else np.asarray(pictures)
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3:
         raise DataError(f"Pictures of {array.dtype} {array.shape} were given.", expected="uint8 [n, height, width, 3], RGB")
+    if not len(array):
+        raise DataError("No picture was given.", expected="uint8 [n, height, width, 3], RGB, at least one")
     with as_it_was(module):
         network = ForeignNetwork(module.to(place), side, values, given=array.shape[1])
         for sentence in network.assumed[1:]:

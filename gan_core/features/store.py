@@ -199,7 +199,10 @@ def _fill(out: Half, files: list[Path], names: list[str], sizes: list[int], want
 
 def _fill_group(out: Half, layers: list[Half], inside: npt.NDArray[np.int64], places: npt.NDArray[np.int64]) -> None:
     """Copies rows `inside` a row group to rows `places` of the result."""
-    straight = len(inside) == len(layers[0]) and bool((np.diff(places) == 1).all())
+    whole = len(inside) == len(layers[0]) and bool(
+        (inside == np.arange(len(inside))).all()
+    )  # rows may be wanted more than once
+    straight = whole and bool((np.diff(places) == 1).all())
     at = 0
     for values in layers:
         size = values.shape[1]

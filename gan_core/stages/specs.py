@@ -67,7 +67,7 @@ _ALL = (
     ),
     StageSpec(
         "extract",
-        2,
+        3,
         ("features-*.parquet", "statistics.safetensors", "codebook.safetensors"),
         ("stages/extract.py", "features", "controls", "networks"),
         child=True,

@@ -318,3 +318,25 @@ class GreyInside(nn.Module):
 def test_channels_are_found_by_running() -> None:
     assert ForeignNetwork(GreyInside(), given=8).input_shape == (3, 8, 8)
     assert ForeignNetwork(Functional(), given=16).input_shape == (1, 16, 16)
+
+
+def test_an_encoder_of_convolutions_alone_keeps_its_last_layer() -> None:
+    """A nonlinearity makes features of its last maps; without one they are taken for scores, and it is said."""
+    torch.manual_seed(0)
+    shaped = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 8, 3, padding=1), nn.ReLU())
+    matrix, sizes = features(shaped, digits(3, 16), mode="avepool", device="cpu")
+    assert matrix.shape == (3, 8) and [size.name for size in sizes] == ["2"]
+    assert features(shaped, digits(3, 16), device="cpu")[0].shape == (3, 12 * 16)
+    for scoring in (shaped[:3], nn.Sequential(*shaped[:3], nn.Sigmoid())):
+        network = ForeignNetwork(scoring)
+        assert [info.kind for info in network.layers() if info.name == "2"] == ["head"]
+        assert "2 with 8 maps" in network.assumed[-1] and "--layers 2" in network.assumed[-1]
+    one = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 1, 14), nn.Sigmoid())
+    assert len(ForeignNetwork(one, side=16).assumed) == 1
+
+
+def test_what_cannot_be_run_is_said_before() -> None:
+    with pytest.raises(RequestError, match="lazy layers"):
+        features(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(2)), digits(2, 16), device="cpu")
+    with pytest.raises(DataError, match="No picture"):
+        features(nn.Conv2d(3, 4, 3), digits(2, 16)[:0], device="cpu")

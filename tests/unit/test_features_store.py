@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from gan_core.errors import DataError, UnknownName
 from gan_core.features import store
@@ -83,6 +85,17 @@ def test_rows_by_mask_and_in_any_order_and_twice(artifact: tuple[Path, np.ndarra
     assert table["image_id"].to_pylist() == store.read_rows(folder).take(order)["image_id"].to_pylist()
     matrix, table = store.read_features(folder, rows=np.empty(0, np.int64))
     assert matrix.shape == (0, 49) and table.num_rows == 0
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(wanted=st.lists(st.integers(0, 21), min_size=1, max_size=40))
+@example(wanted=[0, 0, 2, 3, 4])  # as many as the first row group has
+def test_any_rows_are_those_asked_for(artifact: tuple[Path, np.ndarray], wanted: list[int]) -> None:
+    folder, expected = artifact
+    matrix, table = store.read_features(folder, rows=np.array(wanted))
+    np.testing.assert_array_equal(matrix, expected[wanted])
+    whole = store.read_rows(folder)["image_id"].to_pylist()
+    assert table["image_id"].to_pylist() == [whole[row] for row in wanted]
 
 
 def test_layers_alone_and_in_the_order_asked_for(artifact: tuple[Path, np.ndarray]) -> None:
