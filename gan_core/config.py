@@ -7,6 +7,7 @@ A section of the recipe belongs to one stage, and its values other than the defa
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -266,6 +267,15 @@ class ProbeConfig(Section):
     grids: dict[FeatureKind, list[float]] = Field(
         default_factory=dict, description="other values for some kinds of features: {kmeans: [1.0e-3, 2.0e-3]}"
     )
+
+    @model_validator(mode="after")
+    def _values_can_be_fitted(self) -> ProbeConfig:
+        for value in [*self.grid, *(value for values in self.grids.values() for value in values)]:
+            if self.name == "knn" and not (value >= 1 and value == int(value)):
+                raise ValueError(f"{value:g} is no number of neighbours: knn takes whole numbers from 1, such as 1, 5, 25")
+            if self.name in ("linear_svm", "logistic", "ridge") and not 0 < value < math.inf:
+                raise ValueError(f"{self.name} cannot be fitted with {value:g}: its values are numbers above 0, such as 0.001")
+        return self
 
     def tried(self, kind: str) -> list[float]:
         """The values tried on features of a kind: its own, else the probe's grid; empty: what the probe's file says."""
