@@ -5,8 +5,8 @@
 FLOAT32 and BF16 are extract artifacts (folders with features-*.parquet) that differ in `extract.precision` and in nothing else.
 Both are scored by linear_svm at one value of C on the same draws of training labels; the difference is paired by draw and by test
 picture.
-The first artifact is scored once more with its solver's tolerance a hundred times tighter, in float32 through and through: what the
-probe's own bf16 products change. Nothing is chosen here: C is given, and the test split is only read.
+The first artifact is scored once more with its solver's tolerance a hundred times tighter: what stopping early changes, and with it the
+probe's bf16 products, which give directions alone. Nothing is chosen here: C is given, and the test split is only read.
 """
 
 from __future__ import annotations

@@ -175,7 +175,7 @@ def engine(settings: TrainConfig, array: np.ndarray[Any, Any], device: str, one:
     settings = settings.model_copy(update={"compile": one.compile})
     images, size = ArrayImages(array), array.shape[1]
     setting = loop.Setting(settings, Path(tempfile.gettempdir()), size, device=device, precision=one.precision)
-    how = compiling(settings, device, 1, partial(loop.attempt, images, setting, None))
+    how = compiling(settings, device, 1, partial(loop.trial, images, setting, None))
     setting = replace(setting, compiled=how)
     parts = build(settings, seed=0, device=device, image_size=size)
     if how in COMPILED:
