@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gan_core.files import read_json
+from gan_core.stages.contract import ArtifactRef
 from gan_core.store import Store
 
 _CONTROLS = ("pixels", "random")
@@ -13,8 +14,7 @@ _CONTROLS = ("pixels", "random")
 
 def folder_of(store: Store, node: dict[str, Any]) -> Path:
     """The artifact's folder of a node of `run.json`."""
-    ref = {name: str(value) for name, value in node["ref"].items()}
-    return store.home / "artifacts" / ref["stage"] / ref["key"] / ref["digest"][:12]
+    return store.path(ArtifactRef.model_validate(node["ref"]))
 
 
 def feature_sets(store: Store, nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:

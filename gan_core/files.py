@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
@@ -68,3 +69,20 @@ def write_table(table: pa.Table, path: Path, **options: Any) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def exchange(first: Path, second: Path) -> None:
+    """Lets two folders change names, both of which exist at every moment (Linux: renameat2 with RENAME_EXCHANGE).
+
+    Where the kernel or the disk cannot, `first` takes the place of `second` in two steps, and `second` is at `first` afterwards as well:
+    killed between them, the name `second` is missing and both folders are there.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    swap = getattr(libc, "renameat2", None)
+    here, atomic = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    if swap is not None and swap(here, os.fsencode(first), here, os.fsencode(second), atomic) == 0:
+        return
+    aside = second.with_name(f".{second.name}.{uuid.uuid4().hex[:8]}.old")
+    second.rename(aside)
+    first.rename(second)
+    aside.rename(first)

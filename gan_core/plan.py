@@ -56,13 +56,13 @@ class Settings:
 
     Attributes:
         locations: source name to the place of its files (None: comes with a package).
-        deadline: clock (time.time) after which training ends cleanly, or None.
+        max_seconds: training ends cleanly after so long, counted from its own start; None: no limit.
     """
 
     device: str = "cpu"
     locations: dict[str, Path | None] = field(default_factory=dict)
     rehash: bool = False
-    deadline: float | None = None
+    max_seconds: float | None = None
     refresh: frozenset[str] = frozenset()
 
 
@@ -203,7 +203,7 @@ class _Planner:
                 {"train": train.model_dump(mode="json"), **extra},
                 {"train": keyed, **extra},
                 {"pack": ("pack",), "codes": ("hash",)},
-                {**self.device, "deadline": self.settings.deadline},
+                {**self.device, "max_seconds": self.settings.max_seconds},
             )
         trained_on: list[Node] = []
         if self.growth is not None:

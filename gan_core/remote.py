@@ -12,7 +12,7 @@ from typing import Any
 
 import fsspec
 
-from gan_core.files import write_json
+from gan_core.files import exchange, write_json
 from gan_core.locks import Waiting, lease
 from gan_core.manifest import MANIFEST, Manifest, problems
 from gan_core.stages.contract import ArtifactRef
@@ -71,9 +71,27 @@ class RemoteArtifacts:
         manifest = self.get(ref)
         if manifest is None:
             raise FileNotFoundError(f"{self.address} holds no artifact {ref.stage}/{ref.key}/{ref.digest[:12]}")
-        if (target / MANIFEST).exists() and not problems(target, manifest, deep=False):
+        if self._is_copy_of(manifest, target):
             return target
-        shutil.rmtree(target, ignore_errors=True)
+        return self._fetch(ref, manifest, target)
+
+    def anew(self, ref: ArtifactRef) -> Path:
+        manifest = self.get(ref)
+        if manifest is None:
+            raise FileNotFoundError(f"{self.address} holds no artifact {ref.stage}/{ref.key}/{ref.digest[:12]}")
+        return self._fetch(ref, manifest, self.cache / ref.stage / ref.key / ref.digest[:12])
+
+    @staticmethod
+    def _is_copy_of(manifest: Manifest, folder: Path) -> bool:
+        """Whether the copy is of this very manifest: one that was made again may have other by-products under the same digest."""
+        try:
+            same = Manifest.model_validate_json((folder / MANIFEST).read_bytes()) == manifest
+        except (OSError, ValueError):
+            return False
+        return same and not problems(folder, manifest, deep=False)
+
+    def _fetch(self, ref: ArtifactRef, manifest: Manifest, target: Path) -> Path:
+        """Copies a version here, in the place of a copy that may be there."""
         part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
         base = f"{self._base(ref.stage, ref.key)}/{ref.digest[:12]}"
         for name in [*manifest.content, *manifest.byproducts]:
@@ -82,9 +100,10 @@ class RemoteArtifacts:
         write_json(part / MANIFEST, manifest.model_dump(mode="json"))
         try:
             part.rename(target)
-        except OSError:  # another reader was quicker: its copy is as good
-            if not (target / MANIFEST).exists():
+        except OSError:  # an older copy, or that of another reader who was quicker
+            if not target.exists():
                 raise
+            exchange(part, target)
             shutil.rmtree(part, ignore_errors=True)
         return target
 
@@ -108,6 +127,7 @@ class RemoteArtifacts:
                 yield manifest.ref(f"artifacts/{stage_name}/{key}/{version}")
 
     def drop(self, ref: ArtifactRef) -> None:
+        shutil.rmtree(self.cache / ref.stage / ref.key / ref.digest[:12], ignore_errors=True)
         base = f"{self._base(ref.stage, ref.key)}/{ref.digest[:12]}"
         with contextlib.suppress(OSError, ValueError):  # the manifest goes first: half an artifact must never look whole
             self.filesystem.rm_file(f"{base}/{MANIFEST}")

@@ -232,9 +232,13 @@ def _make(
 def _checked(store: Store, ref: ArtifactRef) -> StageInput:
     """An input whose bytes were compared with its manifest: damage must not travel on into what is made from it."""
     manifest = store.artifacts.get(ref)
-    path = store.path(ref)
-    wrong = ["its manifest is gone"] if manifest is None else problems(path, manifest, deep=True)
-    wrong = [text for text in wrong if manifest is None or text.split(" ")[0] in manifest.content]
+    wrong, path = ["its manifest is gone"], Path()
+    if manifest is not None:
+        for place in (store.path, store.artifacts.anew):  # a copy may be damaged where the object store's is whole
+            path = place(ref)
+            wrong = [text for text in problems(path, manifest, deep=True) if text.split(" ")[0] in manifest.content]
+            if not wrong:
+                break
     if wrong:
         raise StoreError(
             f"The artifact {ref.stage}/{ref.key}/{ref.digest[:12]} is damaged: {'; '.join(wrong[:3])}.",
@@ -245,15 +249,13 @@ def _checked(store: Store, ref: ArtifactRef) -> StageInput:
 
 
 def _context(store: Store, node: Node, inputs: dict[str, ArtifactRef]) -> dict[str, Any]:
-    """What a stage may use beside its work folder: folders that outlive an attempt, and the time that is left."""
+    """What a stage may use beside its work folder: folders that outlive an attempt, earlier artifacts."""
     if node.stage == "ingest":
         return {"state": str(store.state("ingest", str(node.part["source"]["name"])))}
     if node.stage == "crop":
         return {"earlier": _earlier(store, node)}
     if node.stage == "train" and "train" in node.key_part:
-        deadline = node.context.get("deadline")
-        left = max(1.0, deadline - time.time()) if deadline is not None else None
-        return {"state": str(store.state("train", trajectory_key(node, inputs))), "max_seconds": left}
+        return {"state": str(store.state("train", trajectory_key(node, inputs)))}
     return {}
 
 
@@ -263,9 +265,14 @@ def _earlier(store: Store, node: Node, most: int = 2) -> list[str]:
     for ref in store.artifacts.refs(node.stage):
         manifest = store.artifacts.get(ref)
         same = manifest and manifest.part == node.key_part and manifest.version == spec_of(node.stage).version
-        if manifest and same and manifest.node == node.id and not problems(store.path(ref), manifest, deep=False):
-            found.append((str(manifest.made.get("at", "")), str(store.path(ref))))
-    return [path for _, path in sorted(found, reverse=True)[:most]]
+        if manifest and same and manifest.node == node.id:
+            found.append((str(manifest.made.get("at", "")), ref, manifest))
+    chosen: list[str] = []
+    for _, ref, manifest in sorted(found, key=lambda entry: entry[0], reverse=True):
+        # held: rows are copied until the very end, and cleaning must leave it until then
+        if len(chosen) < most and store.artifacts.hold(ref) and not problems(store.path(ref), manifest, deep=False):
+            chosen.append(str(store.path(ref)))
+    return chosen
 
 
 def trajectory_key(node: Node, inputs: dict[str, ArtifactRef]) -> str:
@@ -302,6 +309,16 @@ def explain_os_error(error: OSError, home: Path) -> DiscernError:
             f"{where} cannot be written or read: {error.strerror}.",
             expected=f"a home that this user may write ({home})",
             remedy="choose another home with --home or DISCERN_HOME, or mend the permissions",
+        )
+    if isinstance(error, ConnectionError | TimeoutError) or error.errno in (
+        errno.EIO,
+        errno.ESTALE,
+        errno.EHOSTUNREACH,
+        errno.ENETUNREACH,
+    ):
+        return TransientError(
+            f"A disk or a connection failed: {error.strerror or error or type(error).__name__} ({where}).",
+            remedy="the task is tried again",
         )
     if error.errno in (errno.ENOMEM, errno.EAGAIN, errno.EMFILE):
         return TransientError(f"The system had no more to give: {error.strerror} ({where}).", remedy="the task is tried again")

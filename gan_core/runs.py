@@ -7,7 +7,6 @@ import fcntl
 import os
 import secrets
 import shutil
-import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -128,7 +127,7 @@ def prepare(request: RunRequest, store: Store, *, planning: bool = False) -> Pre
         device=device,
         locations={name: location.path for name, location in locations.items()},
         rehash=request.rehash,
-        deadline=time.time() + request.max_seconds if request.max_seconds else None,
+        max_seconds=request.max_seconds,
         refresh=frozenset(request.refresh),
     )
     return _planned(request, recipe, notes, settings, locations, fingerprints, store, stamp_of(recipe.extract, Path.cwd()))
@@ -231,7 +230,7 @@ def refuse_before_starting(prepared: Prepared) -> None:
         )
     if not stages & {"train", "evaluate"}:
         return
-    trains = "train" in stages and prepared.settings.deadline is None
+    trains = "train" in stages and prepared.settings.max_seconds is None
     refuse_the_impossible(prepared.recipe, prepared.settings.device, _rows_to_evaluate(prepared), trains=trains)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from gan_core.errors import StoreError
-from gan_core.files import read_json, write_json
+from gan_core.files import exchange, read_json, write_json
 from gan_core.locks import Waiting, file_lock, shared_lock
 from gan_core.manifest import MANIFEST, Manifest, describe_files, digest_of, problems
 from gan_core.stages.contract import ArtifactRef
@@ -43,6 +43,9 @@ class Artifacts(Protocol):
 
     def local(self, ref: ArtifactRef) -> Path:
         """A local folder with the version's files."""
+
+    def anew(self, ref: ArtifactRef) -> Path:
+        """As `local`, with what an object store holds fetched once more, whatever copy is here."""
 
     def put(self, work: Path, manifest: Manifest) -> ArtifactRef:
         """Publishes a finished work folder and makes it the version in use."""
@@ -85,17 +88,17 @@ class LocalArtifacts:
     def local(self, ref: ArtifactRef) -> Path:
         return self.folder(ref)
 
+    def anew(self, ref: ArtifactRef) -> Path:
+        return self.folder(ref)
+
     def put(self, work: Path, manifest: Manifest) -> ArtifactRef:
         target = self.root / manifest.stage / manifest.key / manifest.digest[:12]
         write_json(work / MANIFEST, manifest.model_dump(mode="json"))
         if (
             target.exists()
         ):  # made again with equal content: the newer by-products (a report's page) take the place of the older
-            aside = target.with_name(f".{target.name}.old")
-            shutil.rmtree(aside, ignore_errors=True)
-            target.rename(aside)
-            work.rename(target)
-            shutil.rmtree(aside, ignore_errors=True)
+            exchange(work, target)
+            shutil.rmtree(work, ignore_errors=True)
         else:
             work.rename(target)
         write_json(target.parent / "current.json", {"version": target.name})
@@ -233,7 +236,7 @@ class Store:
         manifest = self.artifacts.get(ref)
         if manifest is None:
             return [f"{MANIFEST} is missing or cannot be read"]
-        found = problems(self.path(ref), manifest, deep=True)
+        found = problems(self.artifacts.anew(ref), manifest, deep=True)
         if digest_of(manifest.content) != manifest.digest:
             found.append("the manifest's digest does not fit its list of files")
         return found

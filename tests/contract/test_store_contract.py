@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from flows.outcome import feature_sets
 from gan_core.errors import StoreError
 from gan_core.manifest import Manifest
+from gan_core.runner import _checked
 from gan_core.stages.contract import StageOutcome
 from gan_core.store import LocalArtifacts, Store
 
@@ -64,6 +66,62 @@ def test_a_new_version_replaces_and_the_old_one_stays(store: Store) -> None:
     assert found is not None and found.digest == new.digest
     assert (store.path(old.ref()) / "rows.txt").read_text() == "old"
     assert {ref.digest for ref in store.artifacts.refs("crop")} == {old.digest, new.digest}
+
+
+def test_made_again_with_equal_content_it_has_the_newer_byproducts(store: Store) -> None:
+    made = publish(store, "k1", "same", log="the old page")
+    assert (store.path(made.ref()) / "run.log").read_text() == "the old page"
+    again = publish(store, "k1", "same", log="the new page")
+    assert again.digest == made.digest
+    assert (store.path(made.ref()) / "run.log").read_text() == "the new page"
+    assert store.verify(made.ref()) == [] and not list(store.home.rglob("*.old"))
+
+
+def test_it_is_there_at_every_moment_while_it_is_made_again(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made = publish(store, "k1", "same")
+    stop, missed = threading.Event(), []
+
+    def look() -> None:
+        while not stop.is_set():
+            if store.find("crop", "k1") is None or store.artifacts.get(made.ref()) is None:
+                missed.append(time.monotonic())
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    for number in range(100):
+        publish(store, "k1", "same", log=str(number))
+    stop.set()
+    watcher.join()
+    assert not missed
+
+
+def test_a_damaged_copy_of_what_an_object_store_holds_is_fetched_anew(tmp_path: Path) -> None:
+    """Nobody takes the whole artifact for the damaged one: not `verify`, and not a stage that stands on it."""
+    store = Store(f"memory://discern-{uuid.uuid4().hex}", tmp_path)
+    made = publish(store, "k1", "some text")
+    copy = store.path(made.ref()) / "rows.txt"
+    copy.write_text("some texT")
+    assert (_checked(store, made.ref()).path / "rows.txt").read_text() == "some text"
+    copy.write_text("some texT")
+    assert store.verify(made.ref()) == []
+    copy.write_text("some texT")
+    store.artifacts.drop(made.ref())
+    again = publish(store, "k1", "some text")
+    assert (store.path(again.ref()) / "rows.txt").read_text() == "some text"
+    store.artifacts.filesystem.pipe_file(f"{store.artifacts._base('crop', 'k1')}/{made.digest[:12]}/rows.txt", b"some texT")  # type: ignore[attr-defined]
+    assert store.verify(made.ref()) == ["rows.txt has other content than when it was written"], "and damage there is seen"
+
+
+def test_figures_of_a_run_come_from_either_home(store: Store) -> None:
+    work = store.work("extract", "k1")
+    (work / "features-00000.parquet").write_bytes(b"x")
+    outcome = StageOutcome(summary={"length": "16 (conv1) = 16", "dims": 16})
+    draft = Manifest(stage="extract", version=1, key="k1", digest="", outcome=outcome)
+    ref, _ = store.publish(work, draft, ("*.parquet",))
+    node = {"node": "extract:digits:discriminator", "ref": ref.model_dump(mode="json")}
+    (found,) = feature_sets(store, [node, {"node": "report", "ref": None}])
+    assert found["dims"] == 16 and (Path(found["folder"]) / "features-00000.parquet").is_file()
 
 
 def test_dropped_is_gone(store: Store) -> None:

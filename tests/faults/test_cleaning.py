@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -18,9 +19,11 @@ import pytest
 from gan_core.errors import RequestError
 from gan_core.gc import clean
 from gan_core.manifest import Manifest
-from gan_core.runner import trajectory_key
-from gan_core.runs import Run, RunRequest, prepare
+from gan_core.plan import Node
+from gan_core.runner import _earlier, trajectory_key
+from gan_core.runs import LIVE_LOCK, Run, RunRequest, prepare
 from gan_core.stages.contract import ArtifactRef
+from gan_core.stages.specs import spec_of
 from gan_core.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,6 +107,31 @@ def test_a_recipe_that_only_fails_loses_no_good_run(tmp_path: Path) -> None:
         record(store, f"run-{minute}", minute, [bad], state="failed")
     clean(store, 1, dry_run=False)
     assert "good" in keys(store)
+
+
+def test_crops_that_a_run_is_copying_rows_from_stay(tmp_path: Path) -> None:
+    """No kept run names them; the run that goes on took them up when its crop began."""
+    store = Store(tmp_path)
+    for number in range(4):
+        place = store.work("crop", f"c{number}")
+        (place / "crops.parquet").write_bytes(f"{number}".encode())
+        made = {"at": moment(number)}
+        version = spec_of("crop").version
+        manifest = Manifest(
+            stage="crop", version=version, key=f"c{number}", digest="", node="crop:digits", part={"crop": 1}, made=made
+        )
+        store.publish(place, manifest, ("*.parquet",))
+    age(store.home / "artifacts", 10)
+    alive = record(store, "run-1", 30, [], state="running")
+    lock = os.open(alive / LIVE_LOCK, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        earlier = _earlier(store, Node("crop:digits", "crop", {"crop": 1}, {"crop": 1}))
+        clean(store, 1, dry_run=False)
+    finally:
+        os.close(lock)
+    assert [Path(folder).parent.name for folder in earlier] == ["c3", "c2"]
+    assert keys(store) == {"c2", "c3"}
 
 
 ASKED = {"scale": "full", "until": "report", "only": None, "overrides": [], "data": {}}

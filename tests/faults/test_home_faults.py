@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gan_core.errors import DiscernError, StoreError
-from gan_core.runner import execute
+from gan_core.runner import execute, explain_os_error
 from gan_core.store import Store
 from tests.faults.hostile import hostile_folder
 from tests.faults.test_hostile_pictures import prepare_folder
@@ -126,3 +126,12 @@ def test_an_unknown_failure_of_the_system_names_the_file(tmp_path: Path) -> None
     blocked.write_text("a file where the home should be")
     with pytest.raises(StoreError, match="home"):
         execute(Store(blocked), Node("crop:x", "crop", {}, {}), {})
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ConnectionResetError(104, "Connection reset by peer"), TimeoutError(110, "timed out"), OSError(5, "Input/output error")],
+)
+def test_a_connection_or_disk_that_failed_once_is_tried_again(error: OSError, tmp_path: Path) -> None:
+    told = explain_os_error(error, tmp_path)
+    assert told.retryable and "tried again" in told.remedy

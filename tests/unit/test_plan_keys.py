@@ -34,7 +34,7 @@ def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
 
 
 def test_nothing_outside_the_recipe_enters_a_key() -> None:
-    assert keys() == keys(device="cuda", rehash=True, deadline=5.0, locations={"digits": Path("elsewhere")})
+    assert keys() == keys(device="cuda", rehash=True, max_seconds=5.0, locations={"digits": Path("elsewhere")})
 
 
 def test_a_c_grid_touches_its_probe_and_the_report_alone() -> None:
