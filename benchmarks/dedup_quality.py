@@ -110,7 +110,7 @@ def draw(pixels: npt.NDArray[np.uint8], copies: Copies, pairs: npt.NDArray[np.in
 
 
 def measure(data: Path, out: Path) -> dict[str, Any]:
-    """Runs everything and writes numbers, sheet and the list of drawn pairs."""
+    """Runs everything and writes numbers, sheet and the list of drawn pairs; pairs that somebody has judged are not drawn anew."""
     pixels, pairs = cifar(data / "cifar10"), truth(data / "cifar10")
     result: dict[str, Any] = {"sweep": {}}
     started = time.perf_counter()
@@ -143,6 +143,9 @@ def measure(data: Path, out: Path) -> dict[str, Any]:
     result["leakage"] = {"test pictures": len(np.unique(leaked.i)), "pairs": len(leaked.i)}
     result["injected copies"] = injected_recall(pixels[:5000], DedupConfig())
     (out / "numbers.json").write_text(json.dumps(result, indent=1) + "\n")
+    if any(out.glob("verdicts*.csv")):
+        print(f"{out} holds verdicts of the pairs that lie there: nothing is drawn. Another --out draws anew.", file=sys.stderr)
+        return result
     looked_at = find_copies(lambda rows: pixels[rows], rank, DedupConfig(threshold=LOOKED_AT), codes)
     draw(pixels, looked_at, np.arange(len(looked_at.found.i)), "drawn", out)
     # One pair of each group: a series of fifty pictures makes a thousand pairs and would be half of a draw from all pairs.

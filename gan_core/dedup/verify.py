@@ -86,7 +86,7 @@ def required(detail: Floats, deformation: Floats, threshold: float) -> Floats:
     """The score that a pair must reach: the threshold, and more where the map deforms and where few pixels carry edges.
 
     Two shots of one scene agree once one is bent over the other: what is bent by more than `BENT` must agree better, up to 0.95. (Chosen on
-    half of ciFAIR's pairs and on verdicts by eye: docs/dedup/notes.md.)
+    verdicts by eye, with the recall of ciFAIR's pairs in sight: docs/dedup/notes.md.)
 
     Two aeroplanes of one type before an empty sky agree in all there is to see, once one is turned and stretched over the
     other. Below a share of `detail` of 0.5 the score asked for rises, the more the map deforms; at 0.25 a copy that is
