@@ -187,7 +187,13 @@ def main() -> None:
     parser.add_argument("--verdicts", type=Path, help="folder with verdicts.csv: print the precision and stop")
     given = parser.parse_args()
     if given.verdicts:
-        judges = {"verdicts.csv": "drawn.csv", "verdicts_blind.csv": "drawn.csv", "verdicts_groups.csv": "drawn_groups.csv"}
+        judges = {
+            "verdicts.csv": "drawn.csv",
+            "verdicts_blind.csv": "drawn.csv",
+            "verdicts_groups.csv": "drawn_groups.csv",
+            "verdicts_fresh.csv": "fresh.csv",
+            "verdicts_fresh_groups.csv": "fresh_groups.csv",
+        }
         print(
             json.dumps(
                 {name: judged(given.verdicts / drawn, given.verdicts / name) for name, drawn in judges.items()}, indent=1

@@ -106,7 +106,7 @@ class DedupConfig(Section):
     """
 
     mode: Literal["verified", "paper", "radius", "off"] = "verified"
-    threshold: float = Field(0.9, gt=0, le=1, description="verified: least correlation of details after alignment")
+    threshold: float = Field(0.92, gt=0, le=1, description="verified: least correlation of details after alignment")
     neighbours: int = Field(10, ge=1, le=1000, description="verified: nearest pictures that are looked at, for each picture")
     mirror: bool = Field(True, description="verified: mirror images are copies too")
     radius: int = Field(2, ge=0, le=16, description="bits; mode radius, and candidates of mode verified")

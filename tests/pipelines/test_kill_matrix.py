@@ -92,7 +92,6 @@ def gone(process: int) -> bool:
         return True
 
 
-@pytest.mark.slow
 def test_kill_of_the_flows_process(api: Api, worker: Worker, server: dict[str, str], home: Path, tmp_path: Path) -> None:
     run, flow, child = training(api, worker)
     os.kill(flow, signal.SIGKILL)
