@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import threading
 import time
@@ -12,6 +13,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 Waiting = Callable[[str], None]
 
@@ -148,9 +151,17 @@ def lease(
 
     def renew() -> None:
         while not stop.wait(seconds / 3):
-            with contextlib.suppress(OSError, ValueError):  # a passing fault of the network: the next renewal is in time
-                if json.loads(filesystem.cat_file(path)).get("token") == token:
+            with contextlib.suppress(
+                Exception
+            ):  # a passing fault, in whatever words of the store's client: the next renewal is in time
+                held = json.loads(filesystem.cat_file(path))
+                if held.get("token") == token:
                     filesystem.pipe_file(path, body())
+                else:  # equal work gives equal digests, so nothing is wrong yet; but somebody should know
+                    log.warning(
+                        "The lease on %s has run out and is held by %s now: the same is made twice.", path, held.get("who")
+                    )
+                    return
 
     thread = threading.Thread(target=renew, name="lease", daemon=True)
     thread.start()

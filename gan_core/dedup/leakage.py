@@ -28,7 +28,7 @@ class Leakage:
     """What leaked.
 
     Attributes:
-        found: pairs (held-out row, training row) of the table that was searched, best pair of a row first.
+        found: pairs (held-out row, training row) of the table that was searched, sorted by both.
         leaked: int64, held-out rows with at least one pair, sorted.
         summary: {split: {rows, leaked}} and the figures of the search: plain JSON.
     """

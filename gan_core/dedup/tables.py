@@ -28,7 +28,7 @@ PAIRS = pa.schema(
 
 @dataclass(frozen=True)
 class Found:
-    """Pairs of rows that were found to be copies, i < j, sorted, each once.
+    """Pairs of rows that were found to be copies, each once; which of the two is `i`, and their order, are the search's.
 
     Attributes:
         i, j: int64 [pairs] rows of the table that was searched.

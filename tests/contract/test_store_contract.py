@@ -7,10 +7,12 @@ import time
 import uuid
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from flows.outcome import feature_sets
 from gan_core.errors import StoreError
+from gan_core.locks import lease
 from gan_core.manifest import Manifest
 from gan_core.runner import _checked
 from gan_core.stages.contract import StageOutcome
@@ -209,3 +211,13 @@ def test_equal_content_made_again_brings_its_newer_byproducts(tmp_path: Path) ->
     assert new.digest == old.digest
     assert (store.path(new.ref()) / "run.log").read_text() == "new page"
     assert len(list(store.artifacts.refs())) == 1 and store.verify(new.ref()) == []
+
+
+def test_a_lease_that_somebody_else_holds_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    filesystem, root = fsspec.core.url_to_fs(f"memory://discern-{uuid.uuid4().hex}")
+    filesystem.makedirs(root)
+    with caplog.at_level("WARNING", "gan_core.locks"), lease(filesystem, f"{root}/key.json", "run 1", seconds=0.6):
+        filesystem.pipe_file(f"{root}/key.json", b'{"who": "run 2", "token": "theirs", "until": 9e9}')
+        time.sleep(0.6)
+    assert "held by run 2" in caplog.text
+    assert b"theirs" in filesystem.cat_file(f"{root}/key.json"), "and it is left to them"
