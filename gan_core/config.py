@@ -7,7 +7,6 @@ A section of the recipe belongs to one stage, and its values other than the defa
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -271,9 +270,9 @@ class ProbeConfig(Section):
     @model_validator(mode="after")
     def _values_can_be_fitted(self) -> ProbeConfig:
         for value in [*self.grid, *(value for values in self.grids.values() for value in values)]:
-            if self.name == "knn" and not (value >= 1 and value == int(value)):
+            if self.name == "knn" and not (value >= 1 and float(value).is_integer()):
                 raise ValueError(f"{value:g} is no number of neighbours: knn takes whole numbers from 1, such as 1, 5, 25")
-            if self.name in ("linear_svm", "logistic", "ridge") and not 0 < value < math.inf:
+            if self.name in ("linear_svm", "logistic", "ridge") and not value > 0:
                 raise ValueError(f"{self.name} cannot be fitted with {value:g}: its values are numbers above 0, such as 0.001")
         return self
 

@@ -151,9 +151,8 @@ def lease(
 
     def renew() -> None:
         while not stop.wait(seconds / 3):
-            with contextlib.suppress(
-                Exception
-            ):  # a passing fault, in whatever words of the store's client: the next renewal is in time
+            # a passing fault, in whatever words of the store's client: the next renewal is in time
+            with contextlib.suppress(Exception):
                 held = json.loads(filesystem.cat_file(path))
                 if held.get("token") == token:
                     filesystem.pipe_file(path, body())

@@ -15,7 +15,7 @@ from gan_core.devices import bf16_units, resolve_compile, resolve_processes
 from gan_core.features.stamp import Stamp
 from gan_core.manifest import Manifest, make_key, problems
 from gan_core.stages.contract import ArtifactRef
-from gan_core.stages.specs import spec_of
+from gan_core.stages.specs import REPORT_ROLES, spec_of
 from gan_core.store import Store
 
 if TYPE_CHECKING:
@@ -290,20 +290,9 @@ class _Planner:
         )
 
     def _report(self, nodes: list[str]) -> Node:
-        roles = {
-            "ingest": "images",
-            "crop": "crops",
-            "hash": "codes",
-            "dedup": "duplicates",
-            "pack": "pack",
-            "train": "snapshot",
-            "extract": "features",
-            "evaluate": "cells",
-            "inspect": "inspect",
-        }
-        inputs: dict[str, list[str]] = {role: [] for role in roles.values()}
+        inputs: dict[str, list[str]] = {role: [] for role in REPORT_ROLES.values()}
         for node in nodes:
-            inputs[roles[node.split(":")[0]]].append(node)
+            inputs[REPORT_ROLES[node.split(":")[0]]].append(node)
         part = {"report": self.recipe.report.model_dump(mode="json"), "recipe": self.recipe.model_dump(mode="json")}
         key_part = {"recipe": self.recipe.key_part()}
         key_part["recipe"].get("extract", {}).pop("weights", None)  # a place; what lies there is in the features' digest

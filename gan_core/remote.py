@@ -67,19 +67,20 @@ class RemoteArtifacts:
         return self._manifest(ref.stage, ref.key, ref.digest[:12])
 
     def local(self, ref: ArtifactRef) -> Path:
-        target = self.cache / ref.stage / ref.key / ref.digest[:12]
-        manifest = self.get(ref)
-        if manifest is None:
-            raise FileNotFoundError(f"{self.address} holds no artifact {ref.stage}/{ref.key}/{ref.digest[:12]}")
-        if self._is_copy_of(manifest, target):
-            return target
-        return self._fetch(ref, manifest, target)
+        manifest, copy = self._present(ref), self._copy(ref)
+        return copy if self._is_copy_of(manifest, copy) else self._fetch(ref, manifest, copy)
 
     def anew(self, ref: ArtifactRef) -> Path:
+        return self._fetch(ref, self._present(ref), self._copy(ref))
+
+    def _copy(self, ref: ArtifactRef) -> Path:
+        return self.cache / ref.stage / ref.key / ref.digest[:12]
+
+    def _present(self, ref: ArtifactRef) -> Manifest:
         manifest = self.get(ref)
         if manifest is None:
             raise FileNotFoundError(f"{self.address} holds no artifact {ref.stage}/{ref.key}/{ref.digest[:12]}")
-        return self._fetch(ref, manifest, self.cache / ref.stage / ref.key / ref.digest[:12])
+        return manifest
 
     @staticmethod
     def _is_copy_of(manifest: Manifest, folder: Path) -> bool:
@@ -127,7 +128,7 @@ class RemoteArtifacts:
                 yield manifest.ref(f"artifacts/{stage_name}/{key}/{version}")
 
     def drop(self, ref: ArtifactRef) -> None:
-        shutil.rmtree(self.cache / ref.stage / ref.key / ref.digest[:12], ignore_errors=True)
+        shutil.rmtree(self._copy(ref), ignore_errors=True)
         base = f"{self._base(ref.stage, ref.key)}/{ref.digest[:12]}"
         with contextlib.suppress(OSError, ValueError):  # the manifest goes first: half an artifact must never look whole
             self.filesystem.rm_file(f"{base}/{MANIFEST}")

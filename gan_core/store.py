@@ -94,9 +94,8 @@ class LocalArtifacts:
     def put(self, work: Path, manifest: Manifest) -> ArtifactRef:
         target = self.root / manifest.stage / manifest.key / manifest.digest[:12]
         write_json(work / MANIFEST, manifest.model_dump(mode="json"))
-        if (
-            target.exists()
-        ):  # made again with equal content: the newer by-products (a report's page) take the place of the older
+        # made again with equal content: the newer by-products (a report's page) take the place of the older
+        if target.exists():
             exchange(work, target)
             shutil.rmtree(work, ignore_errors=True)
         else:

@@ -285,9 +285,8 @@ class _Trainer:
         # matrices: the wide ones are memory traffic.
         scale = 2 / count
         d_code = (error @ w2).mul_(factors.mul_(scale)).mul_(code > 0)
-        ones = torch.full(
-            (1, count), scale, dtype=dtype, device=self.device
-        )  # torch's own sums of bfloat16 are slower than a product
+        # torch's own sums of bfloat16 over rows are slower than a product
+        ones = torch.full((1, count), scale, dtype=dtype, device=self.device)
         slopes = (
             torch.mm(d_code.t(), noisy, out=self.slopes[0]),
             d_code.sum(0),

@@ -199,9 +199,8 @@ def _fill(out: Half, files: list[Path], names: list[str], sizes: list[int], want
 
 def _fill_group(out: Half, layers: list[Half], inside: npt.NDArray[np.int64], places: npt.NDArray[np.int64]) -> None:
     """Copies rows `inside` a row group to rows `places` of the result."""
-    whole = len(inside) == len(layers[0]) and bool(
-        (inside == np.arange(len(inside))).all()
-    )  # rows may be wanted more than once
+    # as many as the group has need not be all of them: a row may be wanted more than once
+    whole = len(inside) == len(layers[0]) and bool((np.diff(inside) == 1).all())
     straight = whole and bool((np.diff(places) == 1).all())
     at = 0
     for values in layers:

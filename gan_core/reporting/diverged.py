@@ -20,14 +20,8 @@ from gan_core.reporting.facts import RunFacts, grids
 from gan_core.reporting.gather import ReportInputs
 from gan_core.reporting.page import render
 from gan_core.reporting.summary import summarise
+from gan_core.stages.specs import REPORT_ROLES
 
-ROLES = {
-    "ingest": "images",
-    "crop": "crops",
-    "hash": "codes",
-    "dedup": "duplicates",
-    "pack": "pack",
-}  # stage to its role in a report
 LOOKS = 8  # lines of statistics shown, the last one being that of the finding
 FIGURES = {
     "loss_discriminator": "D's loss",
@@ -86,7 +80,7 @@ def _page(
     facts: RunFacts,
     error: TrainingDiverged,
 ) -> str:
-    known = {ROLES[stage]: tuple(paths) for stage, paths in folders.items() if stage in ROLES}
+    known = {REPORT_ROLES[stage]: tuple(paths) for stage, paths in folders.items()}
     inputs = ReportInputs(recipe, dict(recipe.get("report") or {}), **known, snapshot=(training,))
     settings = recipe["train"]
     summary = summarise(inputs)

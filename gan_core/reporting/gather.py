@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gan_core.stages.contract import StageRequest
+from gan_core.stages.specs import REPORT_ROLES
 
 FAILURES_SHOWN = 20
-ROLES = ("images", "crops", "codes", "duplicates", "pack", "snapshot", "features", "cells", "inspect")
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ReportInputs:
     @staticmethod
     def of(request: StageRequest) -> ReportInputs:
         """From the request of the report stage."""
-        folders = {role: tuple(entry.path for entry in request.inputs.get(role, [])) for role in ROLES}
+        folders = {role: tuple(entry.path for entry in request.inputs.get(role, [])) for role in REPORT_ROLES.values()}
         recipe = dict(request.part.get("recipe") or {})
         return ReportInputs(recipe, dict(request.part.get("report") or recipe.get("report") or {}), **folders)
 

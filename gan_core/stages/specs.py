@@ -97,3 +97,16 @@ def spec_of(stage: str) -> StageSpec:
     if stage not in STAGES:
         raise UnknownName("stage", stage, STAGES)
     return STAGES[stage]
+
+
+REPORT_ROLES = {
+    "ingest": "images",
+    "crop": "crops",
+    "hash": "codes",
+    "dedup": "duplicates",
+    "pack": "pack",
+    "train": "snapshot",
+    "extract": "features",
+    "evaluate": "cells",
+    "inspect": "inspect",
+}  # stage to the role of its artifacts in a report

@@ -161,9 +161,7 @@ def train(
         at.due = at.due or crossed(was, at.images, s.state_kimg)
         out_of_time = deadline.over()
         good = logged and clean and (at.due or complete)
-        held = (
-            logged and at.due and at.images - last_save >= s.state_kimg * 1000
-        )  # a sign lasts: none to go back to, one to resume from
+        held = logged and at.due and at.images - last_save >= s.state_kimg * 1000  # while a sign lasts
         if good or held or complete or out_of_time:
             at.due, last_save = at.due and not good, at.images
             save(parts, setting, good=good)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import time
 import uuid
@@ -12,6 +13,7 @@ import pytest
 
 from flows.outcome import feature_sets
 from gan_core.errors import StoreError
+from gan_core.files import exchange
 from gan_core.locks import lease
 from gan_core.manifest import Manifest
 from gan_core.runner import _checked
@@ -96,6 +98,19 @@ def test_it_is_there_at_every_moment_while_it_is_made_again(tmp_path: Path) -> N
     stop.set()
     watcher.join()
     assert not missed
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+def test_two_folders_change_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, atomic: bool) -> None:
+    """By one call of the kernel, and in steps where it has none for that disk."""
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "who").write_text(name)
+    if not atomic:
+        monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: object())
+    exchange(tmp_path / "a", tmp_path / "b")
+    assert [(tmp_path / name / "who").read_text() for name in "ab"] == ["b", "a"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
 def test_a_damaged_copy_of_what_an_object_store_holds_is_fetched_anew(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,23 @@ def test_imported_weights_are_checked_sampled_and_taken_features_of(real_data: P
     evaluate.run(evaluate_request(tmp_path / "features", tmp_path / "cell", grid=[1e-3], draws=1, labels_per_class=[8]), silent)
     scores = pq.read_table(tmp_path / "cell" / "scores.parquet").to_pylist()
     assert max(row["test_accuracy"] for row in scores) > 0.6, "digits are told apart by what was learned on house numbers"
+
+
+@pytest.mark.data
+def test_weights_that_are_not_the_released_ones_are_not_imported(real_data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    shutil.copytree(real_data / "dcgan-authors-svhn", folder, copy_function=shutil.copyfile)
+    folder.chmod(0o755)
+    path = folder / "200_discrim_params.jl_01.npy"  # no batch norm follows it and takes the factor away
+    np.save(path, np.load(path) * 1.5)
+    said = answer("import", "dcgan-authors", folder, "--check", "--home", tmp_path / "home", code=1)
+    assert not all(figure["right"] for figure in said["check"]) and said["snapshot"] is None
+    assert not list((tmp_path / "home").rglob("snapshot-*.safetensors"))
+
+
+def test_a_folder_without_training_codes_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="holds no training codes"):
+        answer("sample", snapshot(tmp_path), "--out", tmp_path / "a.png", "--reject-collisions", tmp_path)
 
 
 def test_a_network_from_outside_goes_through_the_stages_where_the_recipe_names_it(

@@ -151,6 +151,11 @@ def test_the_probe_reads_off_what_is_there_and_nothing_else() -> None:
     shuffled = np.random.default_rng(1).permutation(labels)
     assert Probe(ArrayImages(pixels), shuffled, seed=0).accuracy(discriminator, parts.spec) < 0.6
     assert not Probe(ArrayImages(pixels), np.zeros(300, np.int64), seed=0).useful
+    with torch.no_grad():
+        for parameter in discriminator.parameters():
+            parameter.zero_()
+    dead = Probe(ArrayImages(pixels), labels, seed=0).accuracy(discriminator, parts.spec)
+    assert dead < 0.6, "a discriminator that has died gives chance, and no error before anybody looks for divergence"
 
 
 def test_nearest_distances_are_brute_force() -> None:
