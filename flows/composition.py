@@ -14,7 +14,7 @@ from prefect.runtime import flow_run
 import tasks
 from flows.accuracy import tell_if_it_fell
 from flows.home import open_store
-from flows.hooks import close_left_over
+from flows.hooks import close_dead_runs, close_left_over
 from flows.runners import parse_runner
 from gan_core.errors import DataError, DiscernError, TrainingDiverged
 from gan_core.plan import Node
@@ -45,6 +45,7 @@ def run_plan(request: RunRequest) -> dict[str, Any]:
     if flow_run.id:
         from flows import represent
 
+        close_dead_runs(store.home)
         close_left_over([*represent.ALL, represent.stage.name])
     prepared = prepare(request, store)
     for name in prepared.to_fetch:
@@ -53,7 +54,7 @@ def run_plan(request: RunRequest) -> dict[str, Any]:
     if prepared.to_fetch:
         prepared = prepare(request, store)
     refuse_before_starting(prepared)
-    run = Run(store, prepared, flow_run=flow_run.id)
+    run = Run(store, prepared, flow_run=flow_run.id, attempt=flow_run.run_count or 1)
     if flow_run.run_count > 1:
         run.follows_up()
     states: dict[str, State[StageResult] | StageResult] = {}

@@ -1,9 +1,11 @@
-"""Task runs that Prefect leaves Running for ever, because the process that would have ended them is gone."""
+"""Runs and task runs that Prefect leaves Running for ever, because the process that would have ended them is gone."""
 
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
@@ -18,7 +20,10 @@ from prefect.client.schemas.filters import (
     TaskRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType, TaskRun
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
+
+from gan_core.runs import DIED, bury, dead_runs
 
 log = logging.getLogger("gan_core.hooks")
 
@@ -50,6 +55,36 @@ def close_left_over(flows: list[str]) -> int:
     except Exception as error:
         log.warning("Task runs that others left over could not be closed: %s", error)
         return 0
+
+
+def close_dead_runs(home: Path) -> int:
+    """Marks runs of this home as crashed whose process is gone, on the server and in the home; returns how many.
+
+    `discern run` has no worker that would see it die, and without `discern setup` there is no automation either. A run that is
+    being tried again, on whatever machine, is left alone. Each run begins with this, and it never ends one.
+    """
+    count = 0
+    for folder, record in dead_runs(home):
+        try:
+            if record.get("flow_run"):
+                with get_client(sync_client=True) as client:
+                    _close_run(client, UUID(record["flow_run"]), int(record.get("attempt", 1)))
+            bury(folder, record)
+            count += 1
+        except Exception as error:
+            log.warning("Run %s, whose process is gone, could not be closed: %s", folder.name, error)
+    return count
+
+
+def _close_run(client: Any, name: UUID, attempt: int) -> None:
+    try:
+        run = client.read_flow_run(name)
+    except ObjectNotFound:
+        return  # of another server, or pruned
+    if run.state is not None and run.state.is_running() and run.run_count == attempt:
+        crashed: State[Any] = Crashed(message=DIED)
+        client.set_flow_run_state(name, crashed, force=True)
+        close_task_runs(None, run, crashed)
 
 
 def _close(client: Any, run: TaskRun, why: str) -> None:

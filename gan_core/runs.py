@@ -20,6 +20,7 @@ from gan_core.errors import DataError, RequestError, TrainingDiverged, UnknownNa
 from gan_core.features.stamp import Stamp, stamp_of
 from gan_core.files import atomic_write_bytes, read_json, write_json
 from gan_core.growth import Growth, concerns, decide
+from gan_core.locks import held
 from gan_core.plan import OUTSIDE, Node, Settings, Standing, build_plan, imported_key, key_of, look_up, up_to
 from gan_core.recipes import dump_recipe, load_recipe
 from gan_core.runner import StageResult, trajectory_key
@@ -275,7 +276,7 @@ RunState = Literal["running", "completed", "paused", "failed"]
 class Run:
     """The folder of one execution: `recipe.yaml`, `run.json` (which artifacts, cached or made), `report.html`."""
 
-    def __init__(self, store: Store, prepared: Prepared, *, flow_run: str | None = None) -> None:
+    def __init__(self, store: Store, prepared: Prepared, *, flow_run: str | None = None, attempt: int = 1) -> None:
         now = datetime.now(UTC)
         self.name = f"{prepared.recipe.name}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         self.folder = store.home / "runs" / self.name
@@ -298,6 +299,7 @@ class Run:
             "state": "running",
             "process": os.getpid(),
             "flow_run": flow_run,
+            "attempt": attempt,
             "begun": [],
         }
         atomic_write_bytes(self.folder / "recipe.yaml", dump_recipe(prepared.recipe).encode())
@@ -400,6 +402,29 @@ class Run:
     def _write(self) -> None:
         nodes = [result.model_dump(mode="json", exclude={"outcome"}) for result in self.results.values()]
         write_json(self.folder / "run.json", {**self.record, "nodes": nodes})
+
+
+DIED = "Its process ended without a word: killed (by somebody, or for want of memory), or the machine went down."
+
+
+def dead_runs(home: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Folder and record of each run that says it is running, and whose process is gone.
+
+    A run holds its lock from before its record is there until after the record says how it ended.
+    """
+    found = []
+    for path in sorted((home / "runs").glob("*/run.json")):
+        with contextlib.suppress(OSError, ValueError):
+            if read_json(path).get("state") == "running" and not held(path.parent / LIVE_LOCK):
+                record = read_json(path)  # as it was left: it may have ended between the two looks
+                if record.get("state") == "running":
+                    found.append((path.parent, record))
+    return found
+
+
+def bury(folder: Path, record: dict[str, Any]) -> None:
+    """Writes down that a run of `dead_runs` has failed; what it had begun stays named, so that `discern gc` knows of it."""
+    write_json(folder / "run.json", {**record, "state": "failed", "error": DIED})
 
 
 def _link(source: Path, target: Path) -> None:
