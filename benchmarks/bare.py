@@ -1,11 +1,11 @@
 """A whole recipe where neither Prefect nor FAISS is installed: the plan's stages one after another, in the flow's order.
 
     python benchmarks/bare.py RECIPE --home FOLDER [--data PLACE ...] [--scale full] [--set train.kimg=50 ...] [--until train]
-                              [--device cuda]
+                              [--device cuda] [--max-seconds 420]
 
 Deduplication searches with FAISS: leave it out with `--set dedup.mode=off` where FAISS is not installed. Needed besides torch: numpy,
-OpenCV, pyarrow, scikit-learn, safetensors, pydantic, PyYAML, fsspec and, for the report, jinja2 and matplotlib. Run again, it continues.
-Each stage says a line of JSON: its seconds, its summary, its warnings.
+OpenCV, pyarrow, scikit-learn, safetensors, pydantic, PyYAML, fsspec and, for the report, jinja2 and matplotlib. Run again, it continues,
+also a training that was killed or that `--max-seconds` has ended. Each stage says a line of JSON: its seconds, its summary, its warnings.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def main() -> int:
     parser.add_argument("--set", nargs="+", default=[], dest="overrides", metavar="SECTION.KEY=VALUE")
     parser.add_argument("--until", default="report")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--max-seconds", type=float)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     request = RunRequest(
@@ -45,6 +46,7 @@ def main() -> int:
         overrides=options.overrides,
         until=options.until,
         device=options.device,
+        max_seconds=options.max_seconds,
     )
     store = Store(options.home.resolve())
     try:
@@ -58,8 +60,11 @@ def main() -> int:
             result = execute(store, node, inputs)  # type: ignore[arg-type]
             run.add(result)
             summary = {name: value for name, value in result.outcome.summary.items() if len(json.dumps(value)) < 400}
-            said = {"node": node.id, "seconds": round(time.perf_counter() - began, 2), "cached": result.cached}
+            said = {"node": node.id, "seconds": round(time.perf_counter() - began, 2), "cached": result.cached, "paused": result.paused}
             print(json.dumps({**said, "summary": summary, "warnings": result.outcome.warnings}), flush=True)
+            if result.paused:
+                run.finish("paused")
+                return 0
         run.finish("completed")
     except DiscernError as error:
         print(error.explain(), file=sys.stderr)

@@ -15,6 +15,7 @@ classes are nearer than 1e-3 of the largest.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import multiprocessing
 import os
 import platform
@@ -67,6 +68,9 @@ def fit_ours(options: argparse.Namespace, costs: list[float], tol: float, pipe: 
     torch.set_num_threads(options.threads or cpu_cores())
     features, labels = read(options)
     fit = linear_svm.fit if options.probe == "linear_svm" else logistic.fit
+    if options.device.startswith("cuda"):  # its start, and its libraries' first products and eigenvalues, are not the probe's
+        fit(features[:256], labels[:256], costs[:1], device=options.device)
+        torch.cuda.synchronize()
     pipe.send("begins")
     begin, cpu = time.perf_counter(), cpu_seconds()
     models = fit(features, labels, costs, device=options.device)
@@ -143,12 +147,14 @@ def machine() -> str:
     names = [line.split(":", 1)[1].strip() for line in info.splitlines() if line.startswith("model name")]
     units = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in info]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent
-    )
+    commit = "unknown"
+    with contextlib.suppress(OSError):  # a machine without git
+        command = ["git", "describe", "--always", "--dirty"]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent)
+        commit = done.stdout.strip() or commit
     cpu = names[0] if names else platform.processor()
     return (
-        f"{date.today()}, commit {commit.stdout.strip()}, {cpu} ({', '.join(units) or 'no bf16 units'}), {os.cpu_count()} cores, "
+        f"{date.today()}, commit {commit}, {cpu} ({', '.join(units) or 'no bf16 units'}), {os.cpu_count()} cores, "
         f"{memory:.0f} GiB, torch {torch.__version__}, scikit-learn {sklearn.__version__}"
     )
 

@@ -9,8 +9,9 @@ width 64.
 
 The plain loop is the tutorial's: eager float32, torch's own modules in an nn.Sequential in torch's own memory layout, a DataLoader over a
 Dataset that converts each picture (2 workers on a GPU; on a CPU none and 2, of which the better counts), torch.optim.Adam as it comes, the
-losses read at every step. On a GPU torch's defaults let its convolutions round to TF32, which the engine's float32 does not. The engine is
-`training.loop`'s step and average as `train` runs them, without lines of statistics: step by step, and as `auto` has it on this device.
+losses read at every step. On a GPU torch's defaults let its convolutions round to TF32, which the engine's float32 does not: there it runs
+once as it comes, which is the row that ratios refer to, and once in float32 alone. The engine is `training.loop`'s step and average as
+`train` runs them, without lines of statistics and saved states: step by step, and as `auto` has it on this device.
 CPU seconds, those of DataLoader workers included, stand beside wall seconds: other work on the machine distorts the latter.
 """
 
@@ -44,7 +45,7 @@ from gan_core.config import NetworkConfig, TrainConfig
 from gan_core.devices import bf16_units, cpu_cores, resolve_device, use_gpu
 from gan_core.networks.base import LayeredNetwork
 from gan_core.training import graphs, loop
-from gan_core.training.compiled import COMPILED, compile_networks, compiling
+from gan_core.training.compiled import COMPILED, WORTH, compile_networks, compiling
 from gan_core.training.data import ArrayImages, Feed
 from gan_core.training.parts import build
 from gan_core.training.snapshots import build_networks
@@ -62,6 +63,7 @@ class Loop:
     Attributes:
         label: in the table. kind: 'plain' or 'engine'. precision: 'float32' or 'bf16'.
         compile: `train.compile` of the engine; workers: of the plain loop's DataLoader; times: the set's size in STORED.
+        tf32: whether float32 may be TF32, of the plain loop on a GPU.
     """
 
     label: str
@@ -70,12 +72,15 @@ class Loop:
     compile: str = "off"
     workers: int = 0
     times: int = 1
+    tf32: bool = False
 
 
 def loops(device: str, compiled: bool) -> list[Loop]:
     """What is measured on a device."""
     cuda = device.startswith("cuda")
-    found = [Loop(f"plain, {n} workers", "plain", workers=n) for n in ((2,) if cuda else (0, 2))]
+    found = [Loop(f"plain, {n} workers", "plain", workers=n, tf32=cuda) for n in ((2,) if cuda else (0, 2))]
+    if cuda:
+        found.append(Loop("plain, 2 workers, without TF32", "plain", workers=2))
     for precision in ("float32", "bf16"):
         found.append(Loop(f"engine, {precision}, step by step", "engine", precision))
         if cuda:
@@ -172,7 +177,8 @@ def plain_loop(settings: TrainConfig, array: np.ndarray[Any, Any], device: str, 
 def engine(settings: TrainConfig, array: np.ndarray[Any, Any], device: str, one: Loop) -> tuple[Iterator[None], str]:
     """`train`'s steps and average, a batch for each `next`; and how they run: 'off', 'graphs', 'on' or 'reduce-overhead'."""
     use_gpu(device, one.precision, search=True)
-    settings = settings.model_copy(update={"compile": one.compile})
+    long = 10 * WORTH * settings.batch / 1000  # kimg: `auto` leaves short trainings as they are
+    settings = settings.model_copy(update={"compile": one.compile, "kimg": long})
     images, size = ArrayImages(array), array.shape[1]
     setting = loop.Setting(settings, Path(tempfile.gettempdir()), size, device=device, precision=one.precision)
     how = compiling(settings, device, 1, partial(loop.trial, images, setting, None))
@@ -218,6 +224,8 @@ def serve(told: dict[str, Any]) -> None:
     array = np.concatenate([array] * one.times)
     how = "off"
     if one.kind == "plain":
+        if device.startswith("cuda"):
+            torch.backends.cudnn.allow_tf32 = one.tf32
         steps = plain_loop(settings, array, device, one.workers)
     else:
         steps, how = engine(settings, array, device, one)
@@ -276,6 +284,7 @@ class Served:
 # Where the time goes ----------------------------------------------------------------------------------------------------------
 
 PARTS = {  # words in a kernel's or an operation's name, looked for in this order
+    "changes of layout": ("nchwtonhwc", "nhwctonchw"),  # cuDNN's own, around a convolution that is given another layout
     "norms": ("batch_norm", "batchnorm", "bn_fw", "bn_bw"),
     "optimiser": ("adam", "multi_tensor", "foreach", "lerp"),
     "convolutions": ("conv", "xmma", "wgrad", "dgrad", "fprop", "implicit", "cudnn", "cutlass"),
@@ -339,9 +348,17 @@ def matrix_rate(device: str, kind: torch.dtype) -> float:
     return 2 * size**3 / statistics.median(seconds) / 1e9
 
 
-def gflop_per_image(settings: TrainConfig, size: int) -> float:
-    """Multiply-adds x 2 of one image's share of a step, forwards and backwards, in 1e9, counted by torch."""
+def gflop_per_image(settings: TrainConfig, size: int, kind: str = "engine") -> float:
+    """Multiply-adds x 2 of one image's share of a step, forwards and backwards, in 1e9, counted by torch.
+
+    The plain loop's are a tenth more: in the generator's update it computes gradients of the discriminator's weights as well.
+    """
     few = settings.model_copy(update={"batch": 8})
+    if kind == "plain":
+        steps = plain_loop(few, np.zeros((8, size, size, 3), np.uint8), "cpu", 0)
+        with FlopCounterMode(display=False) as counter:
+            next(steps)
+        return counter.get_total_flops() / few.batch / 1e9
     parts = build(few, seed=0, device="cpu", image_size=size)
     setting = loop.Setting(few, Path(tempfile.gettempdir()), size)
     with FlopCounterMode(display=False) as counter:
@@ -393,29 +410,34 @@ def main() -> None:
     print(
         f"`python benchmarks/training.py {given}`, {datetime.date.today()}, commit {options.commit or commit()}, {hardware(device)}."
     )
-    use_gpu(device, "float32")
-    rates = {kind: matrix_rate(device, dtype) for kind, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16))}
+    rates = {}
+    for kind, dtype in (("float32", torch.float32), ("tf32", torch.float32), ("bf16", torch.bfloat16)):
+        use_gpu(device, "float32" if kind == "float32" else "bf16")
+        rates[kind] = matrix_rate(device, dtype) if kind != "tf32" or device.startswith("cuda") else rates["float32"]
     print(
         f"Batch {options.batch}, {options.threads} threads; a matrix product runs at {rates['float32']:.0f} GFLOP/s in float32, ",
         end="",
     )
+    if device.startswith("cuda"):
+        print(f"{rates['tf32']:.0f} in TF32, ", end="")
     print(f"{rates['bf16']:.0f} in bf16 (bf16 in hardware: {bf16_units(device)}).\n")
     print("| network | loop | images/s | to plain | images per CPU second | to plain | of the matrix rate |")
     print("|---|---|---|---|---|---|---|", flush=True)
-    said = [line for name in options.networks for line in report(name, options, device, rates)]
-    print("\n" + "\n".join(said))
+    for name in options.networks:
+        report(name, options, device, rates)
 
 
-def report(named: str, options: argparse.Namespace, device: str, rates: dict[str, float]) -> list[str]:
-    """Prints the rows of one network; returns what is to be said below the table."""
+def report(named: str, options: argparse.Namespace, device: str, rates: dict[str, float]) -> None:
+    """Prints the rows of one network and, on the standard error, where its time goes."""
     name, _, width = named.partition(":")
     network = {"network": name, "width": float(width or 1)}
     settings = TrainConfig(network=NetworkConfig(name=name, width=network["width"]), batch=options.batch)
-    work = gflop_per_image(settings, registry.load("networks", name).IMAGE_SIZE)
+    size = registry.load("networks", name).IMAGE_SIZE
+    work = {kind: gflop_per_image(settings, size, kind) for kind in ("engine", "plain")}
     told = {**network, "batch": options.batch, "threads": options.threads, "device": device}
     chosen, found = loops(device, options.compile), dict[str, list[tuple[float, float]]]()
     served = [Served({**told, "loop": asdict(one)}) for one in chosen]
-    notes = []
+    kinds = {process.label: one for one, process in zip(chosen, served, strict=True)}
     try:
         for _ in range(options.rounds):
             for process in served:
@@ -428,20 +450,23 @@ def report(named: str, options: argparse.Namespace, device: str, rates: dict[str
                     path = options.profile / f"{name}-{one.compile}.txt"
                     shares = process.ask(f"profile {path}")["shares"]
                     parts = ", ".join(f"{part} {share:.0%}" for part, share in shares.items())
-                    notes.append(f"{named}, {process.label}: {parts} ({path.name}).")
+                    print(f"{named}, {process.label}: {parts} ({path.name}).", file=sys.stderr, flush=True)
     finally:
         for process in served:
             process.end()
     middle = {
         label: tuple(statistics.median(column) for column in zip(*values, strict=True)) for label, values in found.items()
     }
-    plain = [max(middle[label][i] for label in middle if label.startswith("plain")) for i in range(2)]
+    cuda = device.startswith("cuda")
+    usual = [label for label, one in kinds.items() if one.kind == "plain" and one.tf32 == cuda]
+    plain = [max(middle[label][i] for label in usual) for i in range(2)]
     for label, (wall, cpu) in middle.items():
-        share = (wall if device.startswith("cuda") else cpu) * work / rates["bf16" if "bf16" in label else "float32"]
-        heading = f"{named} ({work:.2f} GFLOP an image)"
+        one = kinds[label]
+        rate = "bf16" if one.precision == "bf16" else "tf32" if one.tf32 else "float32"
+        share = (wall if cuda else cpu) * work[one.kind] / rates[rate]
+        heading = f"{named} ({work['engine']:.2f} GFLOP an image)"
         row = f"| {heading} | {label} | {wall:.0f} | {wall / plain[0]:.2f} | {cpu:.0f} | {cpu / plain[1]:.2f} | {share:.0%} |"
         print(row, flush=True)
-    return notes
 
 
 if __name__ == "__main__":

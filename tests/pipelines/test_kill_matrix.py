@@ -41,7 +41,9 @@ def api(server: dict[str, str], home: Path) -> Api:
     for command in ([sys.executable, "-m", "flows.cli", "setup"], [*PREFECT, "--no-prompt", "deploy", "--all"]):
         done = subprocess.run(command, env=shell, capture_output=True, text=True, cwd=ROOT, timeout=200)
         assert done.returncode == 0, done.stdout + done.stderr
-    return Api(server)
+    deployed = Api(server)
+    deployed.no_schedules()
+    return deployed
 
 
 @pytest.fixture

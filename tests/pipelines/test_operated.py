@@ -130,6 +130,7 @@ def test_what_is_deployed(operated: Worker, shell: dict[str, str], api: Api, hom
     assert not any(scheduled.values())
     (nightly,) = found["represent"]["schedules"]
     assert nightly["schedule"]["cron"] == "0 3 * * *" and nightly["schedule"]["timezone"] == "UTC"
+    api.no_schedules()
     server = api.ask("/admin/settings")["server"]
     assert server["concurrency"]["lease_storage"].endswith(".filesystem"), "leases outlive a restart"
     assert server["analytics_enabled"] is False and server["api"]["csrf_protection_enabled"] is True

@@ -21,7 +21,8 @@ def bare(tmp_path: Path) -> dict[str, str]:
     """The environment of such a machine, which its children share."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(SITE)
-    return {**os.environ, "PYTHONPATH": f"{tmp_path / 'site'}{os.pathsep}{ROOT}", "OMP_WAIT_POLICY": "PASSIVE"}
+    found = [str(tmp_path / "site"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(found), "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def test_every_stage_can_be_loaded(bare: dict[str, str]) -> None:
