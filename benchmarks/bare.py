@@ -60,7 +60,12 @@ def main() -> int:
             result = execute(store, node, inputs)  # type: ignore[arg-type]
             run.add(result)
             summary = {name: value for name, value in result.outcome.summary.items() if len(json.dumps(value)) < 400}
-            said = {"node": node.id, "seconds": round(time.perf_counter() - began, 2), "cached": result.cached, "paused": result.paused}
+            said = {
+                "node": node.id,
+                "seconds": round(time.perf_counter() - began, 2),
+                "cached": result.cached,
+                "paused": result.paused,
+            }
             print(json.dumps({**said, "summary": summary, "warnings": result.outcome.warnings}), flush=True)
             if result.paused:
                 run.finish("paused")

@@ -421,14 +421,12 @@ def main() -> None:
     if device.startswith("cuda"):
         print(f"{rates['tf32']:.0f} in TF32, ", end="")
     print(f"{rates['bf16']:.0f} in bf16 (bf16 in hardware: {bf16_units(device)}).\n")
-    print("| network | loop | images/s | to plain | images per CPU second | to plain | of the matrix rate |")
-    print("|---|---|---|---|---|---|---|", flush=True)
     for name in options.networks:
         report(name, options, device, rates)
 
 
 def report(named: str, options: argparse.Namespace, device: str, rates: dict[str, float]) -> None:
-    """Prints the rows of one network and, on the standard error, where its time goes."""
+    """Prints the table of one network and where its time goes."""
     name, _, width = named.partition(":")
     network = {"network": name, "width": float(width or 1)}
     settings = TrainConfig(network=NetworkConfig(name=name, width=network["width"]), batch=options.batch)
@@ -437,6 +435,7 @@ def report(named: str, options: argparse.Namespace, device: str, rates: dict[str
     told = {**network, "batch": options.batch, "threads": options.threads, "device": device}
     chosen, found = loops(device, options.compile), dict[str, list[tuple[float, float]]]()
     served = [Served({**told, "loop": asdict(one)}) for one in chosen]
+    notes = []
     kinds = {process.label: one for one, process in zip(chosen, served, strict=True)}
     try:
         for _ in range(options.rounds):
@@ -450,7 +449,7 @@ def report(named: str, options: argparse.Namespace, device: str, rates: dict[str
                     path = options.profile / f"{name}-{one.compile}.txt"
                     shares = process.ask(f"profile {path}")["shares"]
                     parts = ", ".join(f"{part} {share:.0%}" for part, share in shares.items())
-                    print(f"{named}, {process.label}: {parts} ({path.name}).", file=sys.stderr, flush=True)
+                    notes.append(f"{named}, {process.label}: {parts} ({path.name}).")
     finally:
         for process in served:
             process.end()
@@ -460,13 +459,16 @@ def report(named: str, options: argparse.Namespace, device: str, rates: dict[str
     cuda = device.startswith("cuda")
     usual = [label for label, one in kinds.items() if one.kind == "plain" and one.tf32 == cuda]
     plain = [max(middle[label][i] for label in usual) for i in range(2)]
+    print("| network | loop | images/s | to plain | images per CPU second | to plain | of the matrix rate |")
+    print("|---|---|---|---|---|---|---|")
     for label, (wall, cpu) in middle.items():
         one = kinds[label]
         rate = "bf16" if one.precision == "bf16" else "tf32" if one.tf32 else "float32"
         share = (wall if cuda else cpu) * work[one.kind] / rates[rate]
         heading = f"{named} ({work['engine']:.2f} GFLOP an image)"
         row = f"| {heading} | {label} | {wall:.0f} | {wall / plain[0]:.2f} | {cpu:.0f} | {cpu / plain[1]:.2f} | {share:.0%} |"
-        print(row, flush=True)
+        print(row)
+    print("\n" + "".join(f"{note}\n" for note in notes), flush=True)
 
 
 if __name__ == "__main__":

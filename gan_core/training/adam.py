@@ -44,7 +44,7 @@ class Adam:
         torch._foreach_add_(steps, 1)
         torch._fused_adam_(
             [self.parameters[i] for i in chosen],
-            [g for p in self.parameters if (g := p.grad) is not None],
+            [_laid_out_like(p, g) for p in self.parameters if (g := p.grad) is not None],
             [self.means[i] for i in chosen],
             [self.squares[i] for i in chosen],
             [],
@@ -77,3 +77,13 @@ class Adam:
         for what, values in (("mean", self.means), ("square", self.squares), ("step", self.steps)):
             for i, value in enumerate(values):
                 value.copy_(tensors[f"optimiser.{name}.{i}.{what}"])
+
+
+def _laid_out_like(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient with the weight's strides, which the fused step compares one by one, those of dimensions of size one included.
+
+    Autograd keeps to the layout of the weight but for such dimensions: where nothing differs, nothing is copied.
+    """
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)

@@ -39,10 +39,9 @@ logger = logging.getLogger(__name__)
 
 ROUNDS = 4  # times that the trial meets each kind of minibatch
 NOISE = 10.0  # times the difference between two ordinary trainings that a replayed one may have to an ordinary one
-LEAST, MOST = (
-    0.01,
-    0.2,
-)  # bounds of that allowance, as a share of how far the weights moved; planted faults differ by more (tests)
+# Bounds of that allowance, as a share of how far the weights moved; planted faults differ by more (tests). Where two ordinary trainings
+# differ by more than that already, twice their difference: a GPU whose kernels add in any order is no reason to go without graphs.
+LEAST, MOST = 0.01, 0.2
 
 Minibatch = tuple[Tensor, Tensor | None]  # pixels uint8 [n, S, S, 3], labels int64 [n] or None
 
@@ -203,7 +202,7 @@ def compare(ordinary: Parts, again: Parts, other: Parts, start: dict[str, list[T
         raise WorkError("replayed steps count other updates than ordinary ones")
     for name in ordinary.optimisers:
         noise, found = (deviation(ordinary, parts, name, start[name]) for parts in (again, other))
-        allowed = min(max(LEAST, NOISE * noise), MOST)
+        allowed = min(max(LEAST, NOISE * noise), max(MOST, 2 * noise))
         logger.info("Replayed steps of the %s differ by %.2g of their way, ordinary ones by %.2g.", name, found, noise)
         if not found <= allowed:  # a NaN is no agreement either
             raise WorkError(f"replayed steps of the {name} differ from ordinary ones by {found:.1%} of their way")

@@ -119,6 +119,7 @@ def train(
         images, s.batch, seed=setting.seed, device=setting.device, share=(me.rank, me.count), here=me.here, labels=labels
     )
     batches = feed.batches(parts.position.index * s.batch)
+    saver = state.Saver(setting.folder, aside=setting.device.startswith("cuda"))
     if first == 0:
         draw_grid(parts, setting, board, 0.0)
     complete = first >= target
@@ -147,6 +148,7 @@ def train(
                 board.scalars(line, at.images)
             found, clean = look(parts, setting, line)
             if judge(parts, setting, found, board):
+                saver.wait()
                 parts = go_back(parts, setting)
                 take, setting = graphs.stepping(parts, setting, step, images.shape, labels is not None)
                 batches, complete, last_log = feed.batches(parts.position.index * s.batch), False, parts.position.images
@@ -164,7 +166,7 @@ def train(
         held = logged and at.due and at.images - last_save >= s.state_kimg * 1000  # while a sign lasts
         if good or held or complete or out_of_time:
             at.due, last_save = at.due and not good, at.images
-            save(parts, setting, good=good)
+            save(parts, setting, saver, good=good)
         pace = max(at.images - first, 1) / max(time.monotonic() - started, 1e-9)
         left = max(target - at.images, 0) / pace / 60
         progress(at.images / 1000, s.kimg, "kimg", images_per_second=pace, minutes_left=left)
@@ -174,6 +176,7 @@ def train(
         save_snapshot(parts, setting, s.kimg)
     if board is not None:
         board.close()
+    saver.wait()
     me.wait()
     made = [setting.folder / "products" / name for name in dict.fromkeys(parts.products)]
     stats = state.read_stats(setting.folder, parts.position.images)
@@ -368,11 +371,11 @@ def draw_grid(parts: Parts, setting: Setting, board: record.Board | None, place:
     board.grid(sheet, parts.position.images)
 
 
-def save(parts: Parts, setting: Setting, *, good: bool) -> None:
+def save(parts: Parts, setting: Setting, saver: state.Saver, *, good: bool) -> None:
     """Writes the state for resuming (first process only). Args: good: whether a rollback may come back to it."""
     parts.figures.share(setting.processes.mean)
     if setting.processes.first:
-        state.save_state(setting.folder, parts.position, parts.tensors(), {**parts.extra(), "good": good})
+        saver.save(parts.position, parts.tensors(), {**parts.extra(), "good": good})
 
 
 def save_snapshot(parts: Parts, setting: Setting, place: float) -> None:

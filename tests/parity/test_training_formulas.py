@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from gan_core.config import NetworkConfig, TrainConfig
 from gan_core.methods.base import Batch
@@ -46,6 +48,32 @@ def test_adam_is_the_formula_of_the_authors() -> None:
         parameter.grad = torch.tensor([np.sin(t)], dtype=torch.float32)
         optimiser.step()
     assert float(parameter.detach()) == pytest.approx(value, abs=1e-6)
+
+
+def test_adam_gives_the_fused_step_gradients_in_the_weights_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU it refuses other strides, those of a dimension of size one included, to which autograd does not keep."""
+    weight = torch.nn.Parameter(torch.randn(4, 1, 5, 5).to(memory_format=torch.channels_last))
+    weight = torch.nn.Parameter(weight.detach().as_strided(weight.shape, (25, 1, 5, 1)))
+    theirs = torch.nn.Parameter(weight.detach().clone())
+    gradient = torch.randn(4, 1, 5, 5)
+    weight.grad = gradient.as_strided(gradient.shape, (25, 25, 5, 1))
+    theirs.grad = gradient.clone()
+    assert weight.grad.stride() != weight.stride()
+    ours = Adam([weight], learning_rate=1e-2)
+    fused = torch._fused_adam_
+
+    def strict(
+        parameters: list[Tensor], gradients: list[Tensor], means: list[Tensor], squares: list[Tensor], *rest: Any, **also: Any
+    ) -> Any:
+        layouts = {tensor.stride() for tensor in (*parameters, *gradients, *means, *squares)}
+        assert layouts == {(25, 1, 5, 1)}
+        return fused(parameters, gradients, means, squares, *rest, **also)
+
+    monkeypatch.setattr(torch, "_fused_adam_", strict)
+    ours.step()
+    monkeypatch.undo()
+    torch.optim.Adam([theirs], lr=1e-2).step()
+    torch.testing.assert_close(weight, theirs)
 
 
 @pytest.mark.parametrize("target", [0.0, 1.0])

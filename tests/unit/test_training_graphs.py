@@ -3,6 +3,7 @@ run again in the graph's place. The graphs themselves: test_training_cuda.py, on
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 
 from gan_core.config import TrainConfig
 from gan_core.errors import WorkError
+from gan_core.training import graphs
 from gan_core.training.graphs import Minibatch, ReplayedSteps, trial
 from gan_core.training.loop import Setting, step
 from gan_core.training.parts import Parts, build
@@ -78,6 +80,21 @@ def test_the_trial_passes_what_is_right_and_finds_what_is_not(tmp_path: Path, mo
         with pytest.raises(WorkError, match="replayed steps") as caught:
             trial(make, setting, stepping, batches, record)
         print(mode, record.__name__, getattr(stepping, "__name__", ""), caught.value.message)
+
+
+@pytest.mark.parametrize(
+    ("noise", "found", "passes"),
+    [(0.0, 0.009, True), (0.001, 0.05, False), (0.01, 0.09, True), (0.1, 0.21, False), (0.3, 0.5, True), (0.3, 0.7, False)],
+)
+def test_how_far_replayed_steps_may_be_from_ordinary_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noise: float, found: float, passes: bool
+) -> None:
+    """Where kernels add in any order, ordinary steps differ among themselves by as much."""
+    _, make, _ = prepared(tmp_path)
+    ordinary, again, other = make(), make(), make()
+    monkeypatch.setattr(graphs, "deviation", lambda _, parts, *rest: noise if parts is again else found)
+    with contextlib.nullcontext() if passes else pytest.raises(WorkError, match=f"{found:.1%}"):
+        graphs.compare(ordinary, again, other, dict.fromkeys(ordinary.optimisers, []))
 
 
 def test_a_method_that_does_not_say_its_period_is_refused(tmp_path: Path) -> None:

@@ -141,6 +141,36 @@ def test_a_shorter_training_does_not_clear_what_a_longer_one_left(tmp_path: Path
     assert [p.name[-3:] for p in sorted(tmp_path.iterdir())] == ["200", "300", "500", "600"]
 
 
+def test_states_written_aside_are_those_of_their_moment_and_what_fails_is_told(tmp_path: Path) -> None:
+    """As on a GPU, where training goes on while a state is written."""
+    saver = state.Saver(tmp_path / "states", aside=True)
+    weights = {"x": torch.zeros(3_000_000), "y": torch.arange(6.0).reshape(2, 3).T}
+    position, extra = state.Position(), {"figures": {"loss": [0.0]}}
+    for images in range(1, 5):
+        position.images = images
+        weights["x"].fill_(images)
+        position.updates["generator"] = extra["figures"]["loss"][0] = images
+        saver.save(position, weights, extra)
+        weights["x"].fill_(-1)
+        position.updates["generator"] = extra["figures"]["loss"][0] = -1
+    saver.wait()
+    for images in (3, 4):
+        found = state.load_state(tmp_path / "states", images)
+        assert found is not None and found[0] == state.Position(images=images, updates={"generator": images})
+        assert found[1]["x"].eq(images).all() and torch.equal(found[1]["y"], weights["y"])
+        assert found[2] == {"figures": {"loss": [images]}}
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    saver = state.Saver(blocked, aside=True)
+    saver.save(position, weights, {})
+    with pytest.raises(OSError, match="file"):
+        saver.save(position, weights, {})
+    saver.save(position, weights, {})
+    with pytest.raises(OSError, match="file"):
+        saver.wait()
+    saver.wait()
+
+
 def test_stats_read_back_without_torn_lines_the_last_of_each_place_counting(tmp_path: Path) -> None:
     for images, loss in ((100, 1.0), (200, 2.0), (100, 3.0), (300, float("nan"))):
         state.append_stats(tmp_path, {"images": images, "loss": loss})
