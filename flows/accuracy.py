@@ -13,6 +13,7 @@ from typing import Any
 
 from prefect.events import emit_event
 
+from gan_core.reporting.words import around
 from gan_core.runs import Run
 from gan_core.stages.contract import ArtifactRef
 from gan_core.store import Store
@@ -51,7 +52,7 @@ def fall(before: dict[str, Any], now: dict[str, Any]) -> str:
     for score in now.get("scores") or []:
         if was and all(score.get(name) == was.get(name) for name in names) and score["mean"] < was["low"]:
             what = f"{score['features']} features, {score['probe']}, {score['labels']} labels on {score['source']}"
-            return f"{what}: {100 * score['mean']:.1f} %, was {100 * was['mean']:.1f} (± {100 * was['half']:.1f})"
+            return f"{what}: {100 * score['mean']:.1f} %, was {100 * was['mean']:.1f} ({around(was)})"
     return ""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from flows import console
-from flows.home import open_store, resolve_home
+from flows.home import may_write, open_store, resolve_home
 from flows.server import configured_api, prefect_server
 from flows.settings import database, read_file, server_file
 from gan_core.gc import Cleaning, clean
@@ -23,7 +23,7 @@ LOGS_SECONDS = 60.0
 
 def collect(home: str | None, *, keep: int, dry_run: bool, as_json: bool) -> int:
     """Cleans a home; returns the exit code."""
-    store = open_store(resolve_home(home))
+    store = open_store(resolve_home(home), writing=not dry_run)
     found = clean(store, keep, dry_run=dry_run)
     pruned = _prune(store, found, dry_run=dry_run)
     if as_json:
@@ -36,8 +36,9 @@ def collect(home: str | None, *, keep: int, dry_run: bool, as_json: bool) -> int
         print(f"{verb}  ... and {len(found.artifacts) - _SHOWN} more (--json lists all)")
     for path in found.leftovers:
         print(f"{verb}  {path.relative_to(store.home)}")
+    told = "an unknown number of" if pruned is None else str(pruned)
     print(
-        f"{verb}: {len(found.artifacts)} artifacts, {len(found.removed)} runs, {pruned} flow runs of Prefect: {volume(found.size)}."
+        f"{verb}: {len(found.artifacts)} artifacts, {len(found.removed)} runs, {told} flow runs of Prefect: {volume(found.size)}."
     )
     print(f"kept: {len(found.kept)} runs, with all that they name.")
     if found.passed_over:
@@ -62,13 +63,15 @@ def _flow_runs(found: Cleaning) -> set[str]:
     return {run.flow_run for run in found.removed if run.flow_run} - kept
 
 
-def _prune(store: Store, found: Cleaning, *, dry_run: bool) -> int:
-    """Deletes flow runs with their task runs, artifacts and logs; returns how many.
+def _prune(store: Store, found: Cleaning, *, dry_run: bool) -> int | None:
+    """Deletes flow runs with their task runs, artifacts and logs; returns how many, None where nobody can be asked.
 
     On the home's own server also those without a run's folder (refused before anything ran) that ended before the horizon. On
     another one, which may serve others, only those of the runs that went.
     """
     folder = store.home / "prefect"
+    if dry_run and folder.exists() and not may_write(folder):  # a server is started, and used, under locks in this folder
+        return None
     settings = read_file(server_file(folder))
     own = configured_api() in (None, settings.get("PREFECT_API_URL"))
     linked = _flow_runs(found)

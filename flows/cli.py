@@ -25,11 +25,9 @@ server_app = typer.Typer(
 )
 app.add_typer(server_app, name="server")
 
-RecipeArgument = Annotated[
-    str, typer.Argument(help="name of a recipe (`discern list recipes`) or a YAML file", metavar="RECIPE")
-]
 OptionalRecipe = Annotated[
-    str | None, typer.Argument(help="name of a recipe or a YAML file; may be left out with --network", metavar="[RECIPE]")
+    str | None,
+    typer.Argument(help="name of a recipe (`discern list recipes`) or a YAML file; none with --network", metavar="[RECIPE]"),
 ]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="change a setting, as section.key=value", metavar="a.b=c")]
 DataOption = Annotated[list[str] | None, typer.Option("--data", help="where the data lies: PATH, or NAME=PATH for each source")]
@@ -119,7 +117,11 @@ for _name, _until, _help in (
 
 @app.command("status")
 def status(
-    recipe: RecipeArgument,
+    recipe: OptionalRecipe = None,
+    network: NetworkOption = None,
+    weights: WeightsOption = None,
+    network_args: ArgumentsOption = None,
+    layers: LayersOption = None,
     set_: SetOption = None,
     data: DataOption = None,
     scale: ScaleOption = None,
@@ -130,10 +132,13 @@ def status(
     """Say for each stage whether it is cached or has to be made, and why."""
     from flows import console
     from flows.home import open_store, resolve_home
+    from flows.network_options import as_settings
     from gan_core.runs import RunRequest, prepare
 
+    named, settings = as_settings(recipe, network, weights, network_args, layers, data or [])
+    overrides = [*settings, *(set_ or [])]
     request = RunRequest(
-        recipe=recipe, overrides=set_ or [], data=data or [], scale=scale, home=resolve_home(home), device=device
+        recipe=named, overrides=overrides, data=data or [], scale=scale, home=resolve_home(home), device=device
     )
     prepared = prepare(request, open_store(request.home))
     if json_:
@@ -267,13 +272,14 @@ def sample(
         str | None,
         typer.Option("--network", help="dotted path of the snapshot's network where it is not Discern's: its code is run"),
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace a file that something else wrote")] = False,
     json_: JsonOption = False,
 ) -> None:
     """Draw a grid of samples from a trained generator."""
     from flows.snapshots import sample as draw
 
     raise typer.Exit(
-        draw(snapshot, count=n, out=out, seed=seed, columns=columns, reject=reject, network=network, as_json=json_)
+        draw(snapshot, count=n, out=out, seed=seed, columns=columns, reject=reject, network=network, force=force, as_json=json_)
     )
 
 
@@ -327,15 +333,20 @@ def server_rearm(home: HomeOption = None, json_: JsonOption = False) -> None:
     raise typer.Exit(rearm_server(home, as_json=json_))
 
 
+_STOPPED = "\nStopped. What is finished is kept, the state of a training too; the same command continues.\n"
+
+
 def main() -> None:
     """Entry point: errors for people end in their exit code, without a traceback."""
     try:
         code = app(standalone_mode=False)  # what typer.Exit carried comes back as a value
+        if code == 130:  # what typer makes of Ctrl-C
+            sys.stderr.write(_STOPPED)
         sys.exit(code if isinstance(code, int) else 0)
     except typer.Exit as leave:
         sys.exit(leave.exit_code)
     except KeyboardInterrupt:
-        sys.stderr.write("\nStopped. What is finished is kept; the same command continues.\n")
+        sys.stderr.write(_STOPPED)
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -347,7 +358,8 @@ def main() -> None:
 def _fail(error: Exception) -> int:
     from gan_core.errors import DiscernError
 
-    if isinstance(error, typer.Abort):
+    if isinstance(error, typer.Abort):  # what other versions make of it
+        sys.stderr.write(_STOPPED)
         return 130
     if callable(show := getattr(error, "show", None)) and hasattr(error, "exit_code"):
         show()  # a usage error of click, which newer versions of typer carry inside
@@ -379,7 +391,8 @@ def _refused(first: Any) -> int:
     """A value that the request's model does not take; its fields are named as the options are."""
     option = "--" + ".".join(str(part) for part in first["loc"]).replace("_", "-")
     expected = first["msg"].removeprefix("Input should be ")
-    remedy = f"leave {option} out, or see `discern run --help`"
+    verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "run")
+    remedy = f"leave {option} out, or see `discern {verb} --help`"
     told = f"{option} is {first.get('input')}."
     _print_error(
         {"error": told, "expected": expected, "remedy": remedy}, f"{told}\n  expected: {expected}\n  remedy:   {remedy}"

@@ -72,7 +72,7 @@ def run_plan(request: RunRequest) -> dict[str, Any]:
     except BaseException as error:
         if isinstance(error, TrainingDiverged):
             _report_divergence(run, error)
-        told = error.explain() if isinstance(error, DiscernError) else f"{type(error).__name__}: {error}"
+        told = error.explain() if isinstance(error, DiscernError) else f"{type(error).__name__}: {error}".rstrip(": ")
         with contextlib.suppress(OSError):  # on a full disk the record cannot be written either; the first error counts
             run.finish("failed", told)
         raise

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows import console
+from gan_core import registry
 from gan_core.config import DedupConfig
 from gan_core.errors import RequestError
 from gan_core.files import atomic_write_bytes, write_table
@@ -46,6 +47,12 @@ def dedup_folder(request: DedupRequest) -> int:
     for path in places:
         if not path.exists():
             raise RequestError(f"There is nothing at {path}.", expected="a folder of pictures, or Parquet files with pictures")
+    if request.dataset is not None and not getattr(registry.load("datasets", request.dataset), "NEEDS_LOCATION", True):
+        raise RequestError(
+            f"--dataset {request.dataset} comes with a package, and does not lie at {request.place}.",
+            expected="a kind of files: folder, parquet, tar, lmdb",
+            remedy="leave --dataset out: it looks",
+        )
     sheet = check_destination(request.out, places, force=request.force)
     console.log_to_stderr(verbose=False)
     from gan_core.dedup.folder import dedup_pictures
@@ -77,10 +84,8 @@ def dedup_folder(request: DedupRequest) -> int:
 
 
 def _print(request: DedupRequest, found: FolderResult, sheet: Path) -> None:
-    from rich.markup import escape
-
     for warning in found.warnings:
-        console.say(f"[yellow]{escape(warning)}[/]")
+        console.say(warning, "yellow")
     counts = found.counts
     if request.against:
         already = f"{counts['duplicates']:,} already stand in {request.against}"

@@ -57,15 +57,27 @@ def default_home() -> Path:
     return Path(base) / "discern"
 
 
-def open_store(home: str) -> Store:
+def open_store(home: str, *, writing: bool = True) -> Store:
     """The store at a home; refuses one that cannot be written, before any work is done.
 
+    Args:
+        writing: False for commands that only look: the home may belong to somebody else, and where there is none, none is made.
     Raises:
-        StoreError: the home cannot be made or written.
+        RequestError: something that is no folder stands there.
+        StoreError: the home cannot be made or written, or cannot be read.
     """
     local = Path(home)
     if "://" in home:
         local = default_home() / "remote" / home.replace("://", "-").replace("/", "-")
+    _refuse_a_file(local)
+    if not writing:
+        if local.exists() and not os.access(local, os.R_OK | os.X_OK):
+            raise StoreError(
+                f"The home {local} cannot be read.",
+                expected="a folder that this user may read",
+                remedy="choose another with --home FOLDER or the environment variable DISCERN_HOME",
+            )
+        return Store(home, local)
     try:
         local.mkdir(parents=True, exist_ok=True)
         probe = local / f".writable-{os.getpid()}"
@@ -78,3 +90,18 @@ def open_store(home: str) -> Store:
             remedy="choose another with --home FOLDER or the environment variable DISCERN_HOME",
         ) from error
     return Store(home, local)
+
+
+def may_write(folder: Path) -> bool:
+    """Whether this user may put files into a folder; one that is not there counts as none."""
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
+def _refuse_a_file(home: Path) -> None:
+    there = next(place for place in (home, *home.parents) if os.path.lexists(place))
+    if not there.is_dir():
+        raise RequestError(
+            f"The home {home} cannot be a folder: {there} is none." if there != home else f"The home {home} is no folder.",
+            expected="a folder, or a place where one can be made",
+            remedy="choose another with --home FOLDER or the environment variable DISCERN_HOME",
+        )

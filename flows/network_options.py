@@ -72,7 +72,7 @@ def _mapping(text: str) -> dict[str, Any]:
         else:
             pairs = [part.partition("=") for part in text.split(",") if part.strip()]
             found = {name.strip(): yaml.safe_load(value) for name, equals, value in pairs if equals}
-            if len(found) < len(pairs):
+            if len(found) < len(pairs):  # a pair without '=', or a name that came twice
                 found = None
         if isinstance(found, dict) and found:
             json.dumps(found)

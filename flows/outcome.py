@@ -1,4 +1,4 @@
-"""What a run wrote, in figures, where there is no report to take them from: sizes of features, scores, and why there are none."""
+"""What a run wrote and what a person should know of it: sizes of features, counts and scores where no report tells them, warnings."""
 
 from __future__ import annotations
 
@@ -36,3 +36,36 @@ def scores(store: Store, nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
     cells = [folder_of(store, node) for node in nodes if node["ref"] and node["node"].startswith("evaluate:")]
     return score_rows(ReportInputs(cells=tuple(cells)))
+
+
+def warnings(store: Store, nodes: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Each sentence that a stage has for a person, once, with the first node that says it: {'node', 'warning'}.
+
+    Cached stages are asked, too: what was lost in an earlier run is lost in this one.
+    """
+    found: dict[str, str] = {}
+    for node in nodes:
+        if node["ref"] and not node["node"].startswith("report"):
+            for sentence in _said(store, node).get("warnings", []):
+                found.setdefault(sentence, node["node"])
+    return [{"node": node, "warning": sentence} for sentence, node in found.items()]
+
+
+def ignored(store: Store, nodes: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """Source to what lies among its files and was not read, by kind."""
+    told = {
+        node["node"].partition(":")[2]: _said(store, node)
+        for node in nodes
+        if node["ref"] and node["node"].startswith("ingest:")
+    }
+    return {name: said["summary"]["ignored"] for name, said in told.items() if said["summary"].get("ignored")}
+
+
+def counts(store: Store, nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What each node counted: {'node', 'counts'}."""
+    return [{"node": node["node"], "counts": _said(store, node)["counts"]} for node in nodes if node["ref"]]
+
+
+def _said(store: Store, node: dict[str, Any]) -> dict[str, Any]:
+    outcome: dict[str, Any] = read_json(folder_of(store, node) / "manifest.json")["outcome"]
+    return outcome

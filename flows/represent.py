@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +14,7 @@ from flows.composition import run_plan
 from flows.home import resolve_home
 from flows.hooks import close_task_runs
 from flows.runners import KINDS
-from gan_core.runs import RunRequest
+from gan_core.runs import RunRequest, as_typed
 from gan_core.stages.specs import STAGES
 
 Chain = Flow[..., dict[str, Any]]
@@ -82,7 +81,7 @@ def _chain(name: str, until: str, about: str) -> Chain:
             runner=_placed(runner, runner_place),
             home=resolve_home(home),
         )
-        return run_plan(request.model_copy(update={"command": typed.get() or _as_typed(request)}))
+        return run_plan(request.model_copy(update={"command": typed.get() or as_typed(request)}))
 
     chain.__name__ = name
     chain.__doc__ = about + _PARAMETERS
@@ -100,18 +99,6 @@ def parameters_of(request: RunRequest) -> dict[str, Any]:
 def _placed(runner: str, place: str) -> str:
     """The form's two fields as the word of the command line: dask and 4 are dask:4."""
     return f"{runner}:{place}" if place else runner
-
-
-def _as_typed(request: RunRequest) -> str:
-    """The command line that asks for the same."""
-    words = ["discern", {"report": "run", "pack": "prepare"}.get(request.until, request.until), request.recipe]
-    for name, value in (("scale", request.scale), ("only", request.only), ("max-seconds", request.max_seconds)):
-        words += [f"--{name}", str(value)] if value is not None else []
-    for option, values in (("data", request.data), ("set", request.overrides), ("refresh", request.refresh)):
-        words += [word for value in values for word in (f"--{option}", value)]
-    for name, value, usual in (("device", request.device, "auto"), ("runner", request.runner, "threads")):
-        words += [f"--{name}", value] if value != usual else []
-    return shlex.join([*words, *(["--rehash"] if request.rehash else [])])
 
 
 _SHARED = f"""
@@ -174,7 +161,7 @@ def _stage(
         runner=_placed(runner, runner_place),
         home=resolve_home(home),
     )
-    return run_plan(request.model_copy(update={"command": typed.get() or _as_typed(request)}))
+    return run_plan(request.model_copy(update={"command": typed.get() or as_typed(request)}))
 
 
 _stage.__name__ = "stage"

@@ -14,17 +14,28 @@ from flows.settings import HEARTBEAT_SECONDS
 from gan_core.features.look import Look
 from gan_core.recipes import dump_recipe
 from gan_core.runner import result_of
-from gan_core.runs import Prepared, Run, RunRequest, pictures_expected, prepare, refuse_before_starting
+from gan_core.runs import (
+    Prepared,
+    Refusal,
+    Run,
+    RunRequest,
+    pictures_expected,
+    prepare,
+    refusals,
+    refuse_before_starting,
+)
 from gan_core.store import Store
 
 _FLOWS = {"report": "represent", "pack": "prepare"}
+_COUNTED = {"ingest", "crop", "dedup", "pack"}  # what became of the pictures; told where no report does
+_MOST_WARNINGS = 8  # on a terminal
 
 
 def run_command(request: RunRequest, *, dry_run: bool, as_json: bool, verbose: bool) -> int:
     """Runs a request; returns the exit code."""
     console.log_to_stderr(verbose)
     parse_runner(request.runner)
-    store = open_store(request.home)
+    store = open_store(request.home, writing=not dry_run)
     prepared = prepare(request, store, planning=dry_run)
     for note in prepared.notes:
         console.say(note)
@@ -36,19 +47,25 @@ def run_command(request: RunRequest, *, dry_run: bool, as_json: bool, verbose: b
     else:
         record = _nothing_to_do(store, prepared) or _through_prefect(request, store, verbose)
     _show_outcome(store, record, as_json)
-    if (request.only or request.until) == "evaluate" and not any(
-        name.startswith("evaluate:") for name in _nodes(store, record)
-    ):
-        console.say("There are no scores: the sources have no labels to evaluate with. The features are there all the same.")
+    names = _nodes(store, record)
+    if (request.only or request.until) == "evaluate" and not any(name.startswith("evaluate:") for name in names):
+        features = any(name.startswith("extract:") for name in names)
+        console.say(
+            "There are no scores: the sources have no labels to evaluate with. "
+            + ("The features are there all the same." if features else "`discern extract` makes features without labels.")
+        )
     return 0
 
 
 def _show_plan(prepared: Prepared, as_json: bool) -> int:
+    """The plan, what it would take, and what would be refused; the exit code is not 0 where it can never run."""
     from gan_core.estimates import needs
 
-    outside = _look(prepared) if prepared.outside and prepared.to_do else None
+    refused = list(refusals(prepared))
+    for_good = [refusal.error for refusal in refused if refusal.for_good]
+    outside = _look(prepared) if prepared.outside and prepared.to_do and not for_good else None
     rough = None
-    if prepared.to_do and not prepared.outside:
+    if prepared.to_do and not prepared.outside and not for_good:
         rough = needs(prepared.recipe, prepared.settings.device, pictures_expected(prepared))
     if as_json:
         console.print_json(
@@ -57,17 +74,26 @@ def _show_plan(prepared: Prepared, as_json: bool) -> int:
                 "download": prepared.to_fetch,
                 "estimate": asdict(rough) if rough else None,
                 "features": asdict(outside) if outside else None,
+                "refused": [_told(refusal) for refusal in refused],
                 "recipe": prepared.recipe.model_dump(mode="json"),
             }
         )
-        return 0
-    console.print_plan(prepared)
-    if outside:
-        print("\n" + "\n".join([*outside.assumed, f"{outside.length} values for each picture"]))
-    if rough:
-        print("\nRoughly, each within a factor of three:\n" + "\n".join(f"  {line}" for line in rough.lines()))
-    print("\n# the recipe, every default written out\n" + dump_recipe(prepared.recipe))
-    return 0
+    else:
+        console.print_plan(prepared)
+        if outside:
+            print("\n" + "\n".join([*outside.assumed, f"{outside.length} values for each picture"]))
+        if rough:
+            print("\nRoughly, each within a factor of three:\n" + "\n".join(f"  {line}" for line in rough.lines()))
+        print("\n# the recipe, every default written out\n" + dump_recipe(prepared.recipe))
+        for refusal in refused:
+            how = "This cannot run: " if refusal.for_good else "Here this run would be refused: "
+            console.say(how + refusal.error.explain(), "yellow")
+    return max((error.exit_code for error in for_good), default=0)
+
+
+def _told(refusal: Refusal) -> dict[str, Any]:
+    error = refusal.error
+    return {"error": error.message, "expected": error.expected, "remedy": error.remedy, "for_good": refusal.for_good}
 
 
 def _look(prepared: Prepared) -> Look:
@@ -97,7 +123,7 @@ def _through_prefect(request: RunRequest, store: Store, verbose: bool) -> dict[s
     from flows.server import prefect_server
 
     with prefect_server(store.home) as url:
-        console.say(f"[dim]Prefect at {url.removesuffix('/api')}[/]")
+        console.say(f"Prefect at {url.removesuffix('/api')}", "dim")
         console.log_to_stderr(verbose)
         from flows import represent
 
@@ -126,17 +152,27 @@ def _show_outcome(store: Store, record: dict[str, Any], as_json: bool) -> None:
         summary = console.read_summary(outcome.folder_of(store, report))
     made = outcome.feature_sets(store, nodes)
     scored = [] if summary else outcome.scores(store, nodes)
+    warned = outcome.warnings(store, nodes)
     if as_json:
-        extra = {"features": made, **({"scores": scored} if scored else {})}
+        extra = {"features": made, **({"scores": scored} if scored else {}), "warnings": warned}
         console.print_json({**record, "folder": str(folder), "nodes": nodes, "summary": summary, **extra})
         return
     computed = record["computed"]
     if record["state"] == "paused":
-        console.say("[yellow]Training was ended by its time limit, cleanly. The same command continues it.[/]")
+        console.say(
+            "Training was ended before its length, cleanly: by its time limit, or told to. The same command continues it.",
+            "yellow",
+        )
     elif not computed:
         console.say("Nothing to do: the store has every stage of this run.")
     else:
-        console.say(f"Made {len(computed)} of {len(nodes)} artifacts; the rest were cached.")
+        rest = "; the rest were cached" if len(computed) < len(nodes) else ""
+        console.say(f"Made {len(computed)} of {len(nodes)} artifacts{rest}.")
+    if not report:
+        for counted in outcome.counts(store, [node for node in nodes if node["node"].partition(":")[0] in _COUNTED]):
+            numbers = sorted(counted["counts"].items(), key=lambda one: one[0] != "in")
+            print(f"{counted['node']}  " + ", ".join(f"{number:,} {what}" for what, number in numbers))
+    _show_warnings(warned, outcome.ignored(store, nodes))
     if summary:
         console.print_scores(summary)
     elif scored:
@@ -148,6 +184,15 @@ def _show_outcome(store: Store, record: dict[str, Any], as_json: bool) -> None:
     print(f"run       {_short(folder)}")
     if record.get("report"):
         print(f"report    {_short(Path(record['report']))}")
+
+
+def _show_warnings(warned: list[dict[str, str]], ignored: dict[str, dict[str, int]]) -> None:
+    for source, kinds in ignored.items():
+        console.say(f"ignored   in {source}: " + ", ".join(f"{count:,} {kind}" for kind, count in kinds.items()))
+    for one in warned[:_MOST_WARNINGS]:
+        console.say(f"{one['node']}: {one['warning']}", "yellow")
+    if len(warned) > _MOST_WARNINGS:
+        console.say(f"... and {len(warned) - _MOST_WARNINGS} more, in the report and with --json", "yellow")
 
 
 def _short(path: Path) -> str:

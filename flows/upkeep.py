@@ -18,7 +18,7 @@ def verify_artifacts(home: str | None, wanted: str | None, *, everything: bool, 
     """Hashes artifacts' files again; returns 1 when something is damaged (and was not removed)."""
     if not wanted and not everything:
         raise RequestError("Nothing was named to verify.", expected="an artifact (stage/key or its beginning) or --all")
-    store = open_store(resolve_home(home))
+    store = open_store(resolve_home(home), writing=remove)
     refs = [ref for ref in store.artifacts.refs() if everything or f"{ref.stage}/{ref.key}".startswith(wanted or "")]
     if not refs and wanted:
         known = sorted({ref.stage for ref in store.artifacts.refs()})
@@ -77,7 +77,7 @@ def server_up(home: str | None, *, as_json: bool) -> int:
 
 def server_down(home: str | None, *, as_json: bool) -> int:
     """Ends the user that stays; the server stops when no run uses it."""
-    folder = open_store(resolve_home(home)).home / "prefect"
+    folder = open_store(resolve_home(home), writing=False).home / "prefect"
     stayed = server.stop_staying(folder)
     deadline = time.monotonic() + 15
     while (up := server.running(folder) is not None) and time.monotonic() < deadline:

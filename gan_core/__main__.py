@@ -20,7 +20,7 @@ from typing import Any
 
 from gan_core.child import peak_memory_mb
 from gan_core.errors import DiscernError
-from gan_core.lifetime import die_with_parent
+from gan_core.lifetime import die_with_parent, end_at_a_good_place
 from gan_core.progress import Throttled, silent
 from gan_core.stages.contract import StageRequest
 from gan_core.stages.specs import spec_of
@@ -90,6 +90,8 @@ def main(given: argparse.Namespace) -> int:
     def progress(done: float, total: float, unit: str, **figures: float) -> None:
         _say(progress={"done": done, "total": total, "unit": unit, "figures": figures})
 
+    if given.stage == "train":
+        end_at_a_good_place()
     try:
         request = StageRequest.model_validate_json(given.request.read_bytes())
         module = importlib.import_module(f"gan_core.stages.{spec_of(given.stage).name}")
@@ -97,6 +99,8 @@ def main(given: argparse.Namespace) -> int:
     except DiscernError as error:
         _say(error={"kind": type(error).__name__, "message": error.message, "expected": error.expected, "remedy": error.remedy})
         return error.exit_code
+    except KeyboardInterrupt:
+        return 130  # Ctrl-C goes to the whole group of processes: the parent says what there is to say
     except MemoryError:
         _say(error={"kind": "WorkError", "message": f"{given.stage} ran out of memory.", "remedy": "a smaller --scale"})
         return 1

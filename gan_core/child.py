@@ -69,6 +69,8 @@ def run_child(request: StageRequest, progress: Progress, time_limit: float, proc
         outcome, error, peak = _listen(process.stdout, progress)
         code = process.wait()
     except BaseException:
+        if request.stage == "train" and process.poll() is None:
+            log.info("%s: is told to end, and saves its state first.", request.node)
         _terminate(process)
         raise
     finally:

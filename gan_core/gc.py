@@ -230,19 +230,22 @@ def _states(store: Store, manifest: Manifest) -> set[Path]:
 def _leftovers(store: Store, since: float, needed: set[Path]) -> Iterator[Path]:
     """Work folders of attempts that died and states of trainings that no kept run needs, last written before `since`."""
     for folder in [*store.home.glob("artifacts/*/*/.work"), *store.home.glob("state/train/*")]:
-        if folder not in needed:
-            with _left_over(store, folder, since) as left:
-                if left:
-                    yield folder
+        # A look makes no lock's file: the home may be one that this user only reads. Before a folder goes, its lock is taken.
+        if folder not in needed and not held(_lock_of(store, folder)) and last_write(folder) < since:
+            yield folder
 
 
 @contextlib.contextmanager
 def _left_over(store: Store, folder: Path, since: float) -> Iterator[bool]:
     """Whether nobody has written here since and nobody is about to: as long as the context lasts, its lock is held."""
+    with try_lock(_lock_of(store, folder)) as free:
+        yield free and last_write(folder) < since
+
+
+def _lock_of(store: Store, folder: Path) -> Path:
     place = folder.parent if folder.name == ".work" else folder
     stage = place.parent.name if folder.name == ".work" else "trajectory"
-    with try_lock(store.home / "locks" / f"{stage}-{place.name}.lock") as free:
-        yield free and last_write(folder) < since
+    return store.home / "locks" / f"{stage}-{place.name}.lock"
 
 
 def _set_aside(artifacts: LocalArtifacts, ref: ArtifactRef, aside: Path) -> bool:

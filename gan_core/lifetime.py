@@ -1,4 +1,4 @@
-"""Processes that must not outlive the one that started them."""
+"""How a process ends: with the one that started it, and, when it is told to, at a place where nothing is lost."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import contextlib
 import ctypes
 import os
 import signal
+import threading
+from types import FrameType
+
+_told = threading.Event()
 
 
 def die_with_parent(parent: int) -> None:
@@ -18,3 +22,22 @@ def die_with_parent(parent: int) -> None:
         ctypes.CDLL("libc.so.6").prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     if os.getppid() != parent:
         os._exit(1)
+
+
+def end_at_a_good_place() -> None:
+    """From now on SIGTERM and SIGINT (Ctrl-C) are only remembered: whoever asks `told_to_end` saves its work and ends by itself.
+
+    For a process whose parent sends SIGKILL when that takes too long (gan_core/child.py).
+    """
+    _told.clear()
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        _told.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, remember)
+
+
+def told_to_end() -> bool:
+    """Whether this process was told to end since `end_at_a_good_place`."""
+    return _told.is_set()

@@ -6,17 +6,20 @@ import contextlib
 import fcntl
 import os
 import secrets
+import shlex
 import shutil
+import socket
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from gan_core.config import Recipe
 from gan_core.devices import cuda_count, resolve_device
-from gan_core.errors import DataError, RequestError, TrainingDiverged, UnknownName
+from gan_core.errors import DataError, DiscernError, RequestError, TrainingDiverged, UnknownName
 from gan_core.features.stamp import Stamp, stamp_of
 from gan_core.files import atomic_write_bytes, read_json, write_json
 from gan_core.growth import Growth, concerns, decide
@@ -29,7 +32,11 @@ from gan_core.stages.contract import ArtifactRef
 from gan_core.stages.specs import STAGES
 from gan_core.store import Store
 
+if TYPE_CHECKING:
+    from gan_core.features.look import Look
+
 NOT_FETCHED = "not downloaded yet"
+_NO_LABELS = "There is nothing to evaluate again: the sources have no labels to evaluate with."
 
 
 class RunRequest(BaseModel):
@@ -52,6 +59,40 @@ class RunRequest(BaseModel):
     rehash: bool = Field(False, description="read every file again instead of trusting size and time of change")
     runner: str = Field("threads", description="who makes the shares of crop and extract: threads, dask or ray")
     command: str = Field("", description="what was typed, for the report")
+
+
+def as_typed(request: RunRequest, verb: str = "") -> str:
+    """The command line that asks for the same, or with another verb for the same recipe and data."""
+    words = ["discern", verb or {"report": "run", "pack": "prepare"}.get(request.until, request.until), request.recipe]
+    for name, value in (("scale", request.scale), ("only", request.only), ("max-seconds", request.max_seconds)):
+        words += [f"--{name}", str(value)] if value is not None else []
+    for option, values in (("data", request.data), ("set", request.overrides), ("refresh", request.refresh)):
+        words += [word for value in values for word in (f"--{option}", value)]
+    for name, value, usual in (("device", request.device, "auto"), ("runner", request.runner, "threads")):
+        words += [f"--{name}", value] if value != usual else []
+    if any(word.partition("=")[0] == "--home" for word in _words(request.command)):
+        words += ["--home", request.home]
+    return shlex.join([*words, *(["--rehash"] if request.rehash else [])])
+
+
+def _words(command: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError:  # a schedule's, written by hand
+        return []
+
+
+def _whole(request: RunRequest) -> RunRequest:
+    """The same recipe and data, with nothing left out or made again."""
+    plain: dict[str, Any] = {
+        "until": "report",
+        "only": None,
+        "refresh": [],
+        "max_seconds": None,
+        "rehash": False,
+        "runner": "threads",
+    }
+    return request.model_copy(update=plain)
 
 
 @dataclass(frozen=True)
@@ -98,7 +139,8 @@ def prepare(request: RunRequest, store: Store, *, planning: bool = False) -> Pre
     Args:
         planning: a source whose data are not there is told of in a note, and planned as one that is still to be fetched.
     Raises:
-        RequestError: an unknown recipe, setting, scale or stage; a source without a place; inputs missing for `only`.
+        RequestError: an unknown recipe, setting, scale or stage; a source without a place; inputs missing for `only`; `only` or
+            `refresh` of a stage that would not be made.
     """
     for stage in [*request.refresh, request.until, *([request.only] if request.only else [])]:
         if stage not in STAGES:
@@ -107,7 +149,7 @@ def prepare(request: RunRequest, store: Store, *, planning: bool = False) -> Pre
     recipe, notes = load_recipe(
         request.recipe, scale=request.scale, overrides=request.overrides, gpu=device != "cpu" or bool(cuda_count())
     )
-    locations = locate(recipe, request.data, store.home)
+    locations = locate(recipe, request.data, store.home, request.command or as_typed(request))
     sources = {source.name: source for source in recipe.all_sources()}
     fingerprints: dict[str, str] = {}
     for name, location in locations.items():
@@ -145,7 +187,7 @@ def _planned(
     outside: Stamp | None,
 ) -> Prepared:
     nodes = build_plan(recipe, fingerprints, settings, outside=outside)
-    _refuse_absent(request, recipe, nodes)
+    _refuse_unplanned(request, recipe, nodes)
     refresh = settings.refresh | ({"ingest"} if request.rehash else frozenset())
     standings = look_up(store, nodes, refresh)
     labelled = {
@@ -162,6 +204,8 @@ def _planned(
         nodes = build_plan(recipe, fingerprints, settings, labelled, outside, growth)
         standings = look_up(store, nodes, refresh)
     notes = [*notes, told] if told else notes
+    there = {node.stage for node in nodes}
+    notes = [*notes, *(note for stage in request.refresh if stage not in there and (note := _NO_LABELS) not in notes)]
     prepared = Prepared(request, recipe, notes, settings, locations, fingerprints, standings, outside, growth)
     if request.only:
         return _alone(prepared)
@@ -180,16 +224,41 @@ def plan_anew(prepared: Prepared, store: Store, made: frozenset[str]) -> Prepare
     return _planned(request, *args, store, prepared.outside)
 
 
-def _refuse_absent(request: RunRequest, recipe: Recipe, nodes: list[Node]) -> None:
-    """With a network from outside some stages are in no plan: asking for them is a mistake, not work that is done."""
-    there = list(dict.fromkeys(node.stage for node in nodes))
-    for stage in (request.until, request.only):
+def _refuse_unplanned(request: RunRequest, recipe: Recipe, nodes: list[Node]) -> None:
+    """Stages that are asked for and would not be made: a mistake, not work that is done.
+
+    Args:
+        nodes: the plan as if every source had labels: that some have none is no mistake.
+    """
+    there = _stages(nodes)
+    for stage in (request.until, request.only, *request.refresh):
         if stage and stage not in there:
             raise RequestError(
                 f"There is nothing to {stage}: features are taken of {recipe.extract.network}, and no GAN is trained.",
                 expected=f"a stage of this plan: {', '.join(there)}",
                 remedy="leave extract.network (--network) out to train a GAN",
             )
+    planned = _stages(up_to(nodes, request.until))
+    verb = as_typed(request).split()[1]
+    if request.only and request.only not in planned:
+        raise RequestError(
+            f"--only {request.only} cannot be had of `discern {verb}`: that makes {', '.join(planned)}.",
+            expected="one of these stages",
+            remedy=as_typed(_whole(request).model_copy(update={"only": request.only})),
+        )
+    made = [request.only] if request.only else planned
+    for stage in request.refresh:
+        if stage not in made:
+            what = f"--only {request.only} makes that stage alone" if request.only else f"`discern {verb}` does not get there"
+            raise RequestError(
+                f"--refresh {stage} would do nothing: {what}.",
+                expected=f"--refresh with {', '.join(made)}",
+                remedy=as_typed(_whole(request).model_copy(update={"refresh": [stage]})),
+            )
+
+
+def _stages(nodes: list[Node]) -> list[str]:
+    return list(dict.fromkeys(node.stage for node in nodes))
 
 
 def _alone(prepared: Prepared) -> Prepared:
@@ -198,41 +267,113 @@ def _alone(prepared: Prepared) -> Prepared:
     names = [name for standing in wanted for ids in standing.node.inputs.values() for name in ids]
     missing = [name for name in dict.fromkeys(names) if prepared.standings[name].state != "cached"]
     if missing:
+        whole = _whole(prepared.request)
         raise RequestError(
             f"--only {prepared.request.only} needs artifacts that are not there: {', '.join(missing)}.",
             expected="every input of the stage in the store",
-            remedy=f"discern run {prepared.request.recipe} makes them; `discern status {prepared.request.recipe}` shows what is there",
+            remedy=f"`{as_typed(whole)}` makes them; `{as_typed(whole, 'status')}` shows what is there",
         )
     kept = {name: prepared.standings[name] for name in dict.fromkeys(names)}
     kept.update({standing.node.id: standing for standing in wanted})
     return replace(prepared, standings=kept)
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """Why a run would not be begun. `for_good`: on every machine and however long it may take."""
+
+    error: DiscernError
+    for_good: bool
+
+
+def refusals(prepared: Prepared) -> Iterator[Refusal]:
+    """What a run of this plan would be refused for, as far as its sources are known (they are, once ingested).
+
+    The last one where it is for good: what never runs need not be measured.
+    """
+    checks: list[tuple[Callable[[Prepared], object], bool]] = [
+        (_refuse_another_size, True),
+        (_refuse_batch, True),
+        (_refuse_the_large, False),
+    ]
+    if prepared.outside is not None:
+        checks = [(_look_at_network, True), (_refuse_long_features, False)]
+    for check, for_good in checks:
+        try:
+            check(prepared)
+        except DiscernError as error:
+            yield Refusal(error, for_good)
+            if for_good:
+                return
+
+
 def refuse_before_starting(prepared: Prepared) -> None:
-    """Refuses a run that would not fit into memory or a day, as far as its sources are known (they are, once ingested).
+    """Refuses a run that cannot work, or would not fit into memory or a day, as far as its sources are known.
 
     Raises:
-        RequestError: with the figures.
+        DiscernError: the first of `refusals`, with the figures.
     """
+    for refusal in refusals(prepared):
+        raise refusal.error
+
+
+def _refuse_another_size(prepared: Prepared) -> None:
     from gan_core import registry
+
+    network, given = prepared.recipe.train.network.name, prepared.recipe.crop.size
+    if "train" not in _stages_to_do(prepared) or (size := registry.load("networks", network).IMAGE_SIZE) == given:
+        return
+    raise RequestError(
+        f"The network {network} takes pictures of {size} pixels, and crop.size is {given}.",
+        expected=f"--set crop.size={size}, or a network for {given} pixels",
+        remedy="`discern list networks` shows the networks",
+    )
+
+
+def _refuse_batch(prepared: Prepared) -> None:
+    """Fewer training pictures than one batch, or a batch that its processes cannot share: before hours of work, not after."""
+    from gan_core.devices import resolve_processes
+    from gan_core.stages.train import refuse_small, refuse_uneven
+
+    train = prepared.recipe.train
+    if "train" not in _stages_to_do(prepared) or train.snapshot is not None or prepared.undecided:
+        return
+    refuse_uneven(train.batch, resolve_processes(train.processes, prepared.settings.device))
+    pack = prepared.standings.get("pack")
+    if pack is not None and pack.manifest is not None:
+        counts = pack.manifest.outcome.counts
+        if "kept" in counts:
+            refuse_small(counts["kept"], train, counts.get("duplicates", 0))
+    elif (most := _training_pictures(prepared)) is not None:
+        refuse_small(most, train)
+
+
+def _training_pictures(prepared: Prepared) -> int | None:
+    """How many pictures there are to train on, at most; None where that is not known: before ingest, or where faces are cut out."""
+    if prepared.recipe.crop.kind == "faces":
+        return None
+    most = 0
+    for source in prepared.recipe.sources.train:
+        standing = prepared.standings.get(f"ingest:{source.name}")
+        if standing is None or standing.manifest is None:
+            return None
+        outcome = standing.manifest.outcome
+        # how many cannot be used is known of all splits together
+        most += min(outcome.counts.get("ok", 0), int(outcome.summary.get("splits", {}).get("train", 0)))
+    return most
+
+
+def _refuse_the_large(prepared: Prepared) -> None:
     from gan_core.estimates import refuse_the_impossible
 
-    if prepared.outside is not None:
-        _look_at_network(prepared, prepared.outside)
-        return
-    network = prepared.recipe.train.network.name
-    stages = {standing.node.stage for standing in prepared.to_do}
-    size = registry.load("networks", network).IMAGE_SIZE if "train" in stages else prepared.recipe.crop.size
-    if size != prepared.recipe.crop.size:
-        raise RequestError(
-            f"The network {network} takes pictures of {size} pixels, and crop.size is {prepared.recipe.crop.size}.",
-            expected=f"--set crop.size={size}, or a network for {prepared.recipe.crop.size} pixels",
-            remedy="`discern list networks` shows the networks",
-        )
-    if not stages & {"train", "evaluate"}:
-        return
-    trains = "train" in stages and prepared.settings.max_seconds is None
-    refuse_the_impossible(prepared.recipe, prepared.settings.device, _rows_to_evaluate(prepared), trains=trains)
+    stages = _stages_to_do(prepared)
+    if stages & {"train", "evaluate"}:
+        trains = "train" in stages and prepared.settings.max_seconds is None
+        refuse_the_impossible(prepared.recipe, prepared.settings.device, _rows_to_evaluate(prepared), trains=trains)
+
+
+def _stages_to_do(prepared: Prepared) -> set[str]:
+    return {standing.node.stage for standing in prepared.to_do}
 
 
 def _rows_to_evaluate(prepared: Prepared) -> int:
@@ -245,13 +386,21 @@ def _rows_to_evaluate(prepared: Prepared) -> int:
     )
 
 
-def _look_at_network(prepared: Prepared, outside: Stamp) -> None:
+def _look_at_network(prepared: Prepared) -> Look | None:
     """Makes a network from outside once, where its features are still to be taken: what does not fit is said before any work."""
-    from gan_core.estimates import refuse_what_exceeds_memory
     from gan_core.features.look import look
 
-    if any(standing.node.id.endswith(f":{OUTSIDE}") and standing.node.stage == "extract" for standing in prepared.to_do):
-        found = look(prepared.recipe.extract, outside, prepared.recipe.crop.size)
+    if prepared.outside is None or not any(
+        standing.node.id.endswith(f":{OUTSIDE}") and standing.node.stage == "extract" for standing in prepared.to_do
+    ):
+        return None
+    return look(prepared.recipe.extract, prepared.outside, prepared.recipe.crop.size)
+
+
+def _refuse_long_features(prepared: Prepared) -> None:
+    from gan_core.estimates import refuse_what_exceeds_memory
+
+    if (found := _look_at_network(prepared)) is not None:
         refuse_what_exceeds_memory(_rows_to_evaluate(prepared), found.dims)
 
 
@@ -298,6 +447,7 @@ class Run:
             "started": now.isoformat(timespec="seconds"),
             "state": "running",
             "process": os.getpid(),
+            "host": socket.gethostname(),
             "flow_run": flow_run,
             "attempt": attempt,
             "begun": [],
@@ -408,18 +558,23 @@ DIED = "Its process ended without a word: killed (by somebody, or for want of me
 
 
 def dead_runs(home: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """Folder and record of each run that says it is running, and whose process is gone.
+    """Folder and record of each run of this machine that says it is running, and whose process is gone.
 
-    A run holds its lock from before its record is there until after the record says how it ended.
+    A run holds its lock from before its record is there until after the record says how it ended. Of a home on a shared disk the runs
+    of other machines are theirs: not every such disk tells one machine what another has locked.
     """
     found = []
     for path in sorted((home / "runs").glob("*/run.json")):
         with contextlib.suppress(OSError, ValueError):
-            if read_json(path).get("state") == "running" and not held(path.parent / LIVE_LOCK):
+            if _running_here(read_json(path)) and not held(path.parent / LIVE_LOCK):
                 record = read_json(path)  # as it was left: it may have ended between the two looks
-                if record.get("state") == "running":
+                if _running_here(record):
                     found.append((path.parent, record))
     return found
+
+
+def _running_here(record: dict[str, Any]) -> bool:
+    return record.get("state") == "running" and record.get("host") == socket.gethostname()
 
 
 def bury(folder: Path, record: dict[str, Any]) -> None:

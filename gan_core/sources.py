@@ -20,11 +20,13 @@ class Location:
     to_fetch: bool = False
 
 
-def locate(recipe: Recipe, data: Sequence[str], home: Path) -> dict[str, Location]:
+def locate(recipe: Recipe, data: Sequence[str], home: Path, command: str = "") -> dict[str, Location]:
     """Source name to location, from `--data` values ('PATH' or 'NAME=PATH') and the home's download cache.
 
+    Args:
+        command: what was typed, for the remedy.
     Raises:
-        RequestError: a source that needs a place and got none, or a place given for nothing.
+        RequestError: a source that needs a place and got none or two, or a place given for nothing.
     """
     sources = {source.name: source for source in recipe.all_sources()}
     named: dict[str, Path] = {}
@@ -36,7 +38,14 @@ def locate(recipe: Recipe, data: Sequence[str], home: Path) -> dict[str, Locatio
                 raise UnknownName(
                     f"source in recipe {recipe.name}", name, sources, remedy="give --data NAME=PATH with one of these"
                 )
-            named[name] = Path(path).expanduser().absolute()
+            place = Path(path).expanduser().absolute()
+            if name in named:
+                raise RequestError(
+                    f"--data was given twice for the source {name!r}: {named[name]} and {place}.",
+                    expected="one place for each source",
+                    remedy="leave one of them out; a second set of pictures is a second source of the recipe",
+                )
+            named[name] = place
         elif root is not None:
             raise RequestError("--data was given twice without names.", expected="--data NAME=PATH for each source")
         else:
@@ -48,14 +57,15 @@ def locate(recipe: Recipe, data: Sequence[str], home: Path) -> dict[str, Locatio
             expected="no --data",
             remedy="discern run folder --data PATH, for pictures of your own",
         )
-    return {name: _place(source, named.get(name), root, len(sources), home, recipe.name) for name, source in sources.items()}
+    typed = command or f"discern run {recipe.name}"
+    return {name: _place(source, named.get(name), root, len(sources), home, typed) for name, source in sources.items()}
 
 
 def _wants_place(source: SourceConfig) -> bool:
     return bool(getattr(registry.load("datasets", source.dataset), "NEEDS_LOCATION", True))
 
 
-def _place(source: SourceConfig, given: Path | None, root: Path | None, count: int, home: Path, recipe: str) -> Location:
+def _place(source: SourceConfig, given: Path | None, root: Path | None, count: int, home: Path, typed: str) -> Location:
     if given is not None:
         return Location(given)
     if not _wants_place(source):
@@ -70,7 +80,7 @@ def _place(source: SourceConfig, given: Path | None, root: Path | None, count: i
     raise RequestError(
         f"The source {source.name!r} needs a place.",
         expected=source.layout or "a folder or file that holds it",
-        remedy=f"discern run {recipe} --data {'PATH' if count == 1 else source.name + '=PATH'}",
+        remedy=f"{typed} --data {'PATH' if count == 1 else source.name + '=PATH'}",
     )
 
 

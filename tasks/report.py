@@ -8,7 +8,7 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact
 
-from gan_core.reporting.summary import scores_table
+from gan_core.reporting.summary import scores_table, table_notes
 from gan_core.runner import StageResult
 from tasks.base import stage_task
 
@@ -25,6 +25,7 @@ def _in_short(summary: dict[str, Any], folder: Path) -> str:
     if rows := scores_table(summary):
         parts.append("\n".join(["Test accuracy, % (95 % interval)", "", _row(rows[0]), _row(["---"] * len(rows[0]))]))
         parts[-1] += "".join(f"\n{_row(row.values())}" for row in rows)
+        parts += [note.replace("*", "\\*") for note in table_notes(summary)]
     if summary.get("caveat"):
         parts.append(f"> {summary['caveat']}")
     parts.append(f"The whole report, with its pictures, is one file: `{folder / 'report.html'}`")

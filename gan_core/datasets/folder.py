@@ -54,10 +54,11 @@ def open_source(config: SourceConfig, location: Path | None) -> Source:
     """
     place = existing(config, location)
     if not place.is_dir():
+        kind = {".parquet": "parquet", ".pq": "parquet", ".tar": "tar"}.get(place.suffix.lower())
         raise RequestError(
             f"{str(place)!r} is a file, and the dataset 'folder' reads folders of pictures.",
             expected="a folder",
-            remedy="name the folder that holds it, or the kind of file as `dataset` (parquet, tar)",
+            remedy=_set_dataset(config, kind) if kind else "name the folder that holds it",
         )
     return FolderSource(config, place)
 
@@ -137,9 +138,11 @@ class FolderSource:
         if not found:
             remedy = ""
             if ignored[".parquet files"]:
-                remedy = "these are Parquet files: use `dataset: parquet`"
+                remedy = f"these are Parquet files: {_set_dataset(self._config, 'parquet')}"
+                if not _may_hold_pictures(self._root):
+                    remedy = "correct --data: the Parquet files there have no column of pictures either"
             elif ignored[".tar files"]:
-                remedy = "these are tar shards: use `dataset: tar`"
+                remedy = f"these are tar shards: {_set_dataset(self._config, 'tar')}"
             raise nothing_found(self._config, self._root, "pictures", ignored, remedy)
         self._find_splits(found)
         return found
@@ -234,6 +237,28 @@ class FolderSource:
             self.warnings.append(
                 f"beside the splits {', '.join(sorted(splits))} there are the folders {', '.join(others[:5])}, taken for classes"
             )
+
+
+def _set_dataset(config: SourceConfig, kind: str) -> str:
+    return f"--set sources.train.{config.name}.dataset={kind} (sources.evaluate.{config.name} where it is only evaluated)"
+
+
+def _may_hold_pictures(folder: Path, most: int = 5) -> bool:
+    """Whether one of the first Parquet files has a column of pictures, or cannot be read to see it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from gan_core.datasets._parquet_columns import Columns
+    from gan_core.datasets.parquet import parquet_files
+
+    for _, path in parquet_files(folder)[:most]:
+        try:
+            columns = Columns(pq.read_schema(path), dict.fromkeys(("image", "label", "split", "mask"), ""))
+        except (pa.ArrowException, OSError, ValueError):
+            return True
+        if columns.image:
+            return True
+    return False
 
 
 def _is_folder(item: os.DirEntry[str]) -> bool:

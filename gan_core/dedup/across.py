@@ -10,7 +10,7 @@ import numpy.typing as npt
 from gan_core.config import DedupConfig
 from gan_core.dedup import neighbours
 from gan_core.dedup.background import background
-from gan_core.dedup.confirm import Confirm, settle, twin_pairs
+from gan_core.dedup.confirm import Confirm, Identical, settle, twin_pairs, twin_reasons
 from gan_core.dedup.descriptors import Described, Fetch, describe
 from gan_core.dedup.lookup import equal_codes
 from gan_core.dedup.tables import Found
@@ -29,6 +29,7 @@ def find_across(
     config: DedupConfig,
     progress: Progress = silent,
     confirm: Confirm | None = None,
+    identical: Identical | None = None,
 ) -> Found:
     """Pairs (i of `queries`, j of `targets`) that are copies; both sorted, no row in both.
 
@@ -37,6 +38,7 @@ def find_across(
     Args:
         fetch: gives uint8 [m, S, S, 3] RGB for row numbers 0..count-1.
         confirm: asked about the best pair of each query; what it denies is no pair.
+        identical: see `confirm.twin_reasons`.
 
     Returns:
         pairs sorted by (i, j); summary with queries, targets, queries_found and what the verification saw.
@@ -66,7 +68,7 @@ def find_across(
     i = np.concatenate([np.where(swap, accepted.j, accepted.i), queries[twin >= 0]])
     j = np.concatenate([np.where(swap, accepted.i, accepted.j), twin[twin >= 0]])
     score = np.concatenate([accepted.score, np.ones(int((twin >= 0).sum()), np.float32)])
-    reason = reasons(accepted) + ["identical pixels"] * int((twin >= 0).sum())
+    reason = reasons(accepted) + twin_reasons(queries[twin >= 0], twin[twin >= 0], fetch, identical)
     order = np.lexsort((j, i))
     summary = {
         "queries": len(queries),

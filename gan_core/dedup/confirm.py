@@ -7,11 +7,14 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from gan_core.dedup.autoencoder import SIDE
+from gan_core.dedup.descriptors import Fetch
 from gan_core.dedup.groups import Groups, representative_balls
 from gan_core.dedup.verify import Verified
 
 Rows = npt.NDArray[np.int64]
 Confirm = Callable[[Verified], npt.NDArray[np.bool_]]
+Identical = Callable[[Rows, Rows], npt.NDArray[np.bool_]]  # of pairs with equal thumbnails: whether nothing differs at all
 
 _ROUNDS = 4  # of asking for the pairs in use; then for all that are left
 _SPLITS = 20
@@ -23,6 +26,24 @@ def twin_pairs(rows: Rows, twins: Rows) -> Verified:
     ones, zeros = np.ones(count, np.float32), np.zeros(count, np.float32)
     maps = np.tile(np.eye(2, 3, dtype=np.float32), (count, 1, 1))
     return Verified(rows, twins, np.zeros(count, np.bool_), ones, zeros, zeros, ones, maps, [count])
+
+
+def twin_reasons(first: Rows, second: Rows, fetch: Fetch, identical: Identical | None, block: int = 2048) -> list[str]:
+    """A phrase for each pair of equal thumbnails: 'identical pixels' only of pictures that do not differ.
+
+    Args:
+        fetch: gives uint8 [m, S, S, 3] for row numbers.
+        identical: asked where more than what `fetch` gives can be looked at; None: that is all there is of a picture.
+    """
+
+    def alike(a: Rows, b: Rows) -> npt.NDArray[np.bool_]:
+        return np.asarray((fetch(a) == fetch(b)).all(axis=(1, 2, 3)), np.bool_)
+
+    if identical is not None:
+        same = identical(first, second).tolist()
+    else:
+        same = [one for at in range(0, len(first), block) for one in alike(first[at : at + block], second[at : at + block])]
+    return ["identical pixels" if one else f"equal at {SIDE} x {SIDE} pixels" for one in same]
 
 
 def split_twins(same: Rows, rank: Rows, confirm: Confirm) -> Rows:

@@ -190,7 +190,9 @@ def _within(ours: Pictures, config: DedupConfig, look: Look, progress: Progress)
     own = np.setdiff1d(usable, link)
     confirm = look([(ours, own)])
     rank = keeper_rank(ours, own)
-    copies = find_copies(lambda rows: ours.thumbnails[own[rows]], rank, config, progress=progress, confirm=confirm)
+    copies = find_copies(
+        lambda rows: ours.thumbnails[own[rows]], rank, config, progress=progress, confirm=confirm, identical=confirm.identical
+    )
     keeper = np.arange(len(ours.ids))
     keeper[own] = own[copies.groups.keeper]
     pair = np.full(len(ours.ids), -1, np.int64)
@@ -221,7 +223,10 @@ def _between(ours: Pictures, theirs: Pictures, config: DedupConfig, look: Look, 
         return out
 
     confirm = look([(ours, queries), (theirs, targets)])
-    found = find_across(fetch, count, np.arange(len(queries)), np.arange(len(queries), count), config, progress, confirm)
+    rows_of_theirs = np.arange(len(queries), count)
+    found = find_across(
+        fetch, count, np.arange(len(queries)), rows_of_theirs, config, progress, confirm, identical=confirm.identical
+    )
     keeper = np.full(len(ours.ids), -1, np.int64)
     pair = np.full(len(ours.ids), -1, np.int64)
     best = np.lexsort((found.j, -found.score, found.i))

@@ -5,7 +5,7 @@ Reads the originals of accepted pairs, each about once more, on threads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,12 @@ from gan_core.datasets._reading import read_ordered
 from gan_core.datasets.base import Blob
 from gan_core.datasets.folder import FolderSource
 from gan_core.dedup import closer
+from gan_core.dedup.autoencoder import SIDE
 from gan_core.dedup.reading import Pictures
 from gan_core.dedup.thumbnails import Shared
 from gan_core.dedup.verify import Verified
 from gan_core.progress import Progress, silent
+from gan_core.vision.decode import decode
 from gan_core.vision.headers import UnreadableImage
 
 Rows = npt.NDArray[np.int64]
@@ -54,6 +56,7 @@ class Originals:
         # Containers are read forwards, once for all pairs of a call; files of their own can be read again.
         self._files = all(isinstance(pictures.source, FolderSource) for pictures, _ in parts)
         self._held: dict[int, npt.NDArray[np.uint8]] = {}
+        self._digests: dict[int, bytes] = {}  # of all pixels of an original that was read
         self.asked = self.rejected = 0
 
     def __call__(self, pairs: Verified) -> npt.NDArray[np.bool_]:
@@ -68,6 +71,18 @@ class Originals:
         self.asked += len(good)
         self.rejected += int((~good).sum())
         return good
+
+    def identical(self, first: Rows, second: Rows) -> npt.NDArray[np.bool_]:
+        """Whether the originals of pairs with equal thumbnails have equal pixels; what cannot be read again counts as differing."""
+        same = np.asarray((self._facts[first, :2] == self._facts[second, :2]).all(axis=1), np.bool_)
+        # At the thumbnail's size the thumbnail is the picture.
+        larger = np.flatnonzero(same & (self._facts[first, :2] != SIDE).any(axis=1))
+        asked = np.unique(np.concatenate([first[larger], second[larger]]))
+        self._digest(np.array([row for row in asked.tolist() if row not in self._digests], np.int64))
+        for at in larger.tolist():
+            digest = self._digests.get(int(first[at]))
+            same[at] = digest is not None and digest == self._digests.get(int(second[at]))
+        return same
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -112,27 +127,50 @@ class Originals:
         if self._files and len(self._held) + len(rows) > IN_MEMORY:
             wanted = set(rows.tolist())
             self._held = {row: pixels for row, pixels in self._held.items() if row in wanted}
-        missing = np.array([row for row in rows.tolist() if row not in self._held], np.int64)
+        for pictures, numbers, mine in self._by_part(
+            np.array([row for row in rows.tolist() if row not in self._held], np.int64)
+        ):
+            self._read(pictures, numbers, mine)
+
+    def _by_part(self, rows: Rows) -> Iterator[tuple[Pictures, Rows, Rows]]:
+        """Rows by the part that they lie in, in its order: its pictures, their numbers there, and the rows."""
         for part, (pictures, numbers) in enumerate(self._parts):
-            mine = missing[(missing >= self._first[part]) & (missing < self._first[part + 1])]
+            mine = rows[(rows >= self._first[part]) & (rows < self._first[part + 1])]
             if len(mine):
-                self._read(pictures, numbers[mine - self._first[part]], mine)
+                there = numbers[mine - self._first[part]]
+                order = np.argsort(there, kind="stable")
+                yield pictures, there[order], mine[order]
+
+    def _digest(self, rows: Rows) -> None:
+        """Reads originals for their digests alone."""
+
+        def work(_: int, blob: Blob) -> bytes | None:
+            try:
+                return closer.digest_of(decode(blob.read(), self._max))
+            except UnreadableImage:
+                return None
+
+        for pictures, numbers, mine in self._by_part(rows):
+            digests = read_ordered(pictures.source, _requests(pictures, numbers), work, self._workers)
+            self._digests |= {row: digest for row, digest in zip(mine.tolist(), digests, strict=True) if digest}
 
     def _read(self, pictures: Pictures, numbers: Rows, rows: Rows) -> None:
-        by_number = np.argsort(numbers, kind="stable")
-        numbers, rows = numbers[by_number], rows[by_number]
         shape = (len(rows), closer.SIDE, closer.SIDE, 3)
         store = Shared.make(shape, np.uint8, self._scratch if len(rows) > IN_MEMORY else None)
         store.close()
 
-        def work(at: int, blob: Blob) -> bool:
+        def work(at: int, blob: Blob) -> bytes | None:
             try:
-                store.array[at] = closer.pixels_of(blob.read(), self._max)
+                store.array[at], digest = closer.pixels_of(blob.read(), self._max)
             except UnreadableImage:
-                return False
-            return True
+                return None
+            return digest
 
-        requests = [(pictures.addresses[number], pictures.members[number]) for number in numbers.tolist()]
-        for at, read in enumerate(read_ordered(pictures.source, requests, work, self._workers)):
-            if read:
-                self._held[int(rows[at])] = store.array[at]
+        for at, digest in enumerate(read_ordered(pictures.source, _requests(pictures, numbers), work, self._workers)):
+            if digest:
+                row = int(rows[at])
+                self._held[row], self._digests[row] = store.array[at], digest
+
+
+def _requests(pictures: Pictures, numbers: Rows) -> list[tuple[str, str]]:
+    return [(pictures.addresses[number], pictures.members[number]) for number in numbers.tolist()]

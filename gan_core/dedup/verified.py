@@ -22,7 +22,7 @@ import numpy.typing as npt
 from gan_core.dedup import neighbours
 from gan_core.dedup.background import background
 from gan_core.dedup.bursts import join_keepers, keys_of
-from gan_core.dedup.confirm import Confirm, grouped, settle, split_twins, ties
+from gan_core.dedup.confirm import Confirm, Identical, grouped, settle, split_twins, ties, twin_reasons
 from gan_core.dedup.descriptors import Described, Fetch, describe
 from gan_core.dedup.groups import Groups, component_sizes
 from gan_core.dedup.lookup import equal_codes, pairs_within
@@ -75,6 +75,7 @@ def find_copies(
     codes: npt.NDArray[np.uint8] | None = None,
     progress: Progress = silent,
     confirm: Confirm | None = None,
+    identical: Identical | None = None,
 ) -> Copies:
     """Finds the copies among pictures 0..n-1 and groups them.
 
@@ -83,6 +84,7 @@ def find_copies(
         rank: int64 [n], lower is preferred as keeper.
         codes: uint8 [n, 16], the autoencoder's; None: they propose nothing.
         confirm: asked about pairs that tie a picture to its keeper; what it denies is no pair.
+        identical: see `confirm.twin_reasons`.
     """
     described = describe(fetch, len(rank), progress)
     same = _equal_pixels(described, rank)
@@ -133,7 +135,8 @@ def find_copies(
             seen = seen.joined(more)
     if confirm:
         accepted = settle(accepted, ties(accepted, rank), confirm)
-    found, groups = _assemble(accepted, same, rank)
+    twins = np.flatnonzero(same != np.arange(len(same)))
+    found, groups = _assemble(accepted, same, rank, twin_reasons(same[twins], twins, fetch, identical))
     summary = {
         "candidates": len(candidates.i),
         "verified": verified.passed[-1],
@@ -242,14 +245,14 @@ def _saturated(accepted: Verified, rows: int, neighbours: int) -> Rows:
     return np.flatnonzero(copies >= max(1, round(0.7 * neighbours)))
 
 
-def _assemble(accepted: Verified, same: Rows, rank: Rows) -> tuple[Found, Groups]:
-    """Pairs of both kinds in one list, and the groups."""
+def _assemble(accepted: Verified, same: Rows, rank: Rows, twin_reason: list[str]) -> tuple[Found, Groups]:
+    """Pairs of both kinds in one list, and the groups. Args: twin_reason: of each row that is not its own class's preferred one."""
     twins = np.flatnonzero(same != np.arange(len(same)))
     found = Found(
         np.concatenate([accepted.i, same[twins]]),
         np.concatenate([accepted.j, twins]),
         np.concatenate([accepted.score, np.ones(len(twins), np.float32)]),
-        reasons(accepted) + ["identical pixels"] * len(twins),
+        reasons(accepted) + twin_reason,
     )
     return found, grouped(accepted, same, rank)
 

@@ -19,6 +19,11 @@ from gan_core.config import ExtractConfig
 from gan_core.errors import DiscernError, RequestError
 from gan_core.features.stamp import Stamp
 
+UNTRAINED = (
+    "No weights were given (--weights): these are features of the network as its code makes it, untrained like the control with random "
+    "weights unless that code loads weights by itself."
+)
+
 
 @dataclass(frozen=True)
 class Look:
@@ -85,7 +90,18 @@ def network_of(
     module = build_module(config.network, config.network_args, root=root, seed=stream, fresh=fresh)
     if weights is not None:
         load_weights(module, weights)
-    return ForeignNetwork(module, config.side, config.values, given=side)
+    network = ForeignNetwork(module, config.side, config.values, given=side)
+    if weights is None and not fresh and not _asks_for_weights(config):
+        network.assumed.append(UNTRAINED)
+    return network
+
+
+def _asks_for_weights(config: ExtractConfig) -> bool:
+    """Whether the network's arguments tell it to load weights of its own, by the names that constructors use for that."""
+    from gan_core.features.weights import arguments_of
+
+    arguments = arguments_of(config.network, config.network_args)
+    return any(arguments.get(name) for name in ("weights", "pretrained", "checkpoint"))
 
 
 def _answer(question: dict[str, Any]) -> dict[str, Any]:

@@ -47,8 +47,8 @@ def build_module(
         raise RequestError(
             f"{text!r} does not name a network.", expected="my_module:Discriminator or my_module:Discriminator(ngpu=1)"
         )
-    name, positional, named = _parse_call(call)
-    named |= arguments or {}
+    name, positional, _ = _parse_call(call)
+    named = arguments_of(text, arguments)
     module = _import(place, root)
     if not hasattr(module, name):
         raise UnknownName(f"network in {place}", name, [entry for entry in vars(module) if not entry.startswith("_")])
@@ -83,6 +83,11 @@ def build_module(
     if not isinstance(made, nn.Module):
         raise RequestError(f"{text} gives a {type(made).__name__}.", expected="a torch.nn.Module")
     return made
+
+
+def arguments_of(text: str, arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The arguments by name of 'package.module:Name(arguments)' and the further ones, which count where both say something."""
+    return {**_parse_call(text.partition(":")[2])[2], **(arguments or {})}
 
 
 def _import(place: str, root: Path | None) -> Any:

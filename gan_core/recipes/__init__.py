@@ -20,6 +20,34 @@ from gan_core.errors import RequestError, UnknownName, nearest
 
 _FOLDER = Path(__file__).parent
 _PARTS = ("discriminator", "encoder")
+_MOST_FAULTS = 5  # wrong settings that are told at once
+_SHOW = "`discern run digits --dry-run` shows a whole recipe"
+
+
+class _Twice(yaml.YAMLError):
+    """A key that stands twice in one mapping, and the lines where it stands."""
+
+    def __init__(self, key: str, first: int, second: int) -> None:
+        super().__init__(f"{key!r} stands there twice")
+        self.key = key
+        self.lines = (first, second)
+
+
+class _EachOnce(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping: YAML's own loader drops the first one and says nothing."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        # On the nodes as they are written: later the keys that come by `<<` stand among the mapping's own, which may repeat them.
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                continue
+            name, line = (key.tag, key.value), key.start_mark.line + 1
+            if name in seen:
+                raise _Twice(key.value, seen[name], line)
+            seen[name] = line
+        return node
 
 
 def recipe_names() -> list[str]:
@@ -48,14 +76,26 @@ def read_recipe_file(name: str) -> dict[str, Any]:
     """The YAML of a recipe as a mapping, unchecked."""
     path = recipe_path(name)
     try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = _read_yaml(path.read_text())
+    except _Twice as error:
+        first, second = error.lines
+        where = f"in line {first} and in line {second}" if first != second else f"in line {first}"
+        raise RequestError(
+            f"The recipe {path} gives {error.key!r} twice: {where}.",
+            expected="each setting once: of two, one would be dropped",
+            remedy=f"put what belongs to {error.key!r} into one place",
+        ) from None
+    except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError) as error:
         raise RequestError(f"The recipe {path} cannot be read: {error}", expected="YAML") from error
     if not isinstance(content, dict):
         raise RequestError(
             f"The recipe {path} is not a mapping of settings.", expected="`name:`, `sources:`, ... at the top level"
         )
     return content
+
+
+def _read_yaml(text: str) -> Any:
+    return yaml.load(text, Loader=_EachOnce)
 
 
 def load_recipe(
@@ -153,11 +193,14 @@ def _entry(entries: list[Any], given: str | int, where: str) -> Any:
 
 def _apply(content: dict[str, Any], override: str) -> None:
     path, equals, text = override.partition("=")
-    if not equals or not path:
-        raise RequestError(f"--set {override!r} has no '='.", expected="--set section.key=value, e.g. --set train.kimg=20")
+    if not equals or not path.strip():
+        lacks = "names no setting before its '='" if equals else "has no '='"
+        raise RequestError(f"--set {override!r} {lacks}.", expected="--set section.key=value, e.g. --set train.kimg=20")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        value = _read_yaml(text)
+    except _Twice as error:
+        raise RequestError(f"--set {override!r} gives {error.key!r} twice.", expected="each setting once") from None
+    except (ValueError, yaml.YAMLError) as error:
         raise RequestError(f"The value of --set {override!r} cannot be read: {error}", expected="a YAML value") from error
     parts = path.strip().split(".")
     place: Any = content
@@ -201,29 +244,62 @@ def _model_in(annotation: Any) -> Any:
 
 
 def _explain(error: ValidationError) -> RequestError:
-    first = error.errors()[0]
-    place = [str(part) for part in first["loc"] if not (isinstance(part, str) and part.endswith("]"))]
-    where = ".".join(place)
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if first["type"] == "extra_forbidden":
+    """All that is wrong, up to five places; one mistake alone is told with what was expected and the nearest match."""
+    at: dict[tuple[str, ...], list[Any]] = {}
+    for one in error.errors():
+        at.setdefault(_place(one["loc"]), []).append(one)
+    faults = [_fault(place, said) for place, said in at.items()]
+    if len(faults) == 1:
+        return faults[0]
+    lines = [f"  {_sentence(fault)}" for fault in faults[:_MOST_FAULTS]]
+    more = f"\n  and {len(faults) - _MOST_FAULTS} more" if len(faults) > _MOST_FAULTS else ""
+    return RequestError(f"{len(faults)} settings of the recipe are wrong:\n" + "\n".join(lines) + more, remedy=_SHOW)
+
+
+def _place(loc: Sequence[int | str]) -> tuple[str, ...]:
+    """A setting's path, without pydantic's own words for the members of a union and for keys."""
+    return tuple(str(part) for part in loc if not (isinstance(part, str) and (part.endswith("]") or part == "constrained-int")))
+
+
+def _sentence(fault: RequestError) -> str:
+    told = fault.message.rstrip(".")
+    return told if "did you mean" in told or not fault.expected else f"{told} (expected: {fault.expected})"
+
+
+def _fault(place: tuple[str, ...], errors: Sequence[Any]) -> RequestError:
+    """What is wrong at one place: several errors there are those of a union's members."""
+    first, where = errors[0], ".".join(place)
+    kind = first["type"] if len(errors) == 1 else "union"
+    if kind == "extra_forbidden":
         model: Any = Recipe
         for part in place[:-1]:
             if not part.isdigit():
                 model = _model_in(model.model_fields[part].annotation)
         section = ".".join(place[:-1]) or "a recipe"
         return UnknownName(f"setting of {section}", place[-1], model.model_fields if model else [])
-    if first["type"] == "literal_error":
+    if kind == "literal_error":
         given = str(first.get("input"))
         known = [text.strip("' ") for text in str(first["ctx"]["expected"]).replace(" or ", ",").split(",")]
         near = nearest(given, known)
-        hint = f"; did you mean {near!r}?" if near else ""
-        return RequestError(f"{where} is {given!r}{hint}{more}", expected=str(first["ctx"]["expected"]))
-    if first["type"] == "missing":
-        return RequestError(f"The recipe has no {where}{more}.", expected=f"a value for {where}")
+        hint = f"; did you mean {near!r}?" if near else "."
+        return RequestError(f"{where} is {given!r}{hint}", expected=str(first["ctx"]["expected"]))
+    if kind == "missing":
+        return RequestError(f"The recipe has no {where}.", expected=f"a value for {where}")
+    said = " or ".join(dict.fromkeys(_said(error).removeprefix("Input should be ") for error in errors))
     if not where:  # what a whole recipe must obey: its value is the recipe
-        said = first["msg"].removeprefix("Value error, ")
-        return RequestError(f"{said}{more}.", remedy="`discern run RECIPE --dry-run` shows a whole recipe")
-    return RequestError(
-        f"{where} is {first.get('input')!r}: {first['msg'].removeprefix('Value error, ')}{more}.",
-        remedy="`discern run RECIPE --dry-run` shows a whole recipe",
-    )
+        return RequestError(f"{said}.", remedy=_SHOW)
+    if kind == "value_error" and isinstance(first.get("input"), dict):
+        return RequestError(f"{where}: {said}.", remedy=_SHOW)
+    should = "Input should be " if _said(first).startswith("Input should be ") else ""
+    return RequestError(f"{where} is {_shown(first.get('input'))}: {should}{said}.", remedy=_SHOW)
+
+
+def _said(error: Any) -> str:
+    if error["type"] in ("model_type", "dict_type"):
+        return "Input should be a mapping of settings"
+    return str(error["msg"]).removeprefix("Value error, ")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -45,7 +45,7 @@ def headline_rows(rows: Sequence[dict[str, Any]]) -> tuple[list[Bar], Axis]:
             row["mean"],
             row["low"],
             row["high"],
-            f"{100 * row['mean']:.1f} ± {100 * row['half']:.1f}",
+            words.score_words(row),
             tone(row["features"]),
         )
         for row in near

@@ -17,6 +17,7 @@ from gan_core.stages.contract import StageRequest
 from gan_core.stages.specs import REPORT_ROLES
 
 FAILURES_SHOWN = 20
+OUTSIDE = "network"  # the name of features of somebody's own network (gan_core.plan)
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,25 @@ def feature_sets(inputs: ReportInputs) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def outside_network(features: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The network from outside that features were taken of, from their lineage; {} where a GAN of ours was.
+
+    Args: features: as `feature_sets` gives them.
+    Returns: name; weights, their SHA-256 or '' where none were given; images and crelu_images: the training pictures that its batch-norm
+        statistics, or those of mode bn_crelu, were measured over.
+    """
+    for entry in features:
+        network = entry["lineage"].get("network") or {}
+        if entry["features"] == OUTSIDE and "sources" in network:
+            weights, statistics = str(network.get("weights") or ""), entry["lineage"].get("statistics") or {}
+            return {
+                "name": str(network["name"]),
+                "weights": "" if weights.startswith("random") else weights,
+                **{name: int(statistics.get(name) or 0) for name in ("images", "crelu_images")},
+            }
+    return {}
 
 
 def _product(shape: list[int]) -> int:

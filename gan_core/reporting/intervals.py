@@ -27,7 +27,7 @@ class Interval:
 
     @property
     def half(self) -> float:
-        """Half the interval's width: the number after ±."""
+        """Half the interval's width: the number after ±, where the mean is in the middle (`words.even`)."""
         return (self.high - self.low) / 2
 
     def rounded(self, digits: int = 6) -> dict[str, float]:
@@ -59,7 +59,8 @@ def accuracy_interval(draws: Sequence[float], test_rows: int) -> Interval:
     """Accuracy over draws of labels, all scored on the same `test_rows` pictures.
 
     Args:
-        draws: accuracies, 0 to 1, one for each draw.
+        draws: accuracies, 0 to 1, one for each draw. Of a single one the spread over draws is not known: the interval is then that of
+            the test pictures alone, and may well be narrower than that of two draws.
         test_rows: pictures behind each of them; 0 when not known: then only the draws count.
     """
     mean = float(np.mean(draws))

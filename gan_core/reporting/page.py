@@ -46,6 +46,7 @@ def _environment() -> Any:
         short=lambda digest: str(digest)[:12],
         figure=figure,
         compact=compact,
+        spread=words.spread,
     )
     return environment
 
@@ -169,8 +170,15 @@ def overview(summary: dict[str, Any], facts: RunFacts) -> list[tuple[str, str]]:
         for name in summary["sources"]["train"]
         if "packed" in flow.get(name, {})
     ]
+    outside = summary["outside"]
+    if outside:
+        rows.append(("Network", words.outside_words(outside)))
     if trained:
-        rows.append(("Trained on", f"{words.listed(trained)}, labels unused"))
+        rows.append(
+            ("Training pictures", f"{words.listed(trained)}: {words.outside_use(outside)}")
+            if outside
+            else ("Trained on", f"{words.listed(trained)}, labels unused")
+        )
     record = summary["training"]
     if record:
         rows.append(("GAN", gan_words(record)))
@@ -251,7 +259,11 @@ def result(summary: dict[str, Any], source: str) -> dict[str, Any]:
         "chance": [chance.get(column) for column in columns] if chance else [],
         "gaps": _gap_rows(gaps, columns),
         "paired": all(gap["paired"] for gap in gaps),
-        "saw_labels": words.saw_labels_note(row["saw_labels"] for row in rows),
+        "notes": [
+            words.uneven_note([*rows, *(row["without_leaked"] for row in rows if row["without_leaked"])], gaps),
+            words.one_draw_note(rows),
+            words.saw_labels_note(row["saw_labels"] for row in rows),
+        ],
         "clean": clean_rows(rows, columns),
     }
 
@@ -307,6 +319,7 @@ def headline_places(summary: dict[str, Any]) -> dict[str, Any] | None:
         return axis.place(min(max(value, axis.low), axis.high), 0, 100)
 
     return {
+        "long": any("(" in bar.text for bar in bars),
         "rows": [(bar, place(bar.low), place(bar.mean), place(bar.high)) for bar in bars],
         "ticks": [(text, place(value)) for value, text in axis.ticks],
     }
@@ -343,7 +356,8 @@ def flow_steps(summary: dict[str, Any], name: str) -> dict[str, Any]:
         taken = _step("crops with features", entry["features"]["rows"], crops["ok"] if crops else 0, [])
         steps.append({**taken, "aside": splits, "apart": True})  # taken of all crops, not of the training set
     scored = any(row["source"] == name for row in summary["scores"])
-    roles = ["trained on"] if name in summary["sources"]["train"] else []
+    said = "training pictures" if summary["outside"] else "trained on"
+    roles = [said] if name in summary["sources"]["train"] else []
     if name in summary["sources"]["evaluate"]:
         roles.append("evaluated" if scored else "features taken")
     return {"name": name, "roles": words.listed(roles), "steps": steps}

@@ -16,6 +16,7 @@ from gan_core.reporting.gather import (
     flow_of_images,
     flow_of_pack,
     inspection_numbers,
+    outside_network,
     training_record,
 )
 from gan_core.reporting.scores import CHANCE, Predictions, by_class, differences, headline, is_control, label_order, score_rows
@@ -26,8 +27,9 @@ FORMAT = 1
 def summarise(inputs: ReportInputs) -> dict[str, Any]:
     """Everything a report says that does not depend on when and where it was made.
 
-    Returns: JSON values: recipe, title, sentence, verdict, leaks, sources, flow (per source), failures, duplicates, features, training,
-    scores (mean, low, high, half: shares with 95 % intervals), differences to the controls, by_class, inspect, checks.
+    Returns: JSON values: recipe, title, sentence, verdict, leaks, sources, flow (per source), failures, duplicates, features, outside
+    (`gather.outside_network`), training, scores (mean, low, high, half: shares with 95 % intervals), differences to the controls,
+    by_class, inspect, checks.
     """
     rows = score_rows(inputs)
     predictions = Predictions(inputs)
@@ -36,6 +38,7 @@ def summarise(inputs: ReportInputs) -> dict[str, Any]:
     recipe = inputs.recipe
     names = {role: inputs.sources(role) for role in ("train", "evaluate")}
     removed = flow_of_duplicates(inputs)
+    features = feature_sets(inputs)
     summary: dict[str, Any] = {
         "format": FORMAT,
         "recipe": recipe.get("name", ""),
@@ -49,7 +52,8 @@ def summarise(inputs: ReportInputs) -> dict[str, Any]:
         "flow": flow(inputs),
         "failures": failures(inputs),
         "duplicates": {**removed[""], "examples": duplicate_groups(inputs), **copies_record(inputs)} if removed else {},
-        "features": [{name: value for name, value in entry.items() if name != "lineage"} for entry in feature_sets(inputs)],
+        "features": [{name: value for name, value in entry.items() if name != "lineage"} for entry in features],
+        "outside": outside_network(features),
         "training": training_record(inputs),
         "scores": rows,
         "differences": differences(rows, predictions),
@@ -68,6 +72,8 @@ def summarise(inputs: ReportInputs) -> dict[str, Any]:
 def title(summary: dict[str, Any]) -> str:
     """A heading for runs whose recipe names none."""
     train, evaluated = summary["sources"]["train"], summary["sources"]["evaluate"]
+    if summary["outside"]:
+        return f"Features of {summary['outside']['name']}" + (f" on {words.listed(evaluated)}" if evaluated else "")
     if not train:
         return "Features without labels"
     if summary["transfer"]:
@@ -126,8 +132,8 @@ def scores_table(summary: dict[str, Any]) -> list[dict[str, str]]:
     """Scores as text, one row for each (source, features, probe): for the terminal and for table artifacts.
 
     Columns: source (where there are several), features, probe, one for each number of labels ('10 per class', 'all labels')
-    holding '97.1 ± 0.9' in percent, and chosen (the values taken on the validation split, in
-    that order). A dagger marks features that saw labels in training, an asterisk the best of a column.
+    holding '97.1 ± 0.9' or '0.0 (0.0 to 65.8)' in percent, and chosen (the values taken on the validation split, in
+    that order). A dagger marks features that saw labels in training, an asterisk the best of a column: `table_notes` says so.
     """
     rows = summary["scores"]
     columns = columns_of(rows)
@@ -145,11 +151,22 @@ def scores_table(summary: dict[str, Any]) -> list[dict[str, str]]:
                 **{column_title(column): "" for column in columns},
             }
         mark = " *" if place[1:] in best[row["source"], row["labels"]] else ""
-        table[place][column_title(row["labels"])] = f"{100 * row['mean']:.1f} ± {100 * row['half']:.1f}{mark}"
+        table[place][column_title(row["labels"])] = f"{words.score_words(row)}{mark}"
     for (source, features, probe), line in table.items():
         same = [row for row in rows if (row["source"], row["features"], row["probe"]) == (source, features, probe)]
         line["chosen"] = words.chosen_values(sorted(same, key=lambda row: label_order(row["labels"])))
     return list(table.values())
+
+
+def table_notes(summary: dict[str, Any]) -> list[str]:
+    """Lines to stand below `scores_table`: what its marks and brackets mean, and what its intervals cannot say. None without scores."""
+    rows = summary["scores"]
+    if not rows:
+        return []
+    each = ", for each source" if len({row["source"] for row in rows}) > 1 else ""
+    best = f"* the highest mean of a column{each}." if any(best_cells(rows).values()) else ""
+    daggers = words.saw_labels_note(row["saw_labels"] for row in rows)
+    return [line for line in (best, daggers, words.uneven_note(rows), words.one_draw_note(rows)) if line]
 
 
 def column_title(labels: str) -> str:

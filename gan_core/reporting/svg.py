@@ -216,7 +216,7 @@ class Bar:
 def dot_plot(rows: Sequence[Bar], x: Axis, *, label: str, width: int = 860, names: float = 250.0) -> str:
     """One row each: name, dot with its interval on a common scale, number."""
     pitch, top = 34, 6
-    left, right = names, width - 110.0
+    left, right = names, width - (178.0 if any("(" in row.text for row in rows) else 110.0)
     bottom = top + pitch * len(rows)
     parts = []
     for value, text in x.ticks:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 PROBES = {
@@ -79,6 +79,71 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
+UNEVEN = 0.15  # of an interval's half-width: further off the mean its middle may not be for ± to tell its ends
+
+
+def even(row: Mapping[str, Any], least: float = 0.0) -> bool:
+    """Whether 'mean ± half' names the interval that was computed, and nothing beyond the possible (`least` to 100 %).
+
+    Args:
+        row: mean, low, high and half as shares.
+        least: the smallest possible value, -1 for differences.
+    """
+    off = abs((row["low"] + row["high"]) / 2 - row["mean"])
+    if off > max(0.001, UNEVEN * row["half"]):
+        return False
+    shown, width = round(100 * row["mean"], 1), round(100 * row["half"], 1)  # as printed
+    return bool(100 * least - 1e-9 <= shown - width and shown + width <= 100 + 1e-9)
+
+
+def around(row: Mapping[str, Any], *, gap: bool = False, signed: bool = False) -> str:
+    """The interval about a mean, in percent or points: '± 0.9', or '0.0 to 65.8' where it is not even.
+
+    Args:
+        gap: the row is a difference. signed: its ends are given with their signs.
+    """
+    if even(row, -1.0 if gap else 0.0):
+        return f"± {100 * row['half']:.1f}"
+    low, high = (f"{100 * row[end]:{'+' if signed else ''}.1f}" for end in ("low", "high"))
+    return f"{low} to {high}".replace("-", "\u2212")
+
+
+def spread(row: Mapping[str, Any], *, gap: bool = False, signed: bool = False) -> str:
+    """As `around`, to stand after the mean: '± 0.9', or '(0.0 to 65.8)'."""
+    text = around(row, gap=gap, signed=signed)
+    return text if text.startswith("±") else f"({text})"
+
+
+def score_words(row: Mapping[str, Any]) -> str:
+    """A score in percent with its interval: '97.1 ± 0.9', '0.0 (0.0 to 65.8)'."""
+    return f"{100 * row['mean']:.1f} {spread(row)}"
+
+
+def uneven_note(rows: Iterable[Mapping[str, Any]], gaps: Iterable[Mapping[str, Any]] = ()) -> str:
+    """What brackets after a mean, or after a difference of `gaps`, are; '' where there are none."""
+    if all(map(even, rows)) and all(even(gap, -1.0) for gap in gaps):
+        return ""
+    return "Where the interval is not even about the mean, its two ends stand in brackets instead."
+
+
+def one_draw_note(rows: Iterable[Mapping[str, Any]]) -> str:
+    """That one draw of labels says nothing of others, with the columns that it is so for; '' where there are none.
+
+    With all labels nothing is drawn.
+    """
+    draws: dict[str, int] = {}
+    for row in rows:
+        if row["labels"].isdigit():
+            draws[row["labels"]] = max(draws.get(row["labels"], 0), int(row["draws"]))
+    single = listed(f"{int(labels):,}" for labels in sorted(draws, key=int) if draws[labels] == 1)
+    if not single:
+        return ""
+    return (
+        f"There is one draw of labels at {single} per class: how far others would be from it is not known, and the interval counts the "
+        "test pictures alone."
+    )
+
+
 def listed(parts: Iterable[str], last: str = "and") -> str:
     """'a', 'a and b', 'a, b and c'."""
     found = list(parts)
@@ -97,7 +162,7 @@ def result_sentence(summary: dict[str, Any]) -> str:
         return f"{features_sentence(summary)} {nothing_to_evaluate(summary)}".strip()
     where = f" of {best['source']}" if len(summary["sources"]["evaluate"]) > 1 or summary["transfer"] else ""
     how = f"with {PROBES.get(best['probe'], probe_name(best['probe']))} on {labels_words(best['labels'])}"
-    first = f"{features_name(best['features'])} reach {percent(best['mean'])} (± {100 * best['half']:.1f}) {how}{where}"
+    first = f"{features_name(best['features'])} reach {percent(best['mean'])} ({around(best)}) {how}{where}"
     beside = [
         f"{INLINE[row['features']]} {percent(row['mean'])}" for row in beside_headline(summary) if row["features"] in INLINE
     ]
@@ -138,7 +203,13 @@ def verdict_sentence(summary: dict[str, Any]) -> str:
     if below:
         said.append("fall short of " + listed(f"{INLINE[gap['control']]} by {_by(gap)}" for gap in below))
     text = f"{said[0]}, but {'; they '.join(said[1:])}" if above and len(said) > 1 else "; they ".join(said)
-    return f"{features_name(best['features'])} {text}."
+    return " ".join(filter(None, [f"{features_name(best['features'])} {text}.", _one_draw_behind(best)]))
+
+
+def _one_draw_behind(best: dict[str, Any]) -> str:
+    if not best["labels"].isdigit() or best.get("draws") != 1:
+        return ""
+    return "This is of one draw of labels: how far others would be from it is not known."
 
 
 def leaks_sentence(summary: dict[str, Any]) -> str:
@@ -153,16 +224,19 @@ def leaks_sentence(summary: dict[str, Any]) -> str:
     stand = "also stands" if leaked == 1 else "also stand"
     return (
         f"{leaked:,} of the {count(best['test_rows'], 'test picture')} {stand} in the training split; without them the score is "
-        f"{percent(rest['mean'])} (± {100 * rest['half']:.1f}) instead of {percent(best['mean'])}."
+        f"{percent(rest['mean'])} ({around(rest)}) instead of {percent(best['mean'])}."
     )
 
 
 def _by(gap: dict[str, Any]) -> str:
-    return f"{100 * abs(gap['mean']):.1f} ± {100 * gap['half']:.1f} points"
+    size = gap if gap["mean"] >= 0 else {**gap, "mean": -gap["mean"], "low": -gap["high"], "high": -gap["low"]}
+    return f"{100 * size['mean']:.1f} {spread(size, gap=True)} points"
 
 
 def _signed(gap: dict[str, Any]) -> str:
-    return f"{100 * gap['mean']:+.1f} ± {100 * gap['half']:.1f} points".replace("-", "\u2212")
+    mean, text = f"{100 * gap['mean']:+.1f}", around(gap, gap=True, signed=True)
+    told = f"{mean} {text} points" if text.startswith("±") else f"{mean} points, {text}"
+    return told.replace("-", "\u2212")
 
 
 def nothing_to_evaluate(summary: dict[str, Any]) -> str:
@@ -185,6 +259,25 @@ def features_sentence(summary: dict[str, Any]) -> str:
     return f"Features of {count(rows, 'picture')} were written, {made[0]['values']:,} values each."
 
 
+def outside_words(outside: dict[str, Any]) -> str:
+    """A network from outside, with what is known of its weights, and what is not."""
+    weights = f"with weights {outside['weights'][:12]}" if outside["weights"] else "no weights were given: as its code makes it"
+    return (
+        f"{outside['name']}, from outside, {weights}; not trained here, and whether its weights have seen these pictures or their labels "
+        "is not known"
+    )
+
+
+def outside_use(outside: dict[str, Any]) -> str:
+    """What the training pictures are to a network from outside."""
+    uses = []
+    if outside["images"]:
+        uses.append(f"its batch-norm statistics were measured over {count(outside['images'], 'picture')} of them")
+    if outside["crelu_images"]:
+        uses.append(f"its pooled values were normalised over {count(outside['crelu_images'], 'picture')} of them")
+    return f"{listed(uses)}, labels unused" if uses else "nothing of the network depends on them"
+
+
 def duplicates_sentence(summary: dict[str, Any]) -> str:
     """What dedup found, in words."""
     found = summary["duplicates"]
@@ -198,8 +291,8 @@ def duplicates_sentence(summary: dict[str, Any]) -> str:
     return (
         f"{count(found['removed'], 'near-duplicate')} of {count(found['rows'], 'training crop')} ({share}) in "
         f"{count(found['groups'], 'group')} {'was' if found['removed'] == 1 else 'were'} left out of the training set, "
-        f"one keeper for each group; the largest group has {count(found['largest'], 'member')}. Nothing is deleted: only the GAN is "
-        "not shown them."
+        f"one keeper for each group; the largest group has {count(found['largest'], 'member')}. Nothing is deleted"
+        + ("." if summary.get("outside") else ": only the GAN is not shown them.")
     )
 
 

@@ -216,7 +216,7 @@ class _Ingest:
                 columns[name].append(value)
             columns["split"].append(self.split(index))
             columns["label"].append(label)
-            columns["label_name"].append(entry.label_name)
+            columns["label_name"].append(None if label is None else entry.label_name or str(label))
             columns["attributes"].append(canonical_json(attributes) if attributes else "")
         return pa.Table.from_pydict(columns, schema=IMAGES)
 

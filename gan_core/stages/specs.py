@@ -38,7 +38,7 @@ class StageSpec:
 
 
 _ALL = (
-    StageSpec("ingest", 2, ("images.parquet",), ("stages/ingest.py", "datasets", "vision/headers.py")),
+    StageSpec("ingest", 3, ("images.parquet",), ("stages/ingest.py", "datasets", "vision/headers.py")),
     StageSpec(
         "crop",
         1,
@@ -51,7 +51,7 @@ _ALL = (
     ),
     StageSpec(
         "dedup",
-        3,
+        4,
         ("duplicates.parquet", "pairs.parquet", "leaked.parquet", "quality.json"),
         ("stages/dedup.py", "dedup", "reporting/intervals.py"),
     ),
@@ -82,7 +82,7 @@ _ALL = (
         time_limit=24 * 3600,
     ),
     StageSpec("inspect", 1, ("*.json", "*.png"), ("stages/inspect.py", "inspection", "networks")),
-    StageSpec("report", 3, ("summary.json",), ("stages/report.py", "reporting")),
+    StageSpec("report", 4, ("summary.json",), ("stages/report.py", "reporting")),
 )
 
 STAGES: dict[str, StageSpec] = {spec.name: spec for spec in _ALL}

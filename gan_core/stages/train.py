@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from gan_core.config import TrainConfig
 from gan_core.errors import DataError, RequestError
+from gan_core.files import read_json
 from gan_core.progress import Progress, Throttled
 from gan_core.stages.contract import StageOutcome, StageRequest
 
@@ -52,7 +53,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     use_threads(max(1, (int(request.part.get("threads") or 0) or cpu_cores()) // processes.here))
     refuse_uneven(settings.batch, processes.count)
     pictures = PixelShards(request.one("pack").path)
-    refuse_small(len(pictures), settings)
+    refuse_small(len(pictures), settings, duplicates_of(request.one("pack").path))
     limit = request.context.get("max_seconds")
     setting = Setting(
         settings=settings,
@@ -101,15 +102,29 @@ def take_up(request: StageRequest, setting: Setting) -> None:
     setting.processes.wait()
 
 
-def refuse_small(count: int, settings: TrainConfig) -> None:
-    """DataError when there are fewer pictures than one batch."""
-    if count < settings.batch:
-        power = 1 << max(1, count.bit_length() - 1)
-        raise DataError(
-            f"The training set has {count} pictures, and one batch takes {settings.batch}.",
-            expected=f"at least {settings.batch} usable training pictures",
-            remedy=f"more pictures, or --set train.batch={power}" if count >= 4 else "give more pictures",
-        )
+def refuse_small(count: int, settings: TrainConfig, duplicates: int = 0) -> None:
+    """DataError when there are fewer pictures than one batch. `duplicates`: how many dedup has left out."""
+    if count >= settings.batch:
+        return
+    remedies = ["more pictures"]
+    if count + duplicates >= settings.batch:
+        remedies = ["--set dedup.mode=off keeps the near-duplicates, a higher dedup.threshold some of them"]
+    if count >= 4:
+        remedies.append(f"--set train.batch={1 << (count.bit_length() - 1)}")
+    left_out = f" Of {count + duplicates}, dedup has left out {duplicates} as near-duplicates of others." if duplicates else ""
+    raise DataError(
+        f"The training set has {count} pictures, and one batch takes {settings.batch}.{left_out}",
+        expected=f"at least {settings.batch} usable training pictures",
+        remedy=", or ".join(remedies),
+    )
+
+
+def duplicates_of(pack: Path) -> int:
+    """How many training pictures dedup left out of a packed set; 0 where no manifest lies beside it (a folder made by hand)."""
+    try:
+        return int(read_json(pack / "manifest.json")["outcome"]["counts"]["duplicates"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
 
 
 def refuse_uneven(batch: int, processes: int) -> None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_core.errors import RequestError
+from gan_core.lifetime import told_to_end
 from gan_core.networks.base import BatchNorm
 
 ASK_EVERY = 100  # minibatches between two questions whether time is over, at most
@@ -99,7 +100,7 @@ def _messages() -> str:
 
 @dataclass
 class Deadline:
-    """Whether time is over: asked after every minibatch, agreed about once a second, so that several processes need not talk each time.
+    """Whether time is over, or this process was told to end: asked after every minibatch. Several processes agree about once a second.
 
     Attributes: seconds: the limit, None for none; since: time.monotonic() from which it counts.
     """
@@ -113,14 +114,17 @@ class Deadline:
 
     def over(self) -> bool:
         """The same answer in every process."""
-        if self.seconds is None:
+        if self.processes.count == 1 and told_to_end():
+            return True
+        if self.seconds is None and self.processes.count == 1:
             return False
         self._left -= 1
         if self._left > 0:
             return False
         now = time.monotonic()
         many = round(self._every / max(now - self._asked, 1e-3)) if self.processes.count > 1 else 1
-        over, self._every = self.processes.tell([now - self.since > self.seconds, max(1, min(many, ASK_EVERY))])
+        late = self.seconds is not None and now - self.since > self.seconds
+        over, self._every = self.processes.tell([late or told_to_end(), max(1, min(many, ASK_EVERY))])
         self._left, self._asked = self._every, now
         return bool(over)
 

@@ -101,10 +101,16 @@ def _refuse_large(header: Header, max_megapixels: float) -> None:
     if header.megapixels > max_megapixels:
         raise UnreadableImage(
             "too_large",
-            f"it declares {header.width} x {header.height} pixels, {header.megapixels:,.0f} megapixels;"
-            f" at most {max_megapixels:,.0f} are taken (crop.max_megapixels)",
+            f"it declares {header.width} x {header.height} pixels, {_above(header.megapixels, max_megapixels)} megapixels;"
+            f" at most {max_megapixels:,.10g} are taken (crop.max_megapixels)",
             header,
         )
+
+
+def _above(value: float, limit: float) -> str:
+    """A value with as few decimals as show that it is above the limit: 0.273 is '0.3' above 0.01, 2500.1 is '2,500' above 100."""
+    digits = next((digits for digits in range(6) if round(value, digits) > limit), 6)
+    return f"{value:,.{digits}f}"
 
 
 def _plain(data: bytes, header: Header) -> Pixels:

@@ -89,6 +89,9 @@ def test_it_keeps_what_the_last_runs_name_and_nothing_else(tmp_path: Path) -> No
         os.utime(path, (1, 1))
     told = clean(store, 2, dry_run=True)
     assert len(keys(store)) == 9 and old.exists(), "a dry run removes nothing"
+    assert told.leftovers == [old] and not (store.home / "locks").exists(), "nor does it make any file"
+    with store.lock("crop", "abandoned", "somebody"):
+        assert clean(store, 2, dry_run=True).leftovers == [], "somebody writes there"
     done = clean(store, 2, dry_run=False)
     assert keys(store) == {"shared", "second", "failed", "third", "pinned", "other", "imported"}
     assert {ref.key for ref in told.artifacts} == {ref.key for ref in done.artifacts} == {"first", "nobody"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gan_core.errors import DiscernError, StoreError
+from gan_core.errors import DiscernError, RequestError, StoreError
 from gan_core.runner import execute, explain_os_error
 from gan_core.store import Store
 from tests.faults.hostile import hostile_folder
@@ -74,6 +75,81 @@ def test_a_read_only_home(tmp_path: Path) -> None:
         pytest.skip("this installation cannot be read by another user")
     assert done.returncode == 1, done.stderr
     assert "cannot be written" in done.stderr and "--home" in done.stderr and "Traceback" not in done.stderr
+
+
+def by_modes(home: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """Runs Python as a user to whom the modes of files apply, as they do not to root."""
+    setpriv = shutil.which("setpriv")
+    if os.getuid() == 0 and not setpriv:
+        pytest.skip("root writes everywhere, and setpriv is not here to hold it back")
+    held_back = [str(setpriv), "--bounding-set=-dac_override,-dac_read_search"] if os.getuid() == 0 else []
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return subprocess.run(
+        [*held_back, sys.executable, *command],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**environment, "DISCERN_HOME": str(home), "PYTHONPATH": str(ROOT)},
+    )
+
+
+def test_commands_that_only_look_need_no_home_of_their_own(tmp_path: Path) -> None:
+    home, data = tmp_path / "home", tmp_path / "pictures"
+    hostile_folder(data)
+    prepare_folder(data, home)
+    work = Store(home).work("crop", "abandoned")
+    (work / "piece").write_bytes(b"x")
+    (home / "prefect").mkdir()
+    planning = (
+        "import sys; from flows.home import open_store; from gan_core.runs import RunRequest, prepare\n"
+        "request = RunRequest(recipe='digits', home=sys.argv[1])\n"
+        "print(len(prepare(request, open_store(request.home, writing=False)).to_do))"
+    )
+    places = [home, *home.rglob("*")]
+    modes = {place: place.stat().st_mode for place in places}
+    try:
+        for place in places:
+            place.chmod(modes[place] & 0o555)
+        if by_modes(home, "-c", "import sys; open(sys.argv[1], 'w')", str(home / "x")).returncode == 0:
+            pytest.skip("this user writes everywhere")
+        checked = by_modes(home, "-m", "flows.cli", "verify", "--all")
+        assert checked.returncode == 0 and " 0 damaged" in checked.stdout, checked.stderr
+        cleaned = by_modes(home, "-m", "flows.cli", "gc", "--keep", "1", "--dry-run", "--json")
+        told = json.loads(cleaned.stdout)
+        assert cleaned.returncode == 0 and told["prefect"] == {"flow_runs": None} and told["dry_run"], cleaned.stderr
+        plan = by_modes(home, "-c", planning, str(home))
+        assert plan.returncode == 0 and int(plan.stdout) > 5, plan.stderr
+        for words in (("verify", "--all", "--remove"), ("gc", "--keep", "1")):
+            refused = by_modes(home, "-m", "flows.cli", *words)
+            assert refused.returncode == 1 and "cannot be written" in refused.stderr
+        home.chmod(0)
+        closed = by_modes(home, "-m", "flows.cli", "verify", "--all")
+        assert closed.returncode == 1 and "cannot be read" in closed.stderr
+    finally:
+        for place in places:
+            place.chmod(modes[place])
+
+
+def test_looking_makes_no_home(tmp_path: Path, discern: Callable[..., object]) -> None:
+    from flows.home import open_store
+
+    place = tmp_path / "new" / "home"
+    assert open_store(str(place), writing=False).home == place and not place.parent.exists()
+    done = discern("verify", "--all", home=place)
+    assert done.code == 0 and not place.parent.exists(), done.err  # type: ignore[attr-defined]
+    assert discern("server", "stop", home=place).code == 0 and not place.parent.exists()  # type: ignore[attr-defined]
+    assert open_store(str(place)).home.is_dir()
+
+
+@pytest.mark.parametrize("writing", [True, False])
+def test_a_home_that_is_no_folder(tmp_path: Path, writing: bool) -> None:
+    from flows.home import open_store
+
+    with pytest.raises(RequestError, match="The home /dev/null is no folder"):
+        open_store("/dev/null", writing=writing)
+    (tmp_path / "file").touch()
+    with pytest.raises(RequestError, match=r"cannot be a folder: .*/file is none"):
+        open_store(str(tmp_path / "file" / "below"), writing=writing)
 
 
 def test_a_disk_that_fills_up_loses_nothing_and_continues(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.pipelines.conftest import DIGITS
-from tests.pipelines.operating import Api
+from tests.pipelines.operating import ROOT, Api
 
 Answer = dict[str, Any]
 Ask = Callable[..., Answer]
@@ -160,6 +161,50 @@ def test_max_seconds_ends_training_cleanly_and_it_goes_on(home: Path, answer: As
     assert done["state"] == "completed" and "train" in done["computed"]
 
 
+def test_ctrl_c_in_a_training_loses_no_minibatch(home: Path, server: dict[str, str], answer: Ask) -> None:
+    """The terminal sends it to the whole group. No state was due before: without one saved now, training would begin anew."""
+    longer = ("train", "digits", "--scale", "debug", "--set", "train.kimg=4000", "--set", "train.state_kimg=4000")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", *longer],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**clean, **server, "DISCERN_HOME": str(home), "PYTHONPATH": str(ROOT)},
+        cwd=home.parent,
+        start_new_session=True,
+        # as in a shell: tests started with `&` from a script inherit SIGINT ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+    def images() -> int:
+        lines = [path.read_text().splitlines() for path in (home / "state" / "train").glob("*/stats.jsonl")]
+        return max((json.loads(line)["images"] for some in lines for line in some if line.endswith("}")), default=0)
+
+    before = images()
+    deadline = time.monotonic() + 200
+    while images() <= max(before, 6000):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    reached = images()
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Stopped. What is finished is kept" in err and "saves its state first" in err and "Traceback" not in err
+    said = answer(home, *longer, "--max-seconds", "1", "--json")
+    assert said["state"] == "paused"
+    found = [
+        json.loads(path.read_text())["position"]["images"] for path in (home / "state" / "train").glob("*/state-*/state.json")
+    ]
+    assert max(found) > reached, "on from where it was told to end"
+    stopped = next(
+        json.loads(path.read_text())
+        for path in sorted((home / "runs").glob("digits-*/run.json"))[::-1]
+        if json.loads(path.read_text())["state"] == "failed"
+    )
+    assert stopped["error"].startswith("KeyboardInterrupt")
+
+
 def test_two_runs_at_once_share_the_work(finished: tuple[Path, Answer], tmp_path: Path, command: Callable[..., Any]) -> None:
     import json
 
@@ -205,7 +250,8 @@ def test_kill_9_in_every_stage_and_the_same_command_again(
     unfinished = {"state": {"type": {"any_": ["RUNNING", "PENDING"]}}}
     assert api.ask("/task_runs/filter", {"flow_runs": {"id": {"any_": list(dead)}}, "task_runs": unfinished}) == []
     assert api.run(retried)["state_type"] == "RUNNING"
-    assert {record["state"] for record in _records(home).values()} == {"failed", "completed"}
+    states = {path.parent.name: record["state"] for path, record in _records(home).items()}
+    assert states.pop("digits-elsewhere") == "running" and set(states.values()) == {"failed", "completed"}
     assert digests(again) == digests(finished[1])
     assert answer(home, "verify", "--all", "--json")["damaged"] == {}
     assert published, "what was finished before the kills was kept"
@@ -224,7 +270,11 @@ def _tried_again(api: Api, home: Path, like: Path) -> str:
     assert api.run(run)["run_count"] == 2
     planted = home / "runs" / "digits-planted" / "run.json"
     planted.parent.mkdir()
-    planted.write_text(json.dumps({**json.loads(like.read_text()), "flow_run": run, "state": "running"}))
+    record = {**json.loads(like.read_text()), "flow_run": run, "state": "running"}
+    planted.write_text(json.dumps(record))
+    elsewhere = home / "runs" / "digits-elsewhere" / "run.json"  # on a disk that does not tell who has locked what
+    elsewhere.parent.mkdir()
+    elsewhere.write_text(json.dumps({**record, "host": "another-machine"}))
     return run
 
 

@@ -142,6 +142,13 @@ def test_the_digits_lie_where_their_rows_say(tmp_path: Path) -> None:
     assert shards.table["image_id"].to_pylist() == sorted(shards.table["image_id"].to_pylist())
 
 
+def test_crops_without_labels_have_no_names_of_them(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, "folder", fill(tmp_path / "pictures", 3))
+    bench.ingest()
+    table = pq.read_table(bench.crop(size=16)[0] / "crops.parquet")
+    assert table["label"].null_count == table["label_name"].null_count == 3
+
+
 def test_rows_are_dealt_by_the_hash_of_their_id(tmp_path: Path, many_shards: None) -> None:
     data = fill(tmp_path / "data", 200)
     (data / "bad.png").write_bytes(b"no picture")

@@ -113,6 +113,11 @@ def test_what_lies_at_the_destination_is_not_destroyed(folder: Path, tmp_path: P
             check_destination(pictures, places, force=True)
 
 
+def test_a_set_that_lies_nowhere_is_no_kind_of_folder(folder: Path, tmp_path: Path) -> None:
+    done = command(folder, "--dataset", "digits", "--out", tmp_path / "copies.parquet")
+    assert done.returncode == 2 and "comes with a package" in done.stderr and not (tmp_path / "copies.parquet").exists()
+
+
 def test_tables_beside_pictures_make_no_parquet_set(folder: Path, tmp_path: Path) -> None:
     below = tmp_path / "only below"
     (below / "a").mkdir(parents=True)

@@ -338,6 +338,16 @@ def test_anybodys_network_and_its_fresh_sibling(crops: Path, anybody: Path) -> N
     assert read_lineage(anybody / "fresh")["network"]["weights"] == "random, seed 0"
 
 
+def test_that_nobody_gave_weights_is_said_of_the_network_and_not_of_its_control(crops: Path, anybody: Path) -> None:
+    def warned(features: str = "network", **settings: Any) -> bool:
+        work = f"work{len(list(anybody.iterdir()))}"
+        outcome = extract.run(outside_request(crops, anybody, work, features, **settings), silent)
+        return any("No weights were given (--weights)" in text for text in outcome.warnings)
+
+    assert warned(weights=None)
+    assert not warned() and not warned("random") and not warned("random", weights=None)
+
+
 def test_anybodys_network_gives_what_it_gives_in_a_notebook(crops: Path, anybody: Path) -> None:
     from gan_core.features.foreign import features as notebook
 

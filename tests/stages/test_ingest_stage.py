@@ -268,6 +268,17 @@ def test_classes_keep_their_numbers_under_a_limit(tmp_path: Path) -> None:
     assert all(row["label"] == "abcde".index(row["label_name"]) for row in rows)
 
 
+def test_a_row_without_a_label_has_no_name_of_one(tmp_path: Path) -> None:
+    """label and label_name are null together, in a set of which some rows are labelled and in a heap of files."""
+    fill(tmp_path / "heap", 3)
+    rows, _ = run(tmp_path, "folder", tmp_path / "heap")
+    assert [(row["label"], row["label_name"]) for row in rows] == [(None, None)] * 3
+    table = pa.table({"image": [{"bytes": png(seed), "path": None} for seed in range(4)], "label": [7, -1, None, 0]})
+    pq.write_table(table, tmp_path / "some.parquet")
+    rows, _ = run(tmp_path, "parquet", tmp_path / "some.parquet")
+    assert [(row["label"], row["label_name"]) for row in rows] == [(7, "7"), (None, None), (None, None), (0, "0")]
+
+
 def test_attributes_and_masks_are_recorded(tmp_path: Path) -> None:
     struct = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     images = pa.array([{"bytes": png(1), "path": "a"}, {"bytes": png(2), "path": None}], struct)

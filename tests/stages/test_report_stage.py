@@ -7,6 +7,7 @@ import importlib.util
 import json
 import re
 import shutil
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -234,6 +235,79 @@ def test_two_sources_without_duplicates(tmp_path: Path) -> None:
     text = Page((work / "report.html").read_text()).text
     assert "No near-duplicates were found" in text
     assert "trained on" in text and "features taken" in text
+
+
+OUTSIDE = """
+from torch import nn
+
+def make(maps=4, weights=None):
+    return nn.Sequential(nn.Conv2d(3, maps, 3, 2, 1), nn.BatchNorm2d(maps), nn.ReLU(), nn.Flatten(), nn.Linear(maps * 256, 2))
+"""
+
+
+def outside_features(folder: Path, chain: dict[str, list[StageInput]], arguments: str) -> tuple[StageInput, Any]:
+    """Features of a stranger's network without weights, made by the stage as a plan asks for them."""
+    from gan_core.config import ExtractConfig
+    from gan_core.features.stamp import stamp_of
+    from gan_core.progress import silent
+    from gan_core.stages import extract
+    from gan_core.stages.contract import StageRequest
+
+    (folder / "strangers_net.py").write_text(OUTSIDE)
+    settings = {"network": f"strangers_net:make({arguments})"}
+    stamp = stamp_of(ExtractConfig.model_validate(settings), folder)
+    assert stamp is not None
+    work = folder / f"features{len(arguments)}"
+    work.mkdir()
+    part = {"seed": 0, "threads": 1, "features": "network", "extract": settings, "outside": stamp.part()}
+    inputs = {role: chain[role] for role in ("crops", "duplicates", "pack")}
+    context = {"device": "cpu", **stamp.context()}
+    request = StageRequest(stage="extract", node="e", key="0" * 32, part=part, inputs=inputs, context=context, work=work)
+    try:
+        outcome = extract.run(request, silent)
+    finally:
+        sys.modules.pop("strangers_net", None)
+        sys.path[:] = [place for place in sys.path if place != str(folder)]
+    return stage_input("extract", work), outcome
+
+
+def test_a_network_from_outside_without_weights(
+    chain: dict[str, list[StageInput]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is said to be learned or trained; that nobody gave weights stands among the warnings."""
+    features, outcome = outside_features(tmp_path, chain, "maps=4")
+    assert any("No weights were given" in text for text in outcome.warnings)
+    _, asked = outside_features(tmp_path, chain, "weights='mine'")
+    assert not asked.warnings  # the code was told which weights to load
+    monkeypatch.setattr(
+        made_by,
+        "artifacts_of",
+        lambda inputs: [
+            {
+                "node": "extract:digits:network",
+                "stage": "extract",
+                "key": "",
+                "digest": "",
+                "seconds": 1.0,
+                "warnings": outcome.warnings,
+            }
+        ],
+    )
+    part = {"features": "network", "probe": {"name": "ridge"}, "protocol": {"labels_per_class": [5], "draws": 1}}
+    cell, _ = made_by.run_stage("evaluate", tmp_path / "cell", part, {"features": [features]})
+    inputs = {role: chain[role] for role in ("images", "crops", "duplicates", "pack")}
+    inputs |= {"features": [features], "cells": [stage_input("evaluate", cell)]}
+    work, _ = report(tmp_path / "report", inputs)
+    summary = json.loads((work / "summary.json").read_text())
+    assert summary["title"] == "Features of strangers_net:make(maps=4) on digits"
+    raw = (work / "report.html").read_text()
+    page = Page(raw)
+    assert "Trained on" not in page.text and "earned from" not in page.text and "only the GAN" not in page.text
+    packed = summary["flow"]["digits"]["packed"]
+    assert f"digits ({packed} pictures): its batch-norm statistics were measured over {packed} pictures of them" in page.text
+    assert "no weights were given" in page.text and "No weights were given (--weights)" in page.text
+    # One draw of labels: the page must not say that the interval counts what it does not.
+    assert "There is one draw of labels at 5 per class" in page.text and "one draw" in summary["verdict"] + page.text
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -92,6 +92,38 @@ def test_weights_that_are_not_the_released_ones_are_not_imported(real_data: Path
     assert not list((tmp_path / "home").rglob("snapshot-*.safetensors"))
 
 
+def test_sample_replaces_its_own_grids_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, grid, mine = snapshot(tmp_path), tmp_path / "grid.png", tmp_path / "mine.png"
+    answer("sample", path, "--n", 4, "--out", grid)
+    first = grid.read_bytes()
+    assert cv2.imread(str(grid)) is not None
+    answer("sample", path, "--n", 4, "--seed", 1, "--out", grid)
+    assert grid.read_bytes() != first
+    cv2.imwrite(str(mine), np.zeros((8, 8, 3), np.uint8))
+    photo = mine.read_bytes()
+    for out, words in (
+        (mine, "was not written by this command"),
+        (tmp_path / "table.parquet", r"no PNG"),
+        (tmp_path, "no PNG"),
+        (tmp_path / "none" / "x.jpg", "no PNG"),
+    ):
+        with pytest.raises(RequestError, match=words):
+            answer("sample", path, "--n", 4, "--out", out)
+    assert mine.read_bytes() == photo
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(RequestError, match="is a folder"):
+        answer("sample", path, "--n", 4, "--out", tmp_path / "folder.png")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RequestError, match=r"cannot be written: (Not a directory|File exists)"):
+        answer("sample", path, "--n", 4, "--out", tmp_path / "file" / "a.png")
+    answer("sample", path, "--n", 4, "--out", mine, "--force")
+    assert mine.read_bytes() == first
+    with pytest.raises(RequestError, match="1,000,000,000 samples of 32 x 32 pixels take"):
+        answer("sample", path, "--n", 10**9, "--out", grid)
+    with pytest.raises(RequestError, match="is of the network dcgan32_svhn, and --network names json"):
+        answer("sample", path, "--n", 4, "--out", grid, "--network", "json")
+
+
 def test_a_folder_without_training_codes_is_named(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="holds no training codes"):
         answer("sample", snapshot(tmp_path), "--out", tmp_path / "a.png", "--reject-collisions", tmp_path)

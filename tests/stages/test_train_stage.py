@@ -164,7 +164,20 @@ def test_scheduled_snapshots_do_not_depend_on_where_an_earlier_training_stopped(
 def test_fewer_pictures_than_a_batch_are_refused_with_the_setting(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="10 pictures, and one batch takes 16") as caught:
         run(tmp_path, "a", count=10)
-    assert "train.batch=8" in caught.value.remedy
+    assert caught.value.remedy == "more pictures, or --set train.batch=8"
+
+
+def test_where_dedup_left_too_few_it_is_named_as_the_remedy(tmp_path: Path) -> None:
+    counts = {"in": 42, "kept": 10, "duplicates": 30, "failed": 2}
+    given = packed(tmp_path / "pack10", 10) / "manifest.json"
+    given.write_text(json.dumps({"outcome": {"counts": counts}}))
+    with pytest.raises(DataError, match="Of 40, dedup has left out 30") as caught:
+        run(tmp_path, "a", count=10)
+    assert "--set dedup.mode=off" in caught.value.remedy and "more pictures" not in caught.value.remedy
+    given.write_text(json.dumps({"outcome": {"counts": {**counts, "duplicates": 3}}}))
+    with pytest.raises(DataError, match="Of 13, dedup has left out 3") as caught:
+        run(tmp_path, "a", count=10)
+    assert caught.value.remedy == "more pictures, or --set train.batch=8", "the duplicates would not be enough either"
 
 
 def test_a_few_pictures_are_trained_on_with_a_warning(tmp_path: Path) -> None:

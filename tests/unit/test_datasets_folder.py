@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -194,8 +196,14 @@ def test_a_place_that_cannot_be_meant_is_told(tmp_path: Path) -> None:
         opened(tmp_path / "empty").stamps()
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "train.parquet").write_bytes(b"x")
-    with pytest.raises(DataError, match="dataset: parquet"):
+    with pytest.raises(DataError, match="--set sources.train.pictures.dataset=parquet"):
         opened(tmp_path / "tables").stamps()
+    with pytest.raises(RequestError, match="--set sources.train.pictures.dataset=parquet"):
+        opened(tmp_path / "tables" / "train.parquet")
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "tables" / "train.parquet")
+    with pytest.raises(DataError) as caught:
+        opened(tmp_path / "tables").stamps()
+    assert "no column of pictures" in caught.value.remedy and "--set" not in caught.value.remedy
     with pytest.raises(UnknownName, match="did you mean 'masks'"):
         opened(tmp_path / "pictures", mask="m")
     with pytest.raises(RequestError, match="like True"):

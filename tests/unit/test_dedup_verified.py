@@ -16,6 +16,7 @@ from gan_core.dedup.injection import ALTERATIONS, injected_recall
 from gan_core.dedup.page import page
 from gan_core.dedup.verified import find_copies
 from gan_core.errors import DataError, RequestError
+from gan_core.vision.geometry import resize
 
 
 def textures(count: int, seed: int = 0, side: int = 32) -> np.ndarray:
@@ -169,6 +170,63 @@ def test_against_another_folder_and_a_parquet_set(photographs: Path, tmp_path: P
     assert found["03.png"] == found["sub/same.png"] != found["05.png"]
     assert page(result).count("<section>") == 3
     assert dedup_pictures(other / "train.parquet").counts["duplicates"] == 0
+
+
+def hardly_other(picture: np.ndarray) -> np.ndarray:
+    """A picture with one pixel a level off: the same at 32 x 32."""
+    for at in np.ndindex(picture.shape):
+        other = picture.copy()
+        other[at] ^= 1
+        if np.array_equal(resize(other, 32, 32), resize(picture, 32, 32)):
+            return other
+    raise AssertionError("every pixel shows")
+
+
+def test_identical_pixels_are_said_of_pictures_that_do_not_differ(tmp_path: Path) -> None:
+    """Equal thumbnails are not equal pictures: neither of another size nor with another pixel."""
+    place, other = tmp_path / "pictures", tmp_path / "other"
+    place.mkdir()
+    other.mkdir()
+    for side, name in ((48, "little"), (96, "large")):
+        picture = textures(2, seed=side, side=side)[0]
+        cv2.imwrite(str(place / f"{name}.png"), picture)
+        cv2.imwrite(str(place / f"{name} again.bmp"), picture)
+        cv2.imwrite(str(place / f"{name} turned.png"), hardly_other(picture))
+    small = textures(1, seed=1)[0]
+    for name in ("small.png", "small again.bmp"):
+        cv2.imwrite(str(place / name), small)
+    cv2.imwrite(str(place / "dot.png"), np.full((1, 1, 3), 90, np.uint8))
+    cv2.imwrite(str(place / "line.png"), np.full((1, 5000, 3), 90, np.uint8))
+    rows = {row["address"]: row for row in dedup_pictures(place).table.to_pylist()}
+    seen = {address: row["reason"] for address, row in rows.items() if not row["keep"]}
+    assert seen["dot.png"] == "equal at 32 x 32 pixels" and rows["dot.png"]["keeper_address"] == "line.png"
+    for name in ("little", "large"):
+        keeper = next(address for address, row in rows.items() if address.startswith(name) and row["keep"])
+        for address in seen:
+            if address.startswith(name):
+                same = ("turned" in address) == ("turned" in keeper)
+                assert seen[address] == ("identical pixels" if same else "equal at 32 x 32 pixels"), (address, keeper)
+    assert [reason for address, reason in seen.items() if address.startswith("small")] == ["identical pixels"]
+    cv2.imwrite(str(other / "line.png"), np.full((1, 4000, 3), 90, np.uint8))
+    cv2.imwrite(str(other / "large.png"), cv2.imread(str(place / "large.png")))
+    against = {
+        row["address"]: row["reason"] for row in dedup_pictures(place, against=other).table.to_pylist() if not row["keep"]
+    }
+    assert against["line.png"] == against["dot.png"] == against["large turned.png"] == "equal at 32 x 32 pixels"
+    assert against["large.png"] == against["large again.bmp"] == "identical pixels"
+
+
+def test_crops_that_differ_above_the_thumbnail_are_not_identical() -> None:
+    pictures = textures(3, side=64)
+    turned = pictures[0].copy()
+    turned[0, 0], turned[0, 1] = 100, 102
+    pictures[0][0, :2] = 101
+    pictures = np.concatenate([pictures, turned[None], pictures[:1]])
+    copies = find_copies(lambda rows: pictures[rows], np.arange(5), DedupConfig())
+    assert [copies.found.reason[copies.groups.pair[row]] for row in (3, 4)] == ["equal at 32 x 32 pixels", "identical pixels"]
+    split = ["train"] * 3 + ["test"] * 2
+    found = leakage.find_leakage(lambda rows: pictures[rows], split, DedupConfig()).found
+    assert found.i.tolist() == [3, 4] and found.reason == ["equal at 32 x 32 pixels", "identical pixels"]
 
 
 def test_requests_that_cannot_be_met(photographs: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from gan_core.errors import RequestError
 from gan_core.features.stamp import Stamp
 from gan_core.plan import Node, Settings, build_plan, explain, key_of, look_up, up_to
 from gan_core.recipes import load_recipe
+from gan_core.stages.specs import spec_of
 from gan_core.store import Store
 
 
@@ -129,7 +130,8 @@ def test_explain_names_the_changed_setting(tmp_path: Path) -> None:
     node = Node("crop:x", "crop", {}, {"crop": {"size": 64}}, {"images": ("ingest:x",)})
     work = store.work("crop", "old")
     (work / "crops.parquet").write_text("x")
-    old = Manifest(stage="crop", version=1, key="old", digest="", node="crop:x", part={"crop": {}}, inputs={}, made={"at": "1"})
+    same = {"stage": "crop", "version": spec_of("crop").version, "node": "crop:x"}
+    old = Manifest(**same, key="old", digest="", part={"crop": {}}, inputs={}, made={"at": "1"})
     store.publish(work, old, ("*.parquet",))
     told = explain(store, node, {"ingest:x": "d"})
     assert told == "changed: crop.size, input images (ingest:x)"

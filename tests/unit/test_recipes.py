@@ -54,6 +54,9 @@ def test_list_entries_are_set_by_name_or_number() -> None:
         (["evaluate.probes.linear_swm.grid=[1]"], "did you mean 'linear_svm'"),
         (["train.kimg=-3"], "greater than 0"),
         (["train.kimg"], "has no '='"),
+        (["=3"], "names no setting before its '='"),
+        (["train={kimg: 1, kimg: 2}"], "gives 'kimg' twice"),
+        (["train.processes=some"], "train.processes is 'some': Input should be a valid integer"),
         (["train.batch=one"], "valid integer"),
     ],
 )
@@ -84,3 +87,62 @@ def test_broken_yaml_is_an_error_for_people(tmp_path: Path) -> None:
 def test_two_sources_of_one_name_are_refused() -> None:
     with pytest.raises(RequestError, match="two different sources are called 'digits'"):
         load_recipe("digits", overrides=["sources.evaluate=[{name: digits, dataset: digits, limit: 10}]"])
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "lines"),
+    [
+        ("name: x\ntrain: {kimg: 1}\nseed: 2\ntrain: {batch: 16}\n", "train", "in line 2 and in line 4"),
+        ("name: x\ntrain:\n  network: {width: 1}\n  kimg: 1\n  network: {width: 2}\n", "network", "in line 3 and in line 5"),
+        ("name: x\nsources: {train: [{name: a, name: b}]}\n", "name", "in line 2"),
+        ("name: x\nscales:\n  debug: {seed: 1}\n  debug: {seed: 2}\n", "debug", "in line 3 and in line 4"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path, text: str, key: str, lines: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(RequestError) as caught:
+        load_recipe(str(path))
+    assert f"gives '{key}' twice: {lines}." in caught.value.message
+
+
+def test_merged_keys_may_be_given_anew(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "name: x\n"
+        "sources:\n"
+        "  train:\n"
+        "    - &one {name: one, folder: a, limit: 5}\n"
+        "    - &two {<<: *one, name: two, limit: 6}\n"
+        "    - {<<: [*two], name: three}\n"
+    )
+    sources = load_recipe(str(path))[0].sources.train
+    assert [(source.name, source.folder, source.limit) for source in sources] == [
+        ("one", "a", 5),
+        ("two", "a", 6),
+        ("three", "a", 6),
+    ]
+
+
+def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "name: mine\nsources: folder\ntrain: {kimg: two, batch: -4, flip: maybe, kimgs: 3}\ncrop: {kind: center}\nseed: -1\n"
+    )
+    with pytest.raises(RequestError) as caught:
+        load_recipe(str(path))
+    told = caught.value.message
+    assert told.startswith("7 settings of the recipe are wrong") and told.endswith("and 2 more")
+    for sentence in (
+        "seed is -1",
+        "sources is 'folder': Input should be a mapping",
+        "crop.kind is 'center'; did you mean 'centre'",
+    ):
+        assert sentence in told
+    assert "train.kimg is 'two'" in told and "SourcesConfig" not in told
+    path.write_text("name: mine\nsources: {train: [{name: a}]}\nevaluate: {labels_per_class: [0, all], draws: 0}\n")
+    with pytest.raises(RequestError) as caught:
+        load_recipe(str(path))
+    assert "2 settings" in caught.value.message
+    assert "evaluate.labels_per_class.0 is 0: Input should be greater than or equal to 1 or 'all'" in caught.value.message
+    assert "discern run digits --dry-run" in caught.value.remedy

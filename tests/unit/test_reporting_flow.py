@@ -16,7 +16,7 @@ def summary(**roles: list[str]) -> dict[str, Any]:
         "packed": 66,
         "features": {"rows": 90, "values": 30_720, "splits": {"test": 20, "train": 70}},
     }
-    return {"flow": {"photos": entry}, "sources": {"train": [], "evaluate": [], **roles}, "scores": []}
+    return {"flow": {"photos": entry}, "sources": {"train": [], "evaluate": [], **roles}, "scores": [], "outside": {}}
 
 
 def steps(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -47,3 +47,8 @@ def test_counts_that_meet_and_counts_that_do_not() -> None:
     whole["flow"]["photos"]["features"]["rows"] = 89
     whole["flow"]["photos"]["images"]["ok"] = 96
     assert len(check_counts(whole)) == 3
+
+
+def test_nothing_is_trained_on_where_the_network_is_from_outside() -> None:
+    found = summary(train=["photos"], evaluate=["photos"]) | {"outside": {"name": "my_net:Net"}}
+    assert flow_steps(found, "photos")["roles"] == "training pictures and features taken"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gan_core.reporting import words
 from gan_core.reporting.facts import costs, duration, memory, volume
+from gan_core.reporting.intervals import Interval, accuracy_interval, difference_interval
 from gan_core.reporting.page import compact, figure, together
 from gan_core.reporting.scores import headline
-from gan_core.reporting.summary import scores_table
+from gan_core.reporting.summary import scores_table, table_notes, title
 
 
 def row(
@@ -21,7 +23,10 @@ def row(
         "features": features,
         "probe": probe,
         "labels": labels,
+        "draws": 3,
         "mean": mean,
+        "low": mean - 0.009,
+        "high": mean + 0.009,
         "half": 0.009,
         "validation": validation,
         "saw_labels": False,
@@ -31,7 +36,8 @@ def row(
 
 def gap(control: str, mean: float, verdict: str) -> dict[str, Any]:
     same = {"source": "digits", "features": "discriminator", "probe": "linear_svm", "labels": "all"}
-    return {**same, "control": control, "mean": mean, "half": 0.01, "verdict": verdict}
+    ends = {"low": mean - 0.01, "high": mean + 0.01, "half": 0.01}
+    return {**same, "control": control, "mean": mean, **ends, "verdict": verdict}
 
 
 def summary(rows: list[dict[str, Any]], gaps: list[dict[str, Any]]) -> dict[str, Any]:
@@ -120,6 +126,99 @@ def test_table_marks_the_best_and_who_saw_labels() -> None:
         {"features": "Raw pixels", "probe": "linear SVM", "10 per class": "50.0 ± 0.9 *", "all labels": "98.0 ± 0.9 *"},
     ]
     assert table == [{**line, "chosen": said} for line, said in zip(expected, ("C 5e-4", "C 1e-3, 0.01"), strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("interval", "told"),
+    [
+        (Interval(0.971, 0.962, 0.980), "97.1 ± 0.9"),
+        (Interval(0.500, 0.4805, 0.5205), "50.0 ± 2.0"),  # 0.05 points off the middle: nobody sees it
+        (accuracy_interval([0.0], 2), "0.0 (0.0 to 65.8)"),
+        (Interval(0.934, 0.608, 1.0), "93.4 (60.8 to 100.0)"),  # 93.4 ± 19.6 would lead beyond 100 %
+        (Interval(0.279, 0.0, 0.924), "27.9 (0.0 to 92.4)"),  # and 27.9 ± 46.2 below 0
+        (Interval(0.995, 0.9902, 0.9998), "99.5 ± 0.5"),
+        (Interval(0.996, 0.9914, 1.0), "99.6 ± 0.4"),
+        (Interval(0.9965, 0.9925, 1.0), "99.7 (99.2 to 100.0)"),  # printed, 99.7 + 0.4 is more than 100
+    ],
+)
+def test_plus_and_minus_only_where_they_name_the_interval(interval: Interval, told: str) -> None:
+    assert words.score_words(interval.rounded()) == told
+
+
+def test_what_is_printed_is_what_was_computed() -> None:
+    """Of intervals of every kind the printed ends are the computed ones, to rounding and a seventh of the half-width, and possible."""
+    random = np.random.default_rng(0)
+    kinds = set()
+    for _ in range(500):
+        rows, right = int(random.integers(2, 600)), random.random()
+        found = accuracy_interval((random.binomial(rows, right, size=random.integers(1, 5)) / rows).tolist(), rows)
+        gap = difference_interval(*(random.random((2, rows)) < random.random() for _ in range(2)))
+        for one, least in ((found, 0.0), (gap, -1.0)):
+            assert least <= one.low <= one.mean + 1e-12 and one.mean - 1e-12 <= one.high <= 1
+            row = one.rounded()
+            text = words.spread(row, gap=least < 0, signed=least < 0)
+            kinds.add((least, text[0]))
+            if text.startswith("±"):
+                half, mean = float(text[2:]), round(100 * one.mean, 1)
+                ends = mean - half, mean + half
+                assert 100 * least - 1e-9 <= ends[0] and ends[1] <= 100 + 1e-9
+            else:
+                ends = tuple(float(part) for part in text.strip("()").replace("−", "-").split(" to "))
+            allowed = 0.05 if text.startswith("(") else 0.1 + max(0.1, 15 * one.half)
+            assert np.abs(np.array(ends) - (100 * one.low, 100 * one.high)).max() <= allowed + 1e-3
+    assert kinds == {(least, mark) for least in (0.0, -1.0) for mark in "±("}
+
+
+def test_sentences_with_intervals_that_are_not_even() -> None:
+    rows = [row("discriminator", 0.9, low=0.6, high=0.97, half=0.185, without_leaked=None), row("random", 0.3)]
+    said = words.result_sentence(summary(rows, []))
+    assert said.startswith("Discriminator features reach 90.0 % (60.0 to 97.0) with a linear SVM on all labels;")
+    uneven = {"low": -0.2, "high": 0.05, "half": 0.125}
+    verdict = words.verdict_sentence(summary(rows, [{**gap("random", -0.01, "level"), **uneven}]))
+    assert "random weights (−1.0 points, −20.0 to +5.0): the difference is within" in verdict
+    below = {"low": -0.6, "high": -0.1, "half": 0.25}
+    verdict = words.verdict_sentence(summary(rows, [{**gap("random", -0.2, "below"), **below}]))
+    assert verdict.endswith("fall short of the same network with random weights by 20.0 (10.0 to 60.0) points.")
+
+
+def test_notes_below_the_table_say_what_its_marks_are() -> None:
+    assert table_notes({"scores": []}) == []
+    rows = [
+        row("discriminator", 0.971, saw_labels="training"),
+        row("pixels", 0.5, labels="10"),
+        row("pixels", 0.4, labels="100"),
+    ]
+    assert table_notes({"scores": rows}) == ["* the highest mean of a column.", "† trained on labels."]
+    rows[1] |= {"draws": 1}
+    rows[2] |= {"draws": 1, "low": 0.1, "high": 0.5, "half": 0.2}
+    notes = table_notes({"scores": [*rows, row("pixels", 0.9, source="other", draws=1)]})
+    assert notes[0] == "* the highest mean of a column, for each source." and len(notes) == 4
+    assert "its two ends stand in brackets" in notes[2]
+    assert "one draw of labels at 10 and 100 per class" in notes[3] and "is not known" in notes[3]
+
+
+def test_a_verdict_on_one_draw_of_labels_says_so() -> None:
+    gaps = [{**gap("random", 0.039, "above"), "labels": "10"}]
+    for draws, said in ((1, True), (2, False)):
+        rows = [row("discriminator", 0.7, labels="10", draws=draws), row("random", 0.6, labels="10", draws=draws)]
+        assert ("one draw of labels" in words.verdict_sentence(summary(rows, gaps))) == said
+    assert "one draw" not in words.verdict_sentence(
+        summary([row("discriminator", 0.7, draws=1)], [gap("random", 0.1, "above")])
+    )
+
+
+def test_a_network_from_outside_is_not_said_to_have_learned_here() -> None:
+    outside = {"name": "my_net:Net", "weights": "ab" * 32, "images": 330, "crelu_images": 0}
+    found = summary(ROWS, []) | {"outside": outside}
+    assert title(found) == "Features of my_net:Net on digits"
+    assert "with weights abababababab; not trained here" in words.outside_words(outside)
+    assert words.outside_use(outside) == "its batch-norm statistics were measured over 330 pictures of them, labels unused"
+    bare = outside | {"weights": "", "images": 0}
+    assert "no weights were given" in words.outside_words(bare)
+    assert words.outside_use(bare) == "nothing of the network depends on them"
+    copies = {"rows": 1000, "removed": 1, "groups": 1, "largest": 2}
+    assert "GAN" not in words.duplicates_sentence({"duplicates": copies, "outside": outside})
+    assert "only the GAN" in words.duplicates_sentence({"duplicates": copies, "outside": {}})
 
 
 def test_no_duplicates_is_said() -> None:

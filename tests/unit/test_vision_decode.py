@@ -172,6 +172,20 @@ def test_the_limit_is_a_setting() -> None:
 
 
 @pytest.mark.parametrize(
+    ("size", "limit", "told"),
+    [((640, 427), 0.01, "0.3 megapixels; at most 0.01 are"), ((200, 100), 0.0199, "0.02 megapixels; at most 0.0199 are")],
+)
+def test_small_limits_are_told_in_useful_figures(size: tuple[int, int], limit: float, told: str) -> None:
+    with pytest.raises(UnreadableImage, match=told):
+        decode(tiny_png(*size), max_megapixels=limit)
+
+
+def test_a_picture_hardly_above_the_limit_is_told_to_be_above_it() -> None:
+    with pytest.raises(UnreadableImage, match=r"100\.01 megapixels; at most 100 are"):
+        decode(tiny_png(10_001, 10_000))
+
+
+@pytest.mark.parametrize(
     ("depth", "colour", "row"), [(8, 2, 193), (8, 0, 65), (8, 6, 257), (16, 0, 129), (1, 0, 9), (4, 0, 33)]
 )
 def test_fewer_rows_than_declared_are_no_picture(depth: int, colour: int, row: int) -> None:

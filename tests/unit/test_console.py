@@ -1,0 +1,63 @@
+"""What a terminal shows: people's own words as they stand, what was lost and what nobody read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from flows import console, outcome
+from flows.running import _show_warnings
+from gan_core.manifest import Manifest
+from gan_core.stages.contract import StageOutcome
+from gan_core.store import Store
+
+NASTY = "the one of [/x], [draft] and :cat:"
+
+
+def test_words_of_a_recipe_are_no_marks(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    console.say(NASTY, "yellow")
+    console.print_scores({"caveat": NASTY, "sentence": NASTY, "next": [NASTY], "scores": []})
+    row = {"node": "extract:cat:discriminator [/x]", "state": "cached", "key": "0" * 32, "seconds": 1.0, "why": NASTY}
+    monkeypatch.setattr(console, "plan_rows", lambda standings: [row])
+    recipe = SimpleNamespace(name="mine", scale="[/x]")
+    console.print_plan(SimpleNamespace(recipe=recipe, standings={}, to_fetch=[], locations={}))  # type: ignore[arg-type]
+    said = capsys.readouterr()
+    assert said.err.strip() == NASTY
+    assert said.out.count(NASTY) == 4 and "extract:cat:discriminator [/x]" in said.out and "scale [/x]" in said.out
+
+
+def made(store: Store, node: str, key: str, **told: Any) -> dict[str, Any]:
+    stage = node.partition(":")[0]
+    work = store.work(stage, key)
+    (work / "file").write_text(key)
+    manifest = Manifest(
+        stage=stage, version=1, key=key, digest="", node=node, part={}, outcome=StageOutcome(**told), made={"at": "now"}
+    )
+    ref, _ = store.publish(work, manifest, ("file",))
+    return {"node": node, "ref": ref.model_dump(), "cached": True}
+
+
+def test_warnings_of_all_stages_are_told_once_and_what_was_ignored_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(tmp_path)
+    nodes = [
+        made(store, "ingest:cats", "1" * 32, warnings=["2 of 9 images cannot be used"], summary={"ignored": {".txt files": 3}}),
+        made(store, "evaluate:cats:pixels:knn", "2" * 32, warnings=["too few labels"]),
+        made(store, "evaluate:cats:random:knn", "3" * 32, warnings=["too few labels", *(f"remark {n}" for n in range(9))]),
+        made(store, "report", "4" * 32, warnings=["a check of the report, which shows it"]),
+        {"node": "train", "ref": None, "cached": False},
+    ]
+    found = outcome.warnings(store, nodes)
+    assert found[:2] == [
+        {"node": "ingest:cats", "warning": "2 of 9 images cannot be used"},
+        {"node": "evaluate:cats:pixels:knn", "warning": "too few labels"},
+    ]
+    assert len(found) == 11
+    _show_warnings(found, outcome.ignored(store, nodes))
+    said = capsys.readouterr().err
+    assert "ignored   in cats: 3 .txt files" in said and "ingest:cats: 2 of 9 images cannot be used" in said
+    assert said.count("too few labels") == 1 and "and 3 more" in said
