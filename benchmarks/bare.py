@@ -20,8 +20,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from gan_core.errors import DiscernError
+from gan_core.requests import RunRequest, prepare
 from gan_core.runner import execute
-from gan_core.runs import Run, RunRequest, prepare, versions
+from gan_core.runs import Run, versions
 from gan_core.store import Store
 
 

@@ -26,8 +26,9 @@ MARK = "<!-- benchmarks/stages.py -->"
 
 def direct(home: Path, scale: str) -> tuple[float, dict[str, float]]:
     """The plan's nodes one after another through `gan_core.runner`, as the flow orders them."""
+    from gan_core.requests import RunRequest, prepare
     from gan_core.runner import execute
-    from gan_core.runs import Run, RunRequest, prepare, versions
+    from gan_core.runs import Run, versions
     from gan_core.store import Store
 
     started = time.perf_counter()

@@ -81,7 +81,7 @@ def _command(until: str) -> Any:
         from flows.home import resolve_home
         from flows.network_options import as_settings
         from flows.running import run_command
-        from gan_core.runs import RunRequest
+        from gan_core.requests import RunRequest
 
         named, settings = as_settings(recipe, network, weights, network_args, layers, data or [])
         request = RunRequest(
@@ -133,7 +133,7 @@ def status(
     from flows import console
     from flows.home import open_store, resolve_home
     from flows.network_options import as_settings
-    from gan_core.runs import RunRequest, prepare
+    from gan_core.requests import RunRequest, prepare
 
     named, settings = as_settings(recipe, network, weights, network_args, layers, data or [])
     overrides = [*settings, *(set_ or [])]

@@ -18,8 +18,10 @@ from flows.hooks import close_dead_runs, close_left_over
 from flows.runners import parse_runner
 from gan_core.errors import DataError, DiscernError, TrainingDiverged
 from gan_core.plan import Node
+from gan_core.refusals import refuse_before_starting
+from gan_core.requests import Prepared, RunRequest, plan_anew, prepare
 from gan_core.runner import StageResult, take
-from gan_core.runs import Prepared, Run, RunRequest, plan_anew, prepare, refuse_before_starting, versions
+from gan_core.runs import Run, versions
 from gan_core.store import Store
 from tasks.base import StageCall
 from tasks.fetch import fetch_source

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gan_core.plan import Standing
-from gan_core.runs import Prepared
+from gan_core.requests import Prepared
 
 MARKS = {"cached": "[green]cached[/]", "to do": "[yellow]to do[/]", "after": "[dim]after[/]"}
 

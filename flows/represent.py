@@ -14,7 +14,7 @@ from flows.composition import run_plan
 from flows.home import resolve_home
 from flows.hooks import close_task_runs
 from flows.runners import KINDS
-from gan_core.runs import RunRequest, as_typed
+from gan_core.requests import RunRequest, as_typed
 from gan_core.stages.specs import STAGES
 
 Chain = Flow[..., dict[str, Any]]

@@ -13,17 +13,10 @@ from flows.runners import parse_runner
 from flows.settings import HEARTBEAT_SECONDS
 from gan_core.features.look import Look
 from gan_core.recipes import dump_recipe
+from gan_core.refusals import Refusal, refusals, refuse_before_starting
+from gan_core.requests import Prepared, RunRequest, pictures_expected, prepare
 from gan_core.runner import result_of
-from gan_core.runs import (
-    Prepared,
-    Refusal,
-    Run,
-    RunRequest,
-    pictures_expected,
-    prepare,
-    refusals,
-    refuse_before_starting,
-)
+from gan_core.runs import Run
 from gan_core.store import Store
 
 _FLOWS = {"report": "represent", "pack": "prepare"}

@@ -20,8 +20,9 @@ from gan_core.errors import RequestError
 from gan_core.gc import clean
 from gan_core.manifest import Manifest
 from gan_core.plan import Node
+from gan_core.requests import RunRequest, prepare
 from gan_core.runner import _earlier, trajectory_key
-from gan_core.runs import LIVE_LOCK, Run, RunRequest, prepare
+from gan_core.runs import LIVE_LOCK, Run
 from gan_core.stages.contract import ArtifactRef
 from gan_core.stages.specs import spec_of
 from gan_core.store import Store
@@ -331,7 +332,8 @@ import json
 import sys
 from pathlib import Path
 from gan_core.runner import execute
-from gan_core.runs import Run, RunRequest, prepare
+from gan_core.requests import RunRequest, prepare
+from gan_core.runs import Run
 from gan_core.store import Store
 
 store = Store(sys.argv[1])

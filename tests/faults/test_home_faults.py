@@ -101,7 +101,7 @@ def test_commands_that_only_look_need_no_home_of_their_own(tmp_path: Path) -> No
     (work / "piece").write_bytes(b"x")
     (home / "prefect").mkdir()
     planning = (
-        "import sys; from flows.home import open_store; from gan_core.runs import RunRequest, prepare\n"
+        "import sys; from flows.home import open_store; from gan_core.requests import RunRequest, prepare\n"
         "request = RunRequest(recipe='digits', home=sys.argv[1])\n"
         "print(len(prepare(request, open_store(request.home, writing=False)).to_do))"
     )

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from gan_core.errors import StoreError
+from gan_core.requests import Prepared, RunRequest, prepare
 from gan_core.runner import execute
-from gan_core.runs import Prepared, RunRequest, prepare
 from gan_core.store import Store
 
 

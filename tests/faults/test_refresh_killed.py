@@ -15,8 +15,9 @@ from gan_core.errors import TrainingDiverged, TransientError
 from gan_core.locks import file_lock
 from gan_core.manifest import Manifest
 from gan_core.plan import Node
+from gan_core.requests import RunRequest, prepare
 from gan_core.runner import StageResult, begun_anew, execute
-from gan_core.runs import Run, RunRequest, prepare
+from gan_core.runs import Run
 from gan_core.stages.contract import ArtifactRef
 from gan_core.store import Store
 from tests.faults.test_child_process import children

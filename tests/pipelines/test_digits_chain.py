@@ -107,7 +107,7 @@ def test_only_refuses_when_inputs_are_missing(tmp_path: Path, answer: Ask) -> No
 def test_a_new_version_of_a_stage_is_made(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
-    from gan_core.runs import RunRequest, prepare
+    from gan_core.requests import RunRequest, prepare
     from gan_core.stages import specs
     from gan_core.store import Store
 

@@ -15,7 +15,7 @@ from gan_core.errors import DataError, RequestError
 from gan_core.estimates import needs
 from gan_core.plan import Settings, build_plan
 from gan_core.recipes import load_recipe
-from gan_core.runs import RunRequest, pictures_expected, prepare
+from gan_core.requests import RunRequest, pictures_expected, prepare
 from gan_core.store import Store
 
 PAPER = {"imagenet32-cifar10": 28_672, "svhn": 7_168, "faces64": 30_720, "lsun-bedroom64": 30_720}

@@ -27,7 +27,7 @@ from flows.runners import parse_runner
 from gan_core.manifest import Manifest
 from gan_core.plan import Node
 from gan_core.runner import StageResult
-from gan_core.runs import RunRequest, prepare
+from gan_core.requests import RunRequest, prepare
 from gan_core.shards import PixelShards, write_rows, write_shard
 from gan_core.store import Store
 from tasks.base import StageCall

@@ -28,7 +28,7 @@ def bare(tmp_path: Path) -> dict[str, str]:
 def test_every_stage_can_be_loaded(bare: dict[str, str]) -> None:
     code = (
         "import importlib; from gan_core.stages.specs import STAGES; import gan_core.training.loop, gan_core.features.extract\n"
-        "import gan_core.probes.linear_svm, gan_core.probes.knn, gan_core.__main__, gan_core.runner, gan_core.runs\n"
+        "import gan_core.probes.linear_svm, gan_core.probes.knn, gan_core.__main__, gan_core.runner, gan_core.runs, gan_core.refusals\n"
         "for name in STAGES: importlib.import_module(f'gan_core.stages.{name}')\n"
         "try: import prefect\nexcept ImportError: print('absent')"
     )

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from gan_core.errors import DataError, RequestError
+from gan_core.refusals import refusals, refuse_before_starting
+from gan_core.requests import Prepared, RunRequest, as_typed, plan_anew, prepare
 from gan_core.runner import execute
-from gan_core.runs import Prepared, RunRequest, as_typed, plan_anew, prepare, refusals, refuse_before_starting
 from gan_core.store import Store
 
 OUTSIDE = 'extract.network="torchvision.models:resnet18"'
