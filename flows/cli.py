@@ -138,9 +138,15 @@ def status(
     named, settings = as_settings(recipe, network, weights, network_args, layers, data or [])
     overrides = [*settings, *(set_ or [])]
     request = RunRequest(
-        recipe=named, overrides=overrides, data=data or [], scale=scale, home=resolve_home(home), device=device
+        recipe=named,
+        overrides=overrides,
+        data=data or [],
+        scale=scale,
+        home=resolve_home(home),
+        device=device,
+        command=shlex.join(["discern", *sys.argv[1:]]),
     )
-    prepared = prepare(request, open_store(request.home))
+    prepared = prepare(request, open_store(request.home, writing=False))
     if json_:
         console.print_json(
             {"recipe": prepared.recipe.name, "scale": prepared.recipe.scale, "plan": console.plan_rows(prepared.standings)}
@@ -333,7 +339,7 @@ def server_rearm(home: HomeOption = None, json_: JsonOption = False) -> None:
     raise typer.Exit(rearm_server(home, as_json=json_))
 
 
-_STOPPED = "\nStopped. What is finished is kept, the state of a training too; the same command continues.\n"
+_STOPPED = "\nStopped. What is finished is kept; the same command continues.\n"
 
 
 def main() -> None:

@@ -71,7 +71,7 @@ def open_store(home: str, *, writing: bool = True) -> Store:
         local = default_home() / "remote" / home.replace("://", "-").replace("/", "-")
     _refuse_a_file(local)
     if not writing:
-        if local.exists() and not os.access(local, os.R_OK | os.X_OK):
+        if not _may_be_read(local):
             raise StoreError(
                 f"The home {local} cannot be read.",
                 expected="a folder that this user may read",
@@ -90,6 +90,14 @@ def open_store(home: str, *, writing: bool = True) -> Store:
             remedy="choose another with --home FOLDER or the environment variable DISCERN_HOME",
         ) from error
     return Store(home, local)
+
+
+def _may_be_read(home: Path) -> bool:
+    """Whether a home can be looked into; where there is none, there is nothing to see."""
+    try:
+        return not home.exists() or os.access(home, os.R_OK | os.X_OK)
+    except OSError:  # a folder above it is closed
+        return False
 
 
 def may_write(folder: Path) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gan_core.files import read_json
-from gan_core.stages.contract import ArtifactRef
+from gan_core.stages.contract import ArtifactRef, StageOutcome
 from gan_core.store import Store
 
 _CONTROLS = ("pixels", "random")
@@ -46,7 +46,7 @@ def warnings(store: Store, nodes: list[dict[str, Any]]) -> list[dict[str, str]]:
     found: dict[str, str] = {}
     for node in nodes:
         if node["ref"] and not node["node"].startswith("report"):
-            for sentence in _said(store, node).get("warnings", []):
+            for sentence in _said(store, node).warnings:
                 found.setdefault(sentence, node["node"])
     return [{"node": node, "warning": sentence} for sentence, node in found.items()]
 
@@ -58,14 +58,15 @@ def ignored(store: Store, nodes: list[dict[str, Any]]) -> dict[str, dict[str, in
         for node in nodes
         if node["ref"] and node["node"].startswith("ingest:")
     }
-    return {name: said["summary"]["ignored"] for name, said in told.items() if said["summary"].get("ignored")}
+    return {name: said.summary["ignored"] for name, said in told.items() if said.summary.get("ignored")}
 
 
 def counts(store: Store, nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What each node counted: {'node', 'counts'}."""
-    return [{"node": node["node"], "counts": _said(store, node)["counts"]} for node in nodes if node["ref"]]
+    return [{"node": node["node"], "counts": _said(store, node).counts} for node in nodes if node["ref"]]
 
 
-def _said(store: Store, node: dict[str, Any]) -> dict[str, Any]:
-    outcome: dict[str, Any] = read_json(folder_of(store, node) / "manifest.json")["outcome"]
-    return outcome
+def _said(store: Store, node: dict[str, Any]) -> StageOutcome:
+    """What its manifest says: of an object store no other file is fetched for it."""
+    manifest = store.artifacts.get(ArtifactRef.model_validate(node["ref"]))
+    return manifest.outcome if manifest else StageOutcome()

@@ -153,7 +153,7 @@ def _show_outcome(store: Store, record: dict[str, Any], as_json: bool) -> None:
     computed = record["computed"]
     if record["state"] == "paused":
         console.say(
-            "Training was ended before its length, cleanly: by its time limit, or told to. The same command continues it.",
+            "Training was ended by its time limit, cleanly. The same command continues it.",
             "yellow",
         )
     elif not computed:

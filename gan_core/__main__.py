@@ -20,7 +20,7 @@ from typing import Any
 
 from gan_core.child import peak_memory_mb
 from gan_core.errors import DiscernError
-from gan_core.lifetime import die_with_parent, end_at_a_good_place
+from gan_core.lifetime import die_with_parent, end_at_a_good_place, told_to_end
 from gan_core.progress import Throttled, silent
 from gan_core.stages.contract import StageRequest
 from gan_core.stages.specs import spec_of
@@ -91,7 +91,7 @@ def main(given: argparse.Namespace) -> int:
         _say(progress={"done": done, "total": total, "unit": unit, "figures": figures})
 
     if given.stage == "train":
-        end_at_a_good_place()
+        end_at_a_good_place(alone=given.parent is None)
     try:
         request = StageRequest.model_validate_json(given.request.read_bytes())
         module = importlib.import_module(f"gan_core.stages.{spec_of(given.stage).name}")
@@ -100,7 +100,7 @@ def main(given: argparse.Namespace) -> int:
         _say(error={"kind": type(error).__name__, "message": error.message, "expected": error.expected, "remedy": error.remedy})
         return error.exit_code
     except KeyboardInterrupt:
-        return 130  # Ctrl-C goes to the whole group of processes: the parent says what there is to say
+        return 130
     except MemoryError:
         _say(error={"kind": "WorkError", "message": f"{given.stage} ran out of memory.", "remedy": "a smaller --scale"})
         return 1
@@ -119,6 +119,10 @@ def main(given: argparse.Namespace) -> int:
         traceback.print_exc(file=sys.stderr)
         message = f"{given.stage} met an error that it did not expect: {type(error).__name__}: {error}"
         _say(error={"kind": "WorkError", "message": message, "remedy": "the traceback is in the log above; please report it"})
+        return 1
+    if told_to_end() and not outcome.complete:
+        message = f"{given.stage} was told to end by a signal; its state is saved."
+        _say(error={"kind": "TransientError", "message": message, "remedy": "run the same command again: it continues"})
         return 1
     if rank():
         return 0

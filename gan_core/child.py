@@ -12,10 +12,10 @@ import json
 import logging
 import os
 import resource
+import signal
 import subprocess
 import sys
 import threading
-import time
 from typing import IO
 
 from gan_core import errors
@@ -53,8 +53,15 @@ def run_child(request: StageRequest, progress: Progress, time_limit: float, proc
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(root()), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
     }
+    # In a session of its own: a terminal's Ctrl-C is for this process, which then tells the child to end, once.
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
     )
     tail: list[str] = []
     # In the caller's context, so that a log handler there knows which run a line belongs to.
@@ -72,17 +79,19 @@ def run_child(request: StageRequest, progress: Progress, time_limit: float, proc
         if request.stage == "train" and process.poll() is None:
             log.info("%s: is told to end, and saves its state first.", request.node)
         _terminate(process)
+        if process.returncode == -signal.SIGKILL:
+            log.warning("%s: did not end by itself and was killed: it goes on from its last saved state.", request.node)
         raise
     finally:
         timer.cancel()
         reader.join(timeout=5)
-    if error is not None:
-        raise error
     if expired.is_set():
         raise WorkError(
             f"{request.node} was ended after its time limit of {time_limit:.0f} s.",
             remedy="run the same command again: it continues; or split the work with --max-seconds",
         )
+    if error is not None:
+        raise error
     if outcome is None or code != 0:
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         raise TransientError(
@@ -148,15 +157,15 @@ def _end(process: subprocess.Popen[str], expired: threading.Event) -> None:
 
 
 def _terminate(process: subprocess.Popen[str]) -> None:
-    """TERM, a grace period, KILL."""
-    with contextlib.suppress(ProcessLookupError):
+    """TERM, a grace period, KILL; the latter at once when this process is told to end a second time meanwhile."""
+    try:
         process.terminate()
-        deadline = time.monotonic() + GRACE_SECONDS
-        while process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE_SECONDS)
+    finally:
         if process.poll() is None:
             process.kill()
-    process.wait()
+            process.wait()
 
 
 def peak_memory_mb() -> float:

@@ -24,15 +24,19 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def end_at_a_good_place() -> None:
-    """From now on SIGTERM and SIGINT (Ctrl-C) are only remembered: whoever asks `told_to_end` saves its work and ends by itself.
+def end_at_a_good_place(*, alone: bool) -> None:
+    """From now on SIGTERM and SIGINT (Ctrl-C) are remembered: whoever asks `told_to_end` saves its work and ends by itself.
 
-    For a process whose parent sends SIGKILL when that takes too long (gan_core/child.py).
+    Args:
+        alone: no parent sends SIGKILL when that takes too long (gan_core/child.py): a second signal then ends the process as ever.
     """
     _told.clear()
 
     def remember(number: int, frame: FrameType | None) -> None:
         _told.set()
+        if alone:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, remember)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a run would not be begun. `for_good`: on every machine and however long it may take."""
+    """Why a run would not be begun. `for_good`: with these settings and data, however long it may take, not for want of memory or time."""
 
     error: DiscernError
     for_good: bool

@@ -217,6 +217,12 @@ def _refuse_unplanned(request: RunRequest, recipe: Recipe, nodes: list[Node]) ->
     """
     there = _stages(nodes)
     for stage in (request.until, request.only, *request.refresh):
+        if stage in ("hash", "dedup") and stage not in there and recipe.dedup.mode == "off":
+            raise RequestError(
+                f"There is nothing to {stage}: dedup.mode is off.",
+                expected=f"a stage of this plan: {', '.join(there)}",
+                remedy="--set dedup.mode=verified",
+            )
         if stage and stage not in there:
             raise RequestError(
                 f"There is nothing to {stage}: features are taken of {recipe.extract.network}, and no GAN is trained.",

@@ -184,7 +184,10 @@ def _running_here(record: dict[str, Any]) -> bool:
 
 def bury(folder: Path, record: dict[str, Any]) -> None:
     """Writes down that a run of `dead_runs` has failed; what it had begun stays named, so that `discern gc` knows of it."""
-    write_json(folder / "run.json", {**record, "state": "failed", "error": DIED})
+    write_json(
+        folder / "run.json",
+        {**record, "state": "failed", "error": DIED, "ended": datetime.now(UTC).isoformat(timespec="seconds")},
+    )
 
 
 def _link(source: Path, target: Path) -> None:

@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 WATCHING = {"kimg", "log_kimg", "grid_kimg", "snapshot_kimg", "state_kimg", "probe_kimg"}  # settings that change no weight
 ROLLBACKS = 3  # times that training goes back before it gives up
 SOME = 256  # real pictures whose variation the generator's is compared with
+STATE_SECONDS = 300.0  # between two saved states at most, at the next line of statistics, whatever `state_kimg` says
 GRIDS = 6  # sample grids over a training when the settings do not say
 
 
@@ -113,7 +114,7 @@ def train(
     take, setting = graphs.stepping(parts, setting, step, images.shape, labels is not None)
     before, first = parts.position.seconds, parts.position.images
     started = last_time = time.monotonic()  # after the trial of the compiler: rates are those of training
-    last_log = last_save = first
+    last_log, last_save, saved_at = first, first, started
     board = record.Board(setting.folder / "tensorboard", first) if me.first else None
     feed = data.Feed(
         images, s.batch, seed=setting.seed, device=setting.device, share=(me.rank, me.count), here=me.here, labels=labels
@@ -159,13 +160,14 @@ def train(
             draw_grid(parts, setting, board, s.kimg if complete else reached(at.images, grid_every(s)))
         if crossed(was, at.images, s.snapshot_kimg):
             save_snapshot(parts, setting, reached(at.images, s.snapshot_kimg))
-        # Save: what has just been looked at and found good; else only to resume from
-        at.due = at.due or crossed(was, at.images, s.state_kimg)
+        # Save: what has just been looked at and found good; else only to resume from. A rollback must come back to a place in kimg
+        late = logged and s.on_divergence != "rollback" and me.tell(time.monotonic() - saved_at > STATE_SECONDS)
+        at.due = at.due or late or crossed(was, at.images, s.state_kimg)
         out_of_time = deadline.over()
         good = logged and clean and (at.due or complete)
-        held = logged and at.due and at.images - last_save >= s.state_kimg * 1000  # while a sign lasts
+        held = logged and at.due and (late or at.images - last_save >= s.state_kimg * 1000)  # while a sign lasts
         if good or held or complete or out_of_time:
-            at.due, last_save = at.due and not good, at.images
+            at.due, last_save, saved_at = at.due and not good, at.images, time.monotonic()
             save(parts, setting, saver, good=good)
         pace = max(at.images - first, 1) / max(time.monotonic() - started, 1e-9)
         left = max(target - at.images, 0) / pace / 60

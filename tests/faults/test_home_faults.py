@@ -100,11 +100,6 @@ def test_commands_that_only_look_need_no_home_of_their_own(tmp_path: Path) -> No
     work = Store(home).work("crop", "abandoned")
     (work / "piece").write_bytes(b"x")
     (home / "prefect").mkdir()
-    planning = (
-        "import sys; from flows.home import open_store; from gan_core.requests import RunRequest, prepare\n"
-        "request = RunRequest(recipe='digits', home=sys.argv[1])\n"
-        "print(len(prepare(request, open_store(request.home, writing=False)).to_do))"
-    )
     places = [home, *home.rglob("*")]
     modes = {place: place.stat().st_mode for place in places}
     try:
@@ -117,8 +112,9 @@ def test_commands_that_only_look_need_no_home_of_their_own(tmp_path: Path) -> No
         cleaned = by_modes(home, "-m", "flows.cli", "gc", "--keep", "1", "--dry-run", "--json")
         told = json.loads(cleaned.stdout)
         assert cleaned.returncode == 0 and told["prefect"] == {"flow_runs": None} and told["dry_run"], cleaned.stderr
-        plan = by_modes(home, "-c", planning, str(home))
-        assert plan.returncode == 0 and int(plan.stdout) > 5, plan.stderr
+        for words in (("status", "digits"), ("run", "digits", "--dry-run", "--scale", "debug")):
+            plan = by_modes(home, "-m", "flows.cli", *words, "--json")
+            assert plan.returncode == 0 and len(json.loads(plan.stdout)["plan"]) > 5, plan.stderr
         for words in (("verify", "--all", "--remove"), ("gc", "--keep", "1")):
             refused = by_modes(home, "-m", "flows.cli", *words)
             assert refused.returncode == 1 and "cannot be written" in refused.stderr

@@ -161,9 +161,11 @@ def test_max_seconds_ends_training_cleanly_and_it_goes_on(home: Path, answer: As
     assert done["state"] == "completed" and "train" in done["computed"]
 
 
-def test_ctrl_c_in_a_training_loses_no_minibatch(home: Path, server: dict[str, str], answer: Ask) -> None:
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_ctrl_c_in_a_training_loses_no_minibatch(home: Path, server: dict[str, str], answer: Ask, processes: int) -> None:
     """The terminal sends it to the whole group. No state was due before: without one saved now, training would begin anew."""
     longer = ("train", "digits", "--scale", "debug", "--set", "train.kimg=4000", "--set", "train.state_kimg=4000")
+    longer += ("--set", f"train.processes={processes}")
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.cli", *longer],
@@ -190,7 +192,7 @@ def test_ctrl_c_in_a_training_loses_no_minibatch(home: Path, server: dict[str, s
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "Stopped. What is finished is kept" in err and "saves its state first" in err and "Traceback" not in err
+    assert "Stopped. What is finished is kept" in err and "saves its state first" in err and "Traceback" not in err, err
     said = answer(home, *longer, "--max-seconds", "1", "--json")
     assert said["state"] == "paused"
     found = [
@@ -241,9 +243,8 @@ def test_kill_9_in_every_stage_and_the_same_command_again(
     published = [path.parent for path in (home / "artifacts").glob("*/*/*/manifest.json") if path.parent.name != ".work"]
     api = Api(server)
     dead = {record["flow_run"]: path for path, record in _records(home).items() if record["state"] != "completed"}
-    assert [api.run(run)["state_type"] for run in dead] == ["CRASHED"] * (len(dead) - 1) + ["RUNNING"], (
-        "each closes those before"
-    )
+    last = "RUNNING" if killed[-1] == "report" else "CRASHED"  # one that ended before it was seen has closed it
+    assert [api.run(run)["state_type"] for run in dead] == ["CRASHED"] * (len(dead) - 1) + [last], "each closes those before"
     retried = _tried_again(api, home, next(iter(dead.values())))
     again = answer(home, *DIGITS)
     assert {api.run(run)["state_type"] for run in dead} == {"CRASHED"}

@@ -270,6 +270,16 @@ def test_what_is_advised_is_what_the_settings_take(sign: str, mode: str) -> None
     TrainConfig(**{"mode": mode, **{name: yaml.safe_load(value) for name, value in told.items()}})
 
 
+@pytest.mark.parametrize("how", ["stop", "rollback"])
+def test_no_more_is_lost_than_some_minutes_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """Of a training so slow that its next state is an hour away. A rollback comes back to states: theirs have their place in kimg."""
+    monkeypatch.setattr(loop, "STATE_SECONDS", 0.0)
+    trained = run(tmp_path, None, kimg=0.5, log_kimg=0.1, state_kimg=100, on_divergence=how)
+    assert trained.complete
+    places = sorted(int(path.name.split("-")[1]) for path in tmp_path.glob("state-*"))
+    assert len(places) == (2 if how == "stop" else 1) and places[-1] == 512, places
+
+
 def test_while_a_warning_lasts_there_are_states_to_resume_from(tmp_path: Path) -> None:
     """`few` is a warning under `stop`: no state counts as good from then on, and none is lost either."""
     trained = run(tmp_path, once_at(0.3, spoil_latents, "few"), kimg=1.2, log_kimg=0.1, state_kimg=0.2)
