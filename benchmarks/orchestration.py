@@ -57,7 +57,8 @@ def worker(ready: Path, go: Path, tasks: int) -> None:
 
 def one_round(url: str | None, runs: int, tasks: int) -> dict[str, Any]:
     """A server over `url` (None: SQLite in a fresh folder), ten flows, and what came of them."""
-    from flows.server import healthy, server_environment
+    from flows.server import healthy
+    from flows.settings import ensure_server_file, server_environment
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "prefect"
@@ -65,7 +66,8 @@ def one_round(url: str | None, runs: int, tasks: int) -> dict[str, Any]:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        environment = {**os.environ, **server_environment(folder, port), "PYTHONPATH": str(ROOT)}
+        ensure_server_file(folder, port)
+        environment = {**os.environ, **server_environment(folder), "PYTHONPATH": str(ROOT)}
         if url:
             environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = url
         log = Path(scratch) / "server.log"

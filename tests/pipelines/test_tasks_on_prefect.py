@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable
@@ -123,3 +126,12 @@ def test_a_training_shows_itself_while_it_goes_on(home: Path, answer: Ask, serve
     lines = operator.until(lambda: operator.logs(run), lambda lines: any("Training continues from" in line for line in lines))
     assert any(line.startswith("gan_core.child train: ") for line in lines)
     assert operator.ask(f"/task_runs/{orphan}")["state_type"] == "CRASHED"
+
+
+def test_the_benchmark_of_orchestration_runs() -> None:
+    """Names that have moved would end it where somebody wants to choose a database."""
+    command = [sys.executable, "benchmarks/orchestration.py", "--runs", "1", "--tasks", "2", "--rounds", "1"]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=operating.ROOT, env=clean, timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "'failed': 0, 'missing': 0" in done.stdout and "| SQLite |" in done.stdout
