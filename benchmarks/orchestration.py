@@ -178,7 +178,8 @@ def main() -> None:
     parser.add_argument("--worker", nargs=2, type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        worker(*arguments.worker, arguments.tasks)
+        ready, go = arguments.worker
+        worker(ready, go, arguments.tasks)
         return
     databases: dict[str, str | None] = {"SQLite": None}
     if arguments.postgres:

@@ -73,7 +73,8 @@ def main() -> None:
         folder.mkdir(mode=0o700)
         with open(folder / "users.lock", "a") as user:
             fcntl.flock(user, fcntl.LOCK_SH)
-            from flows.server import client_environment, start
+            from flows.server import start
+            from flows.settings import client_environment
 
             os.environ.update(client_environment(folder, start(folder)))
             os.environ["PREFECT_LOGGING_EXTRA_LOGGERS"] = "gan_core"

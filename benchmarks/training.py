@@ -307,7 +307,7 @@ def profile(steps: Iterator[None], wait: Callable[[], object], device: str, path
         wall = (time.perf_counter() - began) * 1e6
     rows = []
     for row in profiled.key_averages():
-        on_gpu = row.device_type != torch.autograd.DeviceType.CPU
+        on_gpu = row.device_type != torch.autograd.DeviceType.CPU  # type: ignore[attr-defined]
         spent = row.self_device_time_total if cuda else row.self_cpu_time_total
         if spent > 0 and on_gpu == cuda:
             rows.append((float(spent), int(row.count), str(row.key)))
