@@ -86,7 +86,7 @@ def print_scores(summary: dict[str, Any]) -> None:
 
     from gan_core.reporting.summary import scores_table, table_notes
 
-    console = Console(width=None if sys.stdout.isatty() else 120, markup=False, emoji=False, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 140, markup=False, emoji=False, highlight=False)
     rows = scores_table(summary)
     if rows:
         table = Table(title="Test accuracy, % (95 % interval)", title_justify="left", box=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -180,12 +181,20 @@ def _show_outcome(store: Store, record: dict[str, Any], as_json: bool) -> None:
 
 
 def _show_warnings(warned: list[dict[str, str]], ignored: dict[str, dict[str, int]]) -> None:
-    for source, kinds in ignored.items():
-        console.say(f"ignored   in {source}: " + ", ".join(f"{count:,} {kind}" for kind, count in kinds.items()))
-    for one in warned[:_MOST_WARNINGS]:
-        console.say(f"{one['node']}: {one['warning']}", "yellow")
-    if len(warned) > _MOST_WARNINGS:
-        console.say(f"... and {len(warned) - _MOST_WARNINGS} more, in the report and with --json", "yellow")
+    for source, files in ignored.items():
+        console.say(f"ignored   in {source}: " + ", ".join(f"{count:,} {what}" for what, count in files.items()))
+    kinds: dict[str, list[str]] = {}
+    for one in warned:
+        line = f"{one['node']}: {one['warning']}"
+        cell = re.fullmatch(
+            r"[^:]+ at .+ labels: (.*)", one["warning"]
+        )  # one of many: they differ in features, probe and labels
+        kind = re.sub(r" \([^)]*\)", "", cell[1]) if cell else line
+        kinds.setdefault(kind, []).append(line)
+    for kind, lines in [*kinds.items()][:_MOST_WARNINGS]:
+        console.say(lines[0] if len(lines) == 1 else f"{len(lines)} times in evaluate: {kind}", "yellow")
+    if len(kinds) > _MOST_WARNINGS:
+        console.say(f"... and {len(kinds) - _MOST_WARNINGS} more, in the report and with --json", "yellow")
 
 
 def _short(path: Path) -> str:

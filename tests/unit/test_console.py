@@ -48,6 +48,14 @@ def test_warnings_of_all_stages_are_told_once_and_what_was_ignored_too(
         made(store, "ingest:cats", "1" * 32, warnings=["2 of 9 images cannot be used"], summary={"ignored": {".txt files": 3}}),
         made(store, "evaluate:cats:pixels:knn", "2" * 32, warnings=["too few labels"]),
         made(store, "evaluate:cats:random:knn", "3" * 32, warnings=["too few labels", *(f"remark {n}" for n in range(9))]),
+        made(
+            store,
+            "evaluate:cats:random:linear_svm",
+            "5" * 32,
+            warnings=[
+                f"random / linear_svm at {n} labels: the best C is the largest tried ({n}); a wider grid" for n in ("10", "all")
+            ],
+        ),
         made(store, "report", "4" * 32, warnings=["a check of the report, which shows it"]),
         {"node": "train", "ref": None, "cached": False},
     ]
@@ -56,8 +64,10 @@ def test_warnings_of_all_stages_are_told_once_and_what_was_ignored_too(
         {"node": "ingest:cats", "warning": "2 of 9 images cannot be used"},
         {"node": "evaluate:cats:pixels:knn", "warning": "too few labels"},
     ]
-    assert len(found) == 11
+    assert len(found) == 13
     _show_warnings(found, outcome.ignored(store, nodes))
     said = capsys.readouterr().err
     assert "ignored   in cats: 3 .txt files" in said and "ingest:cats: 2 of 9 images cannot be used" in said
-    assert said.count("too few labels") == 1 and "and 3 more" in said
+    assert said.count("too few labels") == 1 and "and 4 more" in said
+    _show_warnings(found[-2:], {})
+    assert capsys.readouterr().err.strip() == "2 times in evaluate: the best C is the largest tried; a wider grid"
