@@ -13,6 +13,7 @@ import importlib
 import json
 import logging
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -58,7 +59,8 @@ def start_processes(given: argparse.Namespace) -> int:
     try:
         torchrun([*command, "--parent", str(os.getpid())])
     except ChildFailedError as error:
-        number, failure = error.get_first_failure()
+        # Of those that are gone the one that somebody killed: what another died of, or said, when it lost contact came of that.
+        number, failure = min(error.failures.items(), key=lambda one: (_consequence(one[1].exitcode), one[1].timestamp))
         how = f"was killed by signal {-failure.exitcode}" if failure.exitcode < 0 else f"ended with code {failure.exitcode}"
         message = f"Process {number} of the {given.processes} of {given.stage} {how}; the others were stopped."
         remedy = "run the same command again: it continues from the last saved state"
@@ -67,6 +69,11 @@ def start_processes(given: argparse.Namespace) -> int:
     except SignalException as signalled:
         return 128 + int(signalled.sigval)
     return 0
+
+
+def _consequence(code: int) -> int:
+    """0 for death by a signal, 1 for an exit code, 2 for an abort, which the communication's threads end in at times."""
+    return 2 if code == -signal.SIGABRT else 1 if code >= 0 else 0
 
 
 def lost_contact(error: Exception) -> bool:
@@ -137,4 +144,8 @@ if __name__ == "__main__":
     _given = parse(sys.argv[1:])
     if _given.processes == 1:  # torchrun hands its own standard output on to the processes that it starts
         os.dup2(2, 1)
-    sys.exit(main(_given))
+    _code = main(_given)
+    if _code and "TORCHELASTIC_RUN_ID" in os.environ:
+        sys.stderr.flush()
+        os._exit(_code)  # threads that wait for a process that is gone abort an ordinary exit
+    sys.exit(_code)
