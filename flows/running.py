@@ -153,10 +153,7 @@ def _show_outcome(store: Store, record: dict[str, Any], as_json: bool) -> None:
         return
     computed = record["computed"]
     if record["state"] == "paused":
-        console.say(
-            "Training was ended by its time limit, cleanly. The same command continues it.",
-            "yellow",
-        )
+        console.say("Training was ended by its time limit, cleanly. The same command continues it.", "yellow")
     elif not computed:
         console.say("Nothing to do: the store has every stage of this run.")
     else:
@@ -186,9 +183,8 @@ def _show_warnings(warned: list[dict[str, str]], ignored: dict[str, dict[str, in
     kinds: dict[str, list[str]] = {}
     for one in warned:
         line = f"{one['node']}: {one['warning']}"
-        cell = re.fullmatch(
-            r"[^:]+ at .+ labels: (.*)", one["warning"]
-        )  # one of many: they differ in features, probe and labels
+        # one of many cells: they differ in features, probe and labels
+        cell = re.fullmatch(r"[^:]+ at .+ labels: (.*)", one["warning"])
         kind = re.sub(r" \([^)]*\)", "", cell[1]) if cell else line
         kinds.setdefault(kind, []).append(line)
     for kind, lines in [*kinds.items()][:_MOST_WARNINGS]:

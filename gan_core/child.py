@@ -79,7 +79,7 @@ def run_child(request: StageRequest, progress: Progress, time_limit: float, proc
         if request.stage == "train" and process.poll() is None:
             log.info("%s: is told to end, and saves its state first.", request.node)
         _terminate(process)
-        if process.returncode == -signal.SIGKILL:
+        if request.stage == "train" and process.returncode == -signal.SIGKILL:
             log.warning("%s: did not end by itself and was killed: it goes on from its last saved state.", request.node)
         raise
     finally:

@@ -245,20 +245,9 @@ def _set_dataset(config: SourceConfig, kind: str) -> str:
 
 def _may_hold_pictures(folder: Path, most: int = 5) -> bool:
     """Whether one of the first Parquet files has a column of pictures, or cannot be read to see it."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    from gan_core.datasets.parquet import holds_pictures, parquet_files
 
-    from gan_core.datasets._parquet_columns import Columns
-    from gan_core.datasets.parquet import parquet_files
-
-    for _, path in parquet_files(folder)[:most]:
-        try:
-            columns = Columns(pq.read_schema(path), dict.fromkeys(("image", "label", "split", "mask"), ""))
-        except (pa.ArrowException, OSError, ValueError):
-            return True
-        if columns.image:
-            return True
-    return False
+    return any(holds_pictures(path) is not False for _, path in parquet_files(folder)[:most])
 
 
 def _is_folder(item: os.DirEntry[str]) -> bool:

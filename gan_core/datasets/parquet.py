@@ -61,6 +61,19 @@ def parquet_files(folder: Path) -> list[tuple[str, Path]]:
     return sorted(found)
 
 
+def holds_pictures(path: Path) -> bool | None:
+    """Whether a Parquet file has a column of pictures; None when it cannot be opened."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from gan_core.datasets._parquet_columns import Columns
+
+    try:
+        return bool(Columns(pq.read_schema(path), _OPTIONS).image)
+    except (pa.ArrowException, OSError, ValueError):
+        return None
+
+
 class ParquetSource:
     """Rows of Parquet files; the member is the row's number within its file.
 

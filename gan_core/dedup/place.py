@@ -15,7 +15,7 @@ from gan_core import registry
 from gan_core.config import SourceConfig
 from gan_core.datasets import folder
 from gan_core.datasets.folder import PICTURE_ENDINGS, UNREAD_ENDINGS, FolderSource
-from gan_core.datasets.parquet import ParquetSource, parquet_files
+from gan_core.datasets.parquet import ParquetSource, holds_pictures, parquet_files
 from gan_core.errors import DataError, DiscernError, RequestError, UnknownName
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def open_place(location: Path, name: str, dataset: str | None = None) -> tuple[S
     if not isinstance(source, ParquetSource):
         return source, stamps
     files = dict(parquet_files(location)) if location.is_dir() else {location.name: location}
-    without = {stamp.address for stamp in stamps if _holds_pictures(files.get(stamp.address, location)) is False}
+    without = {stamp.address for stamp in stamps if holds_pictures(files.get(stamp.address, location)) is False}
     if 0 < len(without) < len(stamps):
         # Our own tables and annotations lie beside the pictures' tables; damaged files stay, as rows.
         source.ignored["Parquet files without a column of pictures"] = len(without)
@@ -60,7 +60,7 @@ def _guessed(location: Path, name: str) -> Source:
         return _source(location, name, kinds.get(location.suffix.lower(), "folder"))
     pictures = folder.open_source(SourceConfig(name=name), location)
     assert isinstance(pictures, FolderSource)
-    tables = [path for _, path in parquet_files(location) if _holds_pictures(path)]
+    tables = [path for _, path in parquet_files(location) if holds_pictures(path)]
     if not tables:
         return pictures
     try:
@@ -73,19 +73,6 @@ def _guessed(location: Path, name: str) -> Source:
         f"beside the pictures there are {len(tables):,} Parquet files with pictures, not read (--dataset parquet reads them alone)"
     )
     return pictures
-
-
-def _holds_pictures(path: Path) -> bool | None:
-    """Whether a Parquet file has a column of pictures; None when it cannot be opened."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from gan_core.datasets._parquet_columns import Columns
-
-    try:
-        return bool(Columns(pq.read_schema(path), dict.fromkeys(("image", "label", "split", "mask"), "")).image)
-    except (pa.ArrowException, OSError):
-        return None
 
 
 @contextmanager

@@ -89,7 +89,7 @@ def save_state(folder: Path, position: Position, tensors: Mapping[str, Tensor], 
 
 
 class Saver:
-    """Saves states of one folder, on a GPU while training goes on: 160 MB take longer to write than 10 kimg to train there.
+    """Saves states of one folder, on a GPU while training goes on: 160 MB take about a second to write, and 10 kimg may take less to train.
 
     Args:
         aside: copy the tensors to main memory and write from a thread, one state at a time. Else a save returns when it is on the disk.
