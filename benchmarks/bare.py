@@ -19,21 +19,25 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from gan_core.artifacts.store import Store
 from gan_core.errors import DiscernError
-from gan_core.requests import RunRequest, prepare
-from gan_core.runner import execute
-from gan_core.runs import Run, versions
-from gan_core.store import Store
+from gan_core.pipeline.request import RunRequest, prepare
+from gan_core.pipeline.run_record import Run, versions
+from gan_core.pipeline.runner import execute
 
 
 def main() -> int:
     """Runs the stages; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("recipe")
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--data", nargs="+", default=[], metavar="PLACE")
     parser.add_argument("--scale")
-    parser.add_argument("--set", nargs="+", default=[], dest="overrides", metavar="SECTION.KEY=VALUE")
+    parser.add_argument(
+        "--set", nargs="+", default=[], dest="overrides", metavar="SECTION.KEY=VALUE"
+    )
     parser.add_argument("--until", default="report")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--max-seconds", type=float)
@@ -55,19 +59,31 @@ def main() -> int:
         run = Run(store, prepared)
         for node in prepared.nodes:
             if node.stage == "report":
-                node.context.update(artifacts=run.artifacts(), versions=versions(), run=run.name, command=" ".join(sys.argv))
+                node.context.update(
+                    artifacts=run.artifacts(),
+                    versions=versions(),
+                    run=run.name,
+                    command=" ".join(sys.argv),
+                )
             inputs = {name: run.results[name].ref for ids in node.inputs.values() for name in ids}
             began = time.perf_counter()
             result = execute(store, node, inputs)  # type: ignore[arg-type]
             run.add(result)
-            summary = {name: value for name, value in result.outcome.summary.items() if len(json.dumps(value)) < 400}
+            summary = {
+                name: value
+                for name, value in result.outcome.summary.items()
+                if len(json.dumps(value)) < 400
+            }
             said = {
                 "node": node.id,
                 "seconds": round(time.perf_counter() - began, 2),
                 "cached": result.cached,
                 "paused": result.paused,
             }
-            print(json.dumps({**said, "summary": summary, "warnings": result.outcome.warnings}), flush=True)
+            print(
+                json.dumps({**said, "summary": summary, "warnings": result.outcome.warnings}),
+                flush=True,
+            )
             if result.paused:
                 run.finish("paused")
                 return 0

@@ -3,7 +3,7 @@
     python benchmarks/dedup_closer.py --data "$DISCERN_DATA"
 
 Copies: photographs, drawn documents and flags, altered. Different: documents of one template, flags of one layout. The
-settings of `gan_core/dedup/closer.py` were chosen on these pairs.
+settings of `gan_core/dedup/search/compare_full_resolution.py` were chosen on these pairs.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from gan_core.dedup import closer
-from gan_core.dedup.descriptors import describe
-from gan_core.dedup.injection import ALTERATIONS
-from gan_core.dedup.neighbours import Candidates
-from gan_core.dedup.verify import required, verify
+from gan_core.dedup.measure.injected_copies import ALTERATIONS
+from gan_core.dedup.search import compare_full_resolution as closer
+from gan_core.dedup.search.descriptors import describe
+from gan_core.dedup.search.neighbours import Candidates
+from gan_core.dedup.search.verify_pairs import required, verify
 from gan_core.vision.geometry import resize
 
-Picture = npt.NDArray[np.uint8]
+Image = npt.NDArray[np.uint8]
 
 WORDS = "invoice total amount due payment net tax item quantity unit price order customer service license monthly hours travel".split()  # noqa: SIM905
 COLOURS = {
@@ -42,11 +42,20 @@ COLOURS = {
     "k": (0, 0, 0),
     "o": (255, 136, 62),
 }
-OF_DOCUMENTS = ("identical", "JPEG 50", "JPEG 10", "crop 90 %", "turned 3 degrees", "grey", "through 1/2 size", "gamma 1.5")
+OF_DOCUMENTS = (
+    "identical",
+    "JPEG 50",
+    "JPEG 10",
+    "crop 90 %",
+    "turned 3 degrees",
+    "grey",
+    "through 1/2 size",
+    "gamma 1.5",
+)
 OF_FLAGS = ("JPEG 50", "grey", "brighter by 30", "gamma 1.5", "crop 90 %")
 
 
-def invoice(seed: int) -> Picture:
+def invoice(seed: int) -> Image:
     random = np.random.default_rng(seed)
     page = np.full((877, 620, 3), 255, np.uint8)
     cv2.rectangle(page, (40, 40), (200, 100), (180, 60, 30), -1)
@@ -56,17 +65,27 @@ def invoice(seed: int) -> Picture:
     for line in range(14):
         y = 315 + 28 * line
         cv2.line(page, (40, y + 8), (580, y + 8), (200, 200, 200), 1)
-        cv2.putText(page, " ".join(random.choice(WORDS, random.integers(1, 4))), (50, y), 0, 0.5, (20, 20, 20), 1)
+        cv2.putText(
+            page,
+            " ".join(random.choice(WORDS, random.integers(1, 4))),
+            (50, y),
+            0,
+            0.5,
+            (20, 20, 20),
+            1,
+        )
         for x in (300, 400, 500):
             cv2.putText(page, str(random.integers(1, 9999)), (x, y), 0, 0.5, (20, 20, 20), 1)
     return page
 
 
-def slide(seed: int) -> Picture:
+def slide(seed: int) -> Image:
     random = np.random.default_rng(seed)
     page = np.full((540, 960, 3), (250, 248, 245), np.uint8)
     cv2.rectangle(page, (0, 0), (960, 80), (60, 40, 120), -1)
-    cv2.putText(page, " ".join(random.choice(WORDS, 3)).title(), (30, 55), 0, 1.3, (255, 255, 255), 3)
+    cv2.putText(
+        page, " ".join(random.choice(WORDS, 3)).title(), (30, 55), 0, 1.3, (255, 255, 255), 3
+    )
     cv2.circle(page, (900, 490), 30, (40, 160, 230), -1)
     for line in range(random.integers(4, 6)):
         cv2.circle(page, (50, 140 + 70 * line), 7, (60, 40, 120), -1)
@@ -75,31 +94,51 @@ def slide(seed: int) -> Picture:
     return page
 
 
-def flags(upright: bool) -> list[Picture]:
+def flags(upright: bool) -> list[Image]:
     out = []
     for three in ("gwr", "bwr", "gwo", "kyr", "byr", "rwr", "gyr", "wbr", "rwb", "kry", "rwk"):
         stripes = np.array([[COLOURS[letter] for letter in three]], np.uint8)
-        out.append(cv2.resize(stripes if upright else stripes.transpose(1, 0, 2), (300, 200), interpolation=cv2.INTER_NEAREST))
+        out.append(
+            cv2.resize(
+                stripes if upright else stripes.transpose(1, 0, 2),
+                (300, 200),
+                interpolation=cv2.INTER_NEAREST,
+            )
+        )
     return [np.asarray(one, np.uint8) for one in out]
 
 
-def photographs(data: Path) -> list[Picture]:
+def photographs(data: Path) -> list[Image]:
     files = sorted(path.read_bytes() for path in (data / "rooms").rglob("*.jpg"))[:60]
     column = pq.read_table(data / "faces" / "photos.parquet")
     name = next(name for name in column.schema.names if name in ("image", "photo", "img"))
-    files += [row["bytes"] if isinstance(row, dict) else row for row in column[name].slice(0, 40).to_pylist()]
-    return [np.asarray(cv2.imdecode(np.frombuffer(one, np.uint8), 1)[..., ::-1], np.uint8) for one in files]
+    files += [
+        row["bytes"] if isinstance(row, dict) else row
+        for row in column[name].slice(0, 40).to_pylist()
+    ]
+    return [
+        np.asarray(cv2.imdecode(np.frombuffer(one, np.uint8), 1)[..., ::-1], np.uint8)
+        for one in files
+    ]
 
 
-def marked(picture: Picture) -> Picture:
+def marked(image: Image) -> Image:
     """With a word written across."""
-    out = np.ascontiguousarray(picture)
+    out = np.ascontiguousarray(image)
     height, width = out.shape[:2]
-    cv2.putText(out, "SAMPLE", (width // 4, height // 2), 0, width / 300, (255, 255, 255), max(2, width // 150))
+    cv2.putText(
+        out,
+        "SAMPLE",
+        (width // 4, height // 2),
+        0,
+        width / 300,
+        (255, 255, 255),
+        max(2, width // 150),
+    )
     return out
 
 
-def pairs(data: Path) -> Iterator[tuple[str, bool, Picture, Picture]]:
+def pairs(data: Path) -> Iterator[tuple[str, bool, Image, Image]]:
     """(kind, mirrored, one, other)."""
     photos = photographs(data)
     for number, photo in enumerate(photos):
@@ -155,8 +194,12 @@ def measure(data: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder that holds rooms/ and faces/")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder that holds rooms/ and faces/"
+    )
     print(json.dumps(measure(parser.parse_args().data), indent=1))
 
 

@@ -26,31 +26,32 @@ import pyarrow.parquet as pq
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from gan_core.config import DedupConfig, HashConfig
-from gan_core.dedup import autoencoder, by_code
-from gan_core.dedup.across import find_across
-from gan_core.dedup.injection import injected_recall
-from gan_core.dedup.verified import Copies, find_copies
-from gan_core.dedup.verify import required
+from gan_core.dedup.hashing import autoencoder
+from gan_core.dedup.hashing import group_by_code as by_code
+from gan_core.dedup.measure.injected_copies import injected_recall
+from gan_core.dedup.search.across_sets import find_across
+from gan_core.dedup.search.find_duplicates import Copies, find_copies
+from gan_core.dedup.search.verify_pairs import required
+from gan_core.metrics.intervals import wilson
 from gan_core.randomness import numpy_stream
-from gan_core.reporting.intervals import wilson
 from gan_core.vision import sheets
 
 HALF_SEED = 2024
 DRAWN = 200
-LOOKED_AT = (
-    0.9  # threshold above which pairs were drawn to be looked at; those that a stricter rule accepts are a draw from these
-)
+LOOKED_AT = 0.9  # threshold above which pairs were drawn to be looked at; those that a stricter rule accepts are a draw from these
 
 
 def cifar(folder: Path) -> npt.NDArray[np.uint8]:
-    """The 50,000 training pictures, then the 10,000 test pictures, in the official order: uint8 [60000, 32, 32, 3]."""
+    """The 50,000 training images, then the 10,000 test images, in the official order: uint8 [60000, 32, 32, 3]."""
     out = np.empty((60_000, 32, 32, 3), np.uint8)
     for pattern, first in (("train-*.parquet", 0), ("test-*.parquet", 50_000)):
         for path in sorted(folder.glob(pattern)):
             table = pq.read_table(path)
             data = table["img"].combine_chunks().field("bytes").to_pylist()
             for index, one in zip(table["index"].to_pylist(), data, strict=True):
-                out[first + index] = cv2.imdecode(np.frombuffer(one, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+                out[first + index] = cv2.imdecode(np.frombuffer(one, np.uint8), cv2.IMREAD_COLOR)[
+                    ..., ::-1
+                ]
     return out
 
 
@@ -82,31 +83,65 @@ def recalls(pairs: list[tuple[int, int, int]], found: set[tuple[int, int]]) -> d
     }
 
 
-def sheet(pixels: npt.NDArray[np.uint8], i: Any, j: Any, captions: list[str], path: Path, scale: int = 2) -> None:
+def sheet(
+    pixels: npt.NDArray[np.uint8], i: Any, j: Any, captions: list[str], path: Path, scale: int = 2
+) -> None:
     """The pairs side by side, enlarged, numbered."""
     side = 32 * scale
     pairs = []
     for one, other in zip(i, j, strict=True):
-        both = [cv2.resize(pixels[row], (side, side), interpolation=cv2.INTER_CUBIC) for row in (one, other)]
-        pairs.append(np.concatenate([both[0], np.full((side, 1, 3), 255, np.uint8), both[1]], axis=1))
-    picture = sheets.sheet(np.stack(pairs), columns=8, gap=4, captions=captions)
-    path.write_bytes(sheets.encode_webp(picture, 70))
+        both = [
+            cv2.resize(pixels[row], (side, side), interpolation=cv2.INTER_CUBIC)
+            for row in (one, other)
+        ]
+        pairs.append(
+            np.concatenate([both[0], np.full((side, 1, 3), 255, np.uint8), both[1]], axis=1)
+        )
+    image = sheets.sheet(np.stack(pairs), columns=8, gap=4, captions=captions)
+    path.write_bytes(sheets.encode_webp(image, 70))
 
 
-def draw(pixels: npt.NDArray[np.uint8], copies: Copies, pairs: npt.NDArray[np.int64], name: str, out: Path) -> None:
+def draw(
+    pixels: npt.NDArray[np.uint8],
+    copies: Copies,
+    pairs: npt.NDArray[np.int64],
+    name: str,
+    out: Path,
+) -> None:
     """Draws 200 of the given pairs, lists them in NAME.csv and lays them out in NAME.webp, numbered."""
-    drawn = np.sort(pairs[numpy_stream(7, "dedup", "by eye").choice(len(pairs), DRAWN, replace=False)])
+    drawn = np.sort(
+        pairs[numpy_stream(7, "dedup", "by eye").choice(len(pairs), DRAWN, replace=False)]
+    )
     i, j, score = (column[drawn] for column in (copies.found.i, copies.found.j, copies.found.score))
     seen = copies.seen
-    measured = {pair: at for at, pair in enumerate(zip(seen.i.tolist(), seen.j.tolist(), strict=True)) if seen.score[at] > 0}
+    measured = {
+        pair: at
+        for at, pair in enumerate(zip(seen.i.tolist(), seen.j.tolist(), strict=True))
+        if seen.score[at] > 0
+    }
     with open(out / f"{name}.csv", "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["number", "row_a", "row_b", "score", "reason", "detail", "deformation"])
         for number, at in enumerate(drawn.tolist()):
             fit = measured[(int(i[number]), int(j[number]))]
             measures = [f"{seen.detail[fit]:.4f}", f"{seen.deformation[fit]:.4f}"]
-            writer.writerow([number, i[number], j[number], f"{score[number]:.4f}", copies.found.reason[at], *measures])
-    sheet(pixels, i, j, [f"{number}  {score[number]:.2f}" for number in range(DRAWN)], out / f"{name}.webp")
+            writer.writerow(
+                [
+                    number,
+                    i[number],
+                    j[number],
+                    f"{score[number]:.4f}",
+                    copies.found.reason[at],
+                    *measures,
+                ]
+            )
+    sheet(
+        pixels,
+        i,
+        j,
+        [f"{number}  {score[number]:.2f}" for number in range(DRAWN)],
+        out / f"{name}.webp",
+    )
 
 
 def measure(data: Path, out: Path) -> dict[str, Any]:
@@ -120,18 +155,34 @@ def measure(data: Path, out: Path) -> dict[str, Any]:
     rank = np.arange(len(pixels))
     for radius in (0, 2, 4, 6):
         groups, found = by_code.group_by_code(codes, rank, radius)
-        hits = {(min(a, b), max(a, b)) for a, b in zip(found.i.tolist(), found.j.tolist(), strict=True)}
-        result[f"codes within {radius} bits"] = {"pairs": len(hits), **recalls(pairs, hits), "kept": int(groups.keep.sum())}
+        hits = {
+            (min(a, b), max(a, b)) for a, b in zip(found.i.tolist(), found.j.tolist(), strict=True)
+        }
+        result[f"codes within {radius} bits"] = {
+            "pairs": len(hits),
+            **recalls(pairs, hits),
+            "kept": int(groups.keep.sum()),
+        }
     started = time.perf_counter()
     base = find_copies(lambda rows: pixels[rows], rank, DedupConfig(threshold=0.8), codes)
     result["seconds: find copies"] = round(time.perf_counter() - started, 1)
     alone = find_copies(lambda rows: pixels[rows], rank, DedupConfig())
     chosen = find_copies(lambda rows: pixels[rows], rank, DedupConfig(), codes)
-    result["verified"] = {"pairs": len(chosen.found.i), "kept": int(chosen.groups.keep.sum()), **chosen.found.summary}
-    result["verified"].update(recalls(pairs, set(zip(chosen.found.i.tolist(), chosen.found.j.tolist(), strict=True))))
+    result["verified"] = {
+        "pairs": len(chosen.found.i),
+        "kept": int(chosen.groups.keep.sum()),
+        **chosen.found.summary,
+    }
+    result["verified"].update(
+        recalls(pairs, set(zip(chosen.found.i.tolist(), chosen.found.j.tolist(), strict=True)))
+    )
     result["pairs that only the codes proposed"] = len(chosen.found.i) - len(alone.found.i)
     for threshold in (0.8, 0.84, 0.88, LOOKED_AT, 0.92, 0.94, 0.96):
-        at = base if threshold == 0.8 else find_copies(lambda rows: pixels[rows], rank, DedupConfig(threshold=threshold))
+        at = (
+            base
+            if threshold == 0.8
+            else find_copies(lambda rows: pixels[rows], rank, DedupConfig(threshold=threshold))
+        )
         found_pairs = set(zip(at.found.i.tolist(), at.found.j.tolist(), strict=True))
         result["sweep"][str(threshold)] = {
             "pairs": len(found_pairs),
@@ -140,15 +191,20 @@ def measure(data: Path, out: Path) -> dict[str, Any]:
         }
     test, train = np.arange(50_000, 60_000), np.arange(50_000)
     leaked = find_across(lambda rows: pixels[rows], len(pixels), test, train, DedupConfig())
-    result["leakage"] = {"test pictures": len(np.unique(leaked.i)), "pairs": len(leaked.i)}
+    result["leakage"] = {"test images": len(np.unique(leaked.i)), "pairs": len(leaked.i)}
     result["injected copies"] = injected_recall(pixels[:5000], DedupConfig())
     (out / "numbers.json").write_text(json.dumps(result, indent=1) + "\n")
     if any(out.glob("verdicts*.csv")):
-        print(f"{out} holds verdicts of the pairs that lie there: nothing is drawn. Another --out draws anew.", file=sys.stderr)
+        print(
+            f"{out} holds verdicts of the pairs that lie there: nothing is drawn. Another --out draws anew.",
+            file=sys.stderr,
+        )
         return result
-    looked_at = find_copies(lambda rows: pixels[rows], rank, DedupConfig(threshold=LOOKED_AT), codes)
+    looked_at = find_copies(
+        lambda rows: pixels[rows], rank, DedupConfig(threshold=LOOKED_AT), codes
+    )
     draw(pixels, looked_at, np.arange(len(looked_at.found.i)), "drawn", out)
-    # One pair of each group: a series of fifty pictures makes a thousand pairs and would be half of a draw from all pairs.
+    # One pair of each group: a series of fifty images makes a thousand pairs and would be half of a draw from all pairs.
     out_of = looked_at.groups.pair[~looked_at.groups.keep]
     keepers = looked_at.groups.keeper[~looked_at.groups.keep]
     order = numpy_stream(8, "dedup", "by eye").permutation(len(out_of))
@@ -162,29 +218,42 @@ def judged(drawn: Path, path: Path) -> dict[str, Any]:
     with open(drawn) as file:
         columns = list(csv.DictReader(file))
     score, detail, deformation = (
-        np.array([float(row[name]) for row in columns]) for name in ("score", "detail", "deformation")
+        np.array([float(row[name]) for row in columns])
+        for name in ("score", "detail", "deformation")
     )
     with open(path) as file:
         verdicts = {int(line["number"]): line["verdict"] for line in csv.DictReader(file)}
     if sorted(verdicts) != list(range(DRAWN)):
         raise SystemExit(f"{path.name} judges {len(verdicts)} of {DRAWN} pairs")
     said = np.array([verdicts[number] for number in range(DRAWN)])
-    asked = {f"accepted at {threshold}": required(detail, deformation, threshold) for threshold in (LOOKED_AT, 0.92, 0.94)}
+    asked = {
+        f"accepted at {threshold}": required(detail, deformation, threshold)
+        for threshold in (LOOKED_AT, 0.92, 0.94)
+    }
     result = {}
     for name, least in {"all drawn": np.zeros(DRAWN), **asked}.items():
         at = said[score >= least - 1e-4]
         share = float((at == "same").mean())
         counts = {kind: int((at == kind).sum()) for kind in sorted(set(verdicts.values()))}
         interval = [round(bound, 4) for bound in wilson(share, len(at))]
-        result[name] = {"drawn": len(at), "precision": round(share, 4), "95 % interval": interval, **counts}
+        result[name] = {
+            "drawn": len(at),
+            "precision": round(share, 4),
+            "95 % interval": interval,
+            **counts,
+        }
     return result
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, help="folder that holds cifar10/")
     parser.add_argument("--out", type=Path, default=Path("docs/dedup"))
-    parser.add_argument("--verdicts", type=Path, help="folder with verdicts.csv: print the precision and stop")
+    parser.add_argument(
+        "--verdicts", type=Path, help="folder with verdicts.csv: print the precision and stop"
+    )
     given = parser.parse_args()
     if given.verdicts:
         judges = {
@@ -196,7 +265,11 @@ def main() -> None:
         }
         print(
             json.dumps(
-                {name: judged(given.verdicts / drawn, given.verdicts / name) for name, drawn in judges.items()}, indent=1
+                {
+                    name: judged(given.verdicts / drawn, given.verdicts / name)
+                    for name, drawn in judges.items()
+                },
+                indent=1,
             )
         )
         return

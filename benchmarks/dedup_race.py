@@ -1,7 +1,7 @@
 """Whole processes in turn: this project's 128-bit hash against imagededup's PHash, on the same PNG files of CIFAR-10.
 
     python -m venv /tmp/peer && /tmp/peer/bin/pip install imagededup
-    python benchmarks/dedup_race.py --data "$DISCERN_DATA" --peer /tmp/peer/bin/python --pictures /tmp/cifar-png --rounds 3
+    python benchmarks/dedup_race.py --data "$DISCERN_DATA" --peer /tmp/peer/bin/python --images /tmp/cifar-png --rounds 3
 
 Encoding, all 60,000 files: imagededup; ours with the autoencoder fitted in the same process; ours with a stored encoder.
 Encoding and finding, the first 15,000 files: imagededup at its default distance (10 of 64 bits); ours by code, at radius 4 of 128 bits,
@@ -33,7 +33,7 @@ PEER_FIND = (
 )
 
 
-def write_pictures(data: Path, folder: Path) -> None:
+def write_images(data: Path, folder: Path) -> None:
     """60,000 PNG files in all/, links to the first 15,000 in small/; nothing is done where they are there."""
     import cv2
 
@@ -43,9 +43,9 @@ def write_pictures(data: Path, folder: Path) -> None:
         return
     (folder / "all").mkdir(parents=True, exist_ok=True)
     (folder / "small").mkdir(exist_ok=True)
-    for number, picture in enumerate(cifar(data / "cifar10")):
+    for number, image in enumerate(cifar(data / "cifar10")):
         name = f"{number:05d}.png"
-        cv2.imwrite(str(folder / "all" / name), picture[..., ::-1])
+        cv2.imwrite(str(folder / "all" / name), image[..., ::-1])
         if number < SMALL:
             os.link(folder / "all" / name, folder / "small" / name)
     (folder / "done").touch()
@@ -56,21 +56,21 @@ def encode(folder: Path, encoder: Path, fit: bool, radius: int | None) -> int:
     import tempfile
 
     from gan_core.config import HashConfig
-    from gan_core.dedup import reading
-    from gan_core.dedup.autoencoder import Autoencoder
-    from gan_core.dedup.autoencoder import fit as fit_autoencoder
+    from gan_core.dedup.folder import read as reading
+    from gan_core.dedup.hashing.autoencoder import Autoencoder
+    from gan_core.dedup.hashing.autoencoder import fit as fit_autoencoder
 
     with tempfile.TemporaryDirectory() as scratch:
-        pictures = reading.read_pictures(folder, "folder", os.cpu_count() or 1, 100.0, Path(scratch))
+        images = reading.read_images(folder, "folder", os.cpu_count() or 1, 100.0, Path(scratch))
     if fit:
-        fitted = fit_autoencoder(pictures.thumbnails, HashConfig(), 0)
+        fitted = fit_autoencoder(images.thumbnails, HashConfig(), 0)
         fitted.save(encoder)
     else:
         fitted = Autoencoder.load(encoder)
-    codes = fitted.encode(pictures.thumbnails)
+    codes = fitted.encode(images.thumbnails)
     if radius is None:
         return len(codes)
-    from gan_core.dedup.lookup import pairs_within
+    from gan_core.dedup.hashing.hamming_search import pairs_within
 
     return len(pairs_within(codes, radius).i)
 
@@ -85,12 +85,16 @@ def timed(command: list[str], env: dict[str, str]) -> tuple[float, float, str]:
         raise SystemExit(f"{command[:3]} ended with {done.returncode}:\n{done.stderr[-3000:]}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     lines = done.stdout.strip().splitlines()
-    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, lines[-1] if lines else ""
+    return (
+        wall,
+        after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+        lines[-1] if lines else "",
+    )
 
 
 def race(data: Path, peer: str, folder: Path, rounds: int) -> dict[str, object]:
     """Medians of whole processes, run in turn."""
-    write_pictures(data, folder)
+    write_images(data, folder)
     whole, small, encoder = folder / "all", folder / "small", folder / "encoder.safetensors"
     ours = [sys.executable, __file__]
     racers = {
@@ -110,8 +114,14 @@ def race(data: Path, peer: str, folder: Path, rounds: int) -> dict[str, object]:
         for name, command in racers.items():
             wall, processor, said[name] = timed(command, env)
             seconds[name].append((wall, processor))
-            print(f"round {number + 1}: {name}: {wall:.2f} s, processor {processor:.2f} s ({said[name]})", file=sys.stderr)
-    medians = {name: [statistics.median(one[k] for one in runs) for k in (0, 1)] for name, runs in seconds.items()}
+            print(
+                f"round {number + 1}: {name}: {wall:.2f} s, processor {processor:.2f} s ({said[name]})",
+                file=sys.stderr,
+            )
+    medians = {
+        name: [statistics.median(one[k] for one in runs) for k in (0, 1)]
+        for name, runs in seconds.items()
+    }
     table = {}
     for name, (wall, processor) in medians.items():
         against = medians[f"{name.split(':')[0]}: imagededup PHash"]
@@ -125,10 +135,12 @@ def race(data: Path, peer: str, folder: Path, rounds: int) -> dict[str, object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, help="folder that holds cifar10/")
     parser.add_argument("--peer", help="python of the environment that has imagededup")
-    parser.add_argument("--pictures", type=Path, help="where the PNG files are, or are to be written")
+    parser.add_argument("--images", type=Path, help="where the PNG files are, or are to be written")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--encode", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--encoder", type=Path, help=argparse.SUPPRESS)
@@ -138,9 +150,9 @@ def main() -> None:
     if given.encode:
         print(encode(given.encode, given.encoder, given.fit, given.radius))
         return
-    if not (given.data and given.peer and given.pictures):
-        parser.error("give --data, --peer and --pictures")
-    print(json.dumps(race(given.data, given.peer, given.pictures, given.rounds), indent=1))
+    if not (given.data and given.peer and given.images):
+        parser.error("give --data, --peer and --images")
+    print(json.dumps(race(given.data, given.peer, given.images, given.rounds), indent=1))
 
 
 if __name__ == "__main__":

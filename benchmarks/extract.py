@@ -1,8 +1,8 @@
-"""Features from the paper's 28,672-feature network: pictures a second in float32 and bf16, interleaved, and how far they differ.
+"""Features from the paper's 28,672-feature network: images a second in float32 and bf16, interleaved, and how far they differ.
 
-    python benchmarks/extract.py [--pictures 256] [--rounds 3] [--batch 128] [--device cpu] [--threads 0] [--network dcgan32]
+    python benchmarks/extract.py [--images 256] [--rounds 3] [--batch 128] [--device cpu] [--threads 0] [--network dcgan32]
 
-The weights are random, the statistics are taken over the same random pictures: the speed does not depend on either.
+The weights are random, the statistics are taken over the same random images: the speed does not depend on either.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ import time
 import numpy as np
 import torch
 
-from gan_core.controls import random
+from gan_core.baselines import random
 from gan_core.devices import cpu_cores
 from gan_core.features import extract
 from gan_core.features.modes import taking
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=256)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--device", default="cpu")
@@ -32,8 +34,10 @@ def main() -> None:
     torch.set_num_threads(options.threads or cpu_cores())
     network = random.network(options.network, 1.0, 0).to(options.device)
     side = network.input_shape[1]
-    pictures = np.random.default_rng(0).integers(0, 256, (options.pictures, side, side, 3)).astype(np.uint8)
-    extract.set_statistics(network, lambda rows: pictures[rows], len(pictures), 256, 0, options.device)
+    images = (
+        np.random.default_rng(0).integers(0, 256, (options.images, side, side, 3)).astype(np.uint8)
+    )
+    extract.set_statistics(network, lambda rows: images[rows], len(images), 256, 0, options.device)
     sizes = taking(network).sizes
     times: dict[str, list[float]] = {"float32": [], "bf16": []}
     found = {}
@@ -41,20 +45,31 @@ def main() -> None:
         for precision, spent in times.items():
             begin = time.perf_counter()
             values, _ = extract.take(
-                network.activations, pictures, sizes, batch=options.batch, device=options.device, precision=precision
+                network.activations,
+                images,
+                sizes,
+                batch=options.batch,
+                device=options.device,
+                precision=precision,
             )
             if number:  # the first round warms up
                 spent.append(time.perf_counter() - begin)
-            found[precision] = np.concatenate([v.reshape(len(v), -1) for v in values.values()], axis=1).astype(np.float32)
+            found[precision] = np.concatenate(
+                [v.reshape(len(v), -1) for v in values.values()], axis=1
+            ).astype(np.float32)
     base = statistics.median(times["float32"])
-    print(f"{options.network}, {sum(size.dims for size in sizes):,} values, {options.device}, batch {options.batch}")
-    print("| precision | pictures/s | ratio | relative RMS difference | largest |\n|---|---|---|---|---|")
+    print(
+        f"{options.network}, {sum(size.dims for size in sizes):,} values, {options.device}, batch {options.batch}"
+    )
+    print(
+        "| precision | images/s | ratio | relative RMS difference | largest |\n|---|---|---|---|---|"
+    )
     for precision, spent in times.items():
         apart = found[precision] - found["float32"]
         rms = float(np.sqrt((apart**2).mean() / (found["float32"] ** 2).mean()))
         median = statistics.median(spent)
         print(
-            f"| {precision} | {options.pictures / median:.0f} | {base / median:.2f} | {rms:.4f} | {np.abs(apart).max():.3f} |"
+            f"| {precision} | {options.images / median:.0f} | {base / median:.2f} | {rms:.4f} | {np.abs(apart).max():.3f} |"
         )
 
 

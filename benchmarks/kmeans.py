@@ -3,7 +3,7 @@
     python benchmarks/kmeans.py --data "$DISCERN_DATA" --centres 1600 --grid 5e-4 1e-3 2e-3 4e-3 --threads 1        published: 77.9 %
     python benchmarks/kmeans.py --data "$DISCERN_DATA" --centres 4000 --grid 2e-3 4e-3 --threads 1                  published: 79.6 %
 
-Centres and scale are learned on the 50,000 training pictures without labels. C is chosen on 500 pictures of each class taken out of
+Centres and scale are learned on the 50,000 training images without labels. C is chosen on 500 images of each class taken out of
 them, then fitted on all; the test split is read once, for the C chosen. Processor seconds count all threads.
 """
 
@@ -24,11 +24,11 @@ import pyarrow.parquet as pq
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-TRAIN, VALIDATION = 50_000, 500  # pictures; of each class
+TRAIN, VALIDATION = 50_000, 500  # images; of each class
 
 
 def labels(folder: Path) -> npt.NDArray[np.int64]:
-    """Of the 50,000 training pictures, then of the 10,000 test pictures, in the official order: [60000]."""
+    """Of the 50,000 training images, then of the 10,000 test images, in the official order: [60000]."""
     out = np.full(60_000, -1, np.int64)
     for pattern, first in (("train-*.parquet", 0), ("test-*.parquet", TRAIN)):
         for path in sorted(folder.glob(pattern)):
@@ -38,19 +38,23 @@ def labels(folder: Path) -> npt.NDArray[np.int64]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("DISCERN_DATA", ".")))
     parser.add_argument("--centres", type=int, default=1600)
     parser.add_argument("--patches", type=int, default=400_000)
     parser.add_argument("--grid", type=float, nargs="+", default=[5e-4, 1e-3, 2e-3, 4e-3, 8e-3])
-    parser.add_argument("--train", type=int, default=TRAIN, help="training pictures; fewer only to try the command")
+    parser.add_argument(
+        "--train", type=int, default=TRAIN, help="training images; fewer only to try the command"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     given = parser.parse_args()
     import torch
 
     from benchmarks.dedup_quality import cifar
-    from gan_core.controls import kmeans
+    from gan_core.baselines import kmeans
     from gan_core.probes import linear_svm
 
     torch.set_num_threads(given.threads)
@@ -69,7 +73,9 @@ def main() -> None:
     )
     features = np.empty((len(pixels), 4 * given.centres), np.float16)
     for start in range(0, len(pixels), 500):
-        features[start : start + 500] = coder.take(pixels[start : start + 500])["kmeans"].reshape(-1, features.shape[1])
+        features[start : start + 500] = coder.take(pixels[start : start + 500])["kmeans"].reshape(
+            -1, features.shape[1]
+        )
     coded = [time.perf_counter() - started, time.process_time() - used]
     random, held = np.random.default_rng(given.seed), np.zeros(given.train, bool)
     for number in range(10):
@@ -86,7 +92,10 @@ def main() -> None:
         "C": chosen,
         "test": test,
         "seconds, features": [round(value, 1) for value in coded],
-        "seconds, all": [round(time.perf_counter() - started, 1), round(time.process_time() - used, 1)],
+        "seconds, all": [
+            round(time.perf_counter() - started, 1),
+            round(time.process_time() - used, 1),
+        ],
         "peak MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
     print(json.dumps(result))

@@ -57,8 +57,8 @@ def worker(ready: Path, go: Path, tasks: int) -> None:
 
 def one_round(url: str | None, runs: int, tasks: int) -> dict[str, Any]:
     """A server over `url` (None: SQLite in a fresh folder), ten flows, and what came of them."""
-    from flows.server import healthy
-    from flows.settings import ensure_server_file, server_environment
+    from flows.prefect_server.server import healthy
+    from flows.prefect_server.settings import ensure_server_file, server_environment
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "prefect"
@@ -73,7 +73,10 @@ def one_round(url: str | None, runs: int, tasks: int) -> dict[str, Any]:
         log = Path(scratch) / "server.log"
         with open(log, "wb") as out:
             server = subprocess.Popen(
-                [sys.executable, "-m", "prefect", "server", "start"], env=environment, stdout=out, stderr=out
+                [sys.executable, "-m", "prefect", "server", "start"],
+                env=environment,
+                stdout=out,
+                stderr=out,
             )
         try:
             while not healthy(environment["PREFECT_API_URL"]):
@@ -85,9 +88,21 @@ def one_round(url: str | None, runs: int, tasks: int) -> dict[str, Any]:
             flows = []
             for number in range(runs):
                 ready = Path(scratch) / f"ready-{number}"
-                command = [sys.executable, __file__, "--worker", str(ready), str(go), "--tasks", str(tasks)]
+                command = [
+                    sys.executable,
+                    __file__,
+                    "--worker",
+                    str(ready),
+                    str(go),
+                    "--tasks",
+                    str(tasks),
+                ]
                 with open(Path(scratch) / f"errors-{number}", "wb") as errors:
-                    flows.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=errors))
+                    flows.append(
+                        subprocess.Popen(
+                            command, env=environment, stdout=subprocess.DEVNULL, stderr=errors
+                        )
+                    )
             while len(list(Path(scratch).glob("ready-*"))) < runs:
                 time.sleep(0.1)
             started = time.perf_counter()
@@ -101,15 +116,24 @@ def one_round(url: str | None, runs: int, tasks: int) -> dict[str, Any]:
                 time.sleep(0.02)
             failed = sum(process.returncode != 0 for process in flows)
             deadline = time.perf_counter() + 180
-            while completed(environment) - before < (runs - failed) * tasks and time.perf_counter() < deadline:
+            while (
+                completed(environment) - before < (runs - failed) * tasks
+                and time.perf_counter() < deadline
+            ):
                 time.sleep(0.25)
             shown = time.perf_counter() - started
             missing = (runs - failed) * tasks - (completed(environment) - before)
         finally:
             server.terminate()
             server.wait(timeout=60)
-        reasons = [last_line(Path(scratch) / f"errors-{number}") for number, process in enumerate(flows) if process.returncode]
-        locked = sum("database is locked" in line for line in log.read_text(errors="replace").splitlines())
+        reasons = [
+            last_line(Path(scratch) / f"errors-{number}")
+            for number, process in enumerate(flows)
+            if process.returncode
+        ]
+        locked = sum(
+            "database is locked" in line for line in log.read_text(errors="replace").splitlines()
+        )
     return {
         "first": min(ended),
         "last": max(ended),
@@ -134,19 +158,26 @@ def completed(environment: dict[str, str]) -> int:
 
     state = {"task_runs": {"state": {"type": {"any_": ["COMPLETED"]}}, "name": {"like_": "piece"}}}
     token = base64.b64encode(environment["PREFECT_SERVER_API_AUTH_STRING"].encode()).decode()
-    base, headers = environment["PREFECT_API_URL"], {"Authorization": f"Basic {token}", "Content-Type": "application/json"}
+    base, headers = (
+        environment["PREFECT_API_URL"],
+        {"Authorization": f"Basic {token}", "Content-Type": "application/json"},
+    )
     client = {"Prefect-Csrf-Client": "benchmark"}
     ask = urllib.request.Request(f"{base}/csrf-token?client=benchmark", headers=headers)
     with urllib.request.urlopen(ask, timeout=60) as answer:
         client["Prefect-Csrf-Token"] = json.load(answer)["token"]
-    request = urllib.request.Request(f"{base}/task_runs/count", json.dumps(state).encode(), {**headers, **client})
+    request = urllib.request.Request(
+        f"{base}/task_runs/count", json.dumps(state).encode(), {**headers, **client}
+    )
     with urllib.request.urlopen(request, timeout=60) as answer:
         return int(json.load(answer))
 
 
 def table(results: dict[str, list[dict[str, Any]]], arguments: argparse.Namespace) -> str:
     """The results as a Markdown table with what they were measured on."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT
+    ).stdout.strip()
     load = os.getloadavg()[0]
     lines = [
         f"{arguments.runs} flows of {arguments.tasks} tasks at once, {arguments.rounds} rounds each, interleaved; "
@@ -160,20 +191,30 @@ def table(results: dict[str, list[dict[str, Any]]], arguments: argparse.Namespac
         cells = []
         for key in ("first", "last", "shown"):
             values = [entry[key] for entry in rounds]
-            cells.append(f"{statistics.median(values):.1f} ({', '.join(f'{value:.1f}' for value in values)})")
-        cells += [", ".join(str(entry[key]) for entry in rounds) for key in ("failed", "missing", "locked")]
+            cells.append(
+                f"{statistics.median(values):.1f} ({', '.join(f'{value:.1f}' for value in values)})"
+            )
+        cells += [
+            ", ".join(str(entry[key]) for entry in rounds)
+            for key in ("failed", "missing", "locked")
+        ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--postgres", help="SQLAlchemy address of an empty PostgreSQL database")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--tasks", type=int, default=20)
     parser.add_argument(
-        "--write", type=Path, metavar="PAGE", help="a page with two lines of the mark between which the table goes"
+        "--write",
+        type=Path,
+        metavar="PAGE",
+        help="a page with two lines of the mark between which the table goes",
     )
     parser.add_argument("--worker", nargs=2, type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

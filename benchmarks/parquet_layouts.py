@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gan_core.features import store
+from gan_core.features import parquet as store
 
 LAYERS = {"conv1": 128, "conv2": 128, "conv3": 256, "conv4": 256, "conv5": 512, "conv6": 512}
 GROUP = 256
@@ -46,14 +46,19 @@ def ours(values: dict[str, np.ndarray], rows: pa.Table, path: Path) -> None:
     shapes = {name: array.shape[1:] for name, array in values.items()}
     with store.FeatureWriter(path, shapes, {}) as writer:
         for start in range(0, len(rows), GROUP):
-            writer.write(rows.slice(start, GROUP), {name: array[start : start + GROUP] for name, array in values.items()})
+            writer.write(
+                rows.slice(start, GROUP),
+                {name: array[start : start + GROUP] for name, array in values.items()},
+            )
 
 
 def by_pyarrow(path: Path) -> None:
     """Every row group, as Arrow columns."""
     with pq.ParquetFile(path, memory_map=True) as file:
         for group in range(file.num_row_groups):
-            file.read_row_group(group, columns=[name for name in file.schema_arrow.names if name in LAYERS])
+            file.read_row_group(
+                group, columns=[name for name in file.schema_arrow.names if name in LAYERS]
+            )
 
 
 def main() -> None:
@@ -72,13 +77,27 @@ def main() -> None:
     single, half = plain(values, pa.float32()), plain(values, pa.float16())
     bare = {"compression": "none", "row_group_size": GROUP}
     lean = {**bare, "use_dictionary": False, "write_statistics": False}
-    out = np.zeros((options.rows, sum(LAYERS.values()) * 16), np.float16)  # touched, as pyarrow's own pool is after a round
+    out = np.zeros(
+        (options.rows, sum(LAYERS.values()) * 16), np.float16
+    )  # touched, as pyarrow's own pool is after a round
     layouts: dict[str, tuple[Callable[[], None], Callable[[], object]]] = {
-        "float32 list, plain (1.00)": (lambda: pq.write_table(single, path, **bare), lambda: by_pyarrow(path)),
-        "float32 list, no dictionary": (lambda: pq.write_table(single, path, **lean), lambda: by_pyarrow(path)),
-        "float16 list, no dictionary": (lambda: pq.write_table(half, path, **lean), lambda: by_pyarrow(path)),
+        "float32 list, plain (1.00)": (
+            lambda: pq.write_table(single, path, **bare),
+            lambda: by_pyarrow(path),
+        ),
+        "float32 list, no dictionary": (
+            lambda: pq.write_table(single, path, **lean),
+            lambda: by_pyarrow(path),
+        ),
+        "float16 list, no dictionary": (
+            lambda: pq.write_table(half, path, **lean),
+            lambda: by_pyarrow(path),
+        ),
         "ours, read by pyarrow": (lambda: ours(values, rows, path), lambda: by_pyarrow(path)),
-        "ours, read by read_features": (lambda: ours(values, rows, path), lambda: store.read_features(options.folder, out=out)),
+        "ours, read by read_features": (
+            lambda: ours(values, rows, path),
+            lambda: store.read_features(options.folder, out=out),
+        ),
     }
     times: dict[str, list[list[tuple[float, float]]]] = {name: [[], []] for name in layouts}
     for number in range(options.rounds + 1):
@@ -87,7 +106,9 @@ def main() -> None:
                 begin, cpu = time.perf_counter(), time.process_time()
                 work()
                 if number:  # the first round warms memory and page cache up
-                    times[name][kind].append((time.perf_counter() - begin, time.process_time() - cpu))
+                    times[name][kind].append(
+                        (time.perf_counter() - begin, time.process_time() - cpu)
+                    )
     path.unlink()
     size = options.rows * sum(LAYERS.values()) * 16 * 4 / 1e9
     figures = {
@@ -95,11 +116,15 @@ def main() -> None:
         for name, parts in times.items()
     }
     base = next(iter(figures.values()))
-    print(f"{options.rows} rows x 28,672, medians of {options.rounds}; ratios by the clock and by processor seconds")
+    print(
+        f"{options.rows} rows x 28,672, medians of {options.rounds}; ratios by the clock and by processor seconds"
+    )
     print("| layout | write GB/s | ratio | by cpu | read GB/s | ratio | by cpu |")
     print("|---|---|---|---|---|---|---|")
     for name, (write, write_cpu, read, read_cpu) in figures.items():
-        ratios = [base[place] / value for place, value in enumerate((write, write_cpu, read, read_cpu))]
+        ratios = [
+            base[place] / value for place, value in enumerate((write, write_cpu, read, read_cpu))
+        ]
         print(
             f"| {name} | {size / write:.2f} | {ratios[0]:.1f} | {ratios[1]:.1f} "
             f"| {size / read:.2f} | {ratios[2]:.1f} | {ratios[3]:.1f} |"

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gan_core.features.store import read_features, read_rows
+from gan_core.features.parquet import read_features, read_rows
 
 TIE = 1e-3
 JUDGED_ROWS = 1000  # of float64 features at a time
@@ -51,11 +51,15 @@ def cpu_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def read(options: argparse.Namespace, some: slice = slice(None)) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.int64]]:
+def read(
+    options: argparse.Namespace, some: slice = slice(None)
+) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.int64]]:
     """Features and labels of some of the first --rows training rows."""
     split = read_rows(options.features)["split"].to_numpy(zero_copy_only=False)
     train = np.flatnonzero(split == "train")[: options.rows][some]
-    features, rows = read_features(options.features, options.layers.split(",") if options.layers else None, train)
+    features, rows = read_features(
+        options.features, options.layers.split(",") if options.layers else None, train
+    )
     return features, rows["label"].to_numpy().astype(np.int64)
 
 
@@ -68,13 +72,17 @@ def fit_ours(options: argparse.Namespace, costs: list[float], tol: float, pipe: 
     torch.set_num_threads(options.threads or cpu_cores())
     features, labels = read(options)
     fit = linear_svm.fit if options.probe == "linear_svm" else logistic.fit
-    if options.device.startswith("cuda"):  # its start, and its libraries' first products and eigenvalues, are not the probe's
+    if options.device.startswith(
+        "cuda"
+    ):  # its start, and its libraries' first products and eigenvalues, are not the probe's
         fit(features[:256], labels[:256], costs[:1], device=options.device)
         torch.cuda.synchronize()
     pipe.send("begins")
     begin, cpu = time.perf_counter(), cpu_seconds()
     models = fit(features, labels, costs, device=options.device)
-    answer_with(pipe, begin, cpu, [(one.weights, one.intercept, one.certificate["gap"]) for one in models])
+    answer_with(
+        pipe, begin, cpu, [(one.weights, one.intercept, one.certificate["gap"]) for one in models]
+    )
 
 
 def fit_theirs(options: argparse.Namespace, costs: list[float], tol: float, pipe: Any) -> None:
@@ -96,10 +104,14 @@ def fit_theirs(options: argparse.Namespace, costs: list[float], tol: float, pipe
 
 def answer_with(pipe: Any, begin: float, cpu: float, models: list[Any]) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    pipe.send(({"wall": time.perf_counter() - begin, "cpu": cpu_seconds() - cpu, "peak": peak}, models))
+    pipe.send(
+        ({"wall": time.perf_counter() - begin, "cpu": cpu_seconds() - cpu, "peak": peak}, models)
+    )
 
 
-def in_process(work: Any, options: argparse.Namespace, costs: list[float], tol: float, limit: float) -> Any:
+def in_process(
+    work: Any, options: argparse.Namespace, costs: list[float], tol: float, limit: float
+) -> Any:
     """The answer of `work` from a process of its own; None when it took longer than the limit."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
@@ -119,13 +131,19 @@ def judge(options: argparse.Namespace, costs: list[float], models: list[Any]) ->
     weights = np.concatenate([one[0] for one in models], axis=1).astype(np.float64)
     intercept = np.concatenate([one[1] for one in models]).astype(np.float64)
     width = len(models[0][1])
-    bias = intercept if options.probe == "linear_svm" else 0 * intercept  # logistic regression leaves the intercept free
+    bias = (
+        intercept if options.probe == "linear_svm" else 0 * intercept
+    )  # logistic regression leaves the intercept free
     objective = 0.5 * ((weights**2).sum(0) + bias**2).reshape(len(costs), width).sum(1)
-    rows = int((read_rows(options.features)["split"].to_numpy(zero_copy_only=False) == "train").sum())
+    rows = int(
+        (read_rows(options.features)["split"].to_numpy(zero_copy_only=False) == "train").sum()
+    )
     answers, ties = [], []
     for start in range(0, min(rows, options.rows), JUDGED_ROWS):
         features, labels = read(options, slice(start, start + JUDGED_ROWS))
-        margins = (features.astype(np.float64) @ weights + intercept).reshape(len(features), len(costs), width)
+        margins = (features.astype(np.float64) @ weights + intercept).reshape(
+            len(features), len(costs), width
+        )
         own = labels[:, None] == np.arange(width)  # classes are numbered from 0 in these sets
         if options.probe == "linear_svm":
             loss = (np.maximum(0, 1 - np.where(own, 1.0, -1.0)[:, None] * margins) ** 2).sum((0, 2))
@@ -144,7 +162,9 @@ def machine() -> str:
     import torch
 
     info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    names = [line.split(":", 1)[1].strip() for line in info.splitlines() if line.startswith("model name")]
+    names = [
+        line.split(":", 1)[1].strip() for line in info.splitlines() if line.startswith("model name")
+    ]
     units = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in info]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     commit = "unknown"
@@ -159,7 +179,9 @@ def machine() -> str:
     )
 
 
-def compare(options: argparse.Namespace, costs: list[float], tol: float, mine: Judged, limit: float) -> Any:
+def compare(
+    options: argparse.Namespace, costs: list[float], tol: float, mine: Judged, limit: float
+) -> Any:
     """One fit of theirs for each C: sums of seconds, the largest peak, and what differed."""
     total = {"wall": 0.0, "cpu": 0.0, "peak": 0.0}
     worst, other, ties, stopped = 0.0, 0, 0, 0
@@ -167,7 +189,11 @@ def compare(options: argparse.Namespace, costs: list[float], tol: float, mine: J
         found = in_process(fit_theirs, options, [cost], tol, limit)
         if found is None:
             print(f"theirs tol={tol} C={cost:g}: stopped after {limit:.0f} s", flush=True)
-            total["wall"], total["cpu"], stopped = total["wall"] + limit, total["cpu"] + limit, stopped + 1
+            total["wall"], total["cpu"], stopped = (
+                total["wall"] + limit,
+                total["cpu"] + limit,
+                stopped + 1,
+            )
             continue
         spent, models = found
         theirs = judge(options, [cost], models)
@@ -177,14 +203,20 @@ def compare(options: argparse.Namespace, costs: list[float], tol: float, mine: J
         other, ties = other + int(apart.sum()), ties + int((apart & theirs.ties[0]).sum())
         line = ", ".join(f"{name} {value:.2f}" for name, value in spent.items())
         print(
-            f"theirs tol={tol} C={cost:g}: {line}, ours - theirs {difference:.1e}, {int(apart.sum())} other answers", flush=True
+            f"theirs tol={tol} C={cost:g}: {line}, ours - theirs {difference:.1e}, {int(apart.sum())} other answers",
+            flush=True,
         )
-        total = {name: max(total[name], spent[name]) if name == "peak" else total[name] + spent[name] for name in total}
+        total = {
+            name: max(total[name], spent[name]) if name == "peak" else total[name] + spent[name]
+            for name in total
+        }
     return total, (f"{worst:.1e}", f"{other} ({ties})", f"{stopped} stopped" if stopped else "")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("features", type=Path)
     parser.add_argument("--probe", choices=["linear_svm", "logistic"], default="linear_svm")
     parser.add_argument("--layers", default="")
@@ -192,9 +224,13 @@ def main() -> None:
     parser.add_argument("--costs", default="1e-6,1e-5,1e-4")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--limit", type=float, default=1800)
-    parser.add_argument("--threads", type=int, default=0, help="of ours, default all cores; LinearSVC has one")
+    parser.add_argument(
+        "--threads", type=int, default=0, help="of ours, default all cores; LinearSVC has one"
+    )
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--tolerances", default="1e-4,0.1", help="of scikit-learn's; empty: ours alone")
+    parser.add_argument(
+        "--tolerances", default="1e-4,0.1", help="of scikit-learn's; empty: ours alone"
+    )
     options = parser.parse_args()
     costs = [float(cost) for cost in options.costs.split(",")]
     tolerances = [float(tol) for tol in options.tolerances.split(",") if tol]
@@ -208,22 +244,34 @@ def main() -> None:
         took, ours = found
         line = ", ".join(f"{name} {value:.2f}" for name, value in took.items())
         print(f"ours: {line}, gaps", " ".join(f"{one[2]:.1e}" for one in ours), flush=True)
-        sums.setdefault(options.probe, []).append((took, ("", "", f"gap {max(one[2] for one in ours):.0e}")))
-        mine = judge(options, costs, ours) if tolerances else Judged([], np.empty((0, 0), np.int64), np.empty((0, 0), np.bool_))
+        sums.setdefault(options.probe, []).append(
+            (took, ("", "", f"gap {max(one[2] for one in ours):.0e}"))
+        )
+        mine = (
+            judge(options, costs, ours)
+            if tolerances
+            else Judged([], np.empty((0, 0), np.int64), np.empty((0, 0), np.bool_))
+        )
         for tol in tolerances:
             name = "LinearSVC" if options.probe == "linear_svm" else "LogisticRegression"
-            sums.setdefault(f"{name}(tol={tol:g})", []).append(compare(options, costs, tol, mine, options.limit))
+            sums.setdefault(f"{name}(tol={tol:g})", []).append(
+                compare(options, costs, tol, mine, options.limit)
+            )
     load.append(os.getloadavg()[0])
     print(
         f"\n`python benchmarks/svm.py {' '.join(['FEATURES', *sys.argv[2:]])}`: {options.rows} x {shape[0]}, C {options.costs};"
     )
-    print(f"{machine()}; load {load[0]:.1f} before, {load[1]:.1f} after; medians of {options.rounds} round(s)\n")
+    print(
+        f"{machine()}; load {load[0]:.1f} before, {load[1]:.1f} after; medians of {options.rounds} round(s)\n"
+    )
     print(
         "| solver | wall s, all C | ours / it | processor s | ours / it | peak GiB | objective, ours to it | other answers (ties) | |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
     medians = {
-        name: [float(np.median([one[0][kind] for one in all_of])) for kind in ("wall", "cpu", "peak")]
+        name: [
+            float(np.median([one[0][kind] for one in all_of])) for kind in ("wall", "cpu", "peak")
+        ]
         for name, all_of in sums.items()
     }
     first = medians[options.probe]

@@ -8,7 +8,7 @@ and figures are medians over the rounds. All train the same networks; the number
 width 64.
 
 The plain loop is the tutorial's: eager float32, torch's own modules in an nn.Sequential in torch's own memory layout, a DataLoader over a
-Dataset that converts each picture (2 workers on a GPU; on a CPU none and 2, of which the better counts), torch.optim.Adam as it comes, the
+Dataset that converts each image (2 workers on a GPU; on a CPU none and 2, of which the better counts), torch.optim.Adam as it comes, the
 losses read at every step. On a GPU torch's defaults let its convolutions round to TF32, which the engine's float32 does not: there it runs
 once as it comes, which is the row that ratios refer to, and once in float32 alone. The engine is `training.loop`'s step and average as
 `train` runs them, without lines of statistics and saved states: step by step, and as `auto` has it on this device.
@@ -44,14 +44,15 @@ from gan_core import registry
 from gan_core.config import NetworkConfig, TrainConfig
 from gan_core.devices import bf16_units, cpu_cores, resolve_device, use_gpu
 from gan_core.networks.base import LayeredNetwork
-from gan_core.training import graphs, loop
+from gan_core.networks.snapshot import build_networks
+from gan_core.training import cuda_graphs as graphs
+from gan_core.training import loop
 from gan_core.training.compiled import COMPILED, WORTH, compile_networks, compiling
 from gan_core.training.data import ArrayImages, Feed
-from gan_core.training.parts import build
-from gan_core.training.snapshots import build_networks
+from gan_core.training.trainer_state import build
 
-STORED = 4096  # pictures in memory
-EPOCH = 100_000  # pictures that the tutorial's Dataset claims: its workers start anew each epoch, as seldom as on a real set
+STORED = 4096  # images in memory
+EPOCH = 100_000  # images that the tutorial's Dataset claims: its workers start anew each epoch, as seldom as on a real set
 WARM_UP = 10  # steps before the first measurement
 PROFILED = 20  # steps under the profiler
 
@@ -78,7 +79,10 @@ class Loop:
 def loops(device: str, compiled: bool) -> list[Loop]:
     """What is measured on a device."""
     cuda = device.startswith("cuda")
-    found = [Loop(f"plain, {n} workers", "plain", workers=n, tf32=cuda) for n in ((2,) if cuda else (0, 2))]
+    found = [
+        Loop(f"plain, {n} workers", "plain", workers=n, tf32=cuda)
+        for n in ((2,) if cuda else (0, 2))
+    ]
     if cuda:
         found.append(Loop("plain, 2 workers, without TF32", "plain", workers=2))
     for precision in ("float32", "bf16"):
@@ -87,15 +91,18 @@ def loops(device: str, compiled: bool) -> list[Loop]:
             found.append(Loop(f"engine, {precision}, auto", "engine", precision, "auto"))
         if compiled:
             ways = COMPILED if cuda else COMPILED[:1]
-            found += [Loop(f"engine, {precision}, compile={how}", "engine", precision, how) for how in ways]
+            found += [
+                Loop(f"engine, {precision}, compile={how}", "engine", precision, how)
+                for how in ways
+            ]
     how = "auto" if cuda else "off"
-    return [*found, Loop("engine, bf16, ten times the pictures", "engine", "bf16", how, times=10)]
+    return [*found, Loop("engine, bf16, ten times the images", "engine", "bf16", how, times=10)]
 
 
 # The tutorial -----------------------------------------------------------------------------------------------------------------
 
 
-class Pictures(Dataset[torch.Tensor]):
+class Images(Dataset[torch.Tensor]):
     """What the tutorial's ImageFolder with ToTensor and Normalize gives, without the decoding."""
 
     def __init__(self, array: np.ndarray[Any, Any]) -> None:
@@ -105,7 +112,10 @@ class Pictures(Dataset[torch.Tensor]):
         return EPOCH
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        return (torch.from_numpy(self.array[index % len(self.array)]).permute(2, 0, 1).float() / 255 - 0.5) / 0.5
+        return (
+            torch.from_numpy(self.array[index % len(self.array)]).permute(2, 0, 1).float() / 255
+            - 0.5
+        ) / 0.5
 
 
 def plain_network(network: LayeredNetwork) -> nn.Sequential:
@@ -120,7 +130,9 @@ def plain_network(network: LayeredNetwork) -> nn.Sequential:
             layers.append(norm(layer.norm.channels, eps=layer.norm.eps))
         if layer.activation is not None:
             layers.append(
-                type(layer.activation)(0.2) if isinstance(layer.activation, nn.LeakyReLU) else type(layer.activation)()
+                type(layer.activation)(0.2)
+                if isinstance(layer.activation, nn.LeakyReLU)
+                else type(layer.activation)()
             )
         if info.kind == "project":
             layers.append(nn.Unflatten(1, info.shape))
@@ -135,16 +147,20 @@ def plain_network(network: LayeredNetwork) -> nn.Sequential:
     return made.to(memory_format=torch.contiguous_format)
 
 
-def plain_loop(settings: TrainConfig, array: np.ndarray[Any, Any], device: str, workers: int) -> Iterator[None]:
+def plain_loop(
+    settings: TrainConfig, array: np.ndarray[Any, Any], device: str, workers: int
+) -> Iterator[None]:
     """The tutorial's loop, a batch for each `next`."""
     made = build_networks({"name": settings.network.name, "width": settings.network.width})
     dim = made["generator"].input_shape[0]
-    generator, discriminator = (plain_network(made[role]).to(device) for role in ("generator", "discriminator"))
+    generator, discriminator = (
+        plain_network(made[role]).to(device) for role in ("generator", "discriminator")
+    )
     criterion = nn.BCELoss()
     adam_d = torch.optim.Adam(discriminator.parameters(), lr=2e-4, betas=(0.5, 0.999))
     adam_g = torch.optim.Adam(generator.parameters(), lr=2e-4, betas=(0.5, 0.999))
     kept: list[float] = []
-    loader = DataLoader(Pictures(array), batch_size=settings.batch, shuffle=True, num_workers=workers)
+    loader = DataLoader(Images(array), batch_size=settings.batch, shuffle=True, num_workers=workers)
     while True:
         for real in loader:
             real = real.to(device)
@@ -174,13 +190,17 @@ def plain_loop(settings: TrainConfig, array: np.ndarray[Any, Any], device: str, 
 # The engine -------------------------------------------------------------------------------------------------------------------
 
 
-def engine(settings: TrainConfig, array: np.ndarray[Any, Any], device: str, one: Loop) -> tuple[Iterator[None], str]:
+def engine(
+    settings: TrainConfig, array: np.ndarray[Any, Any], device: str, one: Loop
+) -> tuple[Iterator[None], str]:
     """`train`'s steps and average, a batch for each `next`; and how they run: 'off', 'graphs', 'on' or 'reduce-overhead'."""
     use_gpu(device, one.precision, search=True)
     long = 10 * WORTH * settings.batch / 1000  # kimg: `auto` leaves short trainings as they are
     settings = settings.model_copy(update={"compile": one.compile, "kimg": long})
     images, size = ArrayImages(array), array.shape[1]
-    setting = loop.Setting(settings, Path(tempfile.gettempdir()), size, device=device, precision=one.precision)
+    setting = loop.Setting(
+        settings, Path(tempfile.gettempdir()), size, device=device, precision=one.precision
+    )
     how = compiling(settings, device, 1, partial(loop.trial, images, setting, None))
     setting = replace(setting, compiled=how)
     parts = build(settings, seed=0, device=device, image_size=size)
@@ -216,9 +236,13 @@ def processor_seconds() -> float:
 def serve(told: dict[str, Any]) -> None:
     """The process of one loop: says when it is ready, then answers each line 'measure SECONDS' or 'profile FILE' with a line of JSON."""
     torch.set_num_threads(told["threads"])
-    torch._dynamo.config.fail_on_recompile_limit_hit = True  # instead of going on in eager under a compiled label
+    torch._dynamo.config.fail_on_recompile_limit_hit = (
+        True  # instead of going on in eager under a compiled label
+    )
     one, device = Loop(**told["loop"]), told["device"]
-    settings = TrainConfig(network=NetworkConfig(name=told["network"], width=told["width"]), batch=told["batch"])
+    settings = TrainConfig(
+        network=NetworkConfig(name=told["network"], width=told["width"]), batch=told["batch"]
+    )
     size = registry.load("networks", told["network"]).IMAGE_SIZE
     array = np.random.default_rng(0).integers(0, 256, (STORED, size, size, 3), np.uint8)
     array = np.concatenate([array] * one.times)
@@ -237,7 +261,10 @@ def serve(told: dict[str, Any]) -> None:
     for line in sys.stdin:
         command, argument = line.split(maxsplit=1)
         if command == "profile":
-            print(json.dumps({"shares": profile(steps, wait, device, Path(argument.strip()))}), flush=True)
+            print(
+                json.dumps({"shares": profile(steps, wait, device, Path(argument.strip()))}),
+                flush=True,
+            )
             continue
         count, began, used = 0, time.perf_counter(), processor_seconds()
         while time.perf_counter() - began < float(argument) or count < 2:
@@ -254,7 +281,9 @@ class Served:
 
     def __init__(self, told: dict[str, Any]) -> None:
         command = [sys.executable, __file__, "--serve", json.dumps(told)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         self.label, self.how = told["loop"]["label"], str(self._answer()["ready"])
         if told["loop"]["compile"] not in ("off", self.how):
             self.label += f" ({'fell back to step by step' if self.how == 'off' else self.how})"
@@ -263,7 +292,9 @@ class Served:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"the process of a loop ended with code {self._process.wait()}; its last words are above")
+            raise RuntimeError(
+                f"the process of a loop ended with code {self._process.wait()}; its last words are above"
+            )
         found: dict[str, Any] = json.loads(line)
         return found
 
@@ -284,7 +315,10 @@ class Served:
 # Where the time goes ----------------------------------------------------------------------------------------------------------
 
 PARTS = {  # words in a kernel's or an operation's name, looked for in this order
-    "changes of layout": ("nchwtonhwc", "nhwctonchw"),  # cuDNN's own, around a convolution that is given another layout
+    "changes of layout": (
+        "nchwtonhwc",
+        "nhwctonchw",
+    ),  # cuDNN's own, around a convolution that is given another layout
     "norms": ("batch_norm", "batchnorm", "bn_fw", "bn_bw"),
     "optimiser": ("adam", "multi_tensor", "foreach", "lerp"),
     "convolutions": ("conv", "xmma", "wgrad", "dgrad", "fprop", "implicit", "cudnn", "cutlass"),
@@ -293,7 +327,9 @@ PARTS = {  # words in a kernel's or an operation's name, looked for in this orde
 }
 
 
-def profile(steps: Iterator[None], wait: Callable[[], object], device: str, path: Path) -> dict[str, float]:
+def profile(
+    steps: Iterator[None], wait: Callable[[], object], device: str, path: Path
+) -> dict[str, float]:
     """Writes the 25 most expensive kernels (operations, on a CPU) of some steps to `path`. Returns: shares of the time, by part."""
     from torch.profiler import ProfilerActivity
 
@@ -314,13 +350,22 @@ def profile(steps: Iterator[None], wait: Callable[[], object], device: str, path
     rows.sort(reverse=True)
     shares = dict.fromkeys((*PARTS, "other"), 0.0)
     for spent, _, name in rows:
-        part = next((part for part, words in PARTS.items() if any(word in name.lower() for word in words)), "other")
+        part = next(
+            (part for part, words in PARTS.items() if any(word in name.lower() for word in words)),
+            "other",
+        )
         shares[part] += spent / wall
     shares["idle" if cuda else "outside operations"] = max(0.0, 1 - sum(shares.values()))
-    lines = [f"{PROFILED if cuda else 3} steps, {wall / 1000:.1f} ms by the clock, the profiler's own time included", ""]
+    lines = [
+        f"{PROFILED if cuda else 3} steps, {wall / 1000:.1f} ms by the clock, the profiler's own time included",
+        "",
+    ]
     lines += [f"{share:7.1%}  {part}" for part, share in shares.items()]
     lines += ["", "  share   calls  microseconds  name"]
-    lines += [f"{spent / wall:7.1%} {count:7d} {spent:13.0f}  {name[:160]}" for spent, count, name in rows[:25]]
+    lines += [
+        f"{spent / wall:7.1%} {count:7d} {spent:13.0f}  {name[:160]}"
+        for spent, count, name in rows[:25]
+    ]
     path.write_text("\n".join(lines) + "\n")
     return shares
 
@@ -388,17 +433,30 @@ def commit() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", default=["dcgan32_svhn", "dcgan64:0.5"], metavar="NAME[:WIDTH]")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--networks", nargs="+", default=["dcgan32_svhn", "dcgan64:0.5"], metavar="NAME[:WIDTH]"
+    )
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each loop in each round, at least")
+    parser.add_argument(
+        "--seconds", type=float, default=3.0, help="of each loop in each round, at least"
+    )
     parser.add_argument("--threads", type=int, default=cpu_cores())
     parser.add_argument("--device", default="auto")
     parser.add_argument(
-        "--compile", action="store_true", help="measure compiled networks, too; compiling takes minutes on a CPU"
+        "--compile",
+        action="store_true",
+        help="measure compiled networks, too; compiling takes minutes on a CPU",
     )
-    parser.add_argument("--profile", type=Path, metavar="FOLDER", help="write where the time of the engine's bf16 loops goes")
+    parser.add_argument(
+        "--profile",
+        type=Path,
+        metavar="FOLDER",
+        help="write where the time of the engine's bf16 loops goes",
+    )
     parser.add_argument("--commit", default="", help="what to call the code where there is no git")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -411,9 +469,17 @@ def main() -> None:
         f"`python benchmarks/training.py {given}`, {datetime.date.today()}, commit {options.commit or commit()}, {hardware(device)}."
     )
     rates = {}
-    for kind, dtype in (("float32", torch.float32), ("tf32", torch.float32), ("bf16", torch.bfloat16)):
+    for kind, dtype in (
+        ("float32", torch.float32),
+        ("tf32", torch.float32),
+        ("bf16", torch.bfloat16),
+    ):
         use_gpu(device, "float32" if kind == "float32" else "bf16")
-        rates[kind] = matrix_rate(device, dtype) if kind != "tf32" or device.startswith("cuda") else rates["float32"]
+        rates[kind] = (
+            matrix_rate(device, dtype)
+            if kind != "tf32" or device.startswith("cuda")
+            else rates["float32"]
+        )
     print(
         f"Batch {options.batch}, {options.threads} threads; a matrix product runs at {rates['float32']:.0f} GFLOP/s in float32, ",
         end="",
@@ -429,7 +495,9 @@ def report(named: str, options: argparse.Namespace, device: str, rates: dict[str
     """Prints the table of one network and where its time goes."""
     name, _, width = named.partition(":")
     network = {"network": name, "width": float(width or 1)}
-    settings = TrainConfig(network=NetworkConfig(name=name, width=network["width"]), batch=options.batch)
+    settings = TrainConfig(
+        network=NetworkConfig(name=name, width=network["width"]), batch=options.batch
+    )
     size = registry.load("networks", name).IMAGE_SIZE
     work = {kind: gflop_per_image(settings, size, kind) for kind in ("engine", "plain")}
     told = {**network, "batch": options.batch, "threads": options.threads, "device": device}
@@ -454,12 +522,15 @@ def report(named: str, options: argparse.Namespace, device: str, rates: dict[str
         for process in served:
             process.end()
     middle = {
-        label: tuple(statistics.median(column) for column in zip(*values, strict=True)) for label, values in found.items()
+        label: tuple(statistics.median(column) for column in zip(*values, strict=True))
+        for label, values in found.items()
     }
     cuda = device.startswith("cuda")
     usual = [label for label, one in kinds.items() if one.kind == "plain" and one.tf32 == cuda]
     plain = [max(middle[label][i] for label in usual) for i in range(2)]
-    print("| network | loop | images/s | to plain | images per CPU second | to plain | of the matrix rate |")
+    print(
+        "| network | loop | images/s | to plain | images per CPU second | to plain | of the matrix rate |"
+    )
     print("|---|---|---|---|---|---|---|")
     for label, (wall, cpu) in middle.items():
         one = kinds[label]

@@ -1,4 +1,4 @@
-"""From a row of features to the picture it came from, and back: `python examples/read_features.py FOLDER`."""
+"""From a row of features to the image it came from, and back: `python examples/read_features.py FOLDER`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 
 def main(folder: str) -> None:
-    """Prints where the picture of one row is, and the features of that picture. Args: folder: an extract artifact."""
+    """Prints where the image of one row is, and the features of that image. Args: folder: an extract artifact."""
     files = sorted(Path(folder).glob("features-*.parquet"))
     where = ["image_id", "source", "address", "member", "split", "label"]
     row = pq.read_table(files, columns=where).slice(0, 1).to_pylist()[0]
@@ -20,7 +20,7 @@ def main(folder: str) -> None:
     layers = [field.name for field in table.schema if "fixed_shape_tensor" in str(field.type)]
     for layer in layers:
         tensor = table[layer].combine_chunks().to_numpy_ndarray()
-        print(f"that picture's features in {layer}: {tensor.shape} {tensor.dtype}")
+        print(f"that image's features in {layer}: {tensor.shape} {tensor.dtype}")
 
 
 if __name__ == "__main__":

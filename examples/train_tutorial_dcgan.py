@@ -1,6 +1,6 @@
 """Trains the tutorial's DCGAN on scikit-learn's handwritten digits for a minute: `python examples/train_tutorial_dcgan.py FOLDER`.
 
-Writes FOLDER/digits/<digit>/<number>.png (1,797 pictures of 64 x 64) and FOLDER/netD.pth, the discriminator's state dict. Then, in
+Writes FOLDER/digits/<digit>/<number>.png (1,797 images of 64 x 64) and FOLDER/netD.pth, the discriminator's state dict. Then, in
 examples/:
 
     discern run --network tutorial_dcgan:Discriminator --network-args ngpu=1 --weights FOLDER/netD.pth --data FOLDER/digits
@@ -24,11 +24,13 @@ def write_digits(folder: Path) -> np.ndarray:
     """The digits as PNG files in a folder for each class. Returns: uint8 [1797, 64, 64]."""
     digits = load_digits()
     levels = (digits.images * 15.9375).astype(np.uint8)  # 0 to 16 becomes 0 to 255
-    pictures = np.stack([cv2.resize(picture, (64, 64), interpolation=cv2.INTER_LINEAR) for picture in levels])
-    for number, (picture, label) in enumerate(zip(pictures, digits.target, strict=True)):
+    pictures = np.stack(
+        [cv2.resize(image, (64, 64), interpolation=cv2.INTER_LINEAR) for image in levels]
+    )
+    for number, (image, label) in enumerate(zip(pictures, digits.target, strict=True)):
         path = folder / str(label) / f"{number:04d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), picture)
+        cv2.imwrite(str(path), image)
     return pictures
 
 
@@ -42,18 +44,26 @@ def draw_weights(module: nn.Module) -> None:
 
 
 def train(pictures: np.ndarray, updates: int) -> Discriminator:
-    """Both networks get `updates` updates, real and generated pictures in separate batches."""
+    """Both networks get `updates` updates, real and generated images in separate batches."""
     torch.manual_seed(999)
     real = torch.from_numpy(pictures)[:, None].expand(-1, 3, -1, -1)
-    generator, discriminator = Generator(1).apply(draw_weights), Discriminator(1).apply(draw_weights)
-    optimisers = [torch.optim.Adam(net.parameters(), lr=2e-4, betas=(0.5, 0.999)) for net in (discriminator, generator)]
+    generator, discriminator = (
+        Generator(1).apply(draw_weights),
+        Discriminator(1).apply(draw_weights),
+    )
+    optimisers = [
+        torch.optim.Adam(net.parameters(), lr=2e-4, betas=(0.5, 0.999))
+        for net in (discriminator, generator)
+    ]
     loss = nn.BCELoss()
     ones, zeros = torch.ones(BATCH), torch.zeros(BATCH)
     for update in range(updates):
         batch = real[torch.randint(len(real), (BATCH,))].float() / 127.5 - 1
         made = generator(torch.randn(BATCH, nz, 1, 1))
         discriminator.zero_grad()
-        d_loss = loss(discriminator(batch).view(-1), ones) + loss(discriminator(made.detach()).view(-1), zeros)
+        d_loss = loss(discriminator(batch).view(-1), ones) + loss(
+            discriminator(made.detach()).view(-1), zeros
+        )
         d_loss.backward()
         optimisers[0].step()
         generator.zero_grad()
@@ -61,7 +71,10 @@ def train(pictures: np.ndarray, updates: int) -> Discriminator:
         g_loss.backward()
         optimisers[1].step()
         if update % 10 == 9:
-            print(f"{update + 1} of {updates} updates: loss of D {d_loss.item():.3f}, of G {g_loss.item():.3f}", flush=True)
+            print(
+                f"{update + 1} of {updates} updates: loss of D {d_loss.item():.3f}, of G {g_loss.item():.3f}",
+                flush=True,
+            )
     return discriminator
 
 

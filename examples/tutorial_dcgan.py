@@ -9,23 +9,33 @@ nc, nz, ngf, ndf = 3, 100, 64, 64
 
 
 class Generator(nn.Module):
-    """Latents [n, 100, 1, 1] to pictures [n, 3, 64, 64] in [-1, 1]."""
+    """Latents [n, 100, 1, 1] to images [n, 3, 64, 64] in [-1, 1]."""
 
     def __init__(self, ngpu):
         super().__init__()
         self.ngpu = ngpu
         widths = [ngf * 8, ngf * 4, ngf * 2, ngf]
-        layers = [nn.ConvTranspose2d(nz, widths[0], 4, 1, 0, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU(True)]
+        layers = [
+            nn.ConvTranspose2d(nz, widths[0], 4, 1, 0, bias=False),
+            nn.BatchNorm2d(widths[0]),
+            nn.ReLU(True),
+        ]
         for before, after in zip(widths, widths[1:], strict=False):
-            layers += [nn.ConvTranspose2d(before, after, 4, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(True)]
-        self.main = nn.Sequential(*layers, nn.ConvTranspose2d(ngf, nc, 4, 2, 1, bias=False), nn.Tanh())
+            layers += [
+                nn.ConvTranspose2d(before, after, 4, 2, 1, bias=False),
+                nn.BatchNorm2d(after),
+                nn.ReLU(True),
+            ]
+        self.main = nn.Sequential(
+            *layers, nn.ConvTranspose2d(ngf, nc, 4, 2, 1, bias=False), nn.Tanh()
+        )
 
     def forward(self, input):
         return self.main(input)
 
 
 class Discriminator(nn.Module):
-    """Pictures [n, 3, 64, 64] in [-1, 1] to the probability that they are real, [n, 1, 1, 1]."""
+    """Images [n, 3, 64, 64] in [-1, 1] to the probability that they are real, [n, 1, 1, 1]."""
 
     def __init__(self, ngpu):
         super().__init__()

@@ -13,10 +13,10 @@ from typing import Any
 
 from prefect.events import emit_event
 
-from gan_core.reporting.words import around
-from gan_core.runs import Run
-from gan_core.stages.contract import ArtifactRef
-from gan_core.store import Store
+from gan_core.artifacts.store import Store
+from gan_core.contract import ArtifactRef
+from gan_core.pipeline.run_record import Run
+from gan_core.reporting.sentences import around
 
 log = logging.getLogger("gan_core.accuracy")
 EVENT = "discern.accuracy.fell"
@@ -42,7 +42,9 @@ def _compare(run: Run) -> None:
         log.warning("%s", told)
         name = str(run.record["recipe"])
         resource = {"prefect.resource.id": f"discern.recipe.{name}", "prefect.resource.name": name}
-        emit_event(EVENT, resource=resource, payload={"told": told, "run": run.name, "before": before})
+        emit_event(
+            EVENT, resource=resource, payload={"told": told, "run": run.name, "before": before}
+        )
 
 
 def fall(before: dict[str, Any], now: dict[str, Any]) -> str:
@@ -50,9 +52,15 @@ def fall(before: dict[str, Any], now: dict[str, Any]) -> str:
     names = ("source", "features", "probe", "labels")
     was = before.get("headline") or {}
     for score in now.get("scores") or []:
-        if was and all(score.get(name) == was.get(name) for name in names) and score["mean"] < was["low"]:
+        if (
+            was
+            and all(score.get(name) == was.get(name) for name in names)
+            and score["mean"] < was["low"]
+        ):
             what = f"{score['features']} features, {score['probe']}, {score['labels']} labels on {score['source']}"
-            return f"{what}: {100 * score['mean']:.1f} %, was {100 * was['mean']:.1f} ({around(was)})"
+            return (
+                f"{what}: {100 * score['mean']:.1f} %, was {100 * was['mean']:.1f} ({around(was)})"
+            )
     return ""
 
 
@@ -63,11 +71,18 @@ def summary_before(run: Run) -> tuple[str, dict[str, Any]] | None:
     for path in run.folder.parent.glob("*/run.json"):
         with contextlib.suppress(OSError, ValueError, KeyError):
             record = json.loads(path.read_text())
-            same = record["state"] == "completed" and (path.parent / "recipe.yaml").read_bytes() == recipe
+            same = (
+                record["state"] == "completed"
+                and (path.parent / "recipe.yaml").read_bytes() == recipe
+            )
             if same and path.parent != run.folder and record["started"] <= run.record["started"]:
                 found.append((record["started"], path.parent.name, record["nodes"]))
     for _, name, nodes in sorted(found, key=lambda one: one[:2], reverse=True):
-        refs = [ArtifactRef.model_validate(node["ref"]) for node in nodes if node["node"] == "report" and node["ref"]]
+        refs = [
+            ArtifactRef.model_validate(node["ref"])
+            for node in nodes
+            if node["node"] == "report" and node["ref"]
+        ]
         if refs and (summary := _summary(run.store, refs[0])):
             return name, summary
     return None

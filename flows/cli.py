@@ -10,7 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.network_options import ArgumentsOption, LayersOption, NetworkOption, WeightsOption
+from flows.commands.network_options import (
+    ArgumentsOption,
+    LayersOption,
+    NetworkOption,
+    WeightsOption,
+)
 
 app = typer.Typer(
     name="discern",
@@ -21,35 +26,63 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 server_app = typer.Typer(
-    help="The home's own Prefect server, with every past run in its UI.", no_args_is_help=True, rich_markup_mode=None
+    help="The home's own Prefect server, with every past run in its UI.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 app.add_typer(server_app, name="server")
 
 OptionalRecipe = Annotated[
     str | None,
-    typer.Argument(help="name of a recipe (`discern list recipes`) or a YAML file; none with --network", metavar="[RECIPE]"),
+    typer.Argument(
+        help="name of a recipe (`discern list recipes`) or a YAML file; none with --network",
+        metavar="[RECIPE]",
+    ),
 ]
-SetOption = Annotated[list[str] | None, typer.Option("--set", help="change a setting, as section.key=value", metavar="a.b=c")]
-DataOption = Annotated[list[str] | None, typer.Option("--data", help="where the data lies: PATH, or NAME=PATH for each source")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="change a setting, as section.key=value", metavar="a.b=c"),
+]
+DataOption = Annotated[
+    list[str] | None,
+    typer.Option("--data", help="where the data lies: PATH, or NAME=PATH for each source"),
+]
 ScaleOption = Annotated[str | None, typer.Option("--scale", help="debug, small or full")]
 HomeOption = Annotated[
-    str | None, typer.Option("--home", help="where everything is kept (default: DISCERN_HOME, or data/ of the checkout)")
+    str | None,
+    typer.Option(
+        "--home", help="where everything is kept (default: DISCERN_HOME, or data/ of the checkout)"
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on standard output")]
-DryOption = Annotated[bool, typer.Option("--dry-run", help="show the plan and the recipe, do nothing")]
-OnlyOption = Annotated[str | None, typer.Option("--only", help="this stage alone, from inputs that are there", metavar="STAGE")]
-RefreshOption = Annotated[list[str] | None, typer.Option("--refresh", help="make this stage again", metavar="STAGE")]
+DryOption = Annotated[
+    bool, typer.Option("--dry-run", help="show the plan and the recipe, do nothing")
+]
+OnlyOption = Annotated[
+    str | None,
+    typer.Option("--only", help="this stage alone, from inputs that are there", metavar="STAGE"),
+]
+RefreshOption = Annotated[
+    list[str] | None, typer.Option("--refresh", help="make this stage again", metavar="STAGE")
+]
 SecondsOption = Annotated[
-    float | None, typer.Option("--max-seconds", help="end training cleanly after so long; the next run continues")
+    float | None,
+    typer.Option(
+        "--max-seconds", help="end training cleanly after so long; the next run continues"
+    ),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda")]
 RehashOption = Annotated[
-    bool, typer.Option("--rehash", help="read every file again instead of trusting size and time of change")
+    bool,
+    typer.Option(
+        "--rehash", help="read every file again instead of trusting size and time of change"
+    ),
 ]
 RunnerOption = Annotated[
     str,
     typer.Option(
-        "--runner", help="threads, dask or ray: who makes the shares of crop and extract (dask:4, dask:tcp://HOST:8786)"
+        "--runner",
+        help="threads, dask or ray: who makes the shares of crop and extract (dask:4, dask:tcp://HOST:8786)",
     ),
 ]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="more of the log")]
@@ -78,10 +111,10 @@ def _command(until: str) -> Any:
         json_: JsonOption = False,
         verbose: VerboseOption = False,
     ) -> None:
+        from flows.commands.network_options import as_settings
+        from flows.commands.run import run_command
         from flows.home import resolve_home
-        from flows.network_options import as_settings
-        from flows.running import run_command
-        from gan_core.requests import RunRequest
+        from gan_core.pipeline.request import RunRequest
 
         named, settings = as_settings(recipe, network, weights, network_args, layers, data or [])
         request = RunRequest(
@@ -130,10 +163,10 @@ def status(
     json_: JsonOption = False,
 ) -> None:
     """Say for each stage whether it is cached or has to be made, and why."""
-    from flows import console
+    from flows.commands import console
+    from flows.commands.network_options import as_settings
     from flows.home import open_store, resolve_home
-    from flows.network_options import as_settings
-    from gan_core.requests import RunRequest, prepare
+    from gan_core.pipeline.request import RunRequest, prepare
 
     named, settings = as_settings(recipe, network, weights, network_args, layers, data or [])
     overrides = [*settings, *(set_ or [])]
@@ -149,7 +182,11 @@ def status(
     prepared = prepare(request, open_store(request.home, writing=False))
     if json_:
         console.print_json(
-            {"recipe": prepared.recipe.name, "scale": prepared.recipe.scale, "plan": console.plan_rows(prepared.standings)}
+            {
+                "recipe": prepared.recipe.name,
+                "scale": prepared.recipe.scale,
+                "plan": console.plan_rows(prepared.standings),
+            }
         )
     else:
         console.print_plan(prepared)
@@ -157,11 +194,13 @@ def status(
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(help="recipes, methods, networks, datasets, probes or controls")] = "recipes",
+    what: Annotated[
+        str, typer.Argument(help="recipes, methods, networks, datasets, probes or baselines")
+    ] = "recipes",
     json_: JsonOption = False,
 ) -> None:
     """List what a recipe can name, each with a sentence."""
-    from flows import console
+    from flows.commands import console
     from gan_core import registry
     from gan_core.errors import UnknownName
     from gan_core.recipes import read_recipe_file, recipe_names
@@ -182,56 +221,85 @@ def list_(
 
 @app.command("verify")
 def verify(
-    artifact: Annotated[str | None, typer.Argument(help="stage/key or a beginning of it; none: see --all")] = None,
+    artifact: Annotated[
+        str | None, typer.Argument(help="stage/key or a beginning of it; none: see --all")
+    ] = None,
     all_: Annotated[bool, typer.Option("--all", help="every artifact of the store")] = False,
-    remove: Annotated[bool, typer.Option("--remove", help="drop what is damaged, so that the next run makes it again")] = False,
+    remove: Annotated[
+        bool,
+        typer.Option("--remove", help="drop what is damaged, so that the next run makes it again"),
+    ] = False,
     home: HomeOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Compare artifacts' files with the hashes in their manifests."""
-    from flows.upkeep import verify_artifacts
+    from flows.commands.store_and_server import verify_artifacts
 
-    raise typer.Exit(verify_artifacts(home, artifact, everything=all_, remove=remove, as_json=json_))
+    raise typer.Exit(
+        verify_artifacts(home, artifact, everything=all_, remove=remove, as_json=json_)
+    )
 
 
 @app.command("gc")
 def gc(
     keep: Annotated[int, typer.Option("--keep", help="completed runs of each kind to keep", min=1)],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would go and how many bytes, do nothing")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="show what would go and how many bytes, do nothing")
+    ] = False,
     home: HomeOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Remove what the last runs of each kind do not name, and Prefect's records of older runs; safe beside running ones."""
-    from flows.cleaning import collect
+    from flows.commands.gc import collect
 
     raise typer.Exit(collect(home, keep=keep, dry_run=dry_run, as_json=json_))
 
 
 @app.command("dedup")
 def dedup(
-    place: Annotated[Path, typer.Argument(help="a folder of pictures, or Parquet files with pictures", metavar="FOLDER")],
-    out: Annotated[Path, typer.Option("--out", help="the table to write; a page to look at is written beside it")] = Path(
-        "duplicates.parquet"
-    ),
-    against: Annotated[Path | None, typer.Option("--against", help="another set: which of FOLDER are already in it")] = None,
+    place: Annotated[
+        Path,
+        typer.Argument(help="a folder of images, or Parquet files with images", metavar="FOLDER"),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option("--out", help="the table to write; a page to look at is written beside it"),
+    ] = Path("duplicates.parquet"),
+    against: Annotated[
+        Path | None,
+        typer.Option("--against", help="another set: which of FOLDER are already in it"),
+    ] = None,
     threshold: Annotated[
-        float | None, typer.Option("--threshold", help="score from which a pair counts; higher is stricter")
+        float | None,
+        typer.Option("--threshold", help="score from which a pair counts; higher is stricter"),
     ] = None,
-    no_mirror: Annotated[bool, typer.Option("--no-mirror", help="mirror images are no copies")] = False,
+    no_mirror: Annotated[
+        bool, typer.Option("--no-mirror", help="mirror images are no copies")
+    ] = False,
     dataset: Annotated[
-        str | None, typer.Option("--dataset", help="kind of FOLDER: folder, parquet, tar, ... (default: it looks)")
+        str | None,
+        typer.Option(
+            "--dataset", help="kind of FOLDER: folder, parquet, tar, ... (default: it looks)"
+        ),
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", help="how many read at a time (0: one for each core)", min=0)] = 0,
+    workers: Annotated[
+        int, typer.Option("--workers", help="how many read at a time (0: one for each core)", min=0)
+    ] = 0,
     max_megapixels: Annotated[
-        float, typer.Option("--max-megapixels", help="pictures that declare more are not read", min=0.001)
+        float,
+        typer.Option("--max-megapixels", help="images that declare more are not read", min=0.001),
     ] = 100.0,
     force: Annotated[
-        bool, typer.Option("--force", help="replace a table or page that another program wrote, never a file of the sets")
+        bool,
+        typer.Option(
+            "--force",
+            help="replace a table or page that another program wrote, never a file of the sets",
+        ),
     ] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Find near-duplicates in a folder: one row a picture, one keeper a group, and a page to look at."""
-    from flows.dedup_folder import DedupRequest, dedup_folder
+    """Find near-duplicates in a folder: one row an image, one keeper a group, and a page to look at."""
+    from flows.commands.dedup import DedupRequest, dedup_folder
 
     request = DedupRequest(
         place=place,
@@ -250,49 +318,76 @@ def dedup(
 
 @app.command("import")
 def import_(
-    kind: Annotated[str, typer.Argument(help="dcgan-authors: the networks that the DCGAN authors released")],
+    kind: Annotated[
+        str, typer.Argument(help="dcgan-authors: the networks that the DCGAN authors released")
+    ],
     folder: Annotated[Path, typer.Argument(help="folder with the released files")],
-    name: Annotated[str | None, typer.Option("--name", help="the name that recipes use as train.snapshot")] = None,
-    check: Annotated[bool, typer.Option("--check", help="compare with the golden numbers and print the differences")] = False,
+    name: Annotated[
+        str | None, typer.Option("--name", help="the name that recipes use as train.snapshot")
+    ] = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="compare with the golden numbers and print the differences"),
+    ] = False,
     home: HomeOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Turn released weights into a snapshot that sampling, extraction and evaluation use like any other."""
-    from flows.snapshots import import_weights
+    from flows.commands.snapshots import import_weights
 
     raise typer.Exit(import_weights(kind, folder, name=name, home=home, check=check, as_json=json_))
 
 
 @app.command("sample")
 def sample(
-    snapshot: Annotated[Path, typer.Argument(help="a .safetensors file, or a train artifact's folder")],
+    snapshot: Annotated[
+        Path, typer.Argument(help="a .safetensors file, or a train artifact's folder")
+    ],
     out: Annotated[Path, typer.Option("--out", help="the PNG to write")] = Path("grid.png"),
     n: Annotated[int, typer.Option("--n", min=1, help="how many samples")] = 64,
     seed: Annotated[int, typer.Option("--seed", help="other latents")] = 0,
     columns: Annotated[int, typer.Option("--columns", min=1, help="columns of the grid")] = 8,
     reject: Annotated[
         Path | None,
-        typer.Option("--reject-collisions", help="a hash artifact's folder: drop samples that collide with its codes"),
+        typer.Option(
+            "--reject-collisions",
+            help="a hash artifact's folder: drop samples that collide with its codes",
+        ),
     ] = None,
     network: Annotated[
         str | None,
-        typer.Option("--network", help="dotted path of the snapshot's network where it is not Discern's: its code is run"),
+        typer.Option(
+            "--network",
+            help="dotted path of the snapshot's network where it is not Discern's: its code is run",
+        ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="replace a file that something else wrote")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="replace a file that something else wrote")
+    ] = False,
     json_: JsonOption = False,
 ) -> None:
     """Draw a grid of samples from a trained generator."""
-    from flows.snapshots import sample as draw
+    from flows.commands.snapshots import sample as draw
 
     raise typer.Exit(
-        draw(snapshot, count=n, out=out, seed=seed, columns=columns, reject=reject, network=network, force=force, as_json=json_)
+        draw(
+            snapshot,
+            count=n,
+            out=out,
+            seed=seed,
+            columns=columns,
+            reject=reject,
+            network=network,
+            force=force,
+            as_json=json_,
+        )
     )
 
 
 @app.command("doctor")
 def doctor(home: HomeOption = None, json_: JsonOption = False) -> None:
     """Check this installation: versions and their known traps, GPU, home, Prefect server."""
-    from flows.doctor import examine
+    from flows.commands.doctor import examine
 
     raise typer.Exit(examine(home, as_json=json_))
 
@@ -300,17 +395,25 @@ def doctor(home: HomeOption = None, json_: JsonOption = False) -> None:
 @app.command("setup")
 def setup(
     port: Annotated[
-        int | None, typer.Option("--port", help="port of the home's server on loopback (a free one)", min=1, max=65535)
+        int | None,
+        typer.Option(
+            "--port", help="port of the home's server on loopback (a free one)", min=1, max=65535
+        ),
     ] = None,
-    slots: Annotated[int | None, typer.Option("--slots", help="runs at a time in the pool (1)")] = None,
+    slots: Annotated[
+        int | None, typer.Option("--slots", help="runs at a time in the pool (1)")
+    ] = None,
     notify: Annotated[
-        str | None, typer.Option("--notify", help="address that is told of failures, as JSON by POST; none: nobody")
+        str | None,
+        typer.Option(
+            "--notify", help="address that is told of failures, as JSON by POST; none: nobody"
+        ),
     ] = None,
     home: HomeOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Prepare scheduled running: the server's settings, a work pool with its limit, automations. May be repeated."""
-    from flows.setup import set_up
+    from flows.commands.setup import set_up
 
     raise typer.Exit(set_up(home, port=port, slots=slots, webhook=notify, as_json=json_))
 
@@ -318,7 +421,7 @@ def setup(
 @server_app.command("start")
 def server_start(home: HomeOption = None, json_: JsonOption = False) -> None:
     """Start the home's Prefect server and keep it running."""
-    from flows.upkeep import server_up
+    from flows.commands.store_and_server import server_up
 
     raise typer.Exit(server_up(home, as_json=json_))
 
@@ -326,7 +429,7 @@ def server_start(home: HomeOption = None, json_: JsonOption = False) -> None:
 @server_app.command("stop")
 def server_stop(home: HomeOption = None, json_: JsonOption = False) -> None:
     """Stop it, once no run uses it any more."""
-    from flows.upkeep import server_down
+    from flows.commands.store_and_server import server_down
 
     raise typer.Exit(server_down(home, as_json=json_))
 
@@ -334,7 +437,7 @@ def server_stop(home: HomeOption = None, json_: JsonOption = False) -> None:
 @server_app.command("rearm")
 def server_rearm(home: HomeOption = None, json_: JsonOption = False) -> None:
     """Before a service of your own starts the server: give runs that went on without it time to be heard."""
-    from flows.upkeep import rearm_server
+    from flows.commands.store_and_server import rearm_server
 
     raise typer.Exit(rearm_server(home, as_json=json_))
 
@@ -371,7 +474,10 @@ def _fail(error: Exception) -> int:
         show()  # a usage error of click, which newer versions of typer carry inside
         return int(error.exit_code)
     if isinstance(error, DiscernError):
-        _print_error({"error": error.message, "expected": error.expected, "remedy": error.remedy}, error.explain())
+        _print_error(
+            {"error": error.message, "expected": error.expected, "remedy": error.remedy},
+            error.explain(),
+        )
         return error.exit_code
     import traceback
 
@@ -380,16 +486,24 @@ def _fail(error: Exception) -> int:
     if isinstance(error, ValidationError):
         return _refused(error.errors()[0])
     if isinstance(error, OSError):
-        from gan_core.runner import explain_os_error
+        from gan_core.pipeline.runner import explain_os_error
 
         known = explain_os_error(error, Path.cwd())
-        _print_error({"error": known.message, "expected": known.expected, "remedy": known.remedy}, known.explain())
+        _print_error(
+            {"error": known.message, "expected": known.expected, "remedy": known.remedy},
+            known.explain(),
+        )
         return known.exit_code
     if isinstance(error, MemoryError):
-        _print_error({"error": "out of memory"}, "Out of memory.\n  remedy:   a smaller --scale, or a machine with more memory")
+        _print_error(
+            {"error": "out of memory"},
+            "Out of memory.\n  remedy:   a smaller --scale, or a machine with more memory",
+        )
         return 1
     traceback.print_exc()
-    sys.stderr.write(f"This is a bug in Discern ({Path(__file__).parent.name}); please report the lines above.\n")
+    sys.stderr.write(
+        f"This is a bug in Discern ({Path(__file__).parent.name}); please report the lines above.\n"
+    )
     return 1
 
 
@@ -401,14 +515,15 @@ def _refused(first: Any) -> int:
     remedy = f"leave {option} out, or see `discern {verb} --help`"
     told = f"{option} is {first.get('input')}."
     _print_error(
-        {"error": told, "expected": expected, "remedy": remedy}, f"{told}\n  expected: {expected}\n  remedy:   {remedy}"
+        {"error": told, "expected": expected, "remedy": remedy},
+        f"{told}\n  expected: {expected}\n  remedy:   {remedy}",
     )
     return 2
 
 
 def _print_error(value: dict[str, str], text: str) -> None:
     if "--json" in sys.argv:
-        from flows.console import print_json
+        from flows.commands.console import print_json
 
         print_json(value)
     sys.stderr.write(f"discern: {text}\n")

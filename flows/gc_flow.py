@@ -1,4 +1,4 @@
-"""The flow `gc`: `discern gc` as a deployment, for a schedule. What is done, and what it never takes, is flows/cleaning.py."""
+"""The flow `gc`: `discern gc` as a deployment, for a schedule. What is done, and what it never takes, is flows/commands/gc.py."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
-from flows.cleaning import collect
+from flows.commands.gc import collect
 from flows.home import resolve_home
 
 

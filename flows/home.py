@@ -6,8 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+from gan_core.artifacts.store import Store
 from gan_core.errors import RequestError, StoreError
-from gan_core.store import Store
 
 
 def resolve_home(given: str | None) -> str:
@@ -109,7 +109,9 @@ def _refuse_a_file(home: Path) -> None:
     there = next(place for place in (home, *home.parents) if os.path.lexists(place))
     if not there.is_dir():
         raise RequestError(
-            f"The home {home} cannot be a folder: {there} is none." if there != home else f"The home {home} is no folder.",
+            f"The home {home} cannot be a folder: {there} is none."
+            if there != home
+            else f"The home {home} is no folder.",
             expected="a folder, or a place where one can be made",
             remedy="choose another with --home FOLDER or the environment variable DISCERN_HOME",
         )

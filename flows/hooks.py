@@ -23,7 +23,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType, TaskRun
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
-from gan_core.runs import DIED, bury, dead_runs
+from gan_core.pipeline.run_record import DIED, bury, dead_runs
 
 log = logging.getLogger("gan_core.hooks")
 
@@ -31,7 +31,9 @@ log = logging.getLogger("gan_core.hooks")
 def close_task_runs(flow: Any, flow_run: FlowRun, state: State) -> None:
     """Marks the task runs of a crashed run as crashed. The worker does it when the run's process was killed."""
     with get_client(sync_client=True) as client:
-        for run in client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id]))):
+        for run in client.read_task_runs(
+            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id]))
+        ):
             if run.state is None or not run.state.is_final():
                 _close(client, run, state.message or "its process has gone")
 
@@ -41,13 +43,17 @@ def close_left_over(flows: list[str]) -> int:
 
     Each run begins with this. It never ends one: what is left over is only untidy.
     """
-    crashed = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CRASHED])))
+    crashed = FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CRASHED]))
+    )
     unfinished = [StateType.RUNNING, StateType.PENDING]
     going_on = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=unfinished)))
     try:
         with get_client(sync_client=True) as client:
             found = client.read_task_runs(
-                flow_filter=FlowFilter(name=FlowFilterName(any_=flows)), flow_run_filter=crashed, task_run_filter=going_on
+                flow_filter=FlowFilter(name=FlowFilterName(any_=flows)),
+                flow_run_filter=crashed,
+                task_run_filter=going_on,
             )
             for run in found:
                 _close(client, run, "its process has gone")
@@ -72,7 +78,9 @@ def close_dead_runs(home: Path) -> int:
             bury(folder, record)
             count += 1
         except Exception as error:
-            log.warning("Run %s, whose process is gone, could not be closed: %s", folder.name, error)
+            log.warning(
+                "Run %s, whose process is gone, could not be closed: %s", folder.name, error
+            )
     return count
 
 

@@ -10,12 +10,12 @@ from prefect import Flow, flow
 from pydantic import Field
 
 from flows.choices import LACKING, RECIPES, SCALES, SETTING
-from flows.composition import run_plan
 from flows.home import resolve_home
 from flows.hooks import close_task_runs
+from flows.run_plan import run_plan
 from flows.runners import KINDS
-from gan_core.requests import RunRequest, as_typed
-from gan_core.stages.specs import STAGES
+from gan_core.pipeline.request import RunRequest, as_typed
+from gan_core.specs import STAGES
 
 Chain = Flow[..., dict[str, Any]]
 
@@ -85,7 +85,9 @@ def _chain(name: str, until: str, about: str) -> Chain:
 
     chain.__name__ = name
     chain.__doc__ = about + _PARAMETERS
-    return flow(name=name, flow_run_name=_run_name, persist_result=False, on_crashed=[close_task_runs])(chain)
+    return flow(
+        name=name, flow_run_name=_run_name, persist_result=False, on_crashed=[close_task_runs]
+    )(chain)
 
 
 def parameters_of(request: RunRequest) -> dict[str, Any]:
@@ -93,7 +95,12 @@ def parameters_of(request: RunRequest) -> dict[str, Any]:
     given = request.model_dump(exclude={"until", "command"})
     kind, _, place = request.runner.partition(":")
     given |= {"runner": kind, "runner_place": place}
-    return {**given, "scale": request.scale or "auto", "only": request.only or "all", "max_seconds": request.max_seconds or 0}
+    return {
+        **given,
+        "scale": request.scale or "auto",
+        "only": request.only or "all",
+        "max_seconds": request.max_seconds or 0,
+    }
 
 
 def _placed(runner: str, place: str) -> str:
@@ -127,12 +134,20 @@ _PARAMETERS = f"""
         rehash: Read every file again instead of trusting its size and time of change.{_REST.rstrip()}
 """
 
-prepare: Chain = _chain("prepare", "pack", "Images in, training set out: ingest, crop, hash, dedup, pack.")
+prepare: Chain = _chain(
+    "prepare", "pack", "Images in, training set out: ingest, crop, hash, dedup, pack."
+)
 train: Chain = _chain("train", "train", "The chain up to a trained GAN.")
 extract: Chain = _chain("extract", "extract", "The chain up to features in Parquet.")
-evaluate: Chain = _chain("evaluate", "evaluate", "The chain up to the scores of the features and their controls.")
-inspect: Chain = _chain("inspect", "inspect", "The chain up to figures drawn from the trained generator.")
-represent: Chain = _chain("represent", "report", "The whole chain: images in; features, scores and a report out.")
+evaluate: Chain = _chain(
+    "evaluate", "evaluate", "The chain up to the scores of the features and their baselines."
+)
+inspect: Chain = _chain(
+    "inspect", "inspect", "The chain up to figures drawn from the trained generator."
+)
+represent: Chain = _chain(
+    "represent", "report", "The whole chain: images in; features, scores and a report out."
+)
 
 
 def _stage(
@@ -172,7 +187,11 @@ _stage.__doc__ = f"""One stage alone, from inputs that are in the store; refuses
         refresh: Make it although the store has it.
         {_SECONDS}{_REST.rstrip()}
 """
-stage: Chain = flow(name="stage", flow_run_name=_run_name, persist_result=False, on_crashed=[close_task_runs])(_stage)
+stage: Chain = flow(
+    name="stage", flow_run_name=_run_name, persist_result=False, on_crashed=[close_task_runs]
+)(_stage)
 
 
-ALL: dict[str, Chain] = {chain.name: chain for chain in (prepare, train, extract, evaluate, inspect, represent)}
+ALL: dict[str, Chain] = {
+    chain.name: chain for chain in (prepare, train, extract, evaluate, inspect, represent)
+}

@@ -17,10 +17,16 @@ def parse_runner(text: str) -> tuple[str, str]:
     """
     kind, _, place = text.partition(":")
     if kind not in KINDS:
-        raise UnknownName("runner", kind, KINDS, remedy="--runner dask, --runner dask:4 or --runner dask:tcp://HOST:8786")
+        raise UnknownName(
+            "runner",
+            kind,
+            KINDS,
+            remedy="--runner dask, --runner dask:4 or --runner dask:tcp://HOST:8786",
+        )
     if (kind == "threads" and place) or (place.lstrip("-").isdigit() and int(place) < 1):
         raise RequestError(
-            f"--runner {text} cannot be meant.", expected="threads; dask or ray, with a number of processes or an address"
+            f"--runner {text} cannot be meant.",
+            expected="threads; dask or ray, with a number of processes or an address",
         )
     if kind != "threads" and importlib.util.find_spec(f"prefect_{kind}") is None:
         raise RequestError(

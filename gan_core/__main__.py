@@ -19,12 +19,12 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from gan_core.child import peak_memory_mb
+from gan_core.contract import StageRequest
 from gan_core.errors import DiscernError
-from gan_core.lifetime import die_with_parent, end_at_a_good_place, told_to_end
+from gan_core.pipeline.child_process import peak_memory_mb
 from gan_core.progress import Throttled, silent
-from gan_core.stages.contract import StageRequest
-from gan_core.stages.specs import spec_of
+from gan_core.signals import die_with_parent, end_at_a_good_place, told_to_end
+from gan_core.specs import spec_of
 
 
 def _say(**message: Any) -> None:
@@ -55,16 +55,37 @@ def start_processes(given: argparse.Namespace) -> int:
     os.environ.setdefault(
         "OMP_NUM_THREADS", "1"
     )  # what torchrun takes, without its warning; the stage sets torch's own threads
-    command = ["--standalone", f"--nproc-per-node={given.processes}", "--module", "gan_core", given.stage, str(given.request)]
+    command = [
+        "--standalone",
+        f"--nproc-per-node={given.processes}",
+        "--module",
+        "gan_core",
+        given.stage,
+        str(given.request),
+    ]
     try:
         torchrun([*command, "--parent", str(os.getpid())])
     except ChildFailedError as error:
         # Of those that are gone the one that somebody killed: what another died of, or said, when it lost contact came of that.
-        number, failure = min(error.failures.items(), key=lambda one: (_consequence(one[1].exitcode), one[1].timestamp))
-        how = f"was killed by signal {-failure.exitcode}" if failure.exitcode < 0 else f"ended with code {failure.exitcode}"
+        number, failure = min(
+            error.failures.items(),
+            key=lambda one: (_consequence(one[1].exitcode), one[1].timestamp),
+        )
+        how = (
+            f"was killed by signal {-failure.exitcode}"
+            if failure.exitcode < 0
+            else f"ended with code {failure.exitcode}"
+        )
         message = f"Process {number} of the {given.processes} of {given.stage} {how}; the others were stopped."
         remedy = "run the same command again: it continues from the last saved state"
-        _say(error={"kind": "TransientError", "message": message, "expected": "processes that nobody kills", "remedy": remedy})
+        _say(
+            error={
+                "kind": "TransientError",
+                "message": message,
+                "expected": "processes that nobody kills",
+                "remedy": remedy,
+            }
+        )
         return 1
     except SignalException as signalled:
         return 128 + int(signalled.sigval)
@@ -90,7 +111,9 @@ def main(given: argparse.Namespace) -> int:
     if given.parent is not None:
         die_with_parent(given.parent)
     # Further processes repeat what the first one logs, all but their own warnings.
-    logging.basicConfig(level=logging.WARNING if rank() else logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(
+        level=logging.WARNING if rank() else logging.INFO, format="%(message)s", stream=sys.stderr
+    )
     if given.processes > 1:
         return start_processes(given)
 
@@ -104,32 +127,72 @@ def main(given: argparse.Namespace) -> int:
         module = importlib.import_module(f"gan_core.stages.{spec_of(given.stage).name}")
         outcome = module.run(request, silent if rank() else Throttled(progress))
     except DiscernError as error:
-        _say(error={"kind": type(error).__name__, "message": error.message, "expected": error.expected, "remedy": error.remedy})
+        _say(
+            error={
+                "kind": type(error).__name__,
+                "message": error.message,
+                "expected": error.expected,
+                "remedy": error.remedy,
+            }
+        )
         return error.exit_code
     except KeyboardInterrupt:
         return 130
     except MemoryError:
-        _say(error={"kind": "WorkError", "message": f"{given.stage} ran out of memory.", "remedy": "a smaller --scale"})
+        _say(
+            error={
+                "kind": "WorkError",
+                "message": f"{given.stage} ran out of memory.",
+                "remedy": "a smaller --scale",
+            }
+        )
         return 1
     except OSError as error:
-        from gan_core.runner import explain_os_error
+        from gan_core.pipeline.runner import explain_os_error
 
         known = explain_os_error(error, given.request.parent)
-        _say(error={"kind": type(known).__name__, "message": known.message, "expected": known.expected, "remedy": known.remedy})
+        _say(
+            error={
+                "kind": type(known).__name__,
+                "message": known.message,
+                "expected": known.expected,
+                "remedy": known.remedy,
+            }
+        )
         return 1
     except Exception as error:
         if lost_contact(error):
             message = f"Process {rank()} of {given.stage} lost contact with another one: {error}"
-            _say(error={"kind": "TransientError", "message": message, "remedy": "run the same command again: it continues"})
+            _say(
+                error={
+                    "kind": "TransientError",
+                    "message": message,
+                    "remedy": "run the same command again: it continues",
+                }
+            )
             return 1
         # A bug: its traceback goes to the log, its last line to the parent.
         traceback.print_exc(file=sys.stderr)
-        message = f"{given.stage} met an error that it did not expect: {type(error).__name__}: {error}"
-        _say(error={"kind": "WorkError", "message": message, "remedy": "the traceback is in the log above; please report it"})
+        message = (
+            f"{given.stage} met an error that it did not expect: {type(error).__name__}: {error}"
+        )
+        _say(
+            error={
+                "kind": "WorkError",
+                "message": message,
+                "remedy": "the traceback is in the log above; please report it",
+            }
+        )
         return 1
     if told_to_end() and not outcome.complete:
         message = f"{given.stage} was told to end by a signal; its state is saved."
-        _say(error={"kind": "TransientError", "message": message, "remedy": "run the same command again: it continues"})
+        _say(
+            error={
+                "kind": "TransientError",
+                "message": message,
+                "remedy": "run the same command again: it continues",
+            }
+        )
         return 1
     if rank():
         return 0
@@ -142,7 +205,9 @@ _channel = os.fdopen(os.dup(1), "w")
 
 if __name__ == "__main__":
     _given = parse(sys.argv[1:])
-    if _given.processes == 1:  # torchrun hands its own standard output on to the processes that it starts
+    if (
+        _given.processes == 1
+    ):  # torchrun hands its own standard output on to the processes that it starts
         os.dup2(2, 1)
     _code = main(_given)
     if _code and "TORCHELASTIC_RUN_ID" in os.environ:

@@ -19,7 +19,9 @@ FeatureMode = Literal["dcgan", "output", "ali", "avepool", "bn_crelu"]
 class Section(BaseModel):
     """Base of all parts of a recipe: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=False, allow_inf_nan=False
+    )
 
     def key_part(self) -> dict[str, Any]:
         """What of this section differs from the defaults, as JSON values: its share of a stage's key."""
@@ -30,9 +32,12 @@ class SplitConfig(Section):
     """How rows without a published split are divided, by content hash: identical files never straddle splits."""
 
     use: Literal["published", "content"] = Field(
-        "published", description="published: the source's own splits where it names them; content: divide every row anew"
+        "published",
+        description="published: the source's own splits where it names them; content: divide every row anew",
     )
-    test: float = Field(0.2, ge=0, lt=1, description="share of rows for the test split when the source names none")
+    test: float = Field(
+        0.2, ge=0, lt=1, description="share of rows for the test split when the source names none"
+    )
     seed: int = Field(0, description="another seed gives another division")
 
 
@@ -43,28 +48,45 @@ class SourceConfig(Section):
     lies under the `--data` root when a recipe has more than one source.
     """
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="the name used in addresses and ids")
-    dataset: str = Field("folder", description="the kind of source: folder, parquet, digits, cifar10, ...")
-    folder: str | None = Field(None, description="folder under --data when several sources share a root")
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9_-]*$", description="the name used in addresses and ids"
+    )
+    dataset: str = Field(
+        "folder", description="the kind of source: folder, parquet, digits, cifar10, ..."
+    )
+    folder: str | None = Field(
+        None, description="folder under --data when several sources share a root"
+    )
     splits: list[Literal["train", "validation", "test"]] | None = Field(
         None, description="take only these splits; None takes all"
     )
-    layout: str = Field("", description="what is expected there and how it is laid out, for whoever does not have it yet")
-    pictures: int | None = Field(None, ge=1, description="how many are expected, for estimates before they are read")
-    limit: int | None = Field(None, ge=1, description="at most this many rows of each split, chosen by hash of their id")
+    layout: str = Field(
+        "",
+        description="what is expected there and how it is laid out, for whoever does not have it yet",
+    )
+    images: int | None = Field(
+        None, ge=1, description="how many are expected, for estimates before they are read"
+    )
+    limit: int | None = Field(
+        None, ge=1, description="at most this many rows of each split, chosen by hash of their id"
+    )
     split: SplitConfig = SplitConfig()
-    options: dict[str, Any] = Field(default_factory=dict, description="settings of the dataset itself")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="settings of the dataset itself"
+    )
 
 
 class SourcesConfig(Section):
     """Sources by role. The GAN sees `train` (labels unused); features are taken of `evaluate`."""
 
     train: list[SourceConfig] = Field(min_length=1)
-    evaluate: list[SourceConfig] = Field(default_factory=list, description="empty: the training sources")
+    evaluate: list[SourceConfig] = Field(
+        default_factory=list, description="empty: the training sources"
+    )
 
 
 class CropConfig(Section):
-    """From a decoded picture to a square of `size` pixels.
+    """From a decoded image to a square of `size` pixels.
 
     centre: shorter side resized to `size` (area interpolation down, linear up), then the centre is cut out (DCGAN paper,
     section 4). faces: one crop per detected face.
@@ -72,11 +94,15 @@ class CropConfig(Section):
 
     kind: Literal["centre", "faces"] = "centre"
     size: int = Field(32, ge=8, le=512, description="side of the crop in pixels")
-    max_megapixels: float = Field(100.0, gt=0, description="pictures that declare more are refused unread, as a row")
+    max_megapixels: float = Field(
+        100.0, gt=0, description="images that declare more are refused unread, as a row"
+    )
     face_cascade: Literal["alt2", "default"] = Field(
         "alt2", description="OpenCV's frontal-face cascade; alt2 finds as many, faster"
     )
-    face_margin: float = Field(1.3, ge=1, le=3, description="side of the square over the longer side of the detector's box")
+    face_margin: float = Field(
+        1.3, ge=1, le=3, description="side of the square over the longer side of the detector's box"
+    )
     face_min_side: int = Field(64, ge=16, description="smallest face box in pixels of the original")
     face_scale_factor: float = Field(1.1, gt=1, le=2)
     face_min_neighbors: int = Field(5, ge=1)
@@ -89,12 +115,20 @@ class HashConfig(Section):
     """
 
     epochs: int = Field(4, ge=1)
-    min_steps: int = Field(500, ge=0, description="a small set is shown more often than `epochs` until so many steps are taken")
+    min_steps: int = Field(
+        500,
+        ge=0,
+        description="a small set is shown more often than `epochs` until so many steps are taken",
+    )
     batch: int = Field(256, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
-    input_dropout: float = Field(0.2, ge=0, lt=1, description="share of input values set to 0 (the noise)")
+    input_dropout: float = Field(
+        0.2, ge=0, lt=1, description="share of input values set to 0 (the noise)"
+    )
     code_dropout: float = Field(0.5, ge=0, lt=1)
-    fit_rows: int = Field(200_000, ge=1, description="at most this many crops are used to fit; all are encoded")
+    fit_rows: int = Field(
+        200_000, ge=1, description="at most this many crops are used to fit; all are encoded"
+    )
 
 
 class DedupConfig(Section):
@@ -105,14 +139,27 @@ class DedupConfig(Section):
     """
 
     mode: Literal["verified", "paper", "radius", "off"] = "verified"
-    threshold: float = Field(0.92, gt=0, le=1, description="verified: least correlation of details after alignment")
-    neighbours: int = Field(10, ge=1, le=1000, description="verified: nearest pictures that are looked at, for each picture")
+    threshold: float = Field(
+        0.92, gt=0, le=1, description="verified: least correlation of details after alignment"
+    )
+    neighbours: int = Field(
+        10,
+        ge=1,
+        le=1000,
+        description="verified: nearest images that are looked at, for each image",
+    )
     mirror: bool = Field(True, description="verified: mirror images are copies too")
-    radius: int = Field(2, ge=0, le=16, description="bits; mode radius, and candidates of mode verified")
+    radius: int = Field(
+        2, ge=0, le=16, description="bits; mode radius, and candidates of mode verified"
+    )
     max_group: int = Field(1000, ge=2, description="a group of more crops than this gets a warning")
-    leakage: bool = Field(True, description="verified: look the held-out splits up in the training split; nothing is removed")
+    leakage: bool = Field(
+        True,
+        description="verified: look the held-out splits up in the training split; nothing is removed",
+    )
     measure: bool = Field(
-        True, description="measure the search for the report: copies put in on purpose, chance look-alikes, other thresholds"
+        True,
+        description="measure the search for the report: copies put in on purpose, chance look-alikes, other thresholds",
     )
 
     @field_validator("mode", mode="before")
@@ -124,7 +171,9 @@ class DedupConfig(Section):
 class NetworkConfig(Section):
     """An architecture and its width."""
 
-    name: str = Field("dcgan32_svhn", description="file name in gan_core/networks, or a dotted path")
+    name: str = Field(
+        "dcgan32_svhn", description="file name in gan_core/networks, or a dotted path"
+    )
     width: float = Field(1.0, gt=0, le=8, description="factor on every layer's number of maps")
     latent_dim: int | None = Field(None, ge=1, description="None: the network's own")
 
@@ -134,20 +183,29 @@ class TrainConfig(Section):
 
     method: str = Field("dcgan", description="file name in gan_core/methods, or a dotted path")
     mode: Literal["paper", "modern"] = Field(
-        "modern", description="paper: a minibatch feeds either a D or a G update; modern: both, with an averaged generator"
+        "modern",
+        description="paper: a minibatch feeds either a D or a G update; modern: both, with an averaged generator",
     )
     network: NetworkConfig = NetworkConfig()
-    snapshot: str | None = Field(None, description="name of an imported snapshot to use instead of training (`discern import`)")
+    snapshot: str | None = Field(
+        None,
+        description="name of an imported snapshot to use instead of training (`discern import`)",
+    )
     kimg: float = Field(1000.0, gt=0)
     batch: int = Field(128, ge=2)
     learning_rate: float = Field(2e-4, gt=0)
     beta1: float = Field(0.5, ge=0, lt=1)
     beta2: float = Field(0.999, ge=0, lt=1)
-    weight_decay: float = Field(1e-5, ge=0, description="added to the gradient before Adam's moments, as the authors do")
-    ema_kimg: float = Field(10.0, ge=0, description="half-life of the averaged generator (modern); 0 is off")
+    weight_decay: float = Field(
+        1e-5, ge=0, description="added to the gradient before Adam's moments, as the authors do"
+    )
+    ema_kimg: float = Field(
+        10.0, ge=0, description="half-life of the averaged generator (modern); 0 is off"
+    )
     flip: bool = Field(False, description="mirror each real image with probability one half")
     augment: list[Literal["color", "translation", "cutout"]] = Field(
-        default_factory=list, description="differentiable augmentation of real and generated images alike (modern)"
+        default_factory=list,
+        description="differentiable augmentation of real and generated images alike (modern)",
     )
     r1: float = Field(0.0, ge=0, description="weight of the R1 gradient penalty (modern)")
     spectral_norm: bool = Field(
@@ -155,15 +213,17 @@ class TrainConfig(Section):
         description="divide the discriminator's weights by their largest singular value (modern); layers with batch norm undo it",
     )
     processes: Processes = Field(
-        1, description="training processes on this machine, each with its share of a batch; auto: one for each GPU"
+        1,
+        description="training processes on this machine, each with its share of a batch; auto: one for each GPU",
     )
     synchronise_norms: bool = Field(
-        True, description="with several processes: batch norm over all of them, or each over its own share"
+        True,
+        description="with several processes: batch norm over all of them, or each over its own share",
     )
     probe_kimg: float = Field(
         0.0,
         ge=0,
-        description="a linear probe on validation labels of the training pictures every so often; 0: never",
+        description="a linear probe on validation labels of the training images every so often; 0: never",
     )
     choose: Literal["last", "best_probe"] = Field(
         "last",
@@ -178,10 +238,16 @@ class TrainConfig(Section):
         "auto: graphs on a GPU where training is long enough to pay, off on a CPU (docs/benchmarks.md)",
     )
     log_kimg: float = Field(2.0, gt=0, description="a line of statistics every so often")
-    grid_kimg: float = Field(0.0, ge=0, description="a sample grid every so often; 0: six over the training")
-    snapshot_kimg: float = Field(0.0, ge=0, description="a snapshot for users every so often; 0: only the last")
+    grid_kimg: float = Field(
+        0.0, ge=0, description="a sample grid every so often; 0: six over the training"
+    )
+    snapshot_kimg: float = Field(
+        0.0, ge=0, description="a snapshot for users every so often; 0: only the last"
+    )
     state_kimg: float = Field(
-        10.0, gt=0, description="the state for resuming is saved every so often, after a line of statistics"
+        10.0,
+        gt=0,
+        description="the state for resuming is saved every so often, after a line of statistics",
     )
     on_divergence: Literal["stop", "rollback", "warn"] = Field(
         "stop",
@@ -192,21 +258,30 @@ class TrainConfig(Section):
         description="a training set that has grown: keep the present snapshot, train anew, or train the old state further on it",
     )
     min_new_share: float = Field(
-        0.0, ge=0, le=1, description="retrain, continue: below this share of new pictures the present snapshot stays"
+        0.0,
+        ge=0,
+        le=1,
+        description="retrain, continue: below this share of new images the present snapshot stays",
     )
-    continue_kimg: float = Field(0.0, ge=0, description="continue: so many kimg more on the grown set; 0: `kimg` again")
+    continue_kimg: float = Field(
+        0.0, ge=0, description="continue: so many kimg more on the grown set; 0: `kimg` again"
+    )
 
     @model_validator(mode="after")
     def _choice_has_a_probe(self) -> TrainConfig:
         if self.choose == "best_probe" and not self.probe_kimg:
-            raise ValueError("choose best_probe needs a probe: give train.probe_kimg, the kimg between two looks")
+            raise ValueError(
+                "choose best_probe needs a probe: give train.probe_kimg, the kimg between two looks"
+            )
         return self
 
     @model_validator(mode="after")
     def _options_of_modern_mode(self) -> TrainConfig:
         given = [name for name in ("augment", "r1", "spectral_norm") if getattr(self, name)]
         if self.mode == "paper" and given:
-            raise ValueError(f"{', '.join(given)} belong to mode 'modern'; mode 'paper' trains as the authors did")
+            raise ValueError(
+                f"{', '.join(given)} belong to mode 'modern'; mode 'paper' trains as the authors did"
+            )
         return self
 
 
@@ -218,13 +293,20 @@ class ExtractConfig(Section):
         description="discriminator or encoder of the snapshot, or anybody's: my_module:Discriminator; then no GAN is trained",
     )
     weights: str | None = Field(
-        None, description="anybody's network: file of its weights, safetensors or a state dict; its digest is in the key"
+        None,
+        description="anybody's network: file of its weights, safetensors or a state dict; its digest is in the key",
     )
-    network_args: dict[str, Any] = Field(default_factory=dict, description="anybody's network: arguments of its constructor")
+    network_args: dict[str, Any] = Field(
+        default_factory=dict, description="anybody's network: arguments of its constructor"
+    )
     side: int | None = Field(
-        None, ge=1, description="anybody's network: pictures are resized to this; None: to what it takes, if need be"
+        None,
+        ge=1,
+        description="anybody's network: images are resized to this; None: to what it takes, if need be",
     )
-    values: Literal["-1..1", "0..1", "imagenet"] = Field("-1..1", description="anybody's network: what it was trained on")
+    values: Literal["-1..1", "0..1", "imagenet"] = Field(
+        "-1..1", description="anybody's network: what it was trained on"
+    )
     mode: FeatureMode = Field(
         "dcgan",
         description="dcgan: all convolutional layers, pooled; output, ali, avepool, bn_crelu: see gan_core/features/modes.py",
@@ -238,8 +320,14 @@ class ExtractConfig(Section):
     statistics_images: int = Field(10_000, ge=1, description="at most this many of them")
     batch: int = Field(128, ge=1)
     precision: Literal["float32", "bf16"] = "float32"
-    centres: int = Field(1600, ge=2, description="of the K-means control (Coates and Ng); four times as many features")
-    patches: int = Field(400_000, ge=100, description="6 x 6 patches behind its whitening and its centres")
+    centres: int = Field(
+        1600,
+        ge=2,
+        description="of the K-means control (Coates and Ng); four times as many features",
+    )
+    patches: int = Field(
+        400_000, ge=100, description="6 x 6 patches behind its whitening and its centres"
+    )
 
     @model_validator(mode="after")
     def _settings_go_together(self) -> ExtractConfig:
@@ -249,12 +337,16 @@ class ExtractConfig(Section):
                 f"{', '.join(outside)} belong to a network from outside (extract.network: my_module:Discriminator)"
             )
         if self.mode != "dcgan" and (self.grid != 4 or self.pool != "max"):
-            raise ValueError(f"grid and pool belong to mode 'dcgan'; mode {self.mode!r} has its own")
+            raise ValueError(
+                f"grid and pool belong to mode 'dcgan'; mode {self.mode!r} has its own"
+            )
         return self
 
 
 # Values tried where neither `grid` nor `grids` says any: features of another scale have their best C elsewhere.
-KIND_GRIDS: dict[str, dict[str, list[float]]] = {"kmeans": {"linear_svm": [5e-4, 1e-3, 2e-3, 4e-3, 8e-3]}}
+KIND_GRIDS: dict[str, dict[str, list[float]]] = {
+    "kmeans": {"linear_svm": [5e-4, 1e-3, 2e-3, 4e-3, 8e-3]}
+}
 FeatureKind = Literal["discriminator", "encoder", "network", "pixels", "random", "kmeans"]
 
 
@@ -262,18 +354,25 @@ class ProbeConfig(Section):
     """A classifier on frozen features and the values of its setting that are tried on the validation split."""
 
     name: str = Field(description="file name in gan_core/probes, or a dotted path")
-    grid: list[float] = Field(default_factory=list, description="values tried (C, k, alpha); empty: the probe's own")
+    grid: list[float] = Field(
+        default_factory=list, description="values tried (C, k, alpha); empty: the probe's own"
+    )
     grids: dict[FeatureKind, list[float]] = Field(
-        default_factory=dict, description="other values for some kinds of features: {kmeans: [1.0e-3, 2.0e-3]}"
+        default_factory=dict,
+        description="other values for some kinds of features: {kmeans: [1.0e-3, 2.0e-3]}",
     )
 
     @model_validator(mode="after")
     def _values_can_be_fitted(self) -> ProbeConfig:
         for value in [*self.grid, *(value for values in self.grids.values() for value in values)]:
             if self.name == "knn" and not (value >= 1 and float(value).is_integer()):
-                raise ValueError(f"{value:g} is no number of neighbours: knn takes whole numbers from 1, such as 1, 5, 25")
+                raise ValueError(
+                    f"{value:g} is no number of neighbours: knn takes whole numbers from 1, such as 1, 5, 25"
+                )
             if self.name in ("linear_svm", "logistic", "ridge") and not value > 0:
-                raise ValueError(f"{self.name} cannot be fitted with {value:g}: its values are numbers above 0, such as 0.001")
+                raise ValueError(
+                    f"{self.name} cannot be fitted with {value:g}: its values are numbers above 0, such as 0.001"
+                )
         return self
 
     def tried(self, kind: str) -> list[float]:
@@ -305,7 +404,11 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
         ],
     },
     # BigBiGAN, section 3: 10,000 training rows held out for every choice
-    "bigbigan": {"labels_per_class": ["all"], "validation_rows": 10_000, "probes": [{"name": "logistic"}]},
+    "bigbigan": {
+        "labels_per_class": ["all"],
+        "validation_rows": 10_000,
+        "probes": [{"name": "logistic"}],
+    },
 }
 
 
@@ -313,31 +416,39 @@ def _few_and_all() -> list[Labels]:
     return [10, 100, "all"]
 
 
-def _both_controls() -> list[Literal["pixels", "random", "kmeans"]]:
+def _both_baselines() -> list[Literal["pixels", "random", "kmeans"]]:
     return ["pixels", "random"]
 
 
 class EvaluateConfig(Section):
-    """Protocol: how labels are drawn, how choices are made, which probes and controls are scored."""
+    """Protocol: how labels are drawn, how choices are made, which probes and baselines are scored."""
 
     protocol: Literal["own", "svhn-1000", "cifar10", "bigbigan"] = Field(
         "own", description="a published protocol as the defaults of the settings below"
     )
     labels_per_class: list[Labels] = Field(default_factory=_few_and_all)
     draws: int = Field(5, ge=1, description="draws of labels at each number below 'all'")
-    final_draws: int = Field(0, ge=0, description="fresh draws that are scored once choices are made; 0: the same draws")
-    validation: float = Field(0.2, gt=0, lt=1, description="share of the training labels on which choices are made")
+    final_draws: int = Field(
+        0, ge=0, description="fresh draws that are scored once choices are made; 0: the same draws"
+    )
+    validation: float = Field(
+        0.2, gt=0, lt=1, description="share of the training labels on which choices are made"
+    )
     validation_rows: int | None = Field(
-        None, ge=1, description="so many training rows instead of a share; never more than half of them"
+        None,
+        ge=1,
+        description="so many training rows instead of a share; never more than half of them",
     )
     train_rows: Literal["all", "kept"] = "all"
     exclude_leaked: bool | None = Field(
         None,
-        description="score the test split a second time, without the pictures that dedup found in the training split as well; "
+        description="score the test split a second time, without the images that dedup found in the training split as well; "
         "None: wherever dedup looks for them; true: and refuse the recipe where it does not",
     )
-    probes: list[ProbeConfig] = Field(default_factory=lambda: [ProbeConfig(name="linear_svm"), ProbeConfig(name="logistic")])
-    controls: list[Literal["pixels", "random", "kmeans"]] = Field(default_factory=_both_controls)
+    probes: list[ProbeConfig] = Field(
+        default_factory=lambda: [ProbeConfig(name="linear_svm"), ProbeConfig(name="logistic")]
+    )
+    baselines: list[Literal["pixels", "random", "kmeans"]] = Field(default_factory=_both_baselines)
 
     @model_validator(mode="before")
     @classmethod
@@ -364,19 +475,29 @@ class EvaluateConfig(Section):
 class InspectConfig(Section):
     """What is drawn from a trained generator."""
 
-    samples: int = Field(64, ge=1, description="pictures in the sample grid")
+    samples: int = Field(64, ge=1, description="images in the sample grid")
     walks: int = Field(6, ge=1, description="rows of interpolation")
     walk_steps: int = Field(10, ge=2)
-    guided: int = Field(6, ge=0, description="features of the last convolutional layer that are traced back to pixels; 0: none")
-    guided_pictures: int = Field(1024, ge=2, description="pictures among which their strongest answers are looked for")
-    arithmetic: bool = Field(True, description="vector arithmetic on groups of samples that look alike")
+    guided: int = Field(
+        6,
+        ge=0,
+        description="features of the last convolutional layer that are traced back to pixels; 0: none",
+    )
+    guided_images: int = Field(
+        1024, ge=2, description="images among which their strongest answers are looked for"
+    )
+    arithmetic: bool = Field(
+        True, description="vector arithmetic on groups of samples that look alike"
+    )
 
 
 class ReportConfig(Section):
     """What the report shows."""
 
     title: str | None = None
-    caveat: str | None = Field(None, description="one honest line on what this set can and cannot show")
+    caveat: str | None = Field(
+        None, description="one honest line on what this set can and cannot show"
+    )
     next: list[str] = Field(default_factory=list, description="what to try next, as commands")
 
 
@@ -387,7 +508,9 @@ class Recipe(Section):
     about: str = ""
     scale: str = "full"
     seed: int = Field(0, ge=0)
-    threads: int = Field(0, ge=0, description="CPU threads of each computation; 0: all cores but one")
+    threads: int = Field(
+        0, ge=0, description="CPU threads of each computation; 0: all cores but one"
+    )
     sources: SourcesConfig
     crop: CropConfig = CropConfig()
     hash: HashConfig = HashConfig()
@@ -403,27 +526,37 @@ class Recipe(Section):
         seen: dict[str, SourceConfig] = {}
         for source in [*self.sources.train, *self.sources.evaluate]:
             if seen.setdefault(source.name, source) != source:
-                raise ValueError(f"two different sources are called {source.name!r}; give one another name")
+                raise ValueError(
+                    f"two different sources are called {source.name!r}; give one another name"
+                )
         return self
 
     @model_validator(mode="after")
-    def _leaked_pictures_are_known(self) -> Recipe:
-        unknown = [source.name for source in self.evaluated() if not self.looks_for_leaks(source.name)]
+    def _leaked_images_are_known(self) -> Recipe:
+        unknown = [
+            source.name for source in self.evaluated() if not self.looks_for_leaks(source.name)
+        ]
         if self.evaluate.exclude_leaked and unknown:
             raise ValueError(
-                f"evaluate.exclude_leaked is true, but nobody looks for the test pictures of {', '.join(unknown)} that stand in train: "
+                f"evaluate.exclude_leaked is true, but nobody looks for the test images of {', '.join(unknown)} that stand in train: "
                 "that is done by dedup.mode 'verified' with dedup.leakage true, for sources that are trained on; leave "
                 "exclude_leaked out to have it wherever it is known"
             )
         return self
 
     def looks_for_leaks(self, source: str) -> bool:
-        """Whether dedup looks this source's held-out pictures up in the training split."""
-        return self.dedup.mode == "verified" and self.dedup.leakage and any(one.name == source for one in self.sources.train)
+        """Whether dedup looks this source's held-out images up in the training split."""
+        return (
+            self.dedup.mode == "verified"
+            and self.dedup.leakage
+            and any(one.name == source for one in self.sources.train)
+        )
 
     def all_sources(self) -> list[SourceConfig]:
         """Every source once, training sources first."""
-        return list({source.name: source for source in [*self.sources.train, *self.evaluated()]}.values())
+        return list(
+            {source.name: source for source in [*self.sources.train, *self.evaluated()]}.values()
+        )
 
     def evaluated(self) -> list[SourceConfig]:
         """The sources whose features are taken: the ones named, else the training sources."""

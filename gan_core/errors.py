@@ -53,7 +53,7 @@ class DiscernError(Exception):
 
 
 def _rebuild(kind: type[DiscernError], message: str, expected: str, remedy: str) -> DiscernError:
-    error = kind.__new__(kind)
+    error: DiscernError = kind.__new__(kind)
     DiscernError.__init__(error, message, expected=expected, remedy=remedy)
     return error
 
@@ -110,5 +110,19 @@ def nearest(given: str, known: Iterable[str]) -> str | None:
     """The known name closest to `given`, or None when nothing is close."""
     names = list(known)
     folded = {name.lower().replace("-", "_"): name for name in names}
-    close = difflib.get_close_matches(given.lower().replace("-", "_"), list(folded), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(
+        given.lower().replace("-", "_"), list(folded), n=1, cutoff=0.5
+    )
     return folded[close[0]] if close else None
+
+
+def error_from_json(said: dict[str, str]) -> DiscernError:
+    """The error that a child put into words: {'kind', 'message', 'expected', 'remedy'}."""
+    kind = globals().get(said.get("kind", ""), WorkError)
+    if not (isinstance(kind, type) and issubclass(kind, DiscernError)):
+        kind = WorkError
+    error: DiscernError = kind.__new__(kind)
+    DiscernError.__init__(
+        error, said["message"], expected=said.get("expected", ""), remedy=said.get("remedy", "")
+    )
+    return error

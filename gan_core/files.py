@@ -31,7 +31,9 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
 
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys and no spaces: the form that is hashed. Refuses what is not plain JSON."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -86,3 +88,15 @@ def exchange(first: Path, second: Path) -> None:
     second.rename(aside)
     first.rename(second)
     aside.rename(first)
+
+
+def source_root() -> str:
+    """The folder that holds gan_core: a child process must run the same code, wherever it was started."""
+    return str(Path(__file__).resolve().parent.parent)
+
+
+def kimg_label(kimg: float) -> str:
+    """A place in file names: '000060' for 60 kimg, '000060_250' for 60.25. They sort in the order of training, and differ
+    wherever places differ by an image."""
+    whole, rest = divmod(round(kimg * 1000), 1000)
+    return f"{whole:06d}_{rest:03d}" if rest else f"{whole:06d}"

@@ -5,16 +5,17 @@ Listing looks at file names only, so that `discern list` and the planner import 
 
 from __future__ import annotations
 
+import ast
+import functools
 import importlib
 import importlib.util
-import pkgutil
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from gan_core.errors import RequestError, UnknownName
 
-KINDS = ("methods", "networks", "datasets", "probes", "controls")
-_SHARED = {"base"}  # a room's common code, no entry of its own
+KINDS = ("methods", "networks", "datasets", "probes", "baselines")
 
 
 def names(kind: str) -> list[str]:
@@ -22,8 +23,22 @@ def names(kind: str) -> list[str]:
     if kind not in KINDS:
         raise UnknownName("room", kind, KINDS)
     folder = Path(__file__).parent / kind
-    found = (module.name for module in pkgutil.iter_modules([str(folder)]))
-    return sorted(name for name in found if name not in _SHARED and not name.startswith("_"))
+    return sorted(path.stem for path in folder.glob("*.py") if _assigned(path, "ABOUT") is not None)
+
+
+@functools.cache
+def _assigned(path: Path, name: str) -> Any:
+    """The literal that a file assigns to `name` at its top level, or None; nothing is imported."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Assign):
+            targets, value = node.targets, node.value
+        elif isinstance(node, ast.AnnAssign) and node.value is not None:
+            targets, value = [node.target], node.value
+        else:
+            continue
+        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+            return ast.literal_eval(value)
+    return None
 
 
 def check(kind: str, name: str) -> None:
@@ -44,7 +59,12 @@ def check(kind: str, name: str) -> None:
                 remedy="put its folder on PYTHONPATH or install it",
             )
     elif name not in names(kind):
-        raise UnknownName(kind.rstrip("s"), name, names(kind), remedy=f"`discern list {kind}` shows each with a sentence")
+        raise UnknownName(
+            kind.rstrip("s"),
+            name,
+            names(kind),
+            remedy=f"`discern list {kind}` shows each with a sentence",
+        )
 
 
 def load(kind: str, name: str) -> ModuleType:
@@ -60,16 +80,4 @@ def load(kind: str, name: str) -> ModuleType:
 
 def about(kind: str, name: str) -> str:
     """The `ABOUT` sentence of an entry, read from its syntax tree so that nothing heavy is imported."""
-    import ast
-
-    tree = ast.parse((Path(__file__).parent / kind / f"{name}.py").read_text())
-    for node in tree.body:
-        if isinstance(node, ast.Assign):
-            targets, value = node.targets, node.value
-        elif isinstance(node, ast.AnnAssign) and node.value is not None:
-            targets, value = [node.target], node.value
-        else:
-            continue
-        if any(isinstance(target, ast.Name) and target.id == "ABOUT" for target in targets):
-            return str(ast.literal_eval(value))
-    return (ast.get_docstring(tree) or "").split("\n")[0]
+    return str(_assigned(Path(__file__).parent / kind / f"{name}.py", "ABOUT"))

@@ -26,11 +26,11 @@ def shard_name(shard: int, prefix: str = "pixels") -> str:
 
 
 class PixelShards:
-    """One or more folders of shards read as one set of pictures.
+    """One or more folders of shards read as one set of images.
 
     Args:
         folders: artifacts of crop or pack; all with crops of one size.
-        usable_only: leave out the rows that have no pixels (failed files, pictures without a face).
+        usable_only: leave out the rows that have no pixels (failed files, images without a face).
 
     Attributes:
         table: the rows in order, columns of `schemas.CROPS` plus `folder` (index into `folders`).
@@ -43,11 +43,14 @@ class PixelShards:
             table = pq.read_table(folder / TABLE)
             if usable_only:
                 table = table.filter(pc.equal(table["status"], "ok"))
-            tables.append(table.append_column("folder", pa.array(np.full(table.num_rows, number, np.int32))))
+            tables.append(
+                table.append_column("folder", pa.array(np.full(table.num_rows, number, np.int32)))
+            )
         self.table: pa.Table = pa.concat_tables(tables)
         self._maps: dict[tuple[int, int], Pixels] = {}
         self._place = np.stack(
-            [self.table["folder"].to_numpy()] + [pc.fill_null(self.table[name], -1).to_numpy() for name in ("shard", "row")],
+            [self.table["folder"].to_numpy()]
+            + [pc.fill_null(self.table[name], -1).to_numpy() for name in ("shard", "row")],
             axis=1,
         ).astype(np.int64)
 
@@ -56,7 +59,7 @@ class PixelShards:
 
     @cached_property
     def shape(self) -> tuple[int, int, int]:
-        """(height, width, 3) of every picture."""
+        """(height, width, 3) of every image."""
         usable = np.flatnonzero(self._place[:, 2] >= 0)
         if not len(usable):
             return (0, 0, 3)
@@ -67,11 +70,13 @@ class PixelShards:
     def _open(self, folder: int, shard: int) -> Pixels:
         place = (folder, shard)
         if place not in self._maps:
-            self._maps[place] = np.load(self.folders[folder] / shard_name(shard), mmap_mode="r", allow_pickle=False)
+            self._maps[place] = np.load(
+                self.folders[folder] / shard_name(shard), mmap_mode="r", allow_pickle=False
+            )
         return self._maps[place]
 
     def pixels(self, rows: npt.NDArray[Any] | slice | None = None) -> Pixels:
-        """Pictures of the given rows (None: all), in their order: uint8 [n, height, width, 3] RGB.
+        """Images of the given rows (None: all), in their order: uint8 [n, height, width, 3] RGB.
 
         Only the shards of the last call stay mapped: what has been read counts as this process's memory for as long as it is.
         """

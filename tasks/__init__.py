@@ -16,5 +16,6 @@ from tasks.report import report
 from tasks.train import train
 
 ALL: dict[str, Any] = {
-    task.name: task for task in (ingest, crop, hash_crops, dedup, pack, train, extract, evaluate, inspect, report)
+    task.name: task
+    for task in (ingest, crop, hash_crops, dedup, pack, train, extract, evaluate, inspect, report)
 }

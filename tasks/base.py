@@ -28,12 +28,12 @@ from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 from pydantic import BaseModel, ConfigDict
 
+from gan_core.artifacts.store import Store
+from gan_core.contract import ArtifactRef
 from gan_core.errors import DiscernError
-from gan_core.plan import Node
-from gan_core.runner import StageResult, execute, take
-from gan_core.stages.contract import ArtifactRef
-from gan_core.stages.specs import spec_of
-from gan_core.store import Store
+from gan_core.pipeline.plan import Node
+from gan_core.pipeline.runner import StageResult, execute, take
+from gan_core.specs import spec_of
 from tasks.shares import spread
 
 log = logging.getLogger("gan_core.tasks")
@@ -81,7 +81,14 @@ def _figure(value: float) -> str:
 class TaskProgress:
     """Shows progress as a Prefect artifact: made when work lasts, renewed every two seconds at most."""
 
-    def __init__(self, node: str, *, after: float = 2.0, every: float = 2.0, watch: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        node: str,
+        *,
+        after: float = 2.0,
+        every: float = 2.0,
+        watch: Callable[[], None] | None = None,
+    ) -> None:
         self._node = node
         self._watch = watch
         self._next = time.monotonic() + after
@@ -93,8 +100,12 @@ class TaskProgress:
             return
         self._next = time.monotonic() + self._every
         share = min(100.0, 100.0 * done / total)
-        told = ", ".join(f"{name.replace('_', ' ')} {_figure(value)}" for name, value in figures.items())
-        text = f"{self._node}: {_figure(done)} of {_figure(total)} {unit}" + (f" ({told})" if told else "")
+        told = ", ".join(
+            f"{name.replace('_', ' ')} {_figure(value)}" for name, value in figures.items()
+        )
+        text = f"{self._node}: {_figure(done)} of {_figure(total)} {unit}" + (
+            f" ({told})" if told else ""
+        )
         log.info(text)
         with contextlib.suppress(Exception):  # a display must never end the work
             if self._artifact is None:
@@ -120,15 +131,31 @@ def stage_task(
     def run(call: StageCall, inputs: dict[str, StageResult]) -> State[StageResult]:
         store = Store(call.home, Path(call.local))
         refs = {name: result.ref for name, result in inputs.items() if result.ref is not None}
-        if call.node.pinned is not None:  # used as it is, whatever its inputs are; shown like all that the store has
+        if (
+            call.node.pinned is not None
+        ):  # used as it is, whatever its inputs are; shown like all that the store has
             result = take(store, call.node)
         else:
-            progress = TaskProgress(call.node.id, watch=watch(store, call.node, refs) if watch else None)
-            result = execute(store, call.node, refs, who=call.who, progress=progress, refresh=call.refresh, spread=spread())
+            progress = TaskProgress(
+                call.node.id, watch=watch(store, call.node, refs) if watch else None
+            )
+            result = execute(
+                store,
+                call.node,
+                refs,
+                who=call.who,
+                progress=progress,
+                refresh=call.refresh,
+                spread=spread(),
+            )
         if result.ref is not None:
             _show(result, store.path(result.ref), publish)
         if result.paused:
-            return Completed(name="Paused", message="Ended by its time limit; the next run continues.", data=result)
+            return Completed(
+                name="Paused",
+                message="Ended by its time limit; the next run continues.",
+                data=result,
+            )
         if result.cached:
             if result.ref is not None:
                 log.info("%s: the store has it (%s)", call.node.id, result.ref.digest[:12])
@@ -160,15 +187,21 @@ def _run_name() -> str:
 
 
 def _show(result: StageResult, folder: Path, publish: Publish | None) -> None:
-    """Counts as a table, warnings as a note, then the stage's own pictures; a display must never end the work."""
+    """Counts as a table, warnings as a note, then the stage's own images; a display must never end the work."""
     try:
         if result.outcome.counts:
             rows = [{"what": name, "count": count} for name, count in result.outcome.counts.items()]
-            create_table_artifact(key=artifact_key("counts", result.node), table=rows, description=f"Counts of {result.node}")
+            create_table_artifact(
+                key=artifact_key("counts", result.node),
+                table=rows,
+                description=f"Counts of {result.node}",
+            )
         if result.outcome.warnings:
             text = "\n".join(f"- {warning}" for warning in result.outcome.warnings)
             create_markdown_artifact(
-                key=artifact_key("warnings", result.node), markdown=text, description=f"Warnings of {result.node}"
+                key=artifact_key("warnings", result.node),
+                markdown=text,
+                description=f"Warnings of {result.node}",
             )
         if publish:
             publish(result, folder)

@@ -9,7 +9,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
 from gan_core.config import SourceConfig
-from gan_core.sources import Location, fetch
+from gan_core.pipeline.sources import Location, fetch
 from tasks.base import TaskProgress
 
 

@@ -2,7 +2,7 @@
 
 A share leaves its finished pieces in the artifact's work folder, where a killed run would have left them too; the stage then takes them
 up and publishes. So the digest is the same whoever made the shares, one that dies is made again by the stage itself, and the key's lock
-stays with the one stage task. Other machines have to see the home and the pictures under the same paths.
+stays with the one stage task. Other machines have to see the home and the images under the same paths.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from gan_core.child import run_child
+from gan_core.contract import StageRequest
 from gan_core.devices import cpu_cores
 from gan_core.errors import WorkError
+from gan_core.pipeline.child_process import run_child
+from gan_core.pipeline.runner import Spread
 from gan_core.progress import silent
-from gan_core.runner import Spread
-from gan_core.stages.contract import StageRequest
-from gan_core.stages.specs import spec_of
+from gan_core.specs import spec_of
 
 log = logging.getLogger("gan_core.tasks")
 
@@ -33,7 +33,12 @@ _LOOK_SECONDS = 10.0  # between looks whether Dask has workers
 _current: ContextVar[Spread | None] = ContextVar("spread", default=None)
 
 
-@task(name="share", task_run_name="{node} share {number} of {of}", cache_policy=NO_CACHE, persist_result=False)
+@task(
+    name="share",
+    task_run_name="{node} share {number} of {of}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
 def make_share(node: str, request: str, number: int, of: int) -> int:
     """Makes one share of a stage's work. Args: request: a StageRequest as JSON; number: from 1 to `of`."""
     whole = StageRequest.model_validate_json(request)
@@ -81,13 +86,20 @@ class _Cluster:
         node, text = request.node, request.model_dump_json()
         log.info("%s: in %d shares on %s", node, self._count, self._kind)
         futures = [
-            self._runner.submit(make_share, {"node": node, "request": text, "number": number, "of": self._count})
+            self._runner.submit(
+                make_share, {"node": node, "request": text, "number": number, "of": self._count}
+            )
             for number in range(1, self._count + 1)
         ]
         for number, future in enumerate(futures, 1):
             problem = self._wait(future)
             if problem:
-                log.warning("%s: share %d was not made (%s); the stage makes it itself", node, number, problem)
+                log.warning(
+                    "%s: share %d was not made (%s); the stage makes it itself",
+                    node,
+                    number,
+                    problem,
+                )
         return self._count
 
     def _wait(self, future: Any) -> str:
@@ -101,7 +113,11 @@ class _Cluster:
                     return "no worker is left"
         try:
             future.wait()
-            return "" if future.state.is_completed() else str(future.state.message or future.state.name)
+            return (
+                ""
+                if future.state.is_completed()
+                else str(future.state.message or future.state.name)
+            )
         except Exception as error:  # whatever happened on the cluster: the stage does what is left
             return f"{type(error).__name__}: {error}"
 
@@ -125,7 +141,12 @@ def _dask(place: str, stack: contextlib.ExitStack) -> tuple[Any, int]:
         runner.client.wait_for_workers(1, timeout=_START_SECONDS)
         return runner, len(runner.client.scheduler_info(n_workers=-1)["workers"])
     count = int(place) if place else cpu_cores()
-    kwargs = {"n_workers": count, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    kwargs = {
+        "n_workers": count,
+        "threads_per_worker": 1,
+        "processes": True,
+        "dashboard_address": None,
+    }
     runner = stack.enter_context(DaskTaskRunner(cluster_kwargs=kwargs))
     runner.client.wait_for_workers(count, timeout=_START_SECONDS)
     return runner, count

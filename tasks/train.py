@@ -13,12 +13,12 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.runtime import task_run
 
-from gan_core.plan import Node
-from gan_core.runner import StageResult, trajectory_key
-from gan_core.stages.contract import ArtifactRef
-from gan_core.store import Store
+from gan_core.artifacts.store import Store
+from gan_core.contract import ArtifactRef
+from gan_core.pipeline.plan import Node
+from gan_core.pipeline.runner import StageResult, trajectory_key
 from tasks.base import stage_task
-from tasks.pictures import picture, show_picture, training_curve
+from tasks.images import image, show_image, training_curve
 
 FIRST_LOOKS = 5.0  # seconds between looks until there is something to see
 LOOK_EVERY = 60.0
@@ -27,16 +27,25 @@ LOOK_EVERY = 60.0
 def _publish(result: StageResult, folder: Path) -> None:
     grids = sorted(folder.glob("grid-*.png"))
     if grids:
-        show_picture(result.node, "samples", grids[-1], f"Samples from the same latents at the end ({grids[-1].stem})")
+        show_image(
+            result.node,
+            "samples",
+            grids[-1],
+            f"Samples from the same latents at the end ({grids[-1].stem})",
+        )
     if curve := training_curve(folder):
         text = f"{curve}\n\nEvery figure: `{folder / 'stats.jsonl'}`"
-        create_markdown_artifact(key="curve-train", markdown=text, description="Losses and verdicts over training")
+        create_markdown_artifact(
+            key="curve-train", markdown=text, description="Losses and verdicts over training"
+        )
 
 
 class Watch:
     """Curve and newest samples of a training that is going on: one artifact, renewed once a minute and not stored anew."""
 
-    _artifacts: ClassVar[dict[str, UUID]] = {}  # task run to its artifact: another try of the same task renews it
+    _artifacts: ClassVar[
+        dict[str, UUID]
+    ] = {}  # task run to its artifact: another try of the same task renews it
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -47,7 +56,10 @@ class Watch:
         if time.monotonic() < self._next:
             return
         grids = sorted(self._folder.glob("products/grid-*.png"))
-        parts = [training_curve(self._folder), picture(grids[-1], f"Samples ({grids[-1].stem})") if grids else ""]
+        parts = [
+            training_curve(self._folder),
+            image(grids[-1], f"Samples ({grids[-1].stem})") if grids else "",
+        ]
         text = "\n\n".join(part for part in parts if part)
         self._next = time.monotonic() + (LOOK_EVERY if text else FIRST_LOOKS)
         if not text or text == self._shown:
@@ -56,7 +68,9 @@ class Watch:
         name = str(task_run.id)
         if name not in self._artifacts:
             about = "Training so far: losses, verdicts, newest samples"
-            self._artifacts[name] = create_markdown_artifact(key="training-so-far", markdown=text, description=about)  # type: ignore[assignment]
+            self._artifacts[name] = create_markdown_artifact(
+                key="training-so-far", markdown=text, description=about
+            )  # type: ignore[assignment]
         else:
             with get_client(sync_client=True) as client:
                 client.update_artifact(self._artifacts[name], ArtifactUpdate(data=text))
@@ -64,7 +78,11 @@ class Watch:
 
 def _watch(store: Store, node: Node, inputs: dict[str, ArtifactRef]) -> Callable[[], None] | None:
     """Looks into the training's state folder; an imported snapshot has none."""
-    return Watch(store.state("train", trajectory_key(node, inputs))) if "train" in node.key_part else None
+    return (
+        Watch(store.state("train", trajectory_key(node, inputs)))
+        if "train" in node.key_part
+        else None
+    )
 
 
 train = stage_task("train", publish=_publish, watch=_watch)

@@ -46,12 +46,30 @@ def discern(tmp_path: Path) -> Callable[..., Answer]:
     """Runs `discern ARGUMENTS` in a process of its own, with a home under tmp_path unless `home` is given."""
 
     def run(
-        *arguments: str, home: Path | None = None, timeout: float = 300, cwd: Path | None = None, **variables: str
+        *arguments: str,
+        home: Path | None = None,
+        timeout: float = 300,
+        cwd: Path | None = None,
+        **variables: str,
     ) -> Answer:
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-        environment = {**clean, "DISCERN_HOME": str(home or tmp_path / "home"), "PYTHONPATH": str(ROOT), **variables}
+        clean = {
+            name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")
+        }
+        environment = {
+            **clean,
+            "DISCERN_HOME": str(home or tmp_path / "home"),
+            "PYTHONPATH": str(ROOT),
+            **variables,
+        }
         command = [sys.executable, "-m", "flows.cli", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=timeout, cwd=cwd or tmp_path)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=timeout,
+            cwd=cwd or tmp_path,
+        )
         return Answer(done.returncode, done.stdout, done.stderr)
 
     return run

@@ -33,8 +33,13 @@ class Batches:
     files: tuple[str, ...]
 
 
-PYTHON = Batches("cifar-10-batches-py", (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"))
-BINARY = Batches("cifar-10-batches-bin", (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"))
+PYTHON = Batches(
+    "cifar-10-batches-py", (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
+)
+BINARY = Batches(
+    "cifar-10-batches-bin",
+    (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"),
+)
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -47,7 +52,9 @@ class _ArraysOnly(pickle.Unpickler):
             return _reconstruct
         if module == "numpy" and name in ("ndarray", "dtype"):
             return getattr(np, name)
-        raise UnreadableImage("damaged", f"the batch file asks for {module}.{name}, which no CIFAR-10 batch holds")
+        raise UnreadableImage(
+            "damaged", f"the batch file asks for {module}.{name}, which no CIFAR-10 batch holds"
+        )
 
 
 def _reconstruct(kind: type, shape: tuple[int, ...], code: bytes) -> Any:
@@ -63,7 +70,7 @@ def _cached(path: Path, size: int, mtime_ns: int) -> tuple[npt.NDArray[np.uint8]
 
 
 def read_batch(path: Path) -> tuple[npt.NDArray[np.uint8], list[int]]:
-    """A batch file's pictures, uint8 [n, 32, 32, 3] RGB, and labels.
+    """A batch file's images, uint8 [n, 32, 32, 3] RGB, and labels.
 
     Raises:
         UnreadableImage: truncated or damaged.
@@ -74,7 +81,9 @@ def read_batch(path: Path) -> tuple[npt.NDArray[np.uint8], list[int]]:
     if path.suffix == ".bin":
         raw = np.fromfile(path, np.uint8)
         if not len(raw) or len(raw) % (_PIXELS + 1):
-            raise UnreadableImage("truncated", f"the batch has {len(raw)} bytes, no multiple of {_PIXELS + 1}")
+            raise UnreadableImage(
+                "truncated", f"the batch has {len(raw)} bytes, no multiple of {_PIXELS + 1}"
+            )
         rows = raw.reshape(-1, _PIXELS + 1)
         flat, labels = rows[:, 1:], rows[:, 0].tolist()
     else:
@@ -86,9 +95,13 @@ def read_batch(path: Path) -> tuple[npt.NDArray[np.uint8], list[int]]:
             except UnreadableImage:
                 raise
             except Exception as error:  # a damaged pickle raises nearly anything
-                raise UnreadableImage("damaged", f"the batch file cannot be read ({type(error).__name__})") from error
+                raise UnreadableImage(
+                    "damaged", f"the batch file cannot be read ({type(error).__name__})"
+                ) from error
         if not good:
-            raise UnreadableImage("damaged", "the batch file does not hold rows of 3,072 bytes and as many labels")
+            raise UnreadableImage(
+                "damaged", "the batch file does not hold rows of 3,072 bytes and as many labels"
+            )
     return np.ascontiguousarray(flat.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1)), labels
 
 
@@ -97,7 +110,14 @@ class BatchSource:
 
     has_masks = False
 
-    def __init__(self, config: SourceConfig, root: Path, folder: Path, batches: Batches, classes: Sequence[str]) -> None:
+    def __init__(
+        self,
+        config: SourceConfig,
+        root: Path,
+        folder: Path,
+        batches: Batches,
+        classes: Sequence[str],
+    ) -> None:
         check_options(config, {})
         self._prefix = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
         self._root = root
@@ -105,7 +125,9 @@ class BatchSource:
         self._files = [name for name in batches.files if (folder / name).is_file()]
         self.ignored: dict[str, int] = {}
         missing = [name for name in batches.files if name not in self._files]
-        self.warnings = [f"{self._prefix}{name} is missing: the set is not whole" for name in missing]
+        self.warnings = [
+            f"{self._prefix}{name} is missing: the set is not whole" for name in missing
+        ]
 
     def stamps(self) -> list[Stamp]:
         found = []

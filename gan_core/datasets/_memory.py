@@ -27,7 +27,7 @@ class Facts(NamedTuple):
     """What reading one image told.
 
     Attributes:
-        picture: False for a file of unknown ending that turned out to be no picture.
+        image: False for a file of unknown ending that turned out to be no image.
         mask_sha256: of the mask's bytes, '' when there is none.
     """
 
@@ -41,7 +41,7 @@ class Facts(NamedTuple):
     status: str
     reason: str
     mask_sha256: str
-    picture: bool
+    image: bool
 
 
 _SCHEMA = pa.schema(
@@ -57,7 +57,7 @@ _SCHEMA = pa.schema(
         ("status", pa.string()),
         ("reason", pa.string()),
         ("mask_sha256", pa.string()),
-        ("picture", pa.bool_()),
+        ("image", pa.bool_()),
     ]
 )
 
@@ -100,7 +100,9 @@ class Memory:
 
     def close(self, keep: set[str]) -> None:
         """Writes everything as one piece, without the files that are gone (`keep` has the keys of all that are there)."""
-        if self._folder is None or not (self._fresh or len(self._pieces) > 1 or self._known.keys() - keep):
+        if self._folder is None or not (
+            self._fresh or len(self._pieces) > 1 or self._known.keys() - keep
+        ):
             return
         old = self._pieces
         self._pieces = []
@@ -112,7 +114,9 @@ class Memory:
         if self._folder is None or not facts:
             return
         columns = [list(facts), *zip(*facts.values(), strict=True)]
-        arrays = [pa.array(values, field.type) for values, field in zip(columns, _SCHEMA, strict=True)]
+        arrays = [
+            pa.array(values, field.type) for values, field in zip(columns, _SCHEMA, strict=True)
+        ]
         path = self._folder / f"facts-{uuid.uuid4().hex[:12]}.parquet"
         write_table(pa.Table.from_arrays(arrays, schema=_SCHEMA), path)
         self._pieces.append(path)

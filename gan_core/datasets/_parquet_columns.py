@@ -12,7 +12,20 @@ import pyarrow.types as types
 from gan_core.datasets.base import MAX_ATTRIBUTE_VALUES, split_of
 from gan_core.errors import UnknownName
 
-_IMAGES = ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes", "content", "data")
+_IMAGES = (
+    "image",
+    "img",
+    "image",
+    "photo",
+    "jpg",
+    "jpeg",
+    "png",
+    "webp",
+    "image_bytes",
+    "bytes",
+    "content",
+    "data",
+)
 _MASKS = ("mask", "segmentation_mask", "segmentation", "annotation")
 _LABELS = ("label", "labels", "fine_label", "class", "target")
 _SPLITS = ("split", "set", "partition", "subset")
@@ -42,9 +55,11 @@ class Columns:
                 raise UnknownName(f"column ({role})", name, schema.names)
         self.all: list[str] = list(schema.names)
         features = _features(schema)
-        pictures = [column.name for column in schema if _holds_pictures(column.type)]
-        self.mask = names["mask"] or _first(_MASKS, [name for name in pictures if name != names["image"]])
-        candidates = [name for name in pictures if name != self.mask]
+        images = [column.name for column in schema if _holds_images(column.type)]
+        self.mask = names["mask"] or _first(
+            _MASKS, [name for name in images if name != names["image"]]
+        )
+        candidates = [name for name in images if name != self.mask]
         structs = [name for name in candidates if types.is_struct(schema.field(name).type)]
         self.image = names["image"] or _first(_IMAGES, structs) or _first(_IMAGES, candidates)
         if not self.image and (structs or len(candidates) == 1):
@@ -53,12 +68,18 @@ class Columns:
             self.mask = ""
         labelled = [column.name for column in schema if _is_label(column.type)]
         classes = [name for name in labelled if _class_names(features, name)]
-        self.label = names["label"] or _first(_LABELS, labelled) or (classes[0] if len(classes) == 1 else "")
-        self.split = names["split"] or _first(_SPLITS, [name for name in labelled if name != self.label])
+        self.label = (
+            names["label"] or _first(_LABELS, labelled) or (classes[0] if len(classes) == 1 else "")
+        )
+        self.split = names["split"] or _first(
+            _SPLITS, [name for name in labelled if name != self.label]
+        )
         self.class_names = _class_names(features, self.label)
         self._split_names = _class_names(features, self.split)
         known = {self.image, self.mask, self.label, self.split}
-        self.attributes = [column.name for column in schema if column.name not in known and _travels(column.type)]
+        self.attributes = [
+            column.name for column in schema if column.name not in known and _travels(column.type)
+        ]
         self.left_out: set[str] = set()
         self.light = [name for name in (self.label, self.split, *self.attributes) if name]
         self._has_path = bool(self.image) and _has_field(schema.field(self.image).type, "path")
@@ -78,7 +99,9 @@ class Columns:
         paths: list[str | None] = _field(batch.column(self.image), "path").to_pylist()
         return paths
 
-    def bytes_of(self, batch: pa.RecordBatch, name: str, rows: Sequence[int]) -> list[tuple[bytes | None, str | None]]:
+    def bytes_of(
+        self, batch: pa.RecordBatch, name: str, rows: Sequence[int]
+    ) -> list[tuple[bytes | None, str | None]]:
         """(bytes, path) of the given rows of an image column."""
         column = batch.column(name)
         if len(rows) < batch.num_rows:
@@ -86,7 +109,11 @@ class Columns:
         if not types.is_struct(column.type):
             return [(data, None) for data in column.to_pylist()]
         data = _field(column, "bytes").to_pylist()
-        paths = _field(column, "path").to_pylist() if _has_field(column.type, "path") else [None] * len(data)
+        paths = (
+            _field(column, "path").to_pylist()
+            if _has_field(column.type, "path")
+            else [None] * len(data)
+        )
         return list(zip(data, paths, strict=True))
 
 
@@ -109,7 +136,7 @@ def _has_field(kind: pa.DataType, name: str) -> bool:
     return bool(types.is_struct(kind)) and kind.get_field_index(name) >= 0
 
 
-def _holds_pictures(kind: pa.DataType) -> bool:
+def _holds_images(kind: pa.DataType) -> bool:
     return _is_bytes(kind) or (_has_field(kind, "bytes") and _is_bytes(kind.field("bytes").type))
 
 

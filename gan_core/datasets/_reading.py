@@ -17,7 +17,10 @@ _BATCH_BYTES = 32 << 20
 
 
 def read_ordered(
-    source: Source, requests: Sequence[tuple[str, str]], work: Callable[[int, Blob], _Result], workers: int
+    source: Source,
+    requests: Sequence[tuple[str, str]],
+    work: Callable[[int, Blob], _Result],
+    workers: int,
 ) -> Iterator[_Result]:
     """Calls work(index, blob) for every request on `workers` threads and yields the results in order.
 

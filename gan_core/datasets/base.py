@@ -17,7 +17,13 @@ from typing import Any, Protocol
 
 from gan_core.config import SourceConfig
 from gan_core.errors import DataError, RequestError, UnknownName, nearest
-from gan_core.vision.headers import MAGIC_BYTES, UnreadableImage, begins_like_a_picture, read_file, sniff
+from gan_core.vision.headers import (
+    MAGIC_BYTES,
+    UnreadableImage,
+    begins_like_a_image,
+    read_file,
+    sniff,
+)
 
 # Lists longer than this do not travel as attributes (a landmark list does, an embedding does not).
 MAX_ATTRIBUTE_VALUES = 64
@@ -64,7 +70,7 @@ class Entry:
         label_name: class name; a name without a number is numbered later, by sorted names.
         split: train, validation, test, or '' when the publisher names none.
         attributes: whatever else the source says of it: JSON values.
-        certain: False for a file that is a row only if its content turns out to be a picture.
+        certain: False for a file that is a row only if its content turns out to be an image.
         problem: why it can never be read ('unreadable: ...'), or ''.
     """
 
@@ -105,11 +111,11 @@ class Blob:
             raise UnreadableImage("unreadable", "the source has no bytes for this row")
         return read_file(self.path)
 
-    def is_picture(self) -> bool:
-        """Whether the bytes begin like a picture; what cannot be read is none."""
+    def is_image(self) -> bool:
+        """Whether the bytes begin like an image; what cannot be read is none."""
         if self.data is not None or self.path is None:
             return self.data is not None and sniff(self.data[:MAGIC_BYTES]) is not None
-        return begins_like_a_picture(self.path)
+        return begins_like_a_image(self.path)
 
     def read_mask(self) -> bytes | None:
         """The mask's bytes, None when this image has none.
@@ -196,7 +202,9 @@ def _nearest_path(wanted: Path) -> Path | None:
     while not parent.exists() and parent != parent.parent:
         wanted, parent = parent, parent.parent
     try:
-        near = nearest(wanted.name, [name for name in os.listdir(parent) if not name.startswith(".")])
+        near = nearest(
+            wanted.name, [name for name in os.listdir(parent) if not name.startswith(".")]
+        )
     except OSError:
         return None
     return parent / near if near else None
@@ -224,13 +232,18 @@ def check_options(config: SourceConfig, known: Mapping[str, Any]) -> dict[str, A
     return {**known, **config.options}
 
 
-def nothing_found(config: SourceConfig, location: Path, what: str, ignored: Mapping[str, int], remedy: str = "") -> DataError:
+def nothing_found(
+    config: SourceConfig, location: Path, what: str, ignored: Mapping[str, int], remedy: str = ""
+) -> DataError:
     """The error for a place that holds nothing of the source's kind."""
     seen = ", ".join(f"{count} {reason}" for reason, count in sorted(ignored.items()))
     return DataError(
-        f"There are no {what} in {str(location)!r}" + (f" (found there: {seen})." if seen else "; it is empty."),
-        expected=config.layout or f"{what} for the source {config.name!r} (dataset {config.dataset!r})",
-        remedy=remedy or "correct --data, or name another kind of source as `dataset` (`discern list datasets`)",
+        f"There are no {what} in {str(location)!r}"
+        + (f" (found there: {seen})." if seen else "; it is empty."),
+        expected=config.layout
+        or f"{what} for the source {config.name!r} (dataset {config.dataset!r})",
+        remedy=remedy
+        or "correct --data, or name another kind of source as `dataset` (`discern list datasets`)",
     )
 
 

@@ -16,7 +16,7 @@ from gan_core.progress import Progress, silent
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ABOUT = "CIFAR-10: 50,000 training and 10,000 test pictures of 10 classes, as Parquet, python or binary version, or downloaded"
+ABOUT = "CIFAR-10: 50,000 training and 10,000 test images of 10 classes, as Parquet, python or binary version, or downloaded"
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FOLDER = "cifar10"  # under a cache folder, for `fetch`
@@ -43,11 +43,17 @@ def open_source(config: SourceConfig, location: Path | None) -> Source:
             if any((folder / file).is_file() for file in batches.files):
                 return BatchSource(config, place, folder, batches, CLASSES)
     raise nothing_found(
-        config, place, "CIFAR-10 files", {}, f"expected Parquet files, {PYTHON.folder} or {BINARY.folder} there"
+        config,
+        place,
+        "CIFAR-10 files",
+        {},
+        f"expected Parquet files, {PYTHON.folder} or {BINARY.folder} there",
     )
 
 
-def fetch(target: Path, progress: Progress = silent, *, url: str | None = None, md5: str | None = None) -> Path:
+def fetch(
+    target: Path, progress: Progress = silent, *, url: str | None = None, md5: str | None = None
+) -> Path:
     """Downloads CIFAR-10 through torchvision's downloader (checked by MD5) and keeps it as Parquet with lossless PNG.
 
     The archive's pickles are read by a reader that builds arrays and nothing else (`_cifar_batches.read_batch`). Complete
@@ -80,7 +86,9 @@ def fetch(target: Path, progress: Progress = silent, *, url: str | None = None, 
     for name, batches in files.items():
         tables: list[pa.Table] = []
         for batch in batches:
-            tables.append(_table(unpacked / PYTHON.folder / batch, sum(table.num_rows for table in tables)))
+            tables.append(
+                _table(unpacked / PYTHON.folder / batch, sum(table.num_rows for table in tables))
+            )
             done += tables[-1].num_rows
             progress(done, 60_000, "images")
         write_table(pa.concat_tables(tables), target / name, row_group_size=1000)
@@ -94,7 +102,9 @@ def _download(folder: Path, url: str | None, md5: str | None) -> None:
 
     url, md5 = url or CIFAR10.url, md5 or CIFAR10.tgz_md5
     try:
-        download_and_extract_archive(url, str(folder), filename=CIFAR10.filename, md5=md5, remove_finished=True)
+        download_and_extract_archive(
+            url, str(folder), filename=CIFAR10.filename, md5=md5, remove_finished=True
+        )
     except (OSError, RuntimeError) as error:
         raise TransientError(
             f"CIFAR-10 could not be downloaded from {url}: {error}.",
@@ -109,7 +119,7 @@ def _table(batch: Path, first: int) -> pa.Table:
     from gan_core.vision.sheets import encode_png
 
     pixels, labels = read_batch(batch)
-    images = [{"bytes": encode_png(picture), "path": None} for picture in pixels]
+    images = [{"bytes": encode_png(image), "path": None} for image in pixels]
     schema = pa.schema(
         [
             ("img", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
@@ -117,4 +127,7 @@ def _table(batch: Path, first: int) -> pa.Table:
             ("index", pa.int64()),
         ]
     )
-    return pa.table({"img": images, "label": labels, "index": list(range(first, first + len(labels)))}, schema=schema)
+    return pa.table(
+        {"img": images, "label": labels, "index": list(range(first, first + len(labels)))},
+        schema=schema,
+    )

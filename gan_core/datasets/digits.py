@@ -60,9 +60,9 @@ class DigitsSource:
             yield Entry(FILE, str(row), int(label), str(int(label)))
 
     def read_many(self, requests: Sequence[tuple[str, str]]) -> Iterator[Blob]:
-        pictures, _ = _load(self._file)
+        images, _ = _load(self._file)
         for address, member in requests:
-            yield Blob(address, member, data=_enlarged(pictures[int(member)], self._rotate))
+            yield Blob(address, member, data=_enlarged(images[int(member)], self._rotate))
 
 
 def _find() -> Path:
@@ -81,7 +81,7 @@ def _find() -> Path:
 
 @functools.lru_cache(maxsize=1)
 def _load(file: Path) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Pictures float32 [1797, 8, 8] in 0..16 and labels int64 [1797]."""
+    """Images float32 [1797, 8, 8] in 0..16 and labels int64 [1797]."""
     import numpy as np
 
     with gzip.open(file, "rt") as lines:
@@ -89,12 +89,12 @@ def _load(file: Path) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     return table[:, :64].reshape(-1, 8, 8).astype(np.float32), table[:, 64].astype(np.int64)
 
 
-def _enlarged(picture: npt.NDArray[np.float32], rotate: float) -> bytes:
-    """8x8 values in 0..16 to a 32x32 grey picture as P6 bytes: cubic interpolation, 16 becomes 255."""
+def _enlarged(image: npt.NDArray[np.float32], rotate: float) -> bytes:
+    """8x8 values in 0..16 to a 32x32 grey image as P6 bytes: cubic interpolation, 16 becomes 255."""
     import cv2
     import numpy as np
 
-    large: Any = cv2.resize(picture, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+    large: Any = cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
     if rotate:
         turn = cv2.getRotationMatrix2D(((SIZE - 1) / 2, (SIZE - 1) / 2), rotate, 1.0)
         large = cv2.warpAffine(large, turn, (SIZE, SIZE), flags=cv2.INTER_LINEAR)

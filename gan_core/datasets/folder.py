@@ -1,4 +1,4 @@
-"""Any folder of pictures: class subfolders are labels, train/val/test folders above them are splits."""
+"""Any folder of images: class subfolders are labels, train/val/test folders above them are splits."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ from gan_core.datasets.base import (
 )
 from gan_core.errors import RequestError
 
-ABOUT = "any folder of pictures; subfolders are classes, folders called train, val or test above them are splits"
+ABOUT = "any folder of images; subfolders are classes, folders called train, val or test above them are splits"
 
-_PICTURES = ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .avif .jp2 .j2k .jpx .jpf"
+_IMAGES = ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .avif .jp2 .j2k .jpx .jpf"
 _OTHERS = (
     ".txt .csv .tsv .json .jsonl .xml .md .rst .html .htm .yaml .yml .toml .ini .cfg .log .py .ipynb .sh .m .c .h .js .css"
     " .db .sqlite .zip .tar .gz .tgz .bz2 .xz .7z .rar .parquet .arrow .feather .npy .npz .mat .h5 .hdf5 .pkl .pickle .pt .pth"
     " .safetensors .onnx .bin .pdf .doc .docx .ppt .pptx .xls .xlsx .mp4 .mov .avi .mkv .webm .mp3 .wav .flac .ogg .exe .dll"
     " .so .tfrecord .lmdb .mdb .idx .sha256 .md5 .tmp .part .crdownload .lock .url .lnk .svg"
 )
-# Pictures that nothing here decodes: a row that says so, never opened (raw files would pass for the small TIFF within them).
+# Images that nothing here decodes: a row that says so, never opened (raw files would pass for the small TIFF within them).
 _UNREAD = (
     ".heic .heif .hif .jxl .3fr .arw .cr2 .cr3 .crw .dng .erf .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .sr2"
     " .srf .srw .x3f"
 )
 UNREAD_ENDINGS = frozenset(_UNREAD.split())
-PICTURE_ENDINGS = frozenset(_PICTURES.split())
-# Files that are never opened to see whether they are pictures. A file with any other ending, or with none, is.
+IMAGE_ENDINGS = frozenset(_IMAGES.split())
+# Files that are never opened to see whether they are images. A file with any other ending, or with none, is.
 OTHER_ENDINGS = frozenset(_OTHERS.split())
 _OPTIONS = {"masks": "", "labels": True, "splits": True}
 
 
 def open_source(config: SourceConfig, location: Path | None) -> Source:
-    """A folder of pictures.
+    """A folder of images.
 
-    Options: `masks`: a subfolder with a mask for each picture, under the same path and name, whatever its ending; `labels`:
+    Options: `masks`: a subfolder with a mask for each image, under the same path and name, whatever its ending; `labels`:
     False takes subfolders for mere order; `splits`: False takes folders called train or test for classes.
 
     Raises:
@@ -56,7 +56,7 @@ def open_source(config: SourceConfig, location: Path | None) -> Source:
     if not place.is_dir():
         kind = {".parquet": "parquet", ".pq": "parquet", ".tar": "tar"}.get(place.suffix.lower())
         raise RequestError(
-            f"{str(place)!r} is a file, and the dataset 'folder' reads folders of pictures.",
+            f"{str(place)!r} is a file, and the dataset 'folder' reads folders of images.",
             expected="a folder",
             remedy=_set_dataset(config, kind) if kind else "name the folder that holds it",
         )
@@ -64,7 +64,7 @@ def open_source(config: SourceConfig, location: Path | None) -> Source:
 
 
 class FolderSource:
-    """Pictures in a folder and its subfolders, links followed once."""
+    """Images in a folder and its subfolders, links followed once."""
 
     def __init__(self, config: SourceConfig, root: Path) -> None:
         self._config = config
@@ -139,11 +139,13 @@ class FolderSource:
             remedy = ""
             if ignored[".parquet files"]:
                 remedy = f"these are Parquet files: {_set_dataset(self._config, 'parquet')}"
-                if not _may_hold_pictures(self._root):
-                    remedy = "correct --data: the Parquet files there have no column of pictures either"
+                if not _may_hold_images(self._root):
+                    remedy = (
+                        "correct --data: the Parquet files there have no column of images either"
+                    )
             elif ignored[".tar files"]:
                 remedy = f"these are tar shards: {_set_dataset(self._config, 'tar')}"
-            raise nothing_found(self._config, self._root, "pictures", ignored, remedy)
+            raise nothing_found(self._config, self._root, "images", ignored, remedy)
         self._find_splits(found)
         return found
 
@@ -167,7 +169,11 @@ class FolderSource:
                 continue
             for item in items:
                 address = prefix + self._text(item.name, prefix)
-                if item.name.startswith(".") or item.name in ("__MACOSX", "Thumbs.db", "desktop.ini"):
+                if item.name.startswith(".") or item.name in (
+                    "__MACOSX",
+                    "Thumbs.db",
+                    "desktop.ini",
+                ):
                     ignored["hidden files"] += 1
                 elif _is_folder(item):
                     (links if item.is_symlink() else folders).append((item.path, address + "/"))
@@ -191,12 +197,14 @@ class FolderSource:
                 remedy="change its permissions (chmod u+rx) or run as a user who may",
             )
         self._problems[prefix] = f"unreadable: the folder may not be listed ({error.strerror})"
-        self.warnings.append(f"the folder {prefix!r} may not be listed: {error.strerror}; its pictures are not known")
+        self.warnings.append(
+            f"the folder {prefix!r} may not be listed: {error.strerror}; its images are not known"
+        )
 
     def _stamp(self, address: str, item: os.DirEntry[str], ignored: Counter[str]) -> Stamp | None:
         ending = os.path.splitext(item.name)[1].lower()
-        picture = ending in PICTURE_ENDINGS or ending in UNREAD_ENDINGS
-        if not picture and ending in OTHER_ENDINGS:
+        image = ending in IMAGE_ENDINGS or ending in UNREAD_ENDINGS
+        if not image and ending in OTHER_ENDINGS:
             ignored[f"{ending} files"] += 1
             return None
         try:
@@ -206,15 +214,17 @@ class FolderSource:
             status = item.stat(follow_symlinks=False)
         else:
             problem = "" if stat.S_ISREG(status.st_mode) else "unreadable: it is no regular file"
-        if problem and not picture:
-            ignored["links and special files without a picture's ending"] += 1
+        if problem and not image:
+            ignored["links and special files without an image's ending"] += 1
             return None
         if problem:
             self._problems[address] = problem
             return Stamp(address, 0, status.st_mtime_ns)
         if ending in UNREAD_ENDINGS:
-            self._problems[address] = f"unsupported: {ending[1:].upper()} files are not read; convert them to JPEG or PNG"
-        elif not picture:
+            self._problems[address] = (
+                f"unsupported: {ending[1:].upper()} files are not read; convert them to JPEG or PNG"
+            )
+        elif not image:
             self._uncertain.add(address)
         return Stamp(address, status.st_size, status.st_mtime_ns)
 
@@ -223,13 +233,21 @@ class FolderSource:
         if mask is None:
             return listed
         self._masks[_stem(listed.address)] = mask.address
-        return Stamp(listed.address, listed.bytes, listed.mtime_ns, f"mask {mask.bytes} {mask.mtime_ns}")
+        return Stamp(
+            listed.address, listed.bytes, listed.mtime_ns, f"mask {mask.bytes} {mask.mtime_ns}"
+        )
 
     def _find_splits(self, found: list[Stamp]) -> None:
         """Top folders with a split's name are splits when one is the training split or all have such names."""
-        tops = sorted({listed.address.partition("/")[0] for listed in found if "/" in listed.address})
+        tops = sorted(
+            {listed.address.partition("/")[0] for listed in found if "/" in listed.address}
+        )
         splits = {top: split_of(top) for top in tops if split_of(top)}
-        if not self._options["splits"] or not splits or not ("train" in splits.values() or len(splits) == len(tops)):
+        if (
+            not self._options["splits"]
+            or not splits
+            or not ("train" in splits.values() or len(splits) == len(tops))
+        ):
             return
         self._split_folders = splits
         others = [top for top in tops if top not in splits]
@@ -243,11 +261,11 @@ def _set_dataset(config: SourceConfig, kind: str) -> str:
     return f"--set sources.train.{config.name}.dataset={kind} (sources.evaluate.{config.name} where it is only evaluated)"
 
 
-def _may_hold_pictures(folder: Path, most: int = 5) -> bool:
-    """Whether one of the first Parquet files has a column of pictures, or cannot be read to see it."""
-    from gan_core.datasets.parquet import holds_pictures, parquet_files
+def _may_hold_images(folder: Path, most: int = 5) -> bool:
+    """Whether one of the first Parquet files has a column of images, or cannot be read to see it."""
+    from gan_core.datasets.parquet import holds_images, parquet_files
 
-    return any(holds_pictures(path) is not False for _, path in parquet_files(folder)[:most])
+    return any(holds_images(path) is not False for _, path in parquet_files(folder)[:most])
 
 
 def _is_folder(item: os.DirEntry[str]) -> bool:

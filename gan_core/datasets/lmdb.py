@@ -1,4 +1,4 @@
-"""LMDB databases with one encoded picture a value, as LSUN is published: <category>_<split>_lmdb/data.mdb, keys of 40 hex digits.
+"""LMDB databases with one encoded image a value, as LSUN is published: <category>_<split>_lmdb/data.mdb, keys of 40 hex digits.
 
 Reading needs the package `lmdb`, which is an extra: `pip install 'discern-gan[lmdb]'`.
 """
@@ -12,10 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from gan_core.config import SourceConfig
-from gan_core.datasets.base import Blob, Entry, Source, Stamp, check_options, existing, nothing_found, safe_text, split_of
+from gan_core.datasets.base import (
+    Blob,
+    Entry,
+    Source,
+    Stamp,
+    check_options,
+    existing,
+    nothing_found,
+    safe_text,
+    split_of,
+)
 from gan_core.errors import RequestError
 
-ABOUT = "LMDB databases of encoded pictures, as LSUN is published (needs the extra discern-gan[lmdb])"
+ABOUT = "LMDB databases of encoded images, as LSUN is published (needs the extra discern-gan[lmdb])"
 
 _FILE = "data.mdb"
 _HEX = "0x"  # begins the member's name of a key that is no printable ASCII
@@ -34,7 +44,7 @@ def open_source(config: SourceConfig, location: Path | None) -> Source:
 
 
 class LmdbSource:
-    """Pictures in LMDB databases; the member is the key. Splits come from the folders' names (`_train_`, `_val_`)."""
+    """Images in LMDB databases; the member is the key. Splits come from the folders' names (`_train_`, `_val_`)."""
 
     has_masks = False
 
@@ -67,11 +77,18 @@ class LmdbSource:
         split = next(filter(None, map(split_of, words)), "")
         label = words[0] if self._labels else ""
         try:
-            with _opened(self._folder(stamp.address)) as database, database.begin() as view, view.cursor() as cursor:
+            with (
+                _opened(self._folder(stamp.address)) as database,
+                database.begin() as view,
+                view.cursor() as cursor,
+            ):
                 for key in cursor.iternext(keys=True, values=False):
                     yield Entry(stamp.address, _member(bytes(key)), label_name=label, split=split)
         except _error() as error:
-            yield Entry(stamp.address, problem=f"damaged: the database cannot be read to its end ({_plain(error, self._root)})")
+            yield Entry(
+                stamp.address,
+                problem=f"damaged: the database cannot be read to its end ({_plain(error, self._root)})",
+            )
 
     def read_many(self, requests: Sequence[tuple[str, str]]) -> Iterator[Blob]:
         for address, same in groupby(requests, key=lambda request: request[0]):
@@ -81,7 +98,9 @@ class LmdbSource:
                 with _opened(self._folder(address)) as database, database.begin() as view:
                     for member in members:
                         value = view.get(_key(member))
-                        problem = "unreadable: the database has no such key" if value is None else ""
+                        problem = (
+                            "unreadable: the database has no such key" if value is None else ""
+                        )
                         yield Blob(address, member, data=value, problem=problem)
                         done += 1
             except _error() as error:
@@ -100,7 +119,7 @@ def _opened(folder: Path) -> Any:
         raise RequestError(
             "The package lmdb is not installed, and LMDB databases cannot be read without it.",
             expected="the extra `lmdb` of Discern",
-            remedy="pip install 'discern-gan[lmdb]' (in a checkout: .venv/bin/python -m pip install lmdb), or pictures exported "
+            remedy="pip install 'discern-gan[lmdb]' (in a checkout: .venv/bin/python -m pip install lmdb), or images exported "
             "to a folder with --set sources.train.NAME.dataset=folder",
         ) from error
     if not (folder / _FILE).is_file():

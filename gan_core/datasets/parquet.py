@@ -61,8 +61,8 @@ def parquet_files(folder: Path) -> list[tuple[str, Path]]:
     return sorted(found)
 
 
-def holds_pictures(path: Path) -> bool | None:
-    """Whether a Parquet file has a column of pictures; None when it cannot be opened."""
+def holds_images(path: Path) -> bool | None:
+    """Whether a Parquet file has a column of images; None when it cannot be opened."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -82,7 +82,9 @@ class ParquetSource:
         class_names: names of the classes in order of their numbers, where the files do not tell.
     """
 
-    def __init__(self, config: SourceConfig, location: Path, class_names: Sequence[str] = ()) -> None:
+    def __init__(
+        self, config: SourceConfig, location: Path, class_names: Sequence[str] = ()
+    ) -> None:
         self._config = config
         self._names = {key: str(value) for key, value in check_options(config, _OPTIONS).items()}
         self._class_names = tuple(class_names)
@@ -100,7 +102,9 @@ class ParquetSource:
             else:
                 self._files = {safe_text(self._location.name): self._location}
             if not self._files:
-                raise nothing_found(self._config, self._location, "Parquet files", _endings(self._location))
+                raise nothing_found(
+                    self._config, self._location, "Parquet files", _endings(self._location)
+                )
         return self._files
 
     def stamps(self) -> list[Stamp]:
@@ -129,18 +133,25 @@ class ParquetSource:
         try:
             file, columns = self._open(address)
             if not columns.image:
-                raise RequestError(f"no image column among {', '.join(columns.all)}; name it under options: image")
+                raise RequestError(
+                    f"no image column among {', '.join(columns.all)}; name it under options: image"
+                )
         except RequestError as error:
             yield Entry(address, problem=f"unsupported: {error.message}")
             return
         except _errors() as error:
-            yield Entry(address, problem=f"damaged: the Parquet file cannot be opened ({_scrubbed(error, self._root)})")
+            yield Entry(
+                address,
+                problem=f"damaged: the Parquet file cannot be opened ({_scrubbed(error, self._root)})",
+            )
             return
         named = _split_by_name(address)
         row = 0
         if columns.light:
             try:
-                for batch in file.iter_batches(batch_size=4096, columns=columns.light, use_threads=False):
+                for batch in file.iter_batches(
+                    batch_size=4096, columns=columns.light, use_threads=False
+                ):
                     for entry in self._batch_entries(address, columns, batch, named, row):
                         yield entry
                         row += 1
@@ -151,8 +162,14 @@ class ParquetSource:
         for rest in range(row, file.metadata.num_rows):
             yield Entry(address, str(rest), split=named)
 
-    def _batch_entries(self, address: str, columns: Columns, batch: Any, named: str, first: int) -> Iterator[Entry]:
-        values = {name: batch.column(name).to_pylist() for name in batch.schema.names if name != columns.image}
+    def _batch_entries(
+        self, address: str, columns: Columns, batch: Any, named: str, first: int
+    ) -> Iterator[Entry]:
+        values = {
+            name: batch.column(name).to_pylist()
+            for name in batch.schema.names
+            if name != columns.image
+        }
         labels = values.get(columns.label) if columns.label else None
         splits = values.get(columns.split) if columns.split else None
         paths = columns.paths_of(batch)
@@ -164,7 +181,9 @@ class ParquetSource:
                     attributes[name] = value
                 elif name not in columns.left_out:
                     columns.left_out.add(name)
-                    self.warnings.append(f"{address}: long values of the column {name!r} do not travel as attributes")
+                    self.warnings.append(
+                        f"{address}: long values of the column {name!r} do not travel as attributes"
+                    )
             if paths and paths[index]:
                 attributes.setdefault("path", str(paths[index]))
             label, label_name = self._label(columns, labels[index] if labels else None)
@@ -186,7 +205,9 @@ class ParquetSource:
         start = 0
         for end in range(1, len(requests) + 1):
             if end == len(requests) or _breaks(requests[end - 1], requests[end]):
-                yield from self._read_run(requests[start][0], [request[1] for request in requests[start:end]])
+                yield from self._read_run(
+                    requests[start][0], [request[1] for request in requests[start:end]]
+                )
                 start = end
 
     def _read_run(self, address: str, members: list[str]) -> Iterator[Blob]:
@@ -195,7 +216,9 @@ class ParquetSource:
             rows = [int(member) for member in members]
             file, columns = self._open(address)
         except _errors() as error:
-            problem = f"unreadable: the Parquet file cannot be opened ({_scrubbed(error, self._root)})"
+            problem = (
+                f"unreadable: the Parquet file cannot be opened ({_scrubbed(error, self._root)})"
+            )
             yield from (Blob(address, member, problem=problem) for member in members)
             return
         done = 0
@@ -207,7 +230,10 @@ class ParquetSource:
                 wanted = [row - first for row in rows[done:stop]]
                 yield from self._read_group(address, file, columns, group, first, wanted)
                 done = stop
-        yield from (Blob(address, member, problem="unreadable: the file has no such row") for member in members[done:])
+        yield from (
+            Blob(address, member, problem="unreadable: the file has no such row")
+            for member in members[done:]
+        )
 
     def _read_group(
         self, address: str, file: Any, columns: Columns, group: int, first: int, wanted: list[int]
@@ -215,14 +241,20 @@ class ParquetSource:
         done, seen = 0, 0
         names = [name for name in (columns.image, columns.mask) if name]
         try:
-            for batch in file.iter_batches(batch_size=_BATCH, row_groups=[group], columns=names, use_threads=False):
+            for batch in file.iter_batches(
+                batch_size=_BATCH, row_groups=[group], columns=names, use_threads=False
+            ):
                 stop = done
                 while stop < len(wanted) and wanted[stop] < seen + batch.num_rows:
                     stop += 1
                 if stop > done:
                     picked = [row - seen for row in wanted[done:stop]]
                     images = columns.bytes_of(batch, columns.image, picked)
-                    masks = columns.bytes_of(batch, columns.mask, picked) if columns.mask else [(None, None)] * len(picked)
+                    masks = (
+                        columns.bytes_of(batch, columns.mask, picked)
+                        if columns.mask
+                        else [(None, None)] * len(picked)
+                    )
                     for row, image, mask in zip(wanted[done:stop], images, masks, strict=True):
                         yield self._blob(address, first + row, image, mask)
                         done += 1
@@ -232,15 +264,21 @@ class ParquetSource:
             yield from (Blob(address, str(first + row), problem=problem) for row in wanted[done:])
 
     def _blob(
-        self, address: str, row: int, image: tuple[bytes | None, str | None], mask: tuple[bytes | None, str | None]
+        self,
+        address: str,
+        row: int,
+        image: tuple[bytes | None, str | None],
+        mask: tuple[bytes | None, str | None],
     ) -> Blob:
         data, path = image
         blob = Blob(address, str(row), data=data, mask=mask[0])
         if data is None:
-            # Hugging Face leaves the bytes out when the picture lies beside the table; never follow a path out of the folder.
+            # Hugging Face leaves the bytes out when the image lies beside the table; never follow a path out of the folder.
             inside = (self._root / path).resolve() if path else None
             if inside is None or not inside.is_relative_to(self._root.resolve()):
-                blob.problem = "unreadable: the row holds no bytes" + (" and its path leads out of the folder" if path else "")
+                blob.problem = "unreadable: the row holds no bytes" + (
+                    " and its path leads out of the folder" if path else ""
+                )
             else:
                 blob.path = inside
         return blob
@@ -270,7 +308,9 @@ def _scrubbed(error: BaseException, root: Path) -> str:
 
 def _breaks(one: tuple[str, str], other: tuple[str, str]) -> bool:
     """Whether the second of two requests cannot be served by reading on."""
-    return one[0] != other[0] or not (one[1].isdigit() and other[1].isdigit() and int(one[1]) < int(other[1]))
+    return one[0] != other[0] or not (
+        one[1].isdigit() and other[1].isdigit() and int(one[1]) < int(other[1])
+    )
 
 
 def _groups(metadata: Any) -> Iterator[tuple[int, int, int]]:

@@ -22,13 +22,13 @@ from gan_core.datasets.base import (
     safe_text,
     split_of,
 )
-from gan_core.datasets.folder import PICTURE_ENDINGS
+from gan_core.datasets.folder import IMAGE_ENDINGS
 from gan_core.vision.headers import MAX_FILE_BYTES
 
 ABOUT = "tar shards as WebDataset writes them: key.jpg beside key.cls or key.json"
 
-# WebDataset names picture members by bare kind as well: key.img, key.image.
-_PICTURES = {ending[1:] for ending in PICTURE_ENDINGS} | {"img", "image"}
+# WebDataset names image members by bare kind as well: key.img, key.image.
+_IMAGES = {ending[1:] for ending in IMAGE_ENDINGS} | {"img", "image"}
 _NOTES = {"cls", "json", "txt"}
 _MAX_NOTE = 1 << 20
 
@@ -44,7 +44,7 @@ def open_source(config: SourceConfig, location: Path | None) -> Source:
 
 
 class TarSource:
-    """Pictures in tar shards; the member is the name within the shard."""
+    """Images in tar shards; the member is the name within the shard."""
 
     has_masks = False
 
@@ -64,11 +64,19 @@ class TarSource:
                 others[f"{ending} files"] = others.get(f"{ending} files", 0) + 1
                 continue
             status = path.stat()
-            found.append(Stamp(safe_text(path.relative_to(self._root).as_posix()), status.st_size, status.st_mtime_ns))
+            found.append(
+                Stamp(
+                    safe_text(path.relative_to(self._root).as_posix()),
+                    status.st_size,
+                    status.st_mtime_ns,
+                )
+            )
         self.ignored = others
         if not found:
             packed = any(name.startswith((".tar.", ".tgz")) for name in others)
-            remedy = "unpack the compression first (gunzip): shards are read at random" if packed else ""
+            remedy = (
+                "unpack the compression first (gunzip): shards are read at random" if packed else ""
+            )
             raise nothing_found(self._config, self._location, ".tar files", others, remedy)
         return sorted(found, key=lambda stamp: stamp.address)
 
@@ -81,7 +89,7 @@ class TarSource:
             yield from (Path(folder) / name for name in sorted(files) if not name.startswith("."))
 
     def entries(self, stamp: Stamp) -> Iterator[Entry]:
-        pictures: list[str] = []
+        images: list[str] = []
         notes: dict[str, dict[str, bytes]] = {}
         try:
             with tarfile.open(self._root / stamp.address, "r:") as shard:
@@ -89,18 +97,25 @@ class TarSource:
                     stem, kind = _parts(member.name)
                     if not member.isfile() or PurePosixPath(member.name).name.startswith("."):
                         continue
-                    if kind in _PICTURES:
-                        pictures.append(member.name)
+                    if kind in _IMAGES:
+                        images.append(member.name)
                     elif kind in _NOTES and member.size <= _MAX_NOTE:
                         file = shard.extractfile(member)
                         notes.setdefault(stem, {})[kind] = file.read() if file else b""
         except (tarfile.TarError, OSError) as error:
-            yield Entry(stamp.address, problem=f"damaged: the tar file cannot be read to its end ({_plain(error)})")
+            yield Entry(
+                stamp.address,
+                problem=f"damaged: the tar file cannot be read to its end ({_plain(error)})",
+            )
         seen: set[str] = set()
-        split = split_of(PurePosixPath(stamp.address).name.split("-")[0].split("_")[0].split(".")[0])
-        for name in pictures:
+        split = split_of(
+            PurePosixPath(stamp.address).name.split("-")[0].split("_")[0].split(".")[0]
+        )
+        for name in images:
             if name in seen:
-                self.warnings.append(f"{stamp.address}: two members are called {name!r}; the later one counts")
+                self.warnings.append(
+                    f"{stamp.address}: two members are called {name!r}; the later one counts"
+                )
                 continue
             seen.add(name)
             yield _entry(stamp.address, name, split, notes.get(_parts(name)[0], {}))
@@ -119,14 +134,22 @@ class TarSource:
                         for member in shard:
                             members[member.name] = member
                     except (tarfile.TarError, OSError) as error:
-                        problem = f"damaged: the tar file cannot be read to its end ({_plain(error)})"
+                        problem = (
+                            f"damaged: the tar file cannot be read to its end ({_plain(error)})"
+                        )
                 yield _blob(wanted, name, shard, members.get(name), problem)
         finally:
             if shard:
                 shard.close()
 
 
-def _blob(address: str, name: str, shard: tarfile.TarFile | None, member: tarfile.TarInfo | None, problem: str) -> Blob:
+def _blob(
+    address: str,
+    name: str,
+    shard: tarfile.TarFile | None,
+    member: tarfile.TarInfo | None,
+    problem: str,
+) -> Blob:
     if shard is None or member is None:
         return Blob(address, name, problem=problem or "unreadable: the shard has no such member")
     if member.size > MAX_FILE_BYTES:
@@ -137,7 +160,11 @@ def _blob(address: str, name: str, shard: tarfile.TarFile | None, member: tarfil
     except (tarfile.TarError, OSError) as error:
         return Blob(address, name, problem=f"damaged: the member cannot be read ({_plain(error)})")
     if len(data) < member.size:
-        return Blob(address, name, problem=f"truncated: the shard ends after {len(data)} of the member's {member.size} bytes")
+        return Blob(
+            address,
+            name,
+            problem=f"truncated: the shard ends after {len(data)} of the member's {member.size} bytes",
+        )
     return Blob(address, name, data=data)
 
 
@@ -158,7 +185,11 @@ def _entry(address: str, name: str, split: str, notes: dict[str, bytes]) -> Entr
         kept = json_value(notes["txt"].decode("utf-8", "replace").strip())
         if kept is not ...:
             attributes.setdefault("text", kept)
-    told: Any = notes["cls"].decode("utf-8", "replace").strip() if "cls" in notes else attributes.pop("label", None)
+    told: Any = (
+        notes["cls"].decode("utf-8", "replace").strip()
+        if "cls" in notes
+        else attributes.pop("label", None)
+    )
     if isinstance(told, str) and told.removeprefix("-").isdecimal():
         told = int(told)
     if isinstance(told, int) and not isinstance(told, bool):

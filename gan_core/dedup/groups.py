@@ -40,7 +40,9 @@ class Groups:
         return np.bincount(self.keeper, minlength=len(self.keeper))[self.keeper]
 
 
-def preference(areas: npt.NDArray[Any], image_ids: npt.NDArray[Any], boxes: npt.NDArray[Any]) -> Rows:
+def preference(
+    areas: npt.NDArray[Any], image_ids: npt.NDArray[Any], boxes: npt.NDArray[Any]
+) -> Rows:
     """Rank of each row, 0 the most preferred: largest original, then smallest image_id, then smallest box.
 
     Args:
@@ -77,7 +79,9 @@ def representative_balls(i: Rows, j: Rows, rank: Rows) -> Groups:
     row_of = np.empty(rows, np.int64)
     row_of[rank] = np.arange(rows)
     taken = np.zeros(rows, np.bool_)
-    for chooser, start, stop in zip(ends[starts].tolist(), starts.tolist(), stops.tolist(), strict=True):
+    for chooser, start, stop in zip(
+        ends[starts].tolist(), starts.tolist(), stops.tolist(), strict=True
+    ):
         if taken[chooser]:
             continue
         taken[chooser] = True

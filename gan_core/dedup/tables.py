@@ -19,7 +19,11 @@ _SIDE = ("image_id", "box", "source", "split", "address", "member")
 
 PAIRS = pa.schema(
     [
-        *[pa.field(f"{name}_{side}", schemas.DUPLICATES.field(name).type) for side in "ab" for name in _SIDE],
+        *[
+            pa.field(f"{name}_{side}", schemas.DUPLICATES.field(name).type)
+            for side in "ab"
+            for name in _SIDE
+        ],
         pa.field("score", pa.float32()),
         pa.field("reason", pa.string()),
     ]
@@ -46,7 +50,10 @@ class Found:
 
 def ranks(crops: pa.Table) -> Rows:
     """Preference of each row of a crops table as a keeper: largest original (area of its box), then image_id, then box."""
-    sides = [pc.fill_null(crops[name], 0.0).to_numpy().astype(np.float64) for name in ("x0", "y0", "x1", "y1")]
+    sides = [
+        pc.fill_null(crops[name], 0.0).to_numpy().astype(np.float64)
+        for name in ("x0", "y0", "x1", "y1")
+    ]
     areas = (sides[2] - sides[0]) * (sides[3] - sides[1])
     return preference(areas, crops["image_id"].to_numpy(), crops["box"].to_numpy())
 
@@ -59,7 +66,9 @@ def group_names(crops: pa.Table, groups: Groups) -> list[str]:
     return [f"{ids[keeper]}:{boxes[keeper]}" if more else "" for keeper, more in pairs]
 
 
-def duplicates_table(crops: pa.Table, groups: Groups, score: npt.NDArray[np.float32], reason: list[str]) -> pa.Table:
+def duplicates_table(
+    crops: pa.Table, groups: Groups, score: npt.NDArray[np.float32], reason: list[str]
+) -> pa.Table:
     """One row for every row of `crops` (schemas.DUPLICATES).
 
     Args:

@@ -1,4 +1,4 @@
 """Activations as features: taken, pooled, written to Parquet with their lineage, and read back.
 
-`extract` takes them from a network, `store` writes and reads them, `controls` (the sibling room) are what they must beat.
+`extract` takes them from a network, `store` writes and reads them, `baselines` (the sibling room) are what they must beat.
 """

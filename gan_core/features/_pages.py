@@ -58,7 +58,9 @@ class PageWriter:
         options: for pyarrow's writer of the other columns.
     """
 
-    def __init__(self, file: BinaryIO, schema: pa.Schema, layers: Mapping[str, int], options: dict[str, Any]) -> None:
+    def __init__(
+        self, file: BinaryIO, schema: pa.Schema, layers: Mapping[str, int], options: dict[str, Any]
+    ) -> None:
         self._file, self._layers, self._options = file, dict(layers), options
         self._plain = pa.schema([field for field in schema if field.name not in self._layers])
         empty = pa.BufferOutputStream()
@@ -73,7 +75,10 @@ class PageWriter:
         """A row group. Args: table: the other columns. values: layer to contiguous float16 [rows, numbers]."""
         sink = pa.BufferOutputStream()
         pq.write_table(
-            table.select(self._plain.names).cast(self._plain), sink, row_group_size=max(1, len(table)), **self._options
+            table.select(self._plain.names).cast(self._plain),
+            sink,
+            row_group_size=max(1, len(table)),
+            **self._options,
         )
         data = sink.getvalue()
         (group,) = _footer_of(data)[4][1][1]
@@ -118,7 +123,12 @@ class PageWriter:
             3: (thrift.I32, length),
             5: (
                 thrift.STRUCT,
-                {1: (thrift.I32, rows * size), 2: (thrift.I32, PLAIN), 3: (thrift.I32, RLE), 4: (thrift.I32, RLE)},
+                {
+                    1: (thrift.I32, rows * size),
+                    2: (thrift.I32, PLAIN),
+                    3: (thrift.I32, RLE),
+                    4: (thrift.I32, RLE),
+                },
             ),
         }
         header = thrift.write_struct(page)
@@ -165,7 +175,9 @@ def _deepest_levels(footer: Struct) -> dict[str, int]:
         while elements[place + count - 1].get(5, (0, 0))[1]:
             count += 1
         inside = elements[place : place + count]
-        found[name] = sum(element[3][1] != 0 for element in inside)  # 0 is 'required'; optional and repeated add a level
+        found[name] = sum(
+            element[3][1] != 0 for element in inside
+        )  # 0 is 'required'; optional and repeated add a level
         place += count
     return found
 
@@ -192,7 +204,12 @@ def read_pages(file: BinaryIO, column: Any, rows: int, size: int) -> Half | None
     about: Struct = page.get(5, (0, {}))[1]
     wanted = 2 * rows * size
     length = page[3][1]
-    if page[1][1] != 0 or about.get(1, (0, 0))[1] != rows * size or about[2][1] != PLAIN or not wanted <= length <= len(data):
+    if (
+        page[1][1] != 0
+        or about.get(1, (0, 0))[1] != rows * size
+        or about[2][1] != PLAIN
+        or not wanted <= length <= len(data)
+    ):
         return None
     begin = reader.place + length - wanted
     if not _levels_fit(data[reader.place : begin], rows, size):

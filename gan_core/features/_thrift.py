@@ -50,7 +50,11 @@ def _write_value(kind: int, value: Any) -> bytes:
         return write_struct(value)
     if kind == LIST:
         element, values = value
-        head = bytes([len(values) << 4 | element]) if len(values) < 15 else bytes([0xF0 | element]) + varint(len(values))
+        head = (
+            bytes([len(values) << 4 | element])
+            if len(values) < 15
+            else bytes([0xF0 | element]) + varint(len(values))
+        )
         return head + b"".join(_write_value(element, one) for one in values)
     if kind in (TRUE, FALSE):
         return bytes([TRUE if value else FALSE])

@@ -1,7 +1,7 @@
-"""Features of pictures from a network: named layers, run to the last one asked for, pooled, float16.
+"""Features of images from a network: named layers, run to the last one asked for, pooled, float16.
 
 The authors' discriminators have no running averages: their batch-norm statistics at inference are taken over real training
-pictures (svhn/svhn_semisup_analysis.py), never over what training has seen, which was generated in part.
+images (svhn/svhn_semisup_analysis.py), never over what training has seen, which was generated in part.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from gan_core.randomness import numpy_stream
 from gan_core.vision.tensors import to_float
 
 if TYPE_CHECKING:
-    from gan_core.features.foreign import ForeignNetwork
+    from gan_core.features.external.network import ForeignNetwork
 
 Network: TypeAlias = "LayeredNetwork | ForeignNetwork"
 
 STATISTICS_BATCH = 128  # the authors' batch; it is part of the result, unlike the batch that features are taken with
 Half = npt.NDArray[np.float16]
-Pictures = npt.NDArray[np.uint8]
+Images = npt.NDArray[np.uint8]
 
 
 def take(
     network: Callable[..., dict[str, Tensor]],
-    pictures: Pictures,
+    pictures: Images,
     sizes: Sequence[LayerSize],
     *,
     grid: int = 4,
@@ -45,22 +45,33 @@ def take(
     after: Callable[[str, Tensor], Tensor] | None = None,
     names: Sequence[str] | None = None,
 ) -> tuple[dict[str, Half], int]:
-    """Features of some pictures.
+    """Features of some images.
 
     Args:
         network: gives activations by name for (float32 [n, 3, h, w] in [-1, 1], names): `LayeredNetwork.activations`.
-        pictures: uint8 [n, h, w, 3].
-        batch: pictures at a time; changes nothing but the rounding of the last bit.
+        images: uint8 [n, h, w, 3].
+        batch: images at a time; changes nothing but the rounding of the last bit.
         precision: 'float32', or 'bf16' for the network's arithmetic (pooling keeps its values).
         after: what becomes of a layer's pooled activations, by (name, [n, channels, rows, columns]).
-        names: of the pictures, for messages; None: their numbers.
+        names: of the images, for messages; None: their numbers.
 
     Returns: {layer: float16 [n, channels, rows, columns]} and the number of values clipped to float16's range, infinite ones among them.
-    Raises: DataError: an activation is not a number (NaN), with the layer and the pictures.
+    Raises: DataError: an activation is not a number (NaN), with the layer and the images.
     """
-    out: dict[str, Half] = {size.name: np.empty((len(pictures), *size.pooled), np.float16) for size in sizes}
+    out: dict[str, Half] = {
+        size.name: np.empty((len(pictures), *size.pooled), np.float16) for size in sizes
+    }
     clipped, start = 0, 0
-    for found in pooled(network, pictures, sizes, grid=grid, pool=pool, batch=batch, device=device, precision=precision):
+    for found in pooled(
+        network,
+        pictures,
+        sizes,
+        grid=grid,
+        pool=pool,
+        batch=batch,
+        device=device,
+        precision=precision,
+    ):
         for size in sizes:
             values = found[size.name] if after is None else after(size.name, found[size.name])
             _refuse_nan(size.name, values, start, names)
@@ -72,16 +83,18 @@ def take(
 
 
 def _refuse_nan(layer: str, values: Tensor, start: int, names: Sequence[str] | None) -> None:
-    """Raises DataError where a batch's values of a layer, [n, ...], from picture `start` on, hold NaN."""
+    """Raises DataError where a batch's values of a layer, [n, ...], from image `start` on, hold NaN."""
     wrong = values.isnan()
     if not bool(wrong.any()):
         return
     rows = [start + int(row) for row in wrong.flatten(1).any(1).nonzero()[:, 0]]
-    told = ", ".join(names[row] if names is not None else str(row) for row in rows[:5]) + (", ..." if len(rows) > 5 else "")
+    told = ", ".join(names[row] if names is not None else str(row) for row in rows[:5]) + (
+        ", ..." if len(rows) > 5 else ""
+    )
     raise DataError(
-        f"{int(wrong.sum())} activations of layer {layer!r} are not numbers (NaN), in {len(rows)} of {len(values)} pictures: {told}.",
+        f"{int(wrong.sum())} activations of layer {layer!r} are not numbers (NaN), in {len(rows)} of {len(values)} images: {told}.",
         expected="a network whose activations are finite",
-        remedy="in all pictures: the weights have diverged, take an earlier snapshot or other weights; in few: look at those",
+        remedy="in all images: the weights have diverged, take an earlier snapshot or other weights; in few: look at those",
     )
 
 
@@ -90,7 +103,10 @@ def whole_float32() -> Iterator[None]:
     """Within it float32 is float32 on a GPU too: no TF32 (10 bits of fraction, torch's default for convolutions). Put back afterwards."""
     backends = torch.backends
     places: list[tuple[Any, str, Any]] = []
-    for legacy, newer in ((backends.cudnn, backends.cudnn.conv), (backends.cuda.matmul, backends.cuda.matmul)):  # type: ignore[attr-defined]
+    for legacy, newer in (
+        (backends.cudnn, backends.cudnn.conv),  # type: ignore[attr-defined]
+        (backends.cuda.matmul, backends.cuda.matmul),
+    ):
         try:
             places.append((legacy, "allow_tf32", legacy.allow_tf32))
         except RuntimeError:  # somebody has set single operations by the newer names, and torch then refuses the old one
@@ -106,7 +122,7 @@ def whole_float32() -> Iterator[None]:
 
 def pooled(
     network: Callable[..., dict[str, Tensor]],
-    pictures: Pictures,
+    pictures: Images,
     sizes: Sequence[LayerSize],
     *,
     grid: int,
@@ -120,7 +136,9 @@ def pooled(
     kind = torch.device(device).type
     for start in range(0, len(pictures), batch):
         # Straight from bytes to the device: a quarter of the traffic of floats.
-        images = to_float(torch.from_numpy(np.ascontiguousarray(pictures[start : start + batch])).to(device))
+        images = to_float(
+            torch.from_numpy(np.ascontiguousarray(pictures[start : start + batch])).to(device)
+        )
         if precision == "bf16":  # the layout that bf16 convolutions are quick in
             images = images.contiguous(memory_format=torch.channels_last)
         cast: Any = torch.autocast(kind, torch.bfloat16) if precision == "bf16" else nullcontext()
@@ -132,27 +150,32 @@ def pooled(
 
 
 def set_statistics(
-    network: Network, read: Callable[[npt.NDArray[np.int64]], Pictures], rows: int, limit: int, seed: int, device: str
+    network: Network,
+    read: Callable[[npt.NDArray[np.int64]], Images],
+    rows: int,
+    limit: int,
+    seed: int,
+    device: str,
 ) -> int:
-    """Sets the network's batch-norm statistics over real training pictures, as the authors' script does (methods.md 1.4).
+    """Sets the network's batch-norm statistics over real training images, as the authors' script does (methods.md 1.4).
 
     Batches of 128 in a seeded random order; per-batch mean and biased variance are averaged, every batch counting equally, the
-    last, smaller one too (one of a single picture is left out: it has no variance).
+    last, smaller one too (one of a single image is left out: it has no variance).
 
     Args:
-        read: row numbers to uint8 pictures [n, h, w, 3].
-        rows: how many pictures there are.
+        read: row numbers to uint8 images [n, h, w, 3].
+        rows: how many images there are.
         limit: at most this many are used.
 
-    Returns: the number of pictures used; 0 when the network has no batch norm.
+    Returns: the number of images used; 0 when the network has no batch norm.
     """
     if not network.norms():
         return 0
     order = numpy_stream(seed, "statistics").permutation(rows)[:limit]
     if len(order) < 2:
         raise DataError(
-            f"Batch-norm statistics are taken over real training pictures, and there are {rows}.",
-            expected="at least 2 pictures in the training set",
+            f"Batch-norm statistics are taken over real training images, and there are {rows}.",
+            expected="at least 2 images in the training set",
         )
 
     def batches() -> Iterator[Tensor]:
@@ -182,7 +205,11 @@ def statistics_of(network: Network) -> dict[str, Tensor]:
 def restore_statistics(network: Network, statistics: dict[str, Tensor]) -> None:
     """Puts back what `statistics_of` gave."""
     for name, norm in network.norms().items():
-        device = next(norm.buffers()).device if any(True for _ in norm.buffers()) else torch.device("cpu")
+        device = (
+            next(norm.buffers()).device
+            if any(True for _ in norm.buffers())
+            else torch.device("cpu")
+        )
         norm.running_mean = statistics[f"{name}.mean"].to(device).clone()
         norm.running_var = statistics[f"{name}.variance"].to(device).clone()
 

@@ -46,7 +46,11 @@ class Taking:
 
 
 def taking(
-    network: Network, mode: str = "dcgan", layers: Sequence[str] | None = None, grid: int = 4, pool: Pool = "max"
+    network: Network,
+    mode: str = "dcgan",
+    layers: Sequence[str] | None = None,
+    grid: int = 4,
+    pool: Pool = "max",
 ) -> Taking:
     """What a mode takes of a network.
 
@@ -62,7 +66,9 @@ def taking(
     known = [info.name for info in infos]
     for name in layers or ():
         if name not in known:
-            raise UnknownName("layer", name, known, remedy="set extract.layers to names of this network")
+            raise UnknownName(
+                "layer", name, known, remedy="set extract.layers to names of this network"
+            )
     wanted = list(layers) if layers is not None else _choose(mode, infos)
     if not wanted:
         raise DataError(
@@ -96,7 +102,7 @@ def _choose(mode: str, infos: Sequence[LayerInfo]) -> list[str]:
 class BatchNormCReLU:
     """BigBiGAN's last step: a = (f - mean) / sqrt(variance + eps), then max(a, 0) and max(-a, 0), one after the other.
 
-    Mean and biased variance are over training pictures (`measure`); the paper's gain and bias are left to the probe's weights.
+    Mean and biased variance are over training images (`measure`); the paper's gain and bias are left to the probe's weights.
 
     Attributes:
         mean, variance: layer to float32 [channels].
@@ -106,7 +112,7 @@ class BatchNormCReLU:
     variance: dict[str, Tensor] = field(default_factory=dict)
 
     def measure(self, batches: Iterable[dict[str, Tensor]]) -> int:
-        """Sets the statistics from pooled activations {layer: [n, channels, 1, 1]}. Returns: the number of pictures."""
+        """Sets the statistics from pooled activations {layer: [n, channels, 1, 1]}. Returns: the number of images."""
         total: dict[str, Tensor] = {}
         square: dict[str, Tensor] = {}
         count = 0
@@ -142,4 +148,10 @@ class BatchNormCReLU:
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Puts back what `tensors` gave; other entries are left alone."""
         for ending, where in ((".crelu.mean", self.mean), (".crelu.variance", self.variance)):
-            where.update({name.removesuffix(ending): value for name, value in tensors.items() if name.endswith(ending)})
+            where.update(
+                {
+                    name.removesuffix(ending): value
+                    for name, value in tensors.items()
+                    if name.endswith(ending)
+                }
+            )

@@ -34,7 +34,12 @@ class LayerSize:
 
     def as_json(self) -> dict[str, object]:
         """For summaries and lineage."""
-        return {"name": self.name, "shape": list(self.shape), "pooled": list(self.pooled), "dims": self.dims}
+        return {
+            "name": self.name,
+            "shape": list(self.shape),
+            "pooled": list(self.pooled),
+            "dims": self.dims,
+        }
 
 
 def pooled_shape(shape: Sequence[int], grid: int) -> tuple[int, int, int]:
@@ -54,9 +59,14 @@ def pool_maps(maps: Tensor, grid: int, pool: Pool = "max") -> Tensor:
     size = pooled_shape(maps.shape[1:], grid)[1:]
     if tuple(maps.shape[2:]) == size:
         return maps
-    if size == (1, 1):  # over all places at once, in float32: one kernel instead of adaptive windows
+    if size == (
+        1,
+        1,
+    ):  # over all places at once, in float32: one kernel instead of adaptive windows
         whole = maps.float()
-        return (whole.amax((2, 3), keepdim=True) if pool == "max" else whole.mean((2, 3), keepdim=True)).to(maps.dtype)
+        return (
+            whole.amax((2, 3), keepdim=True) if pool == "max" else whole.mean((2, 3), keepdim=True)
+        ).to(maps.dtype)
     return F.adaptive_max_pool2d(maps, size) if pool == "max" else F.adaptive_avg_pool2d(maps, size)
 
 
@@ -70,9 +80,14 @@ def to_half(values: Tensor) -> tuple[Tensor, int]:
 
 def told(sizes: Sequence[LayerSize]) -> str:
     """The sum that a vector's length is: '2,048 (conv1) + 4,096 (conv2) = 6,144'."""
-    return " + ".join(f"{size.dims:,} ({size.name})" for size in sizes) + f" = {sum(size.dims for size in sizes):,}"
+    return (
+        " + ".join(f"{size.dims:,} ({size.name})" for size in sizes)
+        + f" = {sum(size.dims for size in sizes):,}"
+    )
 
 
 def uneven(sizes: Sequence[LayerSize], grid: int) -> list[str]:
     """Names of the layers whose sides the grid does not divide, so that pooling windows overlap."""
-    return [size.name for size in sizes if any(side > grid and side % grid for side in size.shape[1:])]
+    return [
+        size.name for size in sizes if any(side > grid and side % grid for side in size.shape[1:])
+    ]

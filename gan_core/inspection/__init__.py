@@ -1,1 +1,1 @@
-"""Looking inside trained networks: pictures and the numbers that go with them, as pure functions of a snapshot."""
+"""Looking inside trained networks: images and the numbers that go with them, as pure functions of a snapshot."""

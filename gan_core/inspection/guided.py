@@ -1,4 +1,4 @@
-"""Guided backpropagation: which pixels a discriminator's features answer to, beside the same picture of random filters.
+"""Guided backpropagation: which pixels a discriminator's features answer to, beside the same image of random filters.
 
 DCGAN paper, section 6.2 and figure 5: the maximal axis-aligned responses of the first 6 features of the discriminator's last
 convolutional layer, each traced back to the pixels (Springenberg et al. 2014, arXiv:1412.6806), with random filters as the
@@ -78,24 +78,26 @@ def guided(network: LayeredNetwork, *, strict: bool = False) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Response:
-    """A place where a feature answers most strongly: row of the picture, and position in the layer's map."""
+    """A place where a feature answers most strongly: row of the image, and position in the layer's map."""
 
     feature: int
-    picture: int
+    image: int
     y: int
     x: int
     value: float
 
 
 @torch.no_grad()
-def strongest(network: LayeredNetwork, pictures: Tensor, layer: str, features: int, most: int) -> list[list[Response]]:
-    """For each of the first `features` maps of a layer its strongest answers, at most one for each picture.
+def strongest(
+    network: LayeredNetwork, images: Tensor, layer: str, features: int, most: int
+) -> list[list[Response]]:
+    """For each of the first `features` maps of a layer its strongest answers, at most one for each image.
 
-    Args: pictures: float [n, C, S, S] in [-1, 1]. Returns: [features][most], strongest first.
+    Args: images: float [n, C, S, S] in [-1, 1]. Returns: [features][most], strongest first.
     """
     found: list[list[Response]] = [[] for _ in range(features)]
-    for start in range(0, len(pictures), BATCH):
-        maps = network.run_to(pictures[start : start + BATCH], layer)[:, :features].float()
+    for start in range(0, len(images), BATCH):
+        maps = network.run_to(images[start : start + BATCH], layer)[:, :features].float()
         width = maps.shape[3]
         values, places = maps.flatten(2).max(dim=2)
         for feature in range(features):
@@ -103,24 +105,34 @@ def strongest(network: LayeredNetwork, pictures: Tensor, layer: str, features: i
             for value, row in zip(top.values.tolist(), top.indices.tolist(), strict=True):
                 y, x = divmod(int(places[row, feature]), width)
                 found[feature].append(Response(feature, start + row, y, x, value))
-    return [sorted(answers, key=lambda one: (-one.value, one.picture))[:most] for answers in found]
+    return [sorted(answers, key=lambda one: (-one.value, one.image))[:most] for answers in found]
 
 
 def trace(
-    network: LayeredNetwork, pictures: Tensor, layer: str, responses: Sequence[Response], *, strict: bool = False
+    network: LayeredNetwork,
+    images: Tensor,
+    layer: str,
+    responses: Sequence[Response],
+    *,
+    strict: bool = False,
 ) -> Tensor:
     """Guided gradients of single answers in the pixels they come from: float [len(responses), C, S, S] on the CPU."""
     out = []
     with guided(network, strict=strict):
         for start in range(0, len(responses), BATCH):
             some = responses[start : start + BATCH]
-            inputs = pictures[[one.picture for one in some]].detach().clone().requires_grad_(True)
+            inputs = images[[one.image for one in some]].detach().clone().requires_grad_(True)
             maps = network.run_to(inputs, layer)
             rows = torch.arange(len(some))
-            chosen = maps[rows, [one.feature for one in some], [one.y for one in some], [one.x for one in some]]
+            chosen = maps[
+                rows,
+                [one.feature for one in some],
+                [one.y for one in some],
+                [one.x for one in some],
+            ]
             (gradient,) = torch.autograd.grad(chosen.sum(), inputs)
             out.append(gradient.float().cpu())
-    return torch.cat(out) if out else pictures[:0].cpu()
+    return torch.cat(out) if out else images[:0].cpu()
 
 
 def last_maps(network: LayeredNetwork) -> str:
@@ -129,12 +141,14 @@ def last_maps(network: LayeredNetwork) -> str:
 
 
 @torch.no_grad()
-def prepared(network: LayeredNetwork, pictures: Tensor, *, random_seed: int | None = None) -> LayeredNetwork:
-    """A copy with batch-norm statistics of these pictures; with a seed its weights are drawn anew by the authors' initialisation."""
+def prepared(
+    network: LayeredNetwork, images: Tensor, *, random_seed: int | None = None
+) -> LayeredNetwork:
+    """A copy with batch-norm statistics of these images; with a seed its weights are drawn anew by the authors' initialisation."""
     own = copy.deepcopy(network)
     if random_seed is not None:
         initialise(own, torch_stream(random_seed, "inspect", "random filters"))
-    batches = [pictures[start : start + BATCH] for start in range(0, len(pictures) - 1, BATCH)]
+    batches = [images[start : start + BATCH] for start in range(0, len(images) - 1, BATCH)]
     measure_statistics(own, batches)
     return own.eval().requires_grad_(False)
 
@@ -144,26 +158,32 @@ class GuidedFigure:
     """What guided backpropagation shows.
 
     Attributes:
-        pictures: uint8 [features, most, S, S, 3]: those that a trained feature answers to most strongly.
+        images: uint8 [features, most, S, S, 3]: those that a trained feature answers to most strongly.
         trained: uint8 [features, most, S, S, 3]: the trace of that answer, grey where nothing counts.
-        random: the same of random filters, at their own strongest pictures.
+        random: the same of random filters, at their own strongest images.
         numbers: JSON values.
     """
 
-    pictures: npt.NDArray[np.uint8]
+    images: npt.NDArray[np.uint8]
     trained: npt.NDArray[np.uint8]
     random: npt.NDArray[np.uint8]
     numbers: dict[str, Any]
 
 
 def draw_guided(
-    network: LayeredNetwork, pictures: Tensor, *, features: int = 6, most: int = 4, seed: int = 0, layer: str | None = None
+    network: LayeredNetwork,
+    images: Tensor,
+    *,
+    features: int = 6,
+    most: int = 4,
+    seed: int = 0,
+    layer: str | None = None,
 ) -> GuidedFigure:
     """Traces the strongest answers of the first `features` maps of `layer` (None: the last convolutional one).
 
     Args:
         network: a discriminator.
-        pictures: float [n, C, S, S] in [-1, 1] on its device, n >= 2; batch-norm statistics are measured over them.
+        images: float [n, C, S, S] in [-1, 1] on its device, n >= 2; batch-norm statistics are measured over them.
     Numbers: for trained and random filters `concentration` (share of the trace's energy in its strongest tenth of pixels; 0.1 is even) and
         `coherence` (correlation of neighbouring pixels of the trace: noise has 0), means over features and answers.
     """
@@ -172,31 +192,40 @@ def draw_guided(
     features = min(features, channels)
     traces, answers = [], []
     for random_seed in (None, seed):
-        own = prepared(network, pictures, random_seed=random_seed)
-        found = strongest(own, pictures, name, features, most)
+        own = prepared(network, images, random_seed=random_seed)
+        found = strongest(own, images, name, features, most)
         flat = [one for row in found for one in row]
-        traces.append(trace(own, pictures, name, flat))
+        traces.append(trace(own, images, name, flat))
         answers.append(flat)
-    shown = pictures[[one.picture for one in answers[0]]].cpu()
+    shown = images[[one.image for one in answers[0]]].cpu()
     shape = (features, len(answers[0]) // features)
     trained, random = traces
     numbers = {
         "layer": name,
         "features": features,
-        "pictures": len(pictures),
+        "images": len(images),
         "rule": "positive signals only, times the slope of the LeakyReLU",
-        "trained": {**_numbers(trained), "answer": round(float(np.mean([one.value for one in answers[0]])), 6)},
-        "random": {**_numbers(random), "answer": round(float(np.mean([one.value for one in answers[1]])), 6)},
+        "trained": {
+            **_numbers(trained),
+            "answer": round(float(np.mean([one.value for one in answers[0]])), 6),
+        },
+        "random": {
+            **_numbers(random),
+            "answer": round(float(np.mean([one.value for one in answers[1]])), 6),
+        },
     }
-    from gan_core.inspection.samples import as_pictures
+    from gan_core.inspection.samples import as_images
 
-    drawn = [as_pictures(shown), as_grey(trained), as_grey(random)]
-    parts = [picture.reshape(*shape, *picture.shape[1:]) for picture in drawn]
+    drawn = [as_images(shown), as_grey(trained), as_grey(random)]
+    parts = [image.reshape(*shape, *image.shape[1:]) for image in drawn]
     return GuidedFigure(parts[0], parts[1], parts[2], numbers)
 
 
 def _numbers(traces: Tensor) -> dict[str, float]:
-    return {"concentration": round(concentration(traces), 6), "coherence": round(coherence(traces), 6)}
+    return {
+        "concentration": round(concentration(traces), 6),
+        "coherence": round(coherence(traces), 6),
+    }
 
 
 def concentration(traces: Tensor) -> float:
@@ -211,15 +240,17 @@ def coherence(traces: Tensor) -> float:
     """Correlation of each pixel with its right and its lower neighbour, mean over both and over traces [n, C, S, S]."""
     found = []
     for a, b in ((traces[..., :-1], traces[..., 1:]), (traces[..., :-1, :], traces[..., 1:, :])):
-        first, second = (part.flatten(1) - part.flatten(1).mean(dim=1, keepdim=True) for part in (a, b))
+        first, second = (
+            part.flatten(1) - part.flatten(1).mean(dim=1, keepdim=True) for part in (a, b)
+        )
         norm = (first.norm(dim=1) * second.norm(dim=1)).clamp(min=1e-30)
         found.append(float(((first * second).sum(dim=1) / norm).mean()))
     return sum(found) / 2
 
 
 def as_grey(traces: Tensor) -> npt.NDArray[np.uint8]:
-    """Traces [n, C, S, S] as pictures uint8 [n, S, S, 3]: 0 is mid-grey, each scaled by its own 99.5th percentile."""
-    from gan_core.inspection.samples import as_pictures
+    """Traces [n, C, S, S] as images uint8 [n, S, S, 3]: 0 is mid-grey, each scaled by its own 99.5th percentile."""
+    from gan_core.inspection.samples import as_images
 
     scale = torch.quantile(traces.abs().flatten(1), 0.995, dim=1).clamp(min=1e-12)
-    return as_pictures((traces / scale[:, None, None, None]).clamp(-1, 1))
+    return as_images((traces / scale[:, None, None, None]).clamp(-1, 1))

@@ -1,6 +1,6 @@
-"""Latent walks: pictures on the way from one latent to another, and how evenly they change.
+"""Latent walks: images on the way from one latent to another, and how evenly they change.
 
-DCGAN paper, section 6.1: if walking in latent space changes the pictures smoothly, the generator has learned something; sharp
+DCGAN paper, section 6.1: if walking in latent space changes the images smoothly, the generator has learned something; sharp
 transitions would be a sign of memorisation. The paper walks in straight lines between a series of random points of a uniform prior. Under a
 normal prior straight lines pass through latents that are hardly ever drawn (their length is too small), so the walk goes along the
 great circle there (slerp; White 2016, arXiv:1609.04468).
@@ -18,7 +18,7 @@ from gan_core.randomness import torch_stream
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gan_core.training.snapshots import Prior, Snapshot
+    from gan_core.networks.snapshot import Prior, Snapshot
 
 SHARP = 3.0  # a step this many times its row's mean is called a sharp transition (ours)
 
@@ -36,11 +36,16 @@ def slerp(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
     import torch
 
     lengths = start.norm(dim=-1, keepdim=True), end.norm(dim=-1, keepdim=True)
-    first, last = (vector / length.clamp(min=1e-12) for vector, length in zip((start, end), lengths, strict=True))
+    first, last = (
+        vector / length.clamp(min=1e-12)
+        for vector, length in zip((start, end), lengths, strict=True)
+    )
     angle = torch.arccos((first * last).sum(-1, keepdim=True).clamp(-1, 1))
     sine = torch.sin(angle)
     part = share[..., None]
-    direction = (torch.sin((1 - part) * angle) * first + torch.sin(part * angle) * last) / sine.clamp(min=1e-6)
+    direction = (
+        torch.sin((1 - part) * angle) * first + torch.sin(part * angle) * last
+    ) / sine.clamp(min=1e-6)
     curved = direction * (lengths[0] + (lengths[1] - lengths[0]) * part)
     return torch.where(sine > 1e-4, curved, linear(start, end, share))
 
@@ -52,7 +57,7 @@ def walk_latents(prior: Prior, rows: int, steps: int, seed: int) -> Tensor:
     """
     import torch
 
-    from gan_core.training.snapshots import sample_latents
+    from gan_core.networks.snapshot import sample_latents
 
     stops = sample_latents(prior, rows + 1, torch_stream(seed, "inspect", "walk"))
     start = stops[:-1, None].expand(-1, steps, -1)
@@ -62,37 +67,37 @@ def walk_latents(prior: Prior, rows: int, steps: int, seed: int) -> Tensor:
 
 
 def draw_walk(snapshot: Snapshot, rows: int, steps: int, seed: int) -> npt.NDArray[np.uint8]:
-    """Pictures along a walk, uint8 [rows, steps, S, S, 3]. A conditional generator keeps one class along a row."""
-    from gan_core.inspection.samples import as_pictures
-    from gan_core.training.snapshots import generate, grid_labels
+    """Images along a walk, uint8 [rows, steps, S, S, 3]. A conditional generator keeps one class along a row."""
+    from gan_core.inspection.samples import as_images
+    from gan_core.networks.snapshot import generate, grid_labels
 
     latents = walk_latents(snapshot.prior, rows, steps, seed)
     labels = grid_labels(snapshot.prior, rows)
     each = None if labels is None else labels.repeat_interleave(steps)
-    pictures = as_pictures(generate(snapshot, latents.reshape(rows * steps, -1), labels=each))
-    return pictures.reshape(rows, steps, *pictures.shape[1:])
+    images = as_images(generate(snapshot, latents.reshape(rows * steps, -1), labels=each))
+    return images.reshape(rows, steps, *images.shape[1:])
 
 
-def walk_numbers(pictures: npt.NDArray[np.uint8]) -> dict[str, Any]:
-    """How evenly the pictures of a walk change. All values but the ratios are shares of the value range.
+def walk_numbers(images: npt.NDArray[np.uint8]) -> dict[str, Any]:
+    """How evenly the images of a walk change. All values but the ratios are shares of the value range.
 
-    Args: pictures: uint8 [rows, steps, S, S, 3].
-    Returns: rows, steps; per row `steps_mean` (mean absolute change from a picture to the next), `steps_largest`, `ratio` (largest
+    Args: images: uint8 [rows, steps, S, S, 3].
+    Returns: rows, steps; per row `steps_mean` (mean absolute change from an image to the next), `steps_largest`, `ratio` (largest
         over mean) and `ends` (change from first to last); over all `mean_step`, `largest_jump`, `largest_jump_row`,
         `largest_jump_ratio` (the largest ratio and its row), `sharp` (rows whose ratio is above 3) and `diversity` (mean
-        difference between the rows' first pictures, all pairs).
+        difference between the rows' first images, all pairs).
     """
     from gan_core.inspection.samples import diversity
 
-    values = pictures.astype(np.int16).reshape(*pictures.shape[:2], -1)
+    values = images.astype(np.int16).reshape(*images.shape[:2], -1)
     change = np.abs(np.diff(values, axis=1)).mean(axis=2) / 255  # [rows, steps - 1]
     mean, largest = change.mean(axis=1), change.max(axis=1)
     ratio = np.divide(largest, mean, out=np.ones_like(mean), where=mean > 0)
     ends = np.abs(values[:, -1] - values[:, 0]).mean(axis=1) / 255
     worst = int(ratio.argmax())
     return {
-        "rows": int(pictures.shape[0]),
-        "steps": int(pictures.shape[1]),
+        "rows": int(images.shape[0]),
+        "steps": int(images.shape[1]),
         "per_row": {
             "steps_mean": _rounded(mean),
             "steps_largest": _rounded(largest),
@@ -104,7 +109,7 @@ def walk_numbers(pictures: npt.NDArray[np.uint8]) -> dict[str, Any]:
         "largest_jump_row": worst,
         "largest_jump_ratio": round(float(ratio[worst]), 6),
         "sharp": int((ratio > SHARP).sum()),
-        "diversity": round(diversity(pictures[:, 0]), 6),
+        "diversity": round(diversity(images[:, 0]), 6),
     }
 
 

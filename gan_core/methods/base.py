@@ -27,7 +27,7 @@ class Batch:
         images: [n, 3, S, S] float32 in [-1, 1].
         labels: [n] int64, or None.
         latents: gives fresh latents [n, dim] at each call.
-        random: stream for anything else, on the images' device, in the same state in every process: what is drawn per picture
+        random: stream for anything else, on the images' device, in the same state in every process: what is drawn per image
             is drawn for the whole batch, of which this process takes its `share`.
         share: (rank, processes): the images are every `processes`-th of the whole batch's, from `rank` on.
     """

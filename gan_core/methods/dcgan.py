@@ -7,8 +7,8 @@ mode paper: the authors' loop (faces/train_uncond_dcgan.py): each minibatch feed
 of D and one of G, both from the same generated images; the loop averages G. In both, D sees real and generated images in separate
 passes, so that batch norm takes their statistics separately.
 
-Modern mode's options: differentiable augmentation of all that D sees; R1, the penalty r1 / 2 * mean |dD(x)/dx|^2 on real pictures
-(Mescheder et al. 2018). Conditional networks get the real pictures' labels for both, as the authors' MNIST script does.
+Modern mode's options: differentiable augmentation of all that D sees; R1, the penalty r1 / 2 * mean |dD(x)/dx|^2 on real images
+(Mescheder et al. 2018). Conditional networks get the real images' labels for both, as the authors' MNIST script does.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gan_core.config import TrainConfig
+from gan_core.methods._augment import augment
 from gan_core.methods.base import Batch, Update
 from gan_core.networks.base import LayeredNetwork, frozen
-from gan_core.training.augment import augment
 
 ABOUT = "DCGAN: non-saturating loss, alternating updates (paper) or both per batch with an averaged generator (modern)"
 ROLES = ("generator", "discriminator")
@@ -38,7 +38,10 @@ def bce(logits: Tensor, target: float) -> Tensor:
 class Method:
     """DCGAN bound to a generator and a discriminator."""
 
-    optimised: Mapping[str, tuple[str, ...]] = {"discriminator": ("discriminator",), "generator": ("generator",)}
+    optimised: Mapping[str, tuple[str, ...]] = {
+        "discriminator": ("discriminator",),
+        "generator": ("generator",),
+    }
 
     def __init__(self, settings: TrainConfig, networks: Mapping[str, LayeredNetwork]) -> None:
         self.settings = settings
@@ -61,11 +64,13 @@ class Method:
             yield self.generator_update(fake, labels, batch)
 
     def seen(self, pictures: Tensor, batch: Batch) -> Tensor:
-        """Pictures as the discriminator gets to see them."""
+        """Images as the discriminator gets to see them."""
         kinds = self.settings.augment
         return augment(pictures.float(), kinds, batch.random, batch.share) if kinds else pictures
 
-    def discriminator_update(self, real: Tensor, fake: Tensor, labels: Tensor | None, batch: Batch) -> Update:
+    def discriminator_update(
+        self, real: Tensor, fake: Tensor, labels: Tensor | None, batch: Batch
+    ) -> Update:
         """Args: real, fake: [N, 3, S, S] in [-1, 1]; no gradient flows into `fake`."""
         shown = self.seen(real, batch)
         on_real = self.discriminator(shown, labels)
@@ -89,8 +94,10 @@ class Method:
         return Update("generator", loss, figures={"loss_generator": loss.detach()})
 
 
-def r1_penalty(discriminator: LayeredNetwork, pictures: Tensor, labels: Tensor | None = None) -> Tensor:
-    """Mean over pictures [N, C, S, S] of the squared length of the score's gradient by the picture, in float32."""
+def r1_penalty(
+    discriminator: LayeredNetwork, pictures: Tensor, labels: Tensor | None = None
+) -> Tensor:
+    """Mean over images [N, C, S, S] of the squared length of the score's gradient by the image, in float32."""
     x = pictures.detach().float().requires_grad_(True)
     with torch.autocast(x.device.type, enabled=False):
         scores = discriminator(x, labels)

@@ -1,6 +1,6 @@
 """Which labels a probe may see: the validation split, draws of labels, and the test split that is read once.
 
-Everything here depends on the pictures' ids, their labels in the training split, and the seed: not on the features, not on the
+Everything here depends on the images' ids, their labels in the training split, and the seed: not on the features, not on the
 probe. Features and probes of one source are therefore compared on the same draws.
 """
 
@@ -27,7 +27,9 @@ class Draw:
     rows: Rows
 
 
-def hold_out(labels: npt.NDArray[np.int64], share: float, seed: int, count: int | None = None) -> tuple[Rows, Rows]:
+def hold_out(
+    labels: npt.NDArray[np.int64], share: float, seed: int, count: int | None = None
+) -> tuple[Rows, Rows]:
     """(pool, validation): positions of the training rows, divided within each class by a seeded order.
 
     Args:
@@ -49,13 +51,17 @@ def hold_out(labels: npt.NDArray[np.int64], share: float, seed: int, count: int 
         raise DataError(
             f"{len(labels)} labelled training rows are too few to hold a validation split out.",
             expected="two labelled training rows of some class",
-            remedy="label more pictures of the train split, or leave out the evaluation",
+            remedy="label more images of the train split, or leave out the evaluation",
         )
     return pool.astype(np.int64), validation.astype(np.int64)
 
 
 def draws_of(
-    labels: npt.NDArray[np.int64], wanted: Sequence[int | str], draws: int, seed: int, stream: str = "draw"
+    labels: npt.NDArray[np.int64],
+    wanted: Sequence[int | str],
+    draws: int,
+    seed: int,
+    stream: str = "draw",
 ) -> tuple[list[Draw], list[str]]:
     """Class-balanced draws at each number of labels per class, and what a person should know of them.
 
@@ -70,7 +76,9 @@ def draws_of(
             made.append(Draw("all", 0, np.arange(len(labels))))
             continue
         short = {int(c): int(n) for c, n in zip(classes, sizes, strict=True) if n < number}
-        few = ", ".join(f"class {c} has {n}" for c, n in list(short.items())[:5]) + (", ..." if len(short) > 5 else "")
+        few = ", ".join(f"class {c} has {n}" for c, n in list(short.items())[:5]) + (
+            ", ..." if len(short) > 5 else ""
+        )
         if int(sizes.max()) <= number:
             said.append(
                 f"{number} labels per class were asked for and no class has more than {int(sizes.max())} outside the validation "
@@ -78,10 +86,14 @@ def draws_of(
             )
             continue
         if short:
-            said.append(f"{number} labels per class were asked for; {few} outside the validation split and give all of them.")
+            said.append(
+                f"{number} labels per class were asked for; {few} outside the validation split and give all of them."
+            )
         for draw in range(draws):
             random = numpy_stream(seed, stream, number, draw)
-            parts = [random.permutation(np.flatnonzero(labels == label))[:number] for label in classes]
+            parts = [
+                random.permutation(np.flatnonzero(labels == label))[:number] for label in classes
+            ]
             made.append(Draw(str(number), draw, np.sort(np.concatenate(parts))))
     if not made:
         # Nothing that was asked for can be drawn: what is there is still worth a score.

@@ -43,7 +43,9 @@ class _Linear(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError(
                 f"This solver needs samples of at least 2 classes in the data, but the data contains only one class: {y[0]!r}"
             )
-        model = self._solve(X.astype(np.float32) if X.dtype == np.float64 else X, index.astype(np.int64))
+        model = self._solve(
+            X.astype(np.float32) if X.dtype == np.float64 else X, index.astype(np.int64)
+        )
         self.coef_, self.intercept_ = model.weights.T, model.intercept
         self.n_iter_ = int(model.certificate["iterations"])
         self.dual_gap_ = model.certificate["gap"]
@@ -52,14 +54,18 @@ class _Linear(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def decision_function(self, X: Any) -> Any:
         """float32 [rows] for two classes (positive: the second), else [rows, classes]."""
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=[np.float16, np.float32, np.float64], order="C")
+        X = validate_data(
+            self, X, reset=False, dtype=[np.float16, np.float32, np.float64], order="C"
+        )
         scores = linear_scores(X, np.ascontiguousarray(self.coef_.T), self.intercept_, self.device)
         return scores[:, 0] if scores.shape[1] == 1 else scores
 
     def predict(self, X: Any) -> Any:
         """The class of each row."""
         scores = self.decision_function(X)
-        return self.classes_[(scores > 0).astype(np.intp) if scores.ndim == 1 else scores.argmax(axis=1)]
+        return self.classes_[
+            (scores > 0).astype(np.intp) if scores.ndim == 1 else scores.argmax(axis=1)
+        ]
 
 
 class LinearSVM(_Linear):
@@ -73,23 +79,51 @@ class LinearSVM(_Linear):
     """
 
     def __init__(
-        self, C: float = 1.0, *, tol: float = linear_svm.TOLERANCE, device: str = "cpu", random_state: int = 0
+        self,
+        C: float = 1.0,
+        *,
+        tol: float = linear_svm.TOLERANCE,
+        device: str = "cpu",
+        random_state: int = 0,
     ) -> None:
         self.C, self.tol, self.device, self.random_state = C, tol, device, random_state
 
     def _solve(self, features: Any, index: Any) -> LinearModel:
-        return linear_svm.fit(features, index, [self.C], seed=self.random_state, device=self.device, tolerance=self.tol)[0]
+        return linear_svm.fit(
+            features,
+            index,
+            [self.C],
+            seed=self.random_state,
+            device=self.device,
+            tolerance=self.tol,
+        )[0]
 
 
 class Logistic(_Linear):
     """The probe `logistic`: scikit-learn's `LogisticRegression` objective. Arguments as `LinearSVM`."""
 
-    def __init__(self, C: float = 1.0, *, tol: float = logistic.TOLERANCE, device: str = "cpu", random_state: int = 0) -> None:
+    def __init__(
+        self,
+        C: float = 1.0,
+        *,
+        tol: float = logistic.TOLERANCE,
+        device: str = "cpu",
+        random_state: int = 0,
+    ) -> None:
         self.C, self.tol, self.device, self.random_state = C, tol, device, random_state
 
     def _solve(self, features: Any, index: Any) -> LinearModel:
-        model = logistic.fit(features, index, [self.C], seed=self.random_state, device=self.device, tolerance=self.tol)[0]
-        if len(model.classes) == 2:  # scikit-learn's convention: one column, the second class against the first
+        model = logistic.fit(
+            features,
+            index,
+            [self.C],
+            seed=self.random_state,
+            device=self.device,
+            tolerance=self.tol,
+        )[0]
+        if (
+            len(model.classes) == 2
+        ):  # scikit-learn's convention: one column, the second class against the first
             model.weights = np.ascontiguousarray(model.weights[:, 1:] - model.weights[:, :1])
             model.intercept = model.intercept[1:] - model.intercept[:1]
         return model

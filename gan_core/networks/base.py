@@ -25,7 +25,7 @@ class LayerInfo:
 
     Attributes:
         name: the layer's name, unique within its network.
-        shape: (channels, height, width) of its activation for one picture; (units, 1, 1) for a flat one.
+        shape: (channels, height, width) of its activation for one image; (units, 1, 1) for a flat one.
         kind: 'conv', 'deconv', 'project' (a linear layer, reshaped to maps), 'linear', 'head' (scores), 'image'.
     """
 
@@ -53,7 +53,9 @@ class _SumOverProcesses(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return sum_over_processes(gradients[0])  # every process's loss depends on every process's values
+        return sum_over_processes(
+            gradients[0]
+        )  # every process's loss depends on every process's values
 
 
 def sum_over_processes(values: Tensor) -> Tensor:
@@ -70,7 +72,9 @@ class BatchNorm(nn.Module):
     With `across` set, batch statistics are over all processes.
     """
 
-    def __init__(self, channels: int, *, affine: bool = True, eps: float = EPS, momentum: float = 0.1) -> None:
+    def __init__(
+        self, channels: int, *, affine: bool = True, eps: float = EPS, momentum: float = 0.1
+    ) -> None:
         super().__init__()
         self.channels, self.eps, self.momentum = channels, eps, momentum
         self.track = True
@@ -85,7 +89,9 @@ class BatchNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, ...] to the same shape and dtype."""
         if not self.training:
-            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+            return F.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+            )
         if self.across:
             return self._synchronised(x)
         mean, var = (self.running_mean, self.running_var) if self.track else (None, None)
@@ -143,7 +149,12 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Args: x: what the layer before put out. labels: [N] int64, for conditional layers."""
-        if self.info.kind == "head" and x.dim() > 2 and not self.classes and isinstance(self.operation, nn.Linear):
+        if (
+            self.info.kind == "head"
+            and x.dim() > 2
+            and not self.classes
+            and isinstance(self.operation, nn.Linear)
+        ):
             return self._head(x, self.operation.weight)
         if self.info.kind in ("project", "linear", "head") and x.dim() > 2:
             x = x.flatten(1)  # channel, row, column: the authors' order
@@ -154,7 +165,9 @@ class Layer(nn.Module):
                 hot = x.new_full((len(x), self.classes), 1 / self.classes)
             else:
                 raise ValueError(f"layer {self.info.name} is conditional: pass labels")
-            x = torch.cat([x, hot if x.dim() == 2 else hot[:, :, None, None].expand(-1, -1, *x.shape[2:])], 1)
+            x = torch.cat(
+                [x, hot if x.dim() == 2 else hot[:, :, None, None].expand(-1, -1, *x.shape[2:])], 1
+            )
         x = self.operation(x)
         if self.norm is not None:
             x = self.norm(x)
@@ -222,7 +235,9 @@ class LayeredNetwork(nn.Module):
             x = layer(x, labels)
         return x
 
-    def activations(self, x: Tensor, names: Iterable[str] | None = None, labels: Tensor | None = None) -> dict[str, Tensor]:
+    def activations(
+        self, x: Tensor, names: Iterable[str] | None = None, labels: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Activations after the nonlinearity, [N, C, H, W] (or [N, units]); runs no further than the last one asked for.
 
         Args: names: layers wanted; None: all. Returns: in the order of the network.
@@ -259,7 +274,7 @@ class LayeredNetwork(nn.Module):
 
 
 def feature_size(network: LayeredNetwork, grid: int = 4) -> int:
-    """Values per picture when every convolutional layer is pooled to grid x grid and all are joined (DCGAN paper, 5.1)."""
+    """Values per image when every convolutional layer is pooled to grid x grid and all are joined (DCGAN paper, 5.1)."""
     return sum(info.shape[0] * grid * grid for info in network.layers() if info.maps)
 
 
@@ -307,11 +322,13 @@ def batch_statistics(network: nn.Module, *, track: bool = False) -> Iterator[Non
 
 
 @torch.no_grad()
-def measure_statistics(network: nn.Module, batches: Iterable[Tensor], run: Callable[[Tensor], object] | None = None) -> int:
+def measure_statistics(
+    network: nn.Module, batches: Iterable[Tensor], run: Callable[[Tensor], object] | None = None
+) -> int:
     """Sets the stored batch-norm statistics from `batches`, as the authors do (svhn/svhn_semisup_analysis.py).
 
     Each norm's mean and biased variance are averaged over the batches, every batch counting equally, and each layer sees what
-    the layers before it give when normalised by the same batch's statistics. Batches of one picture are refused by batch norm.
+    the layers before it give when normalised by the same batch's statistics. Batches of one image are refused by batch norm.
 
     Args:
         batches: inputs of the network.
@@ -319,7 +336,10 @@ def measure_statistics(network: nn.Module, batches: Iterable[Tensor], run: Calla
     Returns: number of batches used.
     """
     norms = [module for module in network.modules() if isinstance(module, BatchNorm)]
-    sums = [(torch.zeros(n.channels, dtype=torch.float64), torch.zeros(n.channels, dtype=torch.float64)) for n in norms]
+    sums = [
+        (torch.zeros(n.channels, dtype=torch.float64), torch.zeros(n.channels, dtype=torch.float64))
+        for n in norms
+    ]
 
     def watch(index: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -351,7 +371,15 @@ def measure_statistics(network: nn.Module, batches: Iterable[Tensor], run: Calla
 
 
 def conv(
-    name: str, channels_in: int, channels_out: int, size: int, *, kernel: int, stride: int, norm: bool = True, classes: int = 0
+    name: str,
+    channels_in: int,
+    channels_out: int,
+    size: int,
+    *,
+    kernel: int,
+    stride: int,
+    norm: bool = True,
+    classes: int = 0,
 ) -> Layer:
     """Convolution without bias, 'same' padding, batch norm or none, LeakyReLU 0.2. Args: size: side of what comes out."""
     return Layer(
@@ -363,10 +391,21 @@ def conv(
     )
 
 
-def deconv(name: str, channels_in: int, channels_out: int, size: int, *, kernel: int, stride: int, classes: int = 0) -> Layer:
+def deconv(
+    name: str,
+    channels_in: int,
+    channels_out: int,
+    size: int,
+    *,
+    kernel: int,
+    stride: int,
+    classes: int = 0,
+) -> Layer:
     """Transposed convolution without bias, batch norm, ReLU. Args: size: side of what comes out."""
     return Layer(
-        nn.ConvTranspose2d(channels_in + classes, channels_out, kernel, stride, kernel // 2, stride - 1, bias=False),
+        nn.ConvTranspose2d(
+            channels_in + classes, channels_out, kernel, stride, kernel // 2, stride - 1, bias=False
+        ),
         LayerInfo(name, (channels_out, size, size), "deconv"),
         norm=BatchNorm(channels_out),
         activation=nn.ReLU(),
@@ -387,11 +426,20 @@ def project(name: str, latent_dim: int, channels: int, size: int, classes: int =
 
 
 def image(
-    name: str, channels_in: int, size: int, *, kernel: int, stride: int, channels_out: int = 3, classes: int = 0
+    name: str,
+    channels_in: int,
+    size: int,
+    *,
+    kernel: int,
+    stride: int,
+    channels_out: int = 3,
+    classes: int = 0,
 ) -> Layer:
-    """The generator's last layer: transposed convolution to pictures, no norm, tanh: values in [-1, 1]."""
+    """The generator's last layer: transposed convolution to images, no norm, tanh: values in [-1, 1]."""
     return Layer(
-        nn.ConvTranspose2d(channels_in + classes, channels_out, kernel, stride, kernel // 2, stride - 1, bias=False),
+        nn.ConvTranspose2d(
+            channels_in + classes, channels_out, kernel, stride, kernel // 2, stride - 1, bias=False
+        ),
         LayerInfo(name, (channels_out, size, size), "image"),
         activation=nn.Tanh(),
         classes=classes,
@@ -400,4 +448,8 @@ def image(
 
 def head(name: str, units_in: int, outputs: int = 1, classes: int = 0) -> Layer:
     """The discriminator's last layer: a linear map without bias to scores (logits)."""
-    return Layer(nn.Linear(units_in + classes, outputs, bias=False), LayerInfo(name, (outputs, 1, 1), "head"), classes=classes)
+    return Layer(
+        nn.Linear(units_in + classes, outputs, bias=False),
+        LayerInfo(name, (outputs, 1, 1), "head"),
+        classes=classes,
+    )

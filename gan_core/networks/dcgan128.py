@@ -14,7 +14,7 @@ PRIOR = "uniform"
 
 
 def generator(width: float = 1.0, latent_dim: int | None = None) -> LayeredNetwork:
-    """Latents [N, 100] to pictures [N, 3, 128, 128] in [-1, 1]."""
+    """Latents [N, 100] to images [N, 3, 128, 128] in [-1, 1]."""
     dim = latent_dim or LATENT_DIM
     maps = [scaled(count, width) for count in (1024, 512, 256, 128, 64)]
     layers: list[Layer] = [project("project", dim, maps[0], 4)]
@@ -25,10 +25,20 @@ def generator(width: float = 1.0, latent_dim: int | None = None) -> LayeredNetwo
 
 
 def discriminator(width: float = 1.0, outputs: int = 1) -> LayeredNetwork:
-    """Pictures [N, 3, 128, 128] in [-1, 1] to logits [N, outputs]."""
+    """Images [N, 3, 128, 128] in [-1, 1] to logits [N, outputs]."""
     maps = [scaled(count, width) for count in (64, 128, 256, 512, 1024)]
     layers: list[Layer] = []
     for number, (before, after) in enumerate(zip([3, *maps], maps, strict=False), start=1):
-        layers.append(conv(f"conv{number}", before, after, IMAGE_SIZE // 2**number, kernel=5, stride=2, norm=number > 1))
+        layers.append(
+            conv(
+                f"conv{number}",
+                before,
+                after,
+                IMAGE_SIZE // 2**number,
+                kernel=5,
+                stride=2,
+                norm=number > 1,
+            )
+        )
     layers.append(head("head", maps[-1] * 16, outputs))
     return LayeredNetwork(layers, (3, IMAGE_SIZE, IMAGE_SIZE))

@@ -1,7 +1,7 @@
 """The DCGAN authors' conditional MNIST networks (Newmu/dcgan_code, mnist/train_cond_dcgan.py).
 
 The class joins every layer's input as ten further channels (one-hot); batch norm has neither gain nor bias; one grey channel, which the
-authors keep in [0, 1] with a sigmoid. Outside, pictures are in [-1, 1] as everywhere; the first and the last layer convert.
+authors keep in [0, 1] with a sigmoid. Outside, images are in [-1, 1] as everywhere; the first and the last layer convert.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ CLASSES = 10
 
 
 class _ToUnit(nn.Module):
-    """Pictures [N, 1 or 3, H, W] in [-1, 1] to grey ones in [0, 1], then the convolution."""
+    """Images [N, 1 or 3, H, W] in [-1, 1] to grey ones in [0, 1], then the convolution."""
 
     def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__()
         self.convolution = convolution
 
     def forward(self, x: Tensor) -> Tensor:
-        """The first channels are the picture, the last ten the class."""
+        """The first channels are the image, the last ten the class."""
         import torch
 
-        picture, classes = x[:, :-CLASSES], x[:, -CLASSES:]
-        grey = (picture.mean(1, keepdim=True) + 1) / 2
+        image, classes = x[:, :-CLASSES], x[:, -CLASSES:]
+        grey = (image.mean(1, keepdim=True) + 1) / 2
         out: Tensor = self.convolution(torch.cat([grey, classes], 1))
         return out
 
@@ -41,7 +41,13 @@ class _FromUnit(nn.Module):
         return x.sigmoid() * 2 - 1
 
 
-def _linear(name: str, units_in: int, units: int, activation: nn.Module, shape: tuple[int, int, int] | None = None) -> Layer:
+def _linear(
+    name: str,
+    units_in: int,
+    units: int,
+    activation: nn.Module,
+    shape: tuple[int, int, int] | None = None,
+) -> Layer:
     kind = "linear" if shape is None else "project"
     return Layer(
         nn.Linear(units_in + CLASSES, units, bias=False),
@@ -53,7 +59,7 @@ def _linear(name: str, units_in: int, units: int, activation: nn.Module, shape: 
 
 
 def generator(width: float = 1.0, latent_dim: int | None = None) -> LayeredNetwork:
-    """Latents [N, 100] and labels [N] to pictures [N, 1, 28, 28] in [-1, 1]."""
+    """Latents [N, 100] and labels [N] to images [N, 1, 28, 28] in [-1, 1]."""
     dim = latent_dim or LATENT_DIM
     units, a, b = scaled(1024, width), scaled(128, width), scaled(64, width)
     layers = [
@@ -77,7 +83,7 @@ def generator(width: float = 1.0, latent_dim: int | None = None) -> LayeredNetwo
 
 
 def discriminator(width: float = 1.0, outputs: int = 1) -> LayeredNetwork:
-    """Pictures [N, 1 or 3, 28, 28] in [-1, 1] and labels [N] to logits [N, outputs]."""
+    """Images [N, 1 or 3, 28, 28] in [-1, 1] and labels [N] to logits [N, outputs]."""
     units, a, b = scaled(1024, width), scaled(64, width), scaled(128, width)
     layers = [
         Layer(
@@ -94,6 +100,10 @@ def discriminator(width: float = 1.0, outputs: int = 1) -> LayeredNetwork:
             classes=CLASSES,
         ),
         _linear("linear", b * 49, units, nn.LeakyReLU(0.2)),
-        Layer(nn.Linear(units + CLASSES, outputs, bias=False), LayerInfo("head", (outputs, 1, 1), "head"), classes=CLASSES),
+        Layer(
+            nn.Linear(units + CLASSES, outputs, bias=False),
+            LayerInfo("head", (outputs, 1, 1), "head"),
+            classes=CLASSES,
+        ),
     ]
     return LayeredNetwork(layers, (1, IMAGE_SIZE, IMAGE_SIZE))

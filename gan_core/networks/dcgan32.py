@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from gan_core.networks.base import Layer, LayeredNetwork, conv, deconv, head, image, project, scaled
 
-ABOUT = "DCGAN authors' 7-layer 3x3 net for 32 px, trained on ImageNet in the paper: 28,672 features"
+ABOUT = (
+    "DCGAN authors' 7-layer 3x3 net for 32 px, trained on ImageNet in the paper: 28,672 features"
+)
 IMAGE_SIZE = 32
 LATENT_DIM = 256
 PRIOR = "uniform"
 
 
 def generator(width: float = 1.0, latent_dim: int | None = None) -> LayeredNetwork:
-    """Latents [N, 256] to pictures [N, 3, 32, 32] in [-1, 1]."""
+    """Latents [N, 256] to images [N, 3, 32, 32] in [-1, 1]."""
     dim = latent_dim or LATENT_DIM
     a, b, c = (scaled(maps, width) for maps in (512, 256, 128))
     layers: list[Layer] = [
@@ -30,7 +32,7 @@ def generator(width: float = 1.0, latent_dim: int | None = None) -> LayeredNetwo
 
 
 def discriminator(width: float = 1.0, outputs: int = 1) -> LayeredNetwork:
-    """Pictures [N, 3, 32, 32] in [-1, 1] to logits [N, outputs]."""
+    """Images [N, 3, 32, 32] in [-1, 1] to logits [N, outputs]."""
     a, b, c = (scaled(maps, width) for maps in (128, 256, 512))
     layers: list[Layer] = [
         conv("conv1", 3, a, 32, kernel=3, stride=1, norm=False),

@@ -11,7 +11,7 @@ PRIOR = "uniform"
 
 
 def generator(width: float = 1.0, latent_dim: int | None = None) -> LayeredNetwork:
-    """Latents [N, 100] to pictures [N, 3, 64, 64] in [-1, 1]."""
+    """Latents [N, 100] to images [N, 3, 64, 64] in [-1, 1]."""
     dim = latent_dim or LATENT_DIM
     a, b, c, d = (scaled(maps, width) for maps in (1024, 512, 256, 128))
     layers: list[Layer] = [
@@ -25,7 +25,7 @@ def generator(width: float = 1.0, latent_dim: int | None = None) -> LayeredNetwo
 
 
 def discriminator(width: float = 1.0, outputs: int = 1) -> LayeredNetwork:
-    """Pictures [N, 3, 64, 64] in [-1, 1] to logits [N, outputs]."""
+    """Images [N, 3, 64, 64] in [-1, 1] to logits [N, outputs]."""
     a, b, c, d = (scaled(maps, width) for maps in (128, 256, 512, 1024))
     layers: list[Layer] = [
         conv("conv1", 3, a, 32, kernel=5, stride=2, norm=False),

@@ -91,7 +91,10 @@ def predict_many(models: Sequence[Model], features: Features) -> list[Labels]:
 
 
 def linear_scores(
-    features: Features, weights: npt.NDArray[np.float32], intercept: npt.NDArray[np.float32], device: str = "cpu"
+    features: Features,
+    weights: npt.NDArray[np.float32],
+    intercept: npt.NDArray[np.float32],
+    device: str = "cpu",
 ) -> npt.NDArray[np.float32]:
     """features @ weights + intercept in float32, by blocks of rows. Returns: float32 [rows, columns]."""
     import torch
@@ -120,7 +123,11 @@ def as_tensor(features: npt.NDArray[Any]) -> Any:
     """A torch view of an array (a copy only where torch cannot look at it: read-only or oddly strided memory)."""
     import torch
 
-    array = features if features.flags.writeable and features.flags.c_contiguous else np.array(features, order="C")
+    array = (
+        features
+        if features.flags.writeable and features.flags.c_contiguous
+        else np.array(features, order="C")
+    )
     return torch.from_numpy(array)
 
 
@@ -132,7 +139,11 @@ def encode(labels: Labels) -> tuple[Labels, Labels]:
     """
     classes, index = np.unique(np.asarray(labels, np.int64), return_inverse=True)
     if len(classes) < 2:
-        what = "no labelled rows" if not len(labels) else f"one class only (label {classes[0]}, {len(labels)} rows)"
+        what = (
+            "no labelled rows"
+            if not len(labels)
+            else f"one class only (label {classes[0]}, {len(labels)} rows)"
+        )
         raise DataError(
             f"There is {what} to fit a probe on.",
             expected="labelled rows of two classes or more",
@@ -158,7 +169,10 @@ def not_finite(features: Features) -> Labels:
     if features.dtype.kind != "f":
         return np.empty(0, np.int64)
     bits = features.dtype.itemsize * 8
-    kind, exponent = np.dtype(f"u{bits // 8}"), {16: 0x7C00, 32: 0x7F800000, 64: 0x7FF0000000000000}[bits]
+    kind, exponent = (
+        np.dtype(f"u{bits // 8}"),
+        {16: 0x7C00, 32: 0x7F800000, 64: 0x7FF0000000000000}[bits],
+    )
     found = []
     rows = block_rows(features.shape[1], 16)
     for start in range(0, len(features), rows):
@@ -181,5 +195,5 @@ def check_features(features: Features, labels: Labels) -> None:
         raise DataError(
             f"{len(wrong)} of {len(features)} rows of features hold values that are not finite (NaN or infinite): rows {told}.",
             expected="finite features",
-            remedy="leave those rows out, or take the features anew: the stage extract refuses NaN and names the pictures",
+            remedy="leave those rows out, or take the features anew: the stage extract refuses NaN and names the images",
         )

@@ -20,7 +20,9 @@ ABOUT = "k nearest neighbours, Euclidean, majority vote"
 SETTING = "k"
 GRID = [1.0, 5.0, 25.0]
 LEAST = 1.0
-FAISS_BYTES = 2**31  # FAISS keeps a float32 copy of the features; above this torch converts them block by block instead
+FAISS_BYTES = (
+    2**31
+)  # FAISS keeps a float32 copy of the features; above this torch converts them block by block instead
 
 
 class Neighbours:
@@ -28,7 +30,9 @@ class Neighbours:
 
     def __init__(self, features: Features, device: str, backend: str = "") -> None:
         fits = features.shape[0] * features.shape[1] * 4 <= FAISS_BYTES
-        self.backend = backend or ("faiss" if fits and importlib.util.find_spec("faiss") else "torch")
+        self.backend = backend or (
+            "faiss" if fits and importlib.util.find_spec("faiss") else "torch"
+        )
         self.features, self.device = features, device
         if self.backend == "faiss":
             import faiss
@@ -36,7 +40,9 @@ class Neighbours:
             index: Any = faiss.IndexFlatL2(features.shape[1])
             if device.startswith("cuda") and getattr(faiss, "get_num_gpus", lambda: 0)():
                 self._resources = faiss.StandardGpuResources()  # must outlive the index
-                index = faiss.index_cpu_to_gpu(self._resources, int(device.partition(":")[2] or 0), index)
+                index = faiss.index_cpu_to_gpu(
+                    self._resources, int(device.partition(":")[2] or 0), index
+                )
             index.add(np.ascontiguousarray(features, np.float32))
             self._index = index
 
@@ -47,7 +53,9 @@ class Neighbours:
         for start in range(0, len(features), rows):
             block = features[start : start + rows]
             if self.backend == "faiss":
-                out[start : start + rows] = self._index.search(np.ascontiguousarray(block, np.float32), count)[1]
+                out[start : start + rows] = self._index.search(
+                    np.ascontiguousarray(block, np.float32), count
+                )[1]
             else:
                 out[start : start + rows] = self._by_torch(block, count)
         return out
@@ -63,7 +71,9 @@ class Neighbours:
         for start in range(0, len(self.features), rows):
             known = as_tensor(self.features[start : start + rows]).to(self.device).float()
             distance = known.square().sum(1) - 2 * asked @ known.T
-            place = torch.arange(start, start + len(known), device=asked.device).expand(len(asked), -1)
+            place = torch.arange(start, start + len(known), device=asked.device).expand(
+                len(asked), -1
+            )
             best, where = torch.cat([best, distance], 1), torch.cat([where, place], 1)
             best, order = best.topk(min(count, best.shape[1]), dim=1, largest=False, sorted=True)
             where = where.gather(1, order)
@@ -106,7 +116,9 @@ class KNearest:
         first = np.full(counts.shape, votes.shape[1], np.int64)
         for place in reversed(range(votes.shape[1])):
             first[np.arange(len(votes)), votes[:, place]] = place
-        answer: Labels = self.classes[np.argmax(counts - first / (votes.shape[1] + 1.0) * 0.5, axis=1)]
+        answer: Labels = self.classes[
+            np.argmax(counts - first / (votes.shape[1] + 1.0) * 0.5, axis=1)
+        ]
         return answer
 
 

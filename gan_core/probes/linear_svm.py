@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gan_core.probes._design import COMPACT_ROWS
-from gan_core.probes._gram import solve_gram
-from gan_core.probes._linear import linear_map, model_of, one_vs_rest, solved
 from gan_core.probes.base import Features, Labels, LinearModel, begin
+from gan_core.probes.solver.design import COMPACT_ROWS
+from gan_core.probes.solver.fit import linear_map, model_of, one_vs_rest, solved
+from gan_core.probes.solver.gram import solve_gram
 from gan_core.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -87,11 +87,19 @@ def fit(
     classes, index = begin(features, labels)
     signs = one_vs_rest(classes, index)
     if len(features) <= COMPACT_ROWS and len(features) < features.shape[1]:
-        exact = solve_gram(features, signs.double(), [float(value) for value in values], tolerance, device)
+        exact = solve_gram(
+            features, signs.double(), [float(value) for value in values], tolerance, device
+        )
         models = []
-        for value, matrix, *figures in zip(values, exact.weights, exact.objective, exact.gap, exact.steps, strict=True):
+        for value, matrix, *figures in zip(
+            values, exact.weights, exact.objective, exact.gap, exact.steps, strict=True
+        ):
             said = dict(zip(("objective", "gap", "iterations"), map(float, figures), strict=True))
-            models.append(LinearModel(float(value), classes, matrix[:-1].numpy(), matrix[-1].numpy(), said, device))
+            models.append(
+                LinearModel(
+                    float(value), classes, matrix[:-1].numpy(), matrix[-1].numpy(), said, device
+                )
+            )
         return models
     return _fit_together(features, classes, signs, values, seed, device, progress, tolerance)
 
@@ -120,7 +128,14 @@ def _fit_together(
         cost = torch.tensor(some, dtype=kind, device=device).repeat_interleave(columns)
         loss = SquaredHinge(signs.repeat(1, len(some)), cost)
         weights, found = solved(
-            features, data, loss, len(some) * columns, tolerance, seed=seed, device=device, progress=progress
+            features,
+            data,
+            loss,
+            len(some) * columns,
+            tolerance,
+            seed=seed,
+            device=device,
+            progress=progress,
         )
         for number, value in enumerate(some):
             part = slice(number * columns, (number + 1) * columns)

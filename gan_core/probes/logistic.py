@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gan_core.probes._linear import begin_linear, model_of, solved
 from gan_core.probes.base import Features, Labels, LinearModel
+from gan_core.probes.solver.fit import begin_linear, model_of, solved
 from gan_core.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -45,7 +45,9 @@ class SoftmaxLoss:
 
     def slope(self, margins: Tensor) -> Tensor:
         """C (softmax - one-hot)."""
-        return ((self._grouped(margins).softmax(2) - self.truth[:, None]) * self.cost[:, None]).view_as(margins)
+        return (
+            (self._grouped(margins).softmax(2) - self.truth[:, None]) * self.cost[:, None]
+        ).view_as(margins)
 
     def curvature(self, margins: Tensor) -> Callable[[Tensor], Tensor]:
         """C (diag(p) - p p')."""
@@ -81,15 +83,28 @@ def fit(
     """One model for each C in `values`; arguments and errors as in `linear_svm.fit`. Two classes have two columns."""
     import torch
 
-    classes, index, data, kind = begin_linear(features, labels, seed, device, 0.5 * max(map(float, values)))
+    classes, index, data, kind = begin_linear(
+        features, labels, seed, device, 0.5 * max(map(float, values))
+    )
     width = len(classes)
-    truth = torch.nn.functional.one_hot(torch.from_numpy(index), width).to(device=device, dtype=kind)
+    truth = torch.nn.functional.one_hot(torch.from_numpy(index), width).to(
+        device=device, dtype=kind
+    )
     batch = max(1, MARGIN_BYTES // (truth.element_size() * max(truth.numel(), 1)))
     models: list[LinearModel] = []
     for start in range(0, len(values), batch):
         some = [float(value) for value in values[start : start + batch]]
         loss = SoftmaxLoss(truth, torch.tensor(some, dtype=kind, device=device), width)
-        weights, found = solved(features, data, loss, len(some) * width, tolerance, seed=seed, device=device, progress=progress)
+        weights, found = solved(
+            features,
+            data,
+            loss,
+            len(some) * width,
+            tolerance,
+            seed=seed,
+            device=device,
+            progress=progress,
+        )
         for number, value in enumerate(some):
             part = slice(number * width, (number + 1) * width)
             certificate = {

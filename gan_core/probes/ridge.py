@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gan_core.probes._linear import begin_linear, model_of, one_vs_rest, solved
 from gan_core.probes.base import Features, Labels, LinearModel
+from gan_core.probes.solver.fit import begin_linear, model_of, one_vs_rest, solved
 from gan_core.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -66,16 +66,25 @@ def fit(
     """One model for each alpha in `values` (> 0); arguments and errors as in `linear_svm.fit`."""
     import torch
 
-    classes, index, data, kind = begin_linear(features, labels, seed, device, 1 / min(map(float, values)))
+    classes, index, data, kind = begin_linear(
+        features, labels, seed, device, 1 / min(map(float, values))
+    )
     targets = one_vs_rest(classes, index).to(device=device, dtype=kind)
     columns = targets.shape[1]
-    weight = (1 / torch.tensor([float(value) for value in values], dtype=kind, device=device)).repeat_interleave(columns)
+    weight = (
+        1 / torch.tensor([float(value) for value in values], dtype=kind, device=device)
+    ).repeat_interleave(columns)
     loss = SquaredLoss(targets.repeat(1, len(values)), weight)
     width = len(values) * columns
-    weights, found = solved(features, data, loss, width, tolerance, seed=seed, device=device, progress=progress)
+    weights, found = solved(
+        features, data, loss, width, tolerance, seed=seed, device=device, progress=progress
+    )
     models = []
     for number, value in enumerate(values):
         part = slice(number * columns, (number + 1) * columns)
-        certificate = {"objective": float(found.objective[part].sum()), "gap": float(found.gap[part].max())}
+        certificate = {
+            "objective": float(found.objective[part].sum()),
+            "gap": float(found.gap[part].max()),
+        }
         models.append(model_of(value, classes, weights, part, certificate, device))
     return models

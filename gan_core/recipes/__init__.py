@@ -68,8 +68,17 @@ def recipe_path(name: str) -> Path:
     if path.suffix in {".yaml", ".yml"}:
         if path.is_file():
             return path
-        raise RequestError(f"There is no recipe file {name}.", expected="a readable YAML file", remedy="`discern list recipes`")
-    raise UnknownName("recipe", name, recipe_names(), remedy="`discern list recipes`, or give the path of a YAML file")
+        raise RequestError(
+            f"There is no recipe file {name}.",
+            expected="a readable YAML file",
+            remedy="`discern list recipes`",
+        )
+    raise UnknownName(
+        "recipe",
+        name,
+        recipe_names(),
+        remedy="`discern list recipes`, or give the path of a YAML file",
+    )
 
 
 def read_recipe_file(name: str) -> dict[str, Any]:
@@ -89,7 +98,8 @@ def read_recipe_file(name: str) -> dict[str, Any]:
         raise RequestError(f"The recipe {path} cannot be read: {error}", expected="YAML") from error
     if not isinstance(content, dict):
         raise RequestError(
-            f"The recipe {path} is not a mapping of settings.", expected="`name:`, `sources:`, ... at the top level"
+            f"The recipe {path} is not a mapping of settings.",
+            expected="`name:`, `sources:`, ... at the top level",
         )
     return content
 
@@ -114,9 +124,12 @@ def load_recipe(
     content = read_recipe_file(name)
     notes = []
     scales = content.pop("scales", None) or {}
-    if not isinstance(scales, dict) or not all(isinstance(overlay, dict | None) for overlay in scales.values()):
+    if not isinstance(scales, dict) or not all(
+        isinstance(overlay, dict | None) for overlay in scales.values()
+    ):
         raise RequestError(
-            f"`scales` of recipe {name} is no mapping of overlays.", expected="scales: {small: {train: {kimg: 10}}}"
+            f"`scales` of recipe {name} is no mapping of overlays.",
+            expected="scales: {small: {train: {kimg: 10}}}",
         )
     if scale is None:
         scale = "full"
@@ -165,7 +178,9 @@ def build_recipe(content: dict[str, Any]) -> Recipe:
 
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML, every default written out."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+    return yaml.safe_dump(
+        recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120
+    )
 
 
 def _merge(base: dict[str, Any], overlay: dict[str, Any]) -> None:
@@ -188,20 +203,29 @@ def _entry(entries: list[Any], given: str | int, where: str) -> Any:
         if isinstance(entry, dict) and entry.get("name") == name:
             return entry
     known = [str(entry.get("name")) for entry in entries if isinstance(entry, dict)]
-    raise UnknownName(f"entry of {where}", name, known + [str(number) for number in range(len(entries))])
+    raise UnknownName(
+        f"entry of {where}", name, known + [str(number) for number in range(len(entries))]
+    )
 
 
 def _apply(content: dict[str, Any], override: str) -> None:
     path, equals, text = override.partition("=")
     if not equals or not path.strip():
         lacks = "names no setting before its '='" if equals else "has no '='"
-        raise RequestError(f"--set {override!r} {lacks}.", expected="--set section.key=value, e.g. --set train.kimg=20")
+        raise RequestError(
+            f"--set {override!r} {lacks}.",
+            expected="--set section.key=value, e.g. --set train.kimg=20",
+        )
     try:
         value = _read_yaml(text)
     except _Twice as error:
-        raise RequestError(f"--set {override!r} gives {error.key!r} twice.", expected="each setting once") from None
+        raise RequestError(
+            f"--set {override!r} gives {error.key!r} twice.", expected="each setting once"
+        ) from None
     except (ValueError, yaml.YAMLError) as error:
-        raise RequestError(f"The value of --set {override!r} cannot be read: {error}", expected="a YAML value") from error
+        raise RequestError(
+            f"The value of --set {override!r} cannot be read: {error}", expected="a YAML value"
+        ) from error
     parts = path.strip().split(".")
     place: Any = content
     for number, part in enumerate(parts[:-1]):
@@ -211,7 +235,9 @@ def _apply(content: dict[str, Any], override: str) -> None:
             default = _default_at(parts[: number + 1])
             place = place.setdefault(part, default)
         if not isinstance(place, dict | list):
-            raise RequestError(f"--set {override!r}: {'.'.join(parts[: number + 1])} is a value, not a section.")
+            raise RequestError(
+                f"--set {override!r}: {'.'.join(parts[: number + 1])} is a value, not a section."
+            )
     if isinstance(place, list):
         index = place.index(_entry(place, parts[-1], ".".join(parts[:-1])))
         place[index] = value
@@ -228,7 +254,10 @@ def _default_at(path: list[str]) -> Any:
             return {}
         default = field.get_default(call_default_factory=True)
         if isinstance(default, list):
-            return [item.model_dump(mode="json") if isinstance(item, BaseModel) else item for item in default]
+            return [
+                item.model_dump(mode="json") if isinstance(item, BaseModel) else item
+                for item in default
+            ]
         model = _model_in(field.annotation)
     return {}
 
@@ -253,17 +282,27 @@ def _explain(error: ValidationError) -> RequestError:
         return faults[0]
     lines = [f"  {_sentence(fault)}" for fault in faults[:_MOST_FAULTS]]
     more = f"\n  and {len(faults) - _MOST_FAULTS} more" if len(faults) > _MOST_FAULTS else ""
-    return RequestError(f"{len(faults)} settings of the recipe are wrong:\n" + "\n".join(lines) + more, remedy=_SHOW)
+    return RequestError(
+        f"{len(faults)} settings of the recipe are wrong:\n" + "\n".join(lines) + more, remedy=_SHOW
+    )
 
 
 def _place(loc: Sequence[int | str]) -> tuple[str, ...]:
     """A setting's path, without pydantic's own words for the members of a union and for keys."""
-    return tuple(str(part) for part in loc if not (isinstance(part, str) and (part.endswith("]") or part == "constrained-int")))
+    return tuple(
+        str(part)
+        for part in loc
+        if not (isinstance(part, str) and (part.endswith("]") or part == "constrained-int"))
+    )
 
 
 def _sentence(fault: RequestError) -> str:
     told = fault.message.rstrip(".")
-    return told if "did you mean" in told or not fault.expected else f"{told} (expected: {fault.expected})"
+    return (
+        told
+        if "did you mean" in told or not fault.expected
+        else f"{told} (expected: {fault.expected})"
+    )
 
 
 def _fault(place: tuple[str, ...], errors: Sequence[Any]) -> RequestError:
@@ -279,13 +318,18 @@ def _fault(place: tuple[str, ...], errors: Sequence[Any]) -> RequestError:
         return UnknownName(f"setting of {section}", place[-1], model.model_fields if model else [])
     if kind == "literal_error":
         given = str(first.get("input"))
-        known = [text.strip("' ") for text in str(first["ctx"]["expected"]).replace(" or ", ",").split(",")]
+        known = [
+            text.strip("' ")
+            for text in str(first["ctx"]["expected"]).replace(" or ", ",").split(",")
+        ]
         near = nearest(given, known)
         hint = f"; did you mean {near!r}?" if near else "."
         return RequestError(f"{where} is {given!r}{hint}", expected=str(first["ctx"]["expected"]))
     if kind == "missing":
         return RequestError(f"The recipe has no {where}.", expected=f"a value for {where}")
-    said = " or ".join(dict.fromkeys(_said(error).removeprefix("Input should be ") for error in errors))
+    said = " or ".join(
+        dict.fromkeys(_said(error).removeprefix("Input should be ") for error in errors)
+    )
     if not where:  # what a whole recipe must obey: its value is the recipe
         return RequestError(f"{said}.", remedy=_SHOW)
     if kind == "value_error" and isinstance(first.get("input"), dict):

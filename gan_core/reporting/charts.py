@@ -8,11 +8,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gan_core.reporting import words
+from gan_core.reporting import sentences as words
 from gan_core.reporting.scores import CHANCE, label_order
-from gan_core.reporting.svg import Axis, Bar, Point, Series, dot_plot, heat_map, line_chart, nice_axis
+from gan_core.reporting.svg import (
+    Axis,
+    Bar,
+    Point,
+    Series,
+    dot_plot,
+    heat_map,
+    line_chart,
+    nice_axis,
+)
 
-TONES = {"discriminator": 1, "network": 1, "encoder": 4, "random": 2, "pixels": 3, "kmeans": 5, CHANCE: 6}
+TONES = {
+    "discriminator": 1,
+    "network": 1,
+    "encoder": 4,
+    "random": 2,
+    "pixels": 3,
+    "kmeans": 5,
+    CHANCE: 6,
+}
 SHORT = {
     "discriminator": "discriminator",
     "network": "given network",
@@ -29,7 +46,7 @@ def tone(features: str) -> int:
 
 
 def headline_rows(rows: Sequence[dict[str, Any]]) -> tuple[list[Bar], Axis]:
-    """The leading score and its controls as rows of a dot plot, with their common axis.
+    """The leading score and its baselines as rows of a dot plot, with their common axis.
 
     Chance is left out where it would squeeze the others together. Args: rows: as `words.beside_headline` gives them.
     """
@@ -56,7 +73,12 @@ def headline_rows(rows: Sequence[dict[str, Any]]) -> tuple[list[Bar], Axis]:
 def share_axis(rows: Sequence[dict[str, Any]], most: int = 5) -> Axis:
     """An axis in percent over the intervals of scores, never beyond 100 %."""
     return nice_axis(
-        max(0.0, min(row["low"] for row in rows)), max(row["high"] for row in rows), most=most, scale=100, unit=" %", bound=1.0
+        max(0.0, min(row["low"] for row in rows)),
+        max(row["high"] for row in rows),
+        most=most,
+        scale=100,
+        unit=" %",
+        bound=1.0,
     )
 
 
@@ -73,18 +95,28 @@ def accuracy_charts(summary: dict[str, Any], source: str) -> list[str]:
     """Accuracy by number of labels: one chart for each probe, a line for each feature set, chance dashed."""
     rows = [row for row in summary["scores"] if row["source"] == source]
     probes = sorted({row["probe"] for row in rows if row["features"] != CHANCE})
-    counts = sorted({(label_order(row["labels"]), row["label_count"], row["labels"]) for row in rows})
+    counts = sorted(
+        {(label_order(row["labels"]), row["label_count"], row["labels"]) for row in rows}
+    )
     if not counts:
         return []
     scored = [row for row in rows if row["features"] != CHANCE] or rows
     chance_rows = [row for row in rows if row["features"] == CHANCE]
     y = share_axis(scored)
-    near = bool(chance_rows) and min(row["mean"] for row in chance_rows) > y.low - 1.5 * (y.high - y.low)
+    near = bool(chance_rows) and min(row["mean"] for row in chance_rows) > y.low - 1.5 * (
+        y.high - y.low
+    )
     if near:
         y = share_axis(rows)
     shown = rows if near else scored
-    note = f"chance {words.percent(chance_rows[-1]['mean'])}, below" if chance_rows and not near else ""
-    ticks = [(float(n), "all" if labels == "all" else f"{int(labels):,}") for _, n, labels in counts]
+    note = (
+        f"chance {words.percent(chance_rows[-1]['mean'])}, below"
+        if chance_rows and not near
+        else ""
+    )
+    ticks = [
+        (float(n), "all" if labels == "all" else f"{int(labels):,}") for _, n, labels in counts
+    ]
     first, last = counts[0][1], max(n for _, n, _ in counts)
     if first == last:
         x = Axis(first * 0.5, first * 2, ticks, "labels per class", log=True)
@@ -95,17 +127,34 @@ def accuracy_charts(summary: dict[str, Any], source: str) -> list[str]:
         own = [row for row in shown if row["probe"] in (probe, CHANCE)]
         lines = []
         for features in dict.fromkeys(row["features"] for row in own):
-            found = sorted((row for row in own if row["features"] == features), key=lambda row: row["label_count"])
+            found = sorted(
+                (row for row in own if row["features"] == features),
+                key=lambda row: row["label_count"],
+            )
             chance = features == CHANCE
             points = [
-                Point(row["label_count"], row["mean"], None if chance else row["low"], None if chance else row["high"])
+                Point(
+                    row["label_count"],
+                    row["mean"],
+                    None if chance else row["low"],
+                    None if chance else row["high"],
+                )
                 for row in found
             ]
             name = SHORT.get(features, features)
             lines.append(Series(name, points, tone(features), dashed=chance, marks=not chance))
         title = words.probe_name(probe)
         title = title[0].upper() + title[1:]
-        charts.append(line_chart(lines, x, y, label=f"Test accuracy by number of labels, {title}", title=title, note=note))
+        charts.append(
+            line_chart(
+                lines,
+                x,
+                y,
+                label=f"Test accuracy by number of labels, {title}",
+                title=title,
+                note=note,
+            )
+        )
     return charts
 
 
@@ -114,7 +163,12 @@ def confusion_chart(found: dict[str, Any] | None) -> str:
     if not found or not found["counts"]:
         return ""
     cell = 38 if len(found["classes"]) <= 12 else 28
-    return heat_map(found["classes"], found["counts"], label="Confusion matrix: rows are true classes", cell=cell)
+    return heat_map(
+        found["classes"],
+        found["counts"],
+        label="Confusion matrix: rows are true classes",
+        cell=cell,
+    )
 
 
 # Training ------------------------------------------------------------------------------------------------------------------
@@ -145,7 +199,11 @@ def read_statistics(folders: Sequence[Path]) -> list[dict[str, Any]]:
 def curve(rows: Sequence[dict[str, Any]], name: str) -> list[Point]:
     """A statistic over kimg, averaged down to at most `MOST_POINTS` points; values that are no numbers are left out."""
     key = next((key for key in CURVES.get(name, (name,)) if any(key in row for row in rows)), name)
-    found = [(float(row["kimg"]), float(row[key])) for row in rows if isinstance(row.get(key), int | float)]
+    found = [
+        (float(row["kimg"]), float(row[key]))
+        for row in rows
+        if isinstance(row.get(key), int | float)
+    ]
     found = [point for point in found if math.isfinite(point[1])]
     if len(found) <= MOST_POINTS:
         return [Point(*point) for point in found]
@@ -157,13 +215,21 @@ def curve(rows: Sequence[dict[str, Any]], name: str) -> list[Point]:
 
 
 def training_charts(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Losses, what the discriminator says of real and of generated pictures, how well labels are read off it; none without statistics."""
+    """Losses, what the discriminator says of real and of generated images, how well labels are read off it; none without statistics."""
     charts = []
     losses = [("D", curve(rows, "d_loss"), 1), ("G", curve(rows, "g_loss"), 2)]
     says = [("real", curve(rows, "d_real"), 1), ("generated", curve(rows, "d_fake"), 2)]
     reads = [("validation labels", curve(rows, "probe_validation_accuracy"), 3)]
-    for title, lines in (("Loss", losses), ("D's mean verdict, 1 is real", says), ("Accuracy of a linear probe", reads)):
-        drawn = [Series(name, points, colour, marks=len(points) < 2) for name, points, colour in lines if points]
+    for title, lines in (
+        ("Loss", losses),
+        ("D's mean verdict, 1 is real", says),
+        ("Accuracy of a linear probe", reads),
+    ):
+        drawn = [
+            Series(name, points, colour, marks=len(points) < 2)
+            for name, points, colour in lines
+            if points
+        ]
         if not drawn:
             continue
         values = [point.y for line in drawn for point in line.points]
@@ -176,6 +242,13 @@ def training_charts(rows: Sequence[dict[str, Any]]) -> list[str]:
             y = nice_axis(min(0.0, *values), max(values))
         end = max(places)
         ticks = nice_axis(0.0, end, most=6).ticks
-        x = Axis(0.0, end, [tick for tick in ticks if tick[0] <= end * 1.001], "kimg: thousands of real pictures shown")
-        charts.append(line_chart(drawn, x, y, label=f"{title} over training", title=title, height=240))
+        x = Axis(
+            0.0,
+            end,
+            [tick for tick in ticks if tick[0] <= end * 1.001],
+            "kimg: thousands of real images shown",
+        )
+        charts.append(
+            line_chart(drawn, x, y, label=f"{title} over training", title=title, height=240)
+        )
     return charts

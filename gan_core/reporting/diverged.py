@@ -16,11 +16,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from gan_core.errors import TrainingDiverged
-from gan_core.reporting.facts import RunFacts, grids
-from gan_core.reporting.gather import ReportInputs
+from gan_core.reporting.inputs import ReportInputs
 from gan_core.reporting.page import render
+from gan_core.reporting.run_info import RunFacts, grids
 from gan_core.reporting.summary import summarise
-from gan_core.stages.specs import REPORT_ROLES
+from gan_core.specs import REPORT_ROLES
 
 LOOKS = 8  # lines of statistics shown, the last one being that of the finding
 FIGURES = {
@@ -35,7 +35,11 @@ FIGURES = {
 
 
 def diverged_page(
-    recipe: dict[str, Any], folders: Mapping[str, list[Path]], state: Path, facts: RunFacts, error: TrainingDiverged
+    recipe: dict[str, Any],
+    folders: Mapping[str, list[Path]],
+    state: Path,
+    facts: RunFacts,
+    error: TrainingDiverged,
 ) -> str:
     """The page as HTML.
 
@@ -64,7 +68,12 @@ def _gather(state: Path, folder: Path) -> list[dict[str, Any]]:
     if not written:
         return []
     end = written[-1]["images"]
-    lines = [line for _, line in sorted({line["images"]: line for line in written if line["images"] <= end}.items())]
+    lines = [
+        line
+        for _, line in sorted(
+            {line["images"]: line for line in written if line["images"] <= end}.items()
+        )
+    ]
     (folder / "stats.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     for kimg, grid in grids([state / "products"], most=sys.maxsize):
         if kimg <= lines[-1]["kimg"] + 1e-6:
@@ -96,19 +105,32 @@ def _page(
             "kimg": lines[-1]["kimg"] if lines else 0.0,
         },
     }
-    return render(summary, inputs, facts, {"remedy": error.remedy, "columns": _columns(lines), "lines": _looks(lines)})
+    return render(
+        summary,
+        inputs,
+        facts,
+        {"remedy": error.remedy, "columns": _columns(lines), "lines": _looks(lines)},
+    )
 
 
 def _columns(lines: list[dict[str, Any]]) -> list[str]:
-    return ["kimg", *(title for name, title in FIGURES.items() if any(name in line for line in lines))]
+    return [
+        "kimg",
+        *(title for name, title in FIGURES.items() if any(name in line for line in lines)),
+    ]
 
 
 def _looks(lines: list[dict[str, Any]]) -> list[list[str]]:
     """The last lines of statistics as text, a row each; what is no finite number stays visible as such."""
     names = [name for name in FIGURES if any(name in line for line in lines)]
-    return [[f"{line['kimg']:g}", *(_number(line.get(name, "")) for name in names)] for line in lines[-LOOKS:]]
+    return [
+        [f"{line['kimg']:g}", *(_number(line.get(name, "")) for name in names)]
+        for line in lines[-LOOKS:]
+    ]
 
 
 def _number(value: Any) -> str:
     """Statistics hold null where a figure was NaN or infinite."""
-    return "not finite" if value is None else f"{value:.4g}" if isinstance(value, int | float) else ""
+    return (
+        "not finite" if value is None else f"{value:.4g}" if isinstance(value, int | float) else ""
+    )

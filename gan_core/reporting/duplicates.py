@@ -1,4 +1,4 @@
-"""The removed duplicates beside their keepers: which groups are shown, and their pictures."""
+"""The removed duplicates beside their keepers: which groups are shown, and their images."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
-from gan_core.reporting.gather import ReportInputs, read_tables
+from gan_core.reporting.inputs import ReportInputs, read_tables
 from gan_core.shards import PixelShards
 
 GROUPS_SHOWN = 18
 REMOVED_SHOWN = 2
 
 
-def duplicate_groups(inputs: ReportInputs, most: int = GROUPS_SHOWN, per_group: int = REMOVED_SHOWN) -> list[dict[str, Any]]:
+def duplicate_groups(
+    inputs: ReportInputs, most: int = GROUPS_SHOWN, per_group: int = REMOVED_SHOWN
+) -> list[dict[str, Any]]:
     """Groups that lost members, largest first, each with its keeper and some of the removed.
 
     Returns: {group, size, removed, keeper: member, examples: [member, ...]}; a member is {image_id, box, source, address, score, reason}.
@@ -25,14 +27,21 @@ def duplicate_groups(inputs: ReportInputs, most: int = GROUPS_SHOWN, per_group: 
         return []
     removed = table.filter(pc.invert(table["keep"]))
     sizes: dict[str, int] = {
-        row["values"]: int(row["counts"]) for row in pc.value_counts(removed["group"]).to_pylist() if row["values"]
+        row["values"]: int(row["counts"])
+        for row in pc.value_counts(removed["group"]).to_pylist()
+        if row["values"]
     }
     chosen = sorted(sizes, key=lambda group: (-sizes[group], group))[:most]
-    rows = table.filter(pc.is_in(table["group"], value_set=pc.cast(chosen, "string"))).to_pylist() if chosen else []
+    rows = (
+        table.filter(pc.is_in(table["group"], value_set=pc.cast(chosen, "string"))).to_pylist()
+        if chosen
+        else []
+    )
     found = []
     for group in chosen:
         members = sorted(
-            (row for row in rows if row["group"] == group), key=lambda row: (not row["keep"], row["image_id"], row["box"])
+            (row for row in rows if row["group"] == group),
+            key=lambda row: (not row["keep"], row["image_id"], row["box"]),
         )
         kept = [row for row in members if row["keep"]]
         gone = [row for row in members if not row["keep"]]
@@ -59,7 +68,9 @@ def _member(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def pictures_of(inputs: ReportInputs, members: list[dict[str, Any]]) -> dict[tuple[str, int], npt.NDArray[np.uint8]]:
+def images_of(
+    inputs: ReportInputs, members: list[dict[str, Any]]
+) -> dict[tuple[str, int], npt.NDArray[np.uint8]]:
     """Pixels of members, uint8 [S, S, 3], by (image_id, box); members whose crop is not there are left out."""
     folders = [folder for folder in inputs.crops if (folder / "crops.parquet").is_file()]
     if not folders or not members:
@@ -69,7 +80,11 @@ def pictures_of(inputs: ReportInputs, members: list[dict[str, Any]]) -> dict[tup
     for folder in folders:
         shards = PixelShards(folder)
         ids = shards.table["image_id"]
-        rows = np.flatnonzero(pc.is_in(ids, value_set=pc.cast(sorted({one for one, _ in wanted}), "string")).to_numpy())
+        rows = np.flatnonzero(
+            pc.is_in(
+                ids, value_set=pc.cast(sorted({one for one, _ in wanted}), "string")
+            ).to_numpy()
+        )
         for row in rows:
             place = (ids[int(row)].as_py(), int(shards.table["box"][int(row)].as_py()))
             if place in wanted:

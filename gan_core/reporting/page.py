@@ -1,4 +1,4 @@
-"""`report.html`: one file with its pictures, charts and style inside; no script, nothing fetched from anywhere."""
+"""`report.html`: one file with its images, charts and style inside; no script, nothing fetched from anywhere."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Any
 import yaml
 from markupsafe import Markup
 
-from gan_core.reporting import charts, words
+from gan_core.reporting import charts
+from gan_core.reporting import sentences as words
 from gan_core.reporting.copies import leaked_pairs, worth
-from gan_core.reporting.duplicates import pictures_of
-from gan_core.reporting.facts import RunFacts, costs, duration, grids, memory, volume
-from gan_core.reporting.gather import ReportInputs
-from gan_core.reporting.inside import arithmetic_figure, guided_figure, picture_side, sheet
+from gan_core.reporting.duplicates import images_of
+from gan_core.reporting.images import as_image, sheet_image, strip
+from gan_core.reporting.inputs import ReportInputs
+from gan_core.reporting.inside import arithmetic_figure, guided_figure, image_side, sheet
 from gan_core.reporting.memorisation import memorisation
-from gan_core.reporting.pictures import as_picture, sheet_picture, strip
+from gan_core.reporting.run_info import RunFacts, costs, duration, grids, memory, volume
 from gan_core.reporting.scores import CHANCE
 from gan_core.reporting.summary import best_cells, column_title, columns_of
 from gan_core.reporting.svg import CHART_STYLE, DARK, FONT, LIGHT, beside, standalone, variables
@@ -54,7 +55,11 @@ def _environment() -> Any:
 def together(text: Any) -> str:
     """Numbers stay on one line with their signs and units."""
     text = re.sub(r"(\d) (%|kimg|points|s\b|min\b|h\b|MiB|GiB|kB|MB|GB)", "\\1\u00a0\\2", str(text))
-    return re.sub(r"(?:(?<=\d) )?(±) ?(?=\d)", "\u00a0\\1\u00a0", text).replace("(\u00a0±", "(±").replace(" \u00a0", " ")
+    return (
+        re.sub(r"(?:(?<=\d) )?(±) ?(?=\d)", "\u00a0\\1\u00a0", text)
+        .replace("(\u00a0±", "(±")
+        .replace(" \u00a0", " ")
+    )
 
 
 def figure(value: float) -> str:
@@ -74,7 +79,12 @@ def kimg_words(kimg: float) -> str:
     return f"{round(kimg, 1):,g} kimg"
 
 
-def render(summary: dict[str, Any], inputs: ReportInputs, facts: RunFacts, diverged: dict[str, Any] | None = None) -> str:
+def render(
+    summary: dict[str, Any],
+    inputs: ReportInputs,
+    facts: RunFacts,
+    diverged: dict[str, Any] | None = None,
+) -> str:
     """The page as HTML.
 
     Args:
@@ -101,7 +111,10 @@ def render(summary: dict[str, Any], inputs: ReportInputs, facts: RunFacts, diver
             leaks=together(summary["leaks"]),
             headline=headline_places(summary),
             where=overview(summary, facts),
-            results=[result(summary, source) for source in dict.fromkeys(row["source"] for row in summary["scores"])],
+            results=[
+                result(summary, source)
+                for source in dict.fromkeys(row["source"] for row in summary["scores"])
+            ],
             confusion=_safe(charts.confusion_chart(summary["by_class"])),
             flows=[flow_steps(summary, name) for name in summary["flow"]],
             duplicates=duplicate_strips(summary, inputs),
@@ -109,17 +122,21 @@ def render(summary: dict[str, Any], inputs: ReportInputs, facts: RunFacts, diver
             leaked=leaked_pairs(summary, inputs),
             worth=worth(summary),
             training=training(summary, inputs, facts),
-            memorised=memorisation(inputs, facts, picture_side(summary)),
+            memorised=memorisation(inputs, facts, image_side(summary)),
             walk=sheet(inputs, "walk.png", summary, "Interpolation between latents"),
             walk_sentence=together(words.walk_sentence(summary["inspect"].get("walk") or {})),
             samples=sheet(inputs, "samples.png", summary, "Samples", columns=16),
-            samples_sentence=together(words.samples_sentence(summary["inspect"].get("samples") or {})),
+            samples_sentence=together(
+                words.samples_sentence(summary["inspect"].get("samples") or {})
+            ),
             guided=guided_figure(inputs, summary),
             arithmetic=arithmetic_figure(inputs, summary),
             costs=costs(facts.artifacts),
             total=sum(float(entry.get("seconds") or 0) for entry in facts.artifacts),
             warnings=warnings(summary, facts),
-            recipe=yaml.safe_dump(inputs.recipe, sort_keys=False, allow_unicode=True, width=110) if inputs.recipe else "",
+            recipe=yaml.safe_dump(inputs.recipe, sort_keys=False, allow_unicode=True, width=110)
+            if inputs.recipe
+            else "",
             nothing=words.nothing_to_evaluate(summary),
             names=words,
         )
@@ -138,20 +155,22 @@ def figure_files(summary: dict[str, Any], inputs: ReportInputs) -> dict[str, byt
     drawn = {
         "headline.svg": charts.headline_plot(words.beside_headline(summary)),
         "confusion.svg": charts.confusion_chart(summary["by_class"]),
-        "training.svg": beside(charts.training_charts(charts.read_statistics(inputs.snapshot)), pad=0),
+        "training.svg": beside(
+            charts.training_charts(charts.read_statistics(inputs.snapshot)), pad=0
+        ),
     }
     for source in dict.fromkeys(row["source"] for row in summary["scores"]):
         drawn[f"accuracy-{source}.svg"] = beside(charts.accuracy_charts(summary, source), pad=0)
     for name, chart in drawn.items():
         if chart:
             found[name] = standalone(beside([chart])).encode()
-    shown = duplicate_pictures(summary, inputs)
+    shown = duplicate_images(summary, inputs)
     if shown:
         from gan_core.vision.sheets import encode_png
         from gan_core.vision.sheets import sheet as contact_sheet
 
-        pairs = [picture for pictures in shown for picture in pictures[:2]]
-        if len({picture.shape for picture in pairs}) == 1:
+        pairs = [image for pictures in shown for image in pictures[:2]]
+        if len({image.shape for image in pairs}) == 1:
             import numpy as np
 
             found["duplicates.png"] = encode_png(contact_sheet(np.stack(pairs), columns=8))
@@ -166,7 +185,7 @@ def overview(summary: dict[str, Any], facts: RunFacts) -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     flow = summary["flow"]
     trained = [
-        f"{name} ({words.count(int(flow[name]['packed']), 'picture')})"
+        f"{name} ({words.count(int(flow[name]['packed']), 'image')})"
         for name in summary["sources"]["train"]
         if "packed" in flow.get(name, {})
     ]
@@ -175,7 +194,7 @@ def overview(summary: dict[str, Any], facts: RunFacts) -> list[tuple[str, str]]:
         rows.append(("Network", words.outside_words(outside)))
     if trained:
         rows.append(
-            ("Training pictures", f"{words.listed(trained)}: {words.outside_use(outside)}")
+            ("Training images", f"{words.listed(trained)}: {words.outside_use(outside)}")
             if outside
             else ("Trained on", f"{words.listed(trained)}, labels unused")
         )
@@ -187,13 +206,22 @@ def overview(summary: dict[str, Any], facts: RunFacts) -> list[tuple[str, str]]:
         rows.append(
             (
                 "Evaluated on",
-                f"{best['source']}: {words.count(best['classes'], 'class', 'classes')}, {words.count(best['test_rows'], 'test picture')}",
+                f"{best['source']}: {words.count(best['classes'], 'class', 'classes')}, {words.count(best['test_rows'], 'test image')}",
             )
         )
-    learned = [entry for entry in summary["features"] if entry["features"] not in ("random", "pixels", "kmeans")]
+    learned = [
+        entry
+        for entry in summary["features"]
+        if entry["features"] not in ("random", "pixels", "kmeans")
+    ]
     if learned:
         layers = words.count(len(learned[0]["layers"]), "layer")
-        rows.append(("Features", f"{learned[0]['values']:,} values a picture, from {layers} of the {learned[0]['features']}"))
+        rows.append(
+            (
+                "Features",
+                f"{learned[0]['values']:,} values an image, from {layers} of the {learned[0]['features']}",
+            )
+        )
     if facts.command:
         rows.append(("Command", facts.command))
     if facts.machine:
@@ -229,7 +257,11 @@ def result(summary: dict[str, Any], source: str) -> dict[str, Any]:
     columns = columns_of(rows)
     best = best_cells(rows)
     head = [
-        {"title": column_title(column), **_column_facts([row for row in rows if row["labels"] == column])} for column in columns
+        {
+            "title": column_title(column),
+            **_column_facts([row for row in rows if row["labels"] == column]),
+        }
+        for column in columns
     ]
     groups = []
     for probe in sorted({row["probe"] for row in rows if row["features"] != CHANCE}):
@@ -244,8 +276,13 @@ def result(summary: dict[str, Any], source: str) -> dict[str, Any]:
                     "name": words.features_name(features),
                     "tone": charts.tone(features),
                     "saw_labels": any(row["saw_labels"] for row in cells.values()),
-                    "chosen": words.chosen_values(cells[column] for column in columns if column in cells),
-                    "cells": [(cells.get(column), mark) for column, mark in zip(columns, marks, strict=True)],
+                    "chosen": words.chosen_values(
+                        cells[column] for column in columns if column in cells
+                    ),
+                    "cells": [
+                        (cells.get(column), mark)
+                        for column, mark in zip(columns, marks, strict=True)
+                    ],
                 }
             )
         groups.append({"probe": words.probe_name(probe), "lines": lines})
@@ -260,7 +297,9 @@ def result(summary: dict[str, Any], source: str) -> dict[str, Any]:
         "gaps": _gap_rows(gaps, columns),
         "paired": all(gap["paired"] for gap in gaps),
         "notes": [
-            words.uneven_note([*rows, *(row["without_leaked"] for row in rows if row["without_leaked"])], gaps),
+            words.uneven_note(
+                [*rows, *(row["without_leaked"] for row in rows if row["without_leaked"])], gaps
+            ),
             words.one_draw_note(rows),
             words.saw_labels_note(row["saw_labels"] for row in rows),
         ],
@@ -269,8 +308,10 @@ def result(summary: dict[str, Any], source: str) -> dict[str, Any]:
 
 
 def clean_rows(rows: list[dict[str, Any]], columns: list[str]) -> dict[str, Any]:
-    """Scores with all test pictures beside those without the leaked ones; {} where none leaked or nobody counted."""
-    counted = [row for row in rows if row["without_leaked"] is not None and row["features"] != CHANCE]
+    """Scores with all test images beside those without the leaked ones; {} where none leaked or nobody counted."""
+    counted = [
+        row for row in rows if row["without_leaked"] is not None and row["features"] != CHANCE
+    ]
     if not counted or counted[0]["without_leaked"]["test_rows"] == counted[0]["test_rows"]:
         return {}
     cells: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
@@ -290,7 +331,10 @@ def clean_rows(rows: list[dict[str, Any]], columns: list[str]) -> dict[str, Any]
 
 def _column_facts(rows: list[dict[str, Any]]) -> dict[str, int]:
     scored = [row for row in rows if row["features"] != CHANCE] or rows
-    return {"labels": max(row["label_count"] for row in scored), "draws": max(row["draws"] for row in scored)}
+    return {
+        "labels": max(row["label_count"] for row in scored),
+        "draws": max(row["draws"] for row in scored),
+    }
 
 
 def _gap_rows(gaps: list[dict[str, Any]], columns: list[str]) -> list[dict[str, Any]]:
@@ -309,7 +353,7 @@ def _gap_rows(gaps: list[dict[str, Any]], columns: list[str]) -> list[dict[str, 
 
 
 def headline_places(summary: dict[str, Any]) -> dict[str, Any] | None:
-    """The leading score beside its controls, with places on the axis in percent of its length."""
+    """The leading score beside its baselines, with places on the axis in percent of its length."""
     rows = words.beside_headline(summary)
     if not rows:
         return None
@@ -333,30 +377,57 @@ def flow_steps(summary: dict[str, Any], name: str) -> dict[str, Any]:
     if images:
         steps.append(_step("files in", images["in"], images["in"], []))
         lost = [f"{n:,} {reason.replace('_', ' ')}" for reason, n in images["reasons"].items()]
-        steps.append(_step("readable", images["ok"], images["in"], lost, images["failed"], "failed"))
+        steps.append(
+            _step("readable", images["ok"], images["in"], lost, images["failed"], "failed")
+        )
     if crops:
-        gone = {status: n for status, n in crops["status"].items() if status not in ("ok", "failed")}
+        gone = {
+            status: n for status, n in crops["status"].items() if status not in ("ok", "failed")
+        }
         lost = [f"{n:,} {status.replace('_', ' ')}" for status, n in gone.items()]
-        steps.append(_step("crops", crops["ok"], max(crops["ok"], crops["rows"]), lost, sum(gone.values()), "gave no crop"))
+        steps.append(
+            _step(
+                "crops",
+                crops["ok"],
+                max(crops["ok"], crops["rows"]),
+                lost,
+                sum(gone.values()),
+                "gave no crop",
+            )
+        )
     if name in summary["sources"]["train"]:
         if removed and crops:
             other = crops["ok"] - removed["rows"]
-            steps.append(_step("for training", removed["rows"], crops["ok"], [], other, "in other splits"))
+            steps.append(
+                _step("for training", removed["rows"], crops["ok"], [], other, "in other splits")
+            )
         if "packed" in entry:
             lost_rows = removed["removed"] if removed else 0
             steps.append(
                 _step(
-                    "training set", entry["packed"], crops["ok"] if crops else entry["packed"], [], lost_rows, "duplicates out"
+                    "training set",
+                    entry["packed"],
+                    crops["ok"] if crops else entry["packed"],
+                    [],
+                    lost_rows,
+                    "duplicates out",
                 )
             )
     if "features" in entry:
         splits = [
-            f"{n:,} {split}" for split, n in sorted(entry["features"]["splits"].items(), key=lambda item: split_order(item[0]))
+            f"{n:,} {split}"
+            for split, n in sorted(
+                entry["features"]["splits"].items(), key=lambda item: split_order(item[0])
+            )
         ]
-        taken = _step("crops with features", entry["features"]["rows"], crops["ok"] if crops else 0, [])
-        steps.append({**taken, "aside": splits, "apart": True})  # taken of all crops, not of the training set
+        taken = _step(
+            "crops with features", entry["features"]["rows"], crops["ok"] if crops else 0, []
+        )
+        steps.append(
+            {**taken, "aside": splits, "apart": True}
+        )  # taken of all crops, not of the training set
     scored = any(row["source"] == name for row in summary["scores"])
-    said = "training pictures" if summary["outside"] else "trained on"
+    said = "training images" if summary["outside"] else "trained on"
     roles = [said] if name in summary["sources"]["train"] else []
     if name in summary["sources"]["evaluate"]:
         roles.append("evaluated" if scored else "features taken")
@@ -369,7 +440,9 @@ def split_order(split: str) -> tuple[int, str]:
     return (known.index(split) if split in known else len(known), split)
 
 
-def _step(title: str, number: int, of: int, lost: list[str], gone: int = 0, how: str = "") -> dict[str, Any]:
+def _step(
+    title: str, number: int, of: int, lost: list[str], gone: int = 0, how: str = ""
+) -> dict[str, Any]:
     share = min(1.0, number / of) if of else 1.0
     return {
         "title": title,
@@ -385,10 +458,10 @@ def _step(title: str, number: int, of: int, lost: list[str], gone: int = 0, how:
 
 def training(summary: dict[str, Any], inputs: ReportInputs, facts: RunFacts) -> dict[str, Any]:
     """Sample grids over time, curves, and what the train stage says of itself."""
-    size = picture_side(summary)
+    size = image_side(summary)
     pictures = []
     for kimg, path in grids(inputs.snapshot):
-        found = sheet_picture(path, size, kimg_words(kimg), f"Samples after {kimg_words(kimg)}")
+        found = sheet_image(path, size, kimg_words(kimg), f"Samples after {kimg_words(kimg)}")
         if found:
             pictures.append(found)
     rows = charts.read_statistics(inputs.snapshot)
@@ -398,12 +471,12 @@ def training(summary: dict[str, Any], inputs: ReportInputs, facts: RunFacts) -> 
 
 
 def training_pace(said: dict[str, Any]) -> str:
-    """'20 kimg in 2 min 49 s: 119 pictures a second, in bf16.', of what the train stage said of itself."""
+    """'20 kimg in 2 min 49 s: 119 images a second, in bf16.', of what the train stage said of itself."""
     if not said.get("kimg") or not said.get("seconds"):
         return ""
     text = f"{kimg_words(float(said['kimg']))} in {duration(float(said['seconds']))}"
     if said.get("images_per_second"):
-        text += f": {float(said['images_per_second']):,.0f} pictures a second"
+        text += f": {float(said['images_per_second']):,.0f} images a second"
     if said.get("precision"):
         text += f", in {said['precision']}"
     if said.get("chosen"):
@@ -425,33 +498,41 @@ def warnings(summary: dict[str, Any], facts: RunFacts) -> list[tuple[str, list[s
     return list(found.items())
 
 
-def duplicate_pictures(summary: dict[str, Any], inputs: ReportInputs) -> list[list[Any]]:
+def duplicate_images(summary: dict[str, Any], inputs: ReportInputs) -> list[list[Any]]:
     """For each shown group the keeper's pixels, then those of its examples; groups whose pixels are gone are left out."""
     groups = [group for group in summary["duplicates"].get("examples", []) if group["keeper"]]
-    pixels = pictures_of(inputs, [member for group in groups for member in (group["keeper"], *group["examples"])])
+    pixels = images_of(
+        inputs, [member for group in groups for member in (group["keeper"], *group["examples"])]
+    )
     found = []
     for group in groups:
-        places = [(member["image_id"], member["box"]) for member in (group["keeper"], *group["examples"])]
+        places = [
+            (member["image_id"], member["box"]) for member in (group["keeper"], *group["examples"])
+        ]
         if all(place in pixels for place in places):
             found.append([pixels[place] for place in places])
     return found
 
 
 def duplicate_strips(summary: dict[str, Any], inputs: ReportInputs) -> list[dict[str, Any]]:
-    """Shown groups with their pictures: the keeper apart from what was removed."""
+    """Shown groups with their images: the keeper apart from what was removed."""
     groups = [group for group in summary["duplicates"].get("examples", []) if group["keeper"]]
-    pixels = pictures_of(inputs, [member for group in groups for member in (group["keeper"], *group["examples"])])
+    pixels = images_of(
+        inputs, [member for group in groups for member in (group["keeper"], *group["examples"])]
+    )
     found = []
     for group in groups:
         members = [group["keeper"], *group["examples"]]
-        if not group["examples"] or any((member["image_id"], member["box"]) not in pixels for member in members):
+        if not group["examples"] or any(
+            (member["image_id"], member["box"]) not in pixels for member in members
+        ):
             continue
         kept, *gone = (pixels[member["image_id"], member["box"]] for member in members)
         found.append(
             {
                 "group": group,
-                "kept": as_picture(strip([kept]), alt="kept"),
-                "gone": as_picture(strip(gone), alt="removed"),
+                "kept": as_image(strip([kept]), alt="kept"),
+                "gone": as_image(strip(gone), alt="removed"),
                 "more": group["removed"] - len(gone),
             }
         )

@@ -1,4 +1,4 @@
-"""Scores with intervals, differences to the controls, and who is mistaken for whom: from the evaluation's tables alone."""
+"""Scores with intervals, differences to the baselines, and who is mistaken for whom: from the evaluation's tables alone."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gan_core.reporting.gather import ReportInputs, label_names, read_tables
-from gan_core.reporting.intervals import Interval, accuracy_interval, difference_interval, unpaired_difference
+from gan_core.metrics.intervals import (
+    Interval,
+    accuracy_interval,
+    difference_interval,
+    unpaired_difference,
+)
+from gan_core.reporting.inputs import ReportInputs, label_names, read_tables
 
 CONTROLS = ("random", "pixels", "kmeans")
 CHANCE = "chance"
@@ -25,7 +30,7 @@ def label_order(labels: str) -> tuple[int, int]:
 def score_rows(inputs: ReportInputs) -> list[dict[str, Any]]:
     """One entry for each (source, features, probe, labels): mean over draws with its 95 % interval, and what was chosen.
 
-    The accuracies are those with all test pictures; `without_leaked` holds the ones without those that stand in the training
+    The accuracies are those with all test images; `without_leaked` holds the ones without those that stand in the training
     split too ({mean, low, high, half, test_rows}), None where nobody counted them.
     """
     table = read_tables(inputs.cells, "scores.parquet")
@@ -34,15 +39,24 @@ def score_rows(inputs: ReportInputs) -> list[dict[str, Any]]:
     cells: dict[tuple[str, str, str, str], list[dict[str, Any]]] = {}
     for row in table.to_pylist():
         features = CHANCE if row["probe"] == CHANCE else str(row["features"])
-        cells.setdefault((str(row["source"]), features, str(row["probe"]), str(row["labels"])), []).append(row)
+        cells.setdefault(
+            (str(row["source"]), features, str(row["probe"]), str(row["labels"])), []
+        ).append(row)
     rows = [_score(place, draws) for place, draws in cells.items()]
     return sorted(
-        rows, key=lambda row: (row["source"], _rank(row["features"]), row["features"], row["probe"], label_order(row["labels"]))
+        rows,
+        key=lambda row: (
+            row["source"],
+            _rank(row["features"]),
+            row["features"],
+            row["probe"],
+            label_order(row["labels"]),
+        ),
     )
 
 
 def _rank(features: str) -> int:
-    """What was learned first, then the controls, then chance."""
+    """What was learned first, then the baselines, then chance."""
     return 9 if features == CHANCE else 1 + CONTROLS.index(features) if features in CONTROLS else 0
 
 
@@ -76,7 +90,10 @@ def _without_leaked(draws: list[dict[str, Any]]) -> dict[str, Any] | None:
     if not draws:
         return None
     left = int(draws[0]["test_rows"])
-    return {**accuracy_interval([float(row["test_accuracy"]) for row in draws], left).rounded(), "test_rows": left}
+    return {
+        **accuracy_interval([float(row["test_accuracy"]) for row in draws], left).rounded(),
+        "test_rows": left,
+    }
 
 
 def _mean(rows: list[dict[str, Any]], name: str) -> float | None:
@@ -90,7 +107,7 @@ def is_control(features: str) -> bool:
 
 
 class Predictions:
-    """Who was predicted as what, by cell; the same test pictures in the same order for each cell that has all of them."""
+    """Who was predicted as what, by cell; the same test images in the same order for each cell that has all of them."""
 
     def __init__(self, inputs: ReportInputs) -> None:
         self._cells: dict[tuple[str, str, str, str], dict[int, pa.Table]] = {}
@@ -101,21 +118,32 @@ class Predictions:
                 continue
             source = str(scores["source"][0])
             for name in pc.unique(
-                pc.binary_join_element_wise(table["features"], table["probe"], table["labels"], "\t")
+                pc.binary_join_element_wise(
+                    table["features"], table["probe"], table["labels"], "\t"
+                )
             ).to_pylist():
                 features, probe, labels = name.split("\t")
-                chosen = pc.and_(pc.equal(table["features"], features), pc.equal(table["probe"], probe))
+                chosen = pc.and_(
+                    pc.equal(table["features"], features), pc.equal(table["probe"], probe)
+                )
                 rows = table.filter(pc.and_(chosen, pc.equal(table["labels"], labels)))
-                by_draw = {int(d): rows.filter(pc.equal(rows["draw"], d)) for d in pc.unique(rows["draw"]).to_pylist()}
+                by_draw = {
+                    int(d): rows.filter(pc.equal(rows["draw"], d))
+                    for d in pc.unique(rows["draw"]).to_pylist()
+                }
                 order = [("image_id", "ascending"), ("box", "ascending")]
-                self._cells[source, features, probe, labels] = {d: by_draw[d].sort_by(order) for d in sorted(by_draw)}
+                self._cells[source, features, probe, labels] = {
+                    d: by_draw[d].sort_by(order) for d in sorted(by_draw)
+                }
 
     def draws(self, source: str, features: str, probe: str, labels: str) -> dict[int, pa.Table]:
-        """Draw to predictions, sorted by picture."""
+        """Draw to predictions, sorted by image."""
         return self._cells.get((source, features, probe, labels), {})
 
-    def paired(self, ours: tuple[str, str, str, str], theirs: tuple[str, str, str, str]) -> Interval | None:
-        """The difference where both cells scored the same pictures in the same draws; None where they did not."""
+    def paired(
+        self, ours: tuple[str, str, str, str], theirs: tuple[str, str, str, str]
+    ) -> Interval | None:
+        """The difference where both cells scored the same images in the same draws; None where they did not."""
         first, second = self.draws(*ours), self.draws(*theirs)
         shared = sorted(first.keys() & second.keys())
         if not shared or first.keys() != second.keys():
@@ -126,7 +154,9 @@ class Predictions:
             if not (a["image_id"].equals(b["image_id"]) and a["box"].equals(b["box"])):
                 return None
             for table, into in zip((a, b), rights, strict=True):
-                into.append(pc.equal(table["label"], table["predicted"]).to_numpy(zero_copy_only=False))
+                into.append(
+                    pc.equal(table["label"], table["predicted"]).to_numpy(zero_copy_only=False)
+                )
         if len({len(row) for row in (*rights[0], *rights[1])}) != 1:
             return None
         return difference_interval(np.stack(rights[0]), np.stack(rights[1]))
@@ -171,16 +201,28 @@ def _interval(row: dict[str, Any]) -> Interval:
 
 def headline(rows: list[dict[str, Any]], source: str | None = None) -> dict[str, Any] | None:
     """The cell that a report leads with: learned features, most labels, the probe that did best on the *validation* split."""
-    learned = [row for row in rows if not is_control(row["features"]) and source in (None, row["source"])]
-    learned = learned or [row for row in rows if row["features"] != CHANCE and source in (None, row["source"])]
+    learned = [
+        row for row in rows if not is_control(row["features"]) and source in (None, row["source"])
+    ]
+    learned = learned or [
+        row for row in rows if row["features"] != CHANCE and source in (None, row["source"])
+    ]
     if not learned:
         return None
     most = max(label_order(row["labels"]) for row in learned)
     final = [row for row in learned if label_order(row["labels"]) == most]
-    return max(final, key=lambda row: (row["validation"] if row["validation"] is not None else -1.0, row["probe"]))
+    return max(
+        final,
+        key=lambda row: (
+            row["validation"] if row["validation"] is not None else -1.0,
+            row["probe"],
+        ),
+    )
 
 
-def by_class(inputs: ReportInputs, cell: dict[str, Any] | None, predictions: Predictions) -> dict[str, Any] | None:
+def by_class(
+    inputs: ReportInputs, cell: dict[str, Any] | None, predictions: Predictions
+) -> dict[str, Any] | None:
     """Per-class accuracy and confusion of one cell, summed over its draws.
 
     Returns: classes (names), counts[true][predicted], accuracy per class, most frequent confusions; None without predictions.
@@ -200,16 +242,27 @@ def by_class(inputs: ReportInputs, cell: dict[str, Any] | None, predictions: Pre
     words = [names.get(int(label), str(label)) for label in classes]
     totals = counts.sum(axis=1)
     off = counts * (1 - np.eye(len(classes), dtype=np.int64))
-    pairs = sorted(((int(off[i, j]), i, j) for i, j in np.argwhere(off)), key=lambda pair: (-pair[0], pair[1], pair[2]))
+    pairs = sorted(
+        ((int(off[i, j]), i, j) for i, j in np.argwhere(off)),
+        key=lambda pair: (-pair[0], pair[1], pair[2]),
+    )
     return {
         **{name: cell[name] for name in ("source", "features", "probe", "labels")},
         "draws": len(draws),
         "classes": words,
         "rows": totals.tolist(),
-        "accuracy": [round(float(counts[i, i] / total), 6) if total else None for i, total in enumerate(totals)],
+        "accuracy": [
+            round(float(counts[i, i] / total), 6) if total else None
+            for i, total in enumerate(totals)
+        ],
         "counts": counts.tolist() if len(classes) <= MOST_CLASSES else None,
         "confusions": [
-            {"true": words[i], "predicted": words[j], "count": n, "share": round(n / int(totals[i]), 6)}
+            {
+                "true": words[i],
+                "predicted": words[j],
+                "count": n,
+                "share": round(n / int(totals[i]), 6),
+            }
             for n, i, j in pairs[:10]
         ],
     }

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from gan_core.reporting import words
+from gan_core.reporting import sentences as words
 from gan_core.reporting.copies import copies_record
 from gan_core.reporting.duplicates import duplicate_groups
-from gan_core.reporting.gather import (
+from gan_core.reporting.inputs import (
     ReportInputs,
     failures,
     feature_sets,
@@ -19,7 +19,16 @@ from gan_core.reporting.gather import (
     outside_network,
     training_record,
 )
-from gan_core.reporting.scores import CHANCE, Predictions, by_class, differences, headline, is_control, label_order, score_rows
+from gan_core.reporting.scores import (
+    CHANCE,
+    Predictions,
+    by_class,
+    differences,
+    headline,
+    is_control,
+    label_order,
+    score_rows,
+)
 
 FORMAT = 1
 
@@ -28,13 +37,17 @@ def summarise(inputs: ReportInputs) -> dict[str, Any]:
     """Everything a report says that does not depend on when and where it was made.
 
     Returns: JSON values: recipe, title, sentence, verdict, leaks, sources, flow (per source), failures, duplicates, features, outside
-    (`gather.outside_network`), training, scores (mean, low, high, half: shares with 95 % intervals), differences to the controls,
+    (`gather.outside_network`), training, scores (mean, low, high, half: shares with 95 % intervals), differences to the baselines,
     by_class, inspect, checks.
     """
     rows = score_rows(inputs)
     predictions = Predictions(inputs)
-    scored = [name for name in inputs.sources("evaluate") if any(row["source"] == name for row in rows)]
-    best = headline(rows, scored[0] if scored else None)  # accuracies of different sources cannot be compared
+    scored = [
+        name for name in inputs.sources("evaluate") if any(row["source"] == name for row in rows)
+    ]
+    best = headline(
+        rows, scored[0] if scored else None
+    )  # accuracies of different sources cannot be compared
     recipe = inputs.recipe
     names = {role: inputs.sources(role) for role in ("train", "evaluate")}
     removed = flow_of_duplicates(inputs)
@@ -51,8 +64,13 @@ def summarise(inputs: ReportInputs) -> dict[str, Any]:
         "dedup_mode": (recipe.get("dedup") or {}).get("mode"),
         "flow": flow(inputs),
         "failures": failures(inputs),
-        "duplicates": {**removed[""], "examples": duplicate_groups(inputs), **copies_record(inputs)} if removed else {},
-        "features": [{name: value for name, value in entry.items() if name != "lineage"} for entry in features],
+        "duplicates": {**removed[""], "examples": duplicate_groups(inputs), **copies_record(inputs)}
+        if removed
+        else {},
+        "features": [
+            {name: value for name, value in entry.items() if name != "lineage"}
+            for entry in features
+        ],
         "outside": outside_network(features),
         "training": training_record(inputs),
         "scores": rows,
@@ -73,7 +91,9 @@ def title(summary: dict[str, Any]) -> str:
     """A heading for runs whose recipe names none."""
     train, evaluated = summary["sources"]["train"], summary["sources"]["evaluate"]
     if summary["outside"]:
-        return f"Features of {summary['outside']['name']}" + (f" on {words.listed(evaluated)}" if evaluated else "")
+        return f"Features of {summary['outside']['name']}" + (
+            f" on {words.listed(evaluated)}" if evaluated else ""
+        )
     if not train:
         return "Features without labels"
     if summary["transfer"]:
@@ -112,14 +132,22 @@ def check_counts(summary: dict[str, Any]) -> list[str]:
     for name, entry in summary["flow"].items():
         images, crops = entry.get("images"), entry.get("crops")
         if images and images["ok"] + images["failed"] != images["in"]:
-            said.append(f"{name}: {images['in']:,} rows came in, {images['ok'] + images['failed']:,} are accounted for.")
+            said.append(
+                f"{name}: {images['in']:,} rows came in, {images['ok'] + images['failed']:,} are accounted for."
+            )
         if images and crops and crops["images"] != images["in"]:
-            said.append(f"{name}: ingest has {images['in']:,} pictures, the crop table {crops['images']:,}.")
+            said.append(
+                f"{name}: ingest has {images['in']:,} images, the crop table {crops['images']:,}."
+            )
         removed = entry.get("duplicates")
         if removed and "packed" in entry and entry["packed"] != removed["kept"]:
-            said.append(f"{name}: dedup kept {removed['kept']:,} crops, the training set holds {entry['packed']:,}.")
+            said.append(
+                f"{name}: dedup kept {removed['kept']:,} crops, the training set holds {entry['packed']:,}."
+            )
         if crops and "features" in entry and entry["features"]["rows"] != crops["ok"]:
-            said.append(f"{name}: {crops['ok']:,} usable crops, features of {entry['features']['rows']:,}.")
+            said.append(
+                f"{name}: {crops['ok']:,} usable crops, features of {entry['features']['rows']:,}."
+            )
     return said
 
 
@@ -146,15 +174,22 @@ def scores_table(summary: dict[str, Any]) -> list[dict[str, str]]:
             chance = row["features"] == CHANCE
             table[place] = {
                 **({"source": row["source"]} if several else {}),
-                "features": words.features_name(row["features"]) + (" †" if row["saw_labels"] else ""),
+                "features": words.features_name(row["features"])
+                + (" †" if row["saw_labels"] else ""),
                 "probe": "" if chance else words.probe_name(row["probe"]),
                 **{column_title(column): "" for column in columns},
             }
         mark = " *" if place[1:] in best[row["source"], row["labels"]] else ""
         table[place][column_title(row["labels"])] = f"{words.score_words(row)}{mark}"
     for (source, features, probe), line in table.items():
-        same = [row for row in rows if (row["source"], row["features"], row["probe"]) == (source, features, probe)]
-        line["chosen"] = words.chosen_values(sorted(same, key=lambda row: label_order(row["labels"])))
+        same = [
+            row
+            for row in rows
+            if (row["source"], row["features"], row["probe"]) == (source, features, probe)
+        ]
+        line["chosen"] = words.chosen_values(
+            sorted(same, key=lambda row: label_order(row["labels"]))
+        )
     return list(table.values())
 
 
@@ -166,7 +201,9 @@ def table_notes(summary: dict[str, Any]) -> list[str]:
     each = ", for each source" if len({row["source"] for row in rows}) > 1 else ""
     best = f"* the highest mean of a column{each}." if any(best_cells(rows).values()) else ""
     daggers = words.saw_labels_note(row["saw_labels"] for row in rows)
-    return [line for line in (best, daggers, words.uneven_note(rows), words.one_draw_note(rows)) if line]
+    return [
+        line for line in (best, daggers, words.uneven_note(rows), words.one_draw_note(rows)) if line
+    ]
 
 
 def column_title(labels: str) -> str:
@@ -178,7 +215,11 @@ def best_cells(rows: list[dict[str, Any]]) -> dict[tuple[str, str], set[tuple[st
     """(source, labels) to the (features, probe) with the highest mean; equal means share the place."""
     best: dict[tuple[str, str], set[tuple[str, str]]] = {}
     for place in {(row["source"], row["labels"]) for row in rows}:
-        column = [row for row in rows if (row["source"], row["labels"]) == place and row["features"] != CHANCE]
+        column = [
+            row
+            for row in rows
+            if (row["source"], row["labels"]) == place and row["features"] != CHANCE
+        ]
         top = max((row["mean"] for row in column), default=0.0)
         best[place] = {(row["features"], row["probe"]) for row in column if row["mean"] == top}
     return best

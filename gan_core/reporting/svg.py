@@ -87,7 +87,14 @@ class Axis:
 
 
 def nice_axis(
-    low: float, high: float, *, most: int = 5, scale: float = 1.0, unit: str = "", title: str = "", bound: float | None = None
+    low: float,
+    high: float,
+    *,
+    most: int = 5,
+    scale: float = 1.0,
+    unit: str = "",
+    title: str = "",
+    bound: float | None = None,
 ) -> Axis:
     """An axis from a round number at or below `low` to one at or above `high`, with at most about `most` steps.
 
@@ -98,14 +105,19 @@ def nice_axis(
     if not high > low:
         low, high = low - 0.5, high + 0.5
     step = 10 ** math.floor(math.log10((high - low) / most))
-    step = next(step * factor for factor in (1, 2, 2.5, 5, 10) if (high - low) / (step * factor) <= most)
+    step = next(
+        step * factor for factor in (1, 2, 2.5, 5, 10) if (high - low) / (step * factor) <= most
+    )
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     if bound is not None:
         last = min(last, math.floor(bound / step + 1e-9))
     digits = max(0, -math.floor(math.log10(step * scale) + 1e-9))
     if round(step * scale * 10**digits, 6) % 1:
         digits += 1
-    ticks = [(n * step, f"{n * step * scale:.{digits}f}{unit}".replace("-", "\u2212")) for n in range(first, last + 1)]
+    ticks = [
+        (n * step, f"{n * step * scale:.{digits}f}{unit}".replace("-", "\u2212"))
+        for n in range(first, last + 1)
+    ]
     top = max(last * step, min(high, bound) if bound is not None else high)
     return Axis(first * step, top, ticks, title)
 
@@ -138,17 +150,28 @@ def line_chart(
     for value, text in y.ticks:
         at = y.place(value, bottom, top)
         parts.append(f'<path class="ax" d="M{_n(left)} {_n(at)}H{_n(right)}"/>')
-        parts.append(f'<text x="{_n(left - 8)}" y="{_n(at + 4)}" text-anchor="end">{escape(text)}</text>')
+        parts.append(
+            f'<text x="{_n(left - 8)}" y="{_n(at + 4)}" text-anchor="end">{escape(text)}</text>'
+        )
     widest = max((7.2 * len(text) + 6 for _, text in x.ticks), default=0.0)
-    under = spread([x.place(value, left, right) for value, _ in x.ticks], min(widest, 40.0), left, right + room / 2)
+    under = spread(
+        [x.place(value, left, right) for value, _ in x.ticks],
+        min(widest, 40.0),
+        left,
+        right + room / 2,
+    )
     for at, (_, text) in zip(under, x.ticks, strict=True):
-        parts.append(f'<text x="{_n(at)}" y="{_n(bottom + 18)}" text-anchor="middle">{escape(text)}</text>')
+        parts.append(
+            f'<text x="{_n(at)}" y="{_n(bottom + 18)}" text-anchor="middle">{escape(text)}</text>'
+        )
     if x.title:
         parts.append(
             f'<text class="s" x="{_n((left + right) / 2)}" y="{_n(bottom + 36)}" text-anchor="middle">{escape(x.title)}</text>'
         )
     if note:
-        parts.append(f'<text class="s" x="{_n(right)}" y="{_n(bottom - 7)}" text-anchor="end">{escape(note)}</text>')
+        parts.append(
+            f'<text class="s" x="{_n(right)}" y="{_n(bottom - 7)}" text-anchor="end">{escape(note)}</text>'
+        )
     whiskers = [line for line in named if any(point.low is not None for point in line.points)]
     for line in named:  # whiskers of several lines stand beside each other, not in one another
         aside = 6.0 * (whiskers.index(line) - (len(whiskers) - 1) / 2) if line in whiskers else 0.0
@@ -156,21 +179,35 @@ def line_chart(
     ends = [y.place(line.points[-1].y, bottom, top) for line in named]
     starts = [x.place(line.points[-1].x, left, right) for line in named]
     for line, at, start in zip(named, spread(ends, 15, top, bottom), starts, strict=True):
-        parts.append(f'<text class="f{line.tone} b" x="{_n(start + 14)}" y="{_n(at + 4)}" >{escape(line.name)}</text>')
+        parts.append(
+            f'<text class="f{line.tone} b" x="{_n(start + 14)}" y="{_n(at + 4)}" >{escape(line.name)}</text>'
+        )
     return _svg("".join(parts), width, height, label)
 
 
 def _line(line: Series, x: Axis, y: Axis, frame: tuple[float, float, float, float]) -> list[str]:
     left, right, top, bottom = frame
-    at = [(x.place(p.x, left, right), y.place(min(max(p.y, y.low), y.high), bottom, top)) for p in line.points]
+    at = [
+        (x.place(p.x, left, right), y.place(min(max(p.y, y.low), y.high), bottom, top))
+        for p in line.points
+    ]
     dashes = " d" if line.dashed else ""
-    parts = [f'<path class="ln c{line.tone}{dashes}" d="M{"L".join(f"{_n(a)} {_n(b)}" for a, b in at)}"/>']
+    parts = [
+        f'<path class="ln c{line.tone}{dashes}" d="M{"L".join(f"{_n(a)} {_n(b)}" for a, b in at)}"/>'
+    ]
     for (across, down), point in zip(at, line.points, strict=True):
         if point.low is not None and point.high is not None and point.high > point.low:
-            ends = [y.place(min(max(end, y.low), y.high), bottom, top) for end in (point.low, point.high)]
-            parts.append(f'<path class="er c{line.tone}" d="M{_n(across)} {_n(ends[0])}V{_n(ends[1])}{_caps(across, ends)}"/>')
+            ends = [
+                y.place(min(max(end, y.low), y.high), bottom, top)
+                for end in (point.low, point.high)
+            ]
+            parts.append(
+                f'<path class="er c{line.tone}" d="M{_n(across)} {_n(ends[0])}V{_n(ends[1])}{_caps(across, ends)}"/>'
+            )
         if line.marks:
-            parts.append(f'<circle class="f{line.tone}" cx="{_n(across)}" cy="{_n(down)}" r="3.5"/>')
+            parts.append(
+                f'<circle class="f{line.tone}" cx="{_n(across)}" cy="{_n(down)}" r="3.5"/>'
+            )
     return parts
 
 
@@ -213,7 +250,9 @@ class Bar:
     tone: int = 1
 
 
-def dot_plot(rows: Sequence[Bar], x: Axis, *, label: str, width: int = 860, names: float = 250.0) -> str:
+def dot_plot(
+    rows: Sequence[Bar], x: Axis, *, label: str, width: int = 860, names: float = 250.0
+) -> str:
     """One row each: name, dot with its interval on a common scale, number."""
     pitch, top = 34, 6
     left, right = names, width - (178.0 if any("(" in row.text for row in rows) else 110.0)
@@ -222,14 +261,23 @@ def dot_plot(rows: Sequence[Bar], x: Axis, *, label: str, width: int = 860, name
     for value, text in x.ticks:
         at = x.place(value, left, right)
         parts.append(f'<path class="ax" d="M{_n(at)} {top}V{bottom}"/>')
-        parts.append(f'<text class="s" x="{_n(at)}" y="{bottom + 16}" text-anchor="middle">{escape(text)}</text>')
+        parts.append(
+            f'<text class="s" x="{_n(at)}" y="{bottom + 16}" text-anchor="middle">{escape(text)}</text>'
+        )
     for number, row in enumerate(rows):
         middle = top + pitch * number + pitch / 2
-        low, high, mean = (x.place(min(max(value, x.low), x.high), left, right) for value in (row.low, row.high, row.mean))
+        low, high, mean = (
+            x.place(min(max(value, x.low), x.high), left, right)
+            for value in (row.low, row.high, row.mean)
+        )
         strong = " b" if number == 0 else ""
-        parts.append(f'<text class="i{strong}" x="0" y="{_n(middle + 4)}" style="font-size:14px">{escape(row.name)}</text>')
+        parts.append(
+            f'<text class="i{strong}" x="0" y="{_n(middle + 4)}" style="font-size:14px">{escape(row.name)}</text>'
+        )
         width_and_cap = 'stroke-width="7" stroke-opacity=".28" stroke-linecap="round"'
-        parts.append(f'<path class="c{row.tone}" {width_and_cap} d="M{_n(low)} {_n(middle)}H{_n(high)}"/>')
+        parts.append(
+            f'<path class="c{row.tone}" {width_and_cap} d="M{_n(low)} {_n(middle)}H{_n(high)}"/>'
+        )
         parts.append(f'<circle class="f{row.tone}" cx="{_n(mean)}" cy="{_n(middle)}" r="6"/>')
         parts.append(
             f'<text class="i{strong}" x="{width}" y="{_n(middle + 4)}" text-anchor="end" style="font-size:14px">{escape(row.text)}</text>'
@@ -237,21 +285,40 @@ def dot_plot(rows: Sequence[Bar], x: Axis, *, label: str, width: int = 860, name
     return _svg("".join(parts), width, bottom + 24, label)
 
 
-def heat_map(names: Sequence[str], counts: Sequence[Sequence[int]], *, label: str, cell: int = 34) -> str:
+def heat_map(
+    names: Sequence[str], counts: Sequence[Sequence[int]], *, label: str, cell: int = 34
+) -> str:
     """A confusion matrix: rows are true classes. Right answers in one colour, mistakes in another, each on its own scale."""
     totals = [max(sum(row), 1) for row in counts]
-    worst = max((counts[i][j] / totals[i] for i in range(len(names)) for j in range(len(names)) if i != j), default=0) or 1
+    worst = (
+        max(
+            (
+                counts[i][j] / totals[i]
+                for i in range(len(names))
+                for j in range(len(names))
+                if i != j
+            ),
+            default=0,
+        )
+        or 1
+    )
     room = 14 + 6.4 * max((len(name) for name in names), default=1)
     slanted = max((len(name) for name in names), default=1) > 3
     top = room * 0.75 + 22 if slanted else 40.0
     side = cell * len(names)
-    parts = [f'<text class="s" x="{_n(room + side / 2)}" y="11" text-anchor="middle">predicted</text>']
+    parts = [
+        f'<text class="s" x="{_n(room + side / 2)}" y="11" text-anchor="middle">predicted</text>'
+    ]
     for i, name in enumerate(names):
         middle = room + cell * (i + 0.5)
         turn = f' transform="rotate(-45 {_n(middle)} {_n(top - 8)})"' if slanted else ""
         anchor = "start" if slanted else "middle"
-        parts.append(f'<text x="{_n(middle)}" y="{_n(top - 8)}" text-anchor="{anchor}"{turn}>{escape(name)}</text>')
-        parts.append(f'<text x="{_n(room - 8)}" y="{_n(top + cell * (i + 0.5) + 4)}" text-anchor="end">{escape(name)}</text>')
+        parts.append(
+            f'<text x="{_n(middle)}" y="{_n(top - 8)}" text-anchor="{anchor}"{turn}>{escape(name)}</text>'
+        )
+        parts.append(
+            f'<text x="{_n(room - 8)}" y="{_n(top + cell * (i + 0.5) + 4)}" text-anchor="end">{escape(name)}</text>'
+        )
         for j in range(len(names)):
             share = counts[i][j] / totals[i]
             strength = share if i == j else 0.85 * (share / worst) ** 0.7 if share else 0.0
@@ -259,7 +326,9 @@ def heat_map(names: Sequence[str], counts: Sequence[Sequence[int]], *, label: st
             parts.append(f'<rect {place} style="fill:var(--line)" fill-opacity=".45"/>')
             if not counts[i][j]:
                 continue
-            parts.append(f'<rect class="f{1 if i == j else 2}" {place} fill-opacity="{strength:.2f}"/>')
+            parts.append(
+                f'<rect class="f{1 if i == j else 2}" {place} fill-opacity="{strength:.2f}"/>'
+            )
             ink = "var(--card)" if strength > 0.55 else "var(--ink)"
             text = f"{counts[i][j]:,}" if counts[i][j] < 10_000 else f"{counts[i][j] / 1000:.0f}k"
             parts.append(
@@ -297,7 +366,10 @@ def beside(charts: Sequence[str], *, gap: int = 24, pad: int = 16) -> str:
     if not charts:
         return ""
     sizes = [
-        tuple(int(float(part)) for part in chart.split('viewBox="0 0 ', 1)[1].split('"', 1)[0].split()) for chart in charts
+        tuple(
+            int(float(part)) for part in chart.split('viewBox="0 0 ', 1)[1].split('"', 1)[0].split()
+        )
+        for chart in charts
     ]
     width = sum(size[0] for size in sizes) + gap * (len(charts) - 1) + 2 * pad
     height = max(size[1] for size in sizes) + 2 * pad

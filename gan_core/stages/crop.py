@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from gan_core import registry
 from gan_core.config import CropConfig, SourceConfig
+from gan_core.contract import StageOutcome, StageRequest
 from gan_core.datasets._reading import read_ordered
 from gan_core.datasets.base import Blob, Source
 from gan_core.devices import cpu_cores
@@ -30,8 +31,7 @@ from gan_core.files import canonical_json
 from gan_core.progress import Progress, Throttled
 from gan_core.schemas import CROPS, shard_count, shard_of
 from gan_core.shards import write_rows, write_shard
-from gan_core.stages.contract import StageOutcome, StageRequest
-from gan_core.stages.specs import spec_of
+from gan_core.specs import spec_of
 from gan_core.vision.cropping import NO_MASK, Cut, Cutter
 from gan_core.vision.headers import UnreadableImage
 from gan_core.vision.pieces import CORNERS, CUTS, Pieces, earlier_piece
@@ -55,7 +55,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     crop = CropConfig.model_validate(request.part["crop"])
     job = _Job(request, crop, pq.read_table(request.one("images").path / "images.parquet"))
     threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # one picture a thread beats two threads a picture
+    cv2.setNumThreads(1)  # one image a thread beats two threads an image
     try:
         job.reuse()
         job.read(Throttled(progress))
@@ -77,14 +77,19 @@ class _Job:
     def __init__(self, request: StageRequest, crop: CropConfig, images: pa.Table) -> None:
         self.crop = crop
         self.images = images
-        self.has_masks = bool(pc.any(pc.match_substring(images["attributes"], '"mask_sha256"')).as_py())
+        self.has_masks = bool(
+            pc.any(pc.match_substring(images["attributes"], '"mask_sha256"')).as_py()
+        )
         self.cutter = Cutter(crop)
         self.pieces = Pieces(request.scratch / "pieces", crop.size, masks=self.has_masks)
         self.reused = 0
         self.read_now = 0
         self._context = request.context
         self._wanted: npt.NDArray[np.bool_] = pc.equal(images["status"], "ok").to_numpy()
-        self._ids, self._contents = images["image_id"].to_pylist(), images["content_sha256"].to_pylist()
+        self._ids, self._contents = (
+            images["image_id"].to_pylist(),
+            images["content_sha256"].to_pylist(),
+        )
         self._addresses, self._members = images["address"].to_pylist(), images["member"].to_pylist()
         self._attributes = images["attributes"].to_pylist() if self.has_masks else []
 
@@ -93,7 +98,9 @@ class _Job:
         for folder in self._context.get("earlier") or ():
             if not self._wanted.any():
                 return
-            piece = earlier_piece(Path(folder), self.images, self._wanted, self.crop.size, masks=self.has_masks)
+            piece = earlier_piece(
+                Path(folder), self.images, self._wanted, self.crop.size, masks=self.has_masks
+            )
             if piece is not None:
                 self.pieces.add(piece)
                 found = np.unique(piece.table["image"].to_numpy())
@@ -106,8 +113,15 @@ class _Job:
         length = max(16, min(4096, _PIECE_BYTES // (self.crop.size**2 * 3)))
         number, of = self._context.get("share") or (0, 1)
         if of > 1 or self._context.get("shares"):  # pieces small enough for every share to get some
-            length = max(16, min(length, -(-len(wanted) // (2 * max(of, int(self._context.get("shares") or 1))))))
-        plans = [wanted[start : start + length] for start in range(0, len(wanted), length)][number::of]
+            length = max(
+                16,
+                min(
+                    length, -(-len(wanted) // (2 * max(of, int(self._context.get("shares") or 1))))
+                ),
+            )
+        plans = [wanted[start : start + length] for start in range(0, len(wanted), length)][
+            number::of
+        ]
         todo = [plan for plan in plans if not self.pieces.take_finished(self._digest(plan), plan)]
         if not todo:
             return
@@ -117,7 +131,9 @@ class _Job:
         def work(position: int, blob: Blob) -> list[Cut]:
             return self._cut(images[position], blob)
 
-        results = read_ordered(self._source(), requests, work, int(self._context.get("workers") or cpu_cores()))
+        results = read_ordered(
+            self._source(), requests, work, int(self._context.get("workers") or cpu_cores())
+        )
         already = len(wanted) - len(images)
         for plan in todo:
             cuts: list[list[Cut]] = []
@@ -129,7 +145,12 @@ class _Job:
 
     def _digest(self, plan: Sequence[int]) -> str:
         """Names a piece by all that decides it, so that a later run takes only what it would have made itself."""
-        settings = [spec_of("crop").version, cv2.__version__, self.crop.model_dump(mode="json"), self.has_masks]
+        settings = [
+            spec_of("crop").version,
+            cv2.__version__,
+            self.crop.model_dump(mode="json"),
+            self.has_masks,
+        ]
         sha = hashlib.sha256(canonical_json(settings).encode())
         for image in plan:
             attributes = self._attributes[image] if self.has_masks else ""
@@ -139,7 +160,9 @@ class _Job:
     def _source(self) -> Source:
         config = SourceConfig.model_validate(self._context["source"])
         location = self._context.get("location")
-        source: Source = registry.load("datasets", config.dataset).open_source(config, Path(location) if location else None)
+        source: Source = registry.load("datasets", config.dataset).open_source(
+            config, Path(location) if location else None
+        )
         return source
 
     def _cut(self, image: int, blob: Blob) -> list[Cut]:
@@ -179,11 +202,15 @@ class _Job:
                 "piece": pa.array(np.full(len(failed), -1, np.int64)),
             }
         )
-        table = pa.concat_tables([self.pieces.table(), missing.cast(CUTS.append(pa.field("piece", pa.int64())))])
+        table = pa.concat_tables(
+            [self.pieces.table(), missing.cast(CUTS.append(pa.field("piece", pa.int64())))]
+        )
         count = shards_for(self.images.num_rows, self.crop.size)
         shard_by_image = np.array([shard_of(identity, count) for identity in self._ids], np.int32)
         shards = pa.array(shard_by_image[table["image"].to_numpy()])
-        table = table.append_column("shard", shards).append_column("image_id", self.images["image_id"].take(table["image"]))
+        table = table.append_column("shard", shards).append_column(
+            "image_id", self.images["image_id"].take(table["image"])
+        )
         order = [("shard", "ascending"), ("image_id", "ascending"), ("box", "ascending")]
         return table.sort_by(order).drop_columns(["image_id"])
 
@@ -220,7 +247,9 @@ def _write(folder: Path, job: _Job, cuts: pa.Table) -> tuple[pa.Table, int]:
         "row": pa.array(row, mask=~usable),
     }
     carried = [name for name in CROPS.names if name not in columns]
-    columns |= dict(zip(carried, job.images.select(carried).take(cuts["image"]).columns, strict=True))
+    columns |= dict(
+        zip(carried, job.images.select(carried).take(cuts["image"]).columns, strict=True)
+    )
     table = pa.table({name: columns[name] for name in CROPS.names}).cast(CROPS).combine_chunks()
     write_rows(folder, table)
     return table, empty_masks
@@ -235,23 +264,32 @@ def _nothing_cut(crop: CropConfig, cuts: pa.Table) -> DataError:
     told = ", ".join(f"{count} {code}" for code, count in _codes(cuts["reason"]).items())
     return DataError(
         f"None of {len(pc.unique(cuts['image']))} images gave a crop ({told}).",
-        expected="at least one usable picture",
-        remedy="lower crop.face_min_side, or use crop.kind: centre" if crop.kind == "faces" else "look at the pictures",
+        expected="at least one usable image",
+        remedy="lower crop.face_min_side, or use crop.kind: centre"
+        if crop.kind == "faces"
+        else "look at the images",
     )
 
 
 def _outcome(job: _Job, table: pa.Table, empty_masks: int) -> StageOutcome:
-    by_status = {status: table.filter(pc.equal(table["status"], status)) for status in ("ok", "failed", "no_face", "rejected")}
+    by_status = {
+        status: table.filter(pc.equal(table["status"], status))
+        for status in ("ok", "failed", "no_face", "rejected")
+    }
     images = {status: len(pc.unique(part["image_id"])) for status, part in by_status.items()}
     # An image counts once, as ok if any of its crops is.
-    beside = pc.is_in(by_status["rejected"]["image_id"], value_set=by_status["ok"]["image_id"].combine_chunks())
+    beside = pc.is_in(
+        by_status["rejected"]["image_id"], value_set=by_status["ok"]["image_id"].combine_chunks()
+    )
     images["rejected"] = len(pc.unique(by_status["rejected"].filter(pc.invert(beside))["image_id"]))
     total = sum(images.values())
     crops = by_status["ok"].num_rows
     sides = pc.subtract(by_status["ok"]["x1"], by_status["ok"]["x0"])
     enlarged = int(pc.sum(pc.less(sides, job.crop.size - 0.5)).as_py() or 0)
     reasons = _codes(by_status["failed"]["reason"])
-    kinds = ("ok", "failed", "no_face", "rejected") if job.crop.kind == "faces" else ("ok", "failed")
+    kinds = (
+        ("ok", "failed", "no_face", "rejected") if job.crop.kind == "faces" else ("ok", "failed")
+    )
     summary: dict[str, Any] = {
         "crops": crops,
         "shards": len(pc.unique(by_status["ok"]["shard"])),
@@ -266,11 +304,19 @@ def _outcome(job: _Job, table: pa.Table, empty_masks: int) -> StageOutcome:
     warnings = []
     if images["failed"]:
         told = ", ".join(f"{count} {code}" for code, count in reasons.items())
-        warnings.append(f"{images['failed']} of {total} images gave no crop ({told}); each is a row with its reason")
+        warnings.append(
+            f"{images['failed']} of {total} images gave no crop ({told}); each is a row with its reason"
+        )
     if enlarged * 2 > crops:
         warnings.append(
             f"{enlarged} of {crops} crops had to be enlarged to {job.crop.size} pixels: a smaller crop.size fits better"
         )
     if empty_masks:
-        warnings.append(f"{empty_masks} masks are missing or cannot be used; they are filled with {NO_MASK}")
-    return StageOutcome(counts={"in": total, **{kind: images[kind] for kind in kinds}}, summary=summary, warnings=warnings)
+        warnings.append(
+            f"{empty_masks} masks are missing or cannot be used; they are filled with {NO_MASK}"
+        )
+    return StageOutcome(
+        counts={"in": total, **{kind: images[kind] for kind in kinds}},
+        summary=summary,
+        warnings=warnings,
+    )

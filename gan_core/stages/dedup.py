@@ -2,7 +2,7 @@
 
 Writes duplicates.parquet (schemas.DUPLICATES, one row for every usable crop of the training rows), pairs.parquet
 (gan_core.dedup.tables.PAIRS, one row for every pair found among them), leaked.parquet (PAIRS: a stands in the test or validation
-split, b in the training split; mode verified only, empty otherwise) and quality.json (gan_core.dedup.quality: what the search is worth).
+split, b in the training split; mode verified only, empty otherwise) and quality.json (gan_core.dedup.measure.quality: what the search is worth).
 What leaks is reported, never removed.
 """
 
@@ -11,8 +11,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from gan_core.contract import StageOutcome, StageRequest
 from gan_core.progress import Progress
-from gan_core.stages.contract import StageOutcome, StageRequest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +46,9 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     config = DedupConfig.model_validate(request.part.get("dedup", {}))
     _use_threads(int(request.part.get("threads") or 0))
     shards = PixelShards([item.path for item in request.inputs["crops"]])
-    training = np.flatnonzero(pc.equal(shards.table["split"], "train").to_numpy(zero_copy_only=False))
+    training = np.flatnonzero(
+        pc.equal(shards.table["split"], "train").to_numpy(zero_copy_only=False)
+    )
     if not len(training):
         raise DataError(
             "No crop of a training split is usable, so there is nothing to look for duplicates in.",
@@ -62,7 +64,9 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     for row in np.flatnonzero(groups.pair >= 0).tolist():
         pair = groups.pair[row]
         score[row], reason[row] = found.score[pair], found.reason[pair]
-    write_table(tables.duplicates_table(crops, groups, score, reason), request.work / "duplicates.parquet")
+    write_table(
+        tables.duplicates_table(crops, groups, score, reason), request.work / "duplicates.parquet"
+    )
     write_table(tables.pairs_table(crops, found), request.work / "pairs.parquet")
     write_json(request.work / "quality.json", {"mode": config.mode, **quality})
 
@@ -70,7 +74,11 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     kept = int(groups.keep.sum())
     progress(len(training), len(training), "images")
     log.info("dedup (%s): %d of %d rows are kept", config.mode, kept, len(training))
-    summary: dict[str, Any] = {"mode": config.mode, "pairs": len(found.i), "left_out_share": round(1 - kept / len(training), 6)}
+    summary: dict[str, Any] = {
+        "mode": config.mode,
+        "pairs": len(found.i),
+        "left_out_share": round(1 - kept / len(training), 6),
+    }
     summary |= {**tables.size_report(groups), **found.summary, **leaks}
     return StageOutcome(
         counts={"in": len(training), "kept": kept, "duplicates": len(training) - kept},
@@ -90,16 +98,20 @@ def _find(
     """The groups and pairs of the training rows, by the mode, and what the search is worth."""
     import numpy as np
 
-    from gan_core.dedup import quality
-    from gan_core.dedup.by_code import group_by_code
-    from gan_core.dedup.codes import health
     from gan_core.dedup.groups import representative_balls
-    from gan_core.dedup.injection import injected_recall
+    from gan_core.dedup.hashing.codes import health
+    from gan_core.dedup.hashing.group_by_code import group_by_code
+    from gan_core.dedup.measure import quality
+    from gan_core.dedup.measure.injected_copies import injected_recall
     from gan_core.dedup.tables import Found
 
     if config.mode == "off":
         nothing = np.empty(0, np.int64)
-        return representative_balls(nothing, nothing, rank), Found(nothing, nothing, np.empty(0, np.float32), []), {}
+        return (
+            representative_balls(nothing, nothing, rank),
+            Found(nothing, nothing, np.empty(0, np.float32), []),
+            {},
+        )
     codes = _codes(request, shards)[training]
     some = quality.spaced(training, quality.COPIED)
 
@@ -107,7 +119,7 @@ def _find(
         return shards.pixels(training[rows])
 
     if config.mode == "verified":
-        from gan_core.dedup.verified import find_copies
+        from gan_core.dedup.search.find_duplicates import find_copies
 
         copies = find_copies(fetch, rank, config, codes, progress)
         if not config.measure:
@@ -118,24 +130,35 @@ def _find(
             {
                 "sweep": quality.sweep(copies, rank),
                 "look_alikes": quality.look_alikes(fetch, copies, config),
-                "injected": injected_recall(shards.pixels(some), config, quality.copies_among(len(some))),
+                "injected": injected_recall(
+                    shards.pixels(some), config, quality.copies_among(len(some))
+                ),
             },
         )
     radius = 0 if config.mode == "paper" else config.radius
     groups, found = group_by_code(codes, rank, radius)
     worth: dict[str, Any] = {"health": health(codes, config.max_group)}
     if config.measure:
-        from gan_core.dedup.autoencoder import Autoencoder
+        from gan_core.dedup.hashing.autoencoder import Autoencoder
 
         encoder = Autoencoder.load(request.one("codes").path / "encoder.safetensors")
 
-        def search(pictures: npt.NDArray[np.uint8]) -> tuple[Groups, Found]:
-            return group_by_code(encoder.encode(pictures), np.arange(len(pictures)), radius)
+        def search(images: npt.NDArray[np.uint8]) -> tuple[Groups, Found]:
+            return group_by_code(encoder.encode(images), np.arange(len(images)), radius)
 
-        worth["unconfirmed"] = {"threshold": config.threshold, **quality.unconfirmed(fetch, found, config.threshold)}
-        worth["injected"] = injected_recall(shards.pixels(some), config, quality.copies_among(len(some)), search=search)
+        worth["unconfirmed"] = {
+            "threshold": config.threshold,
+            **quality.unconfirmed(fetch, found, config.threshold),
+        }
+        worth["injected"] = injected_recall(
+            shards.pixels(some), config, quality.copies_among(len(some)), search=search
+        )
         worth["sweep"] = [
-            {"radius": one, **quality.counts(*group_by_code(codes, rank, one)), "used": one == radius}
+            {
+                "radius": one,
+                **quality.counts(*group_by_code(codes, rank, one)),
+                "used": one == radius,
+            }
             for one in sorted({0, 1, 2, 3, 4, radius})
         ]
     return groups, found, worth
@@ -154,11 +177,14 @@ def _use_threads(count: int) -> None:
         faiss.omp_set_num_threads(count or cpu_cores())
 
 
-def _leaked(config: DedupConfig, shards: PixelShards, work: Path, progress: Progress) -> dict[str, Any]:
+def _leaked(
+    config: DedupConfig, shards: PixelShards, work: Path, progress: Progress
+) -> dict[str, Any]:
     """Looks the held-out rows up among the training rows, writes the pairs, and returns figures for the summary."""
     import numpy as np
 
-    from gan_core.dedup import leakage, tables
+    from gan_core.dedup import tables
+    from gan_core.dedup.measure import leakage
     from gan_core.files import write_table
 
     empty = tables.Found(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32), [])
@@ -177,11 +203,15 @@ def _codes(request: StageRequest, shards: PixelShards) -> npt.NDArray[np.uint8]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from gan_core.dedup.codes import BITS
+    from gan_core.dedup.hashing.codes import BITS
     from gan_core.errors import StoreError
 
-    table = pa.concat_tables([pq.read_table(item.path / "codes.parquet") for item in request.inputs["codes"]])
-    wanted = list(zip(shards.table["image_id"].to_pylist(), shards.table["box"].to_pylist(), strict=True))
+    table = pa.concat_tables(
+        [pq.read_table(item.path / "codes.parquet") for item in request.inputs["codes"]]
+    )
+    wanted = list(
+        zip(shards.table["image_id"].to_pylist(), shards.table["box"].to_pylist(), strict=True)
+    )
     given = list(zip(table["image_id"].to_pylist(), table["box"].to_pylist(), strict=True))
     if given != wanted:
         place = {key: row for row, key in enumerate(given)}
@@ -201,29 +231,29 @@ def _warnings(summary: dict[str, Any], config: DedupConfig, rows: int) -> list[s
     out = []
     if config.mode == "verified" and summary["threshold"] > config.threshold:
         out.append(
-            f"Different pictures of this set agree in their details (typically {summary['background']['mode']:.2f}), so the "
+            f"Different images of this set agree in their details (typically {summary['background']['mode']:.2f}), so the "
             f"threshold for copies was raised from {config.threshold:.2f} to {summary['threshold']:.2f}."
         )
     if config.mode == "verified" and rows >= 100 and summary["background"]["above"] > 0.5:
         out.append(
-            f"{100 * summary['background']['above']:.0f} % of the nearest pictures agree at {config.threshold:.2f} or more: the set "
-            "is made of bursts, or of different pictures of one template (documents, slides, symbols), which 32 pixels cannot tell apart; "
+            f"{100 * summary['background']['above']:.0f} % of the nearest images agree at {config.threshold:.2f} or more: the set "
+            "is made of bursts, or of different images of one template (documents, slides, symbols), which 32 pixels cannot tell apart; "
             "look at the removed ones, or set dedup.mode to off."
         )
     if config.mode == "verified" and rows >= 100 and summary["left_out_share"] > 0.2:
         out.append(
-            f"{100 * summary['left_out_share']:.0f} % of the pictures count as copies of others: look at the removed ones in the "
-            "report; raise dedup.threshold if they are different pictures."
+            f"{100 * summary['left_out_share']:.0f} % of the images count as copies of others: look at the removed ones in the "
+            "report; raise dedup.threshold if they are different images."
         )
     for split, figures in summary.get("leakage", {}).items():
         if figures["leaked"]:
             out.append(
-                f"{figures['leaked']:,} of {figures['rows']:,} {split} pictures also stand in the training split (leaked.parquet): "
+                f"{figures['leaked']:,} of {figures['rows']:,} {split} images also stand in the training split (leaked.parquet): "
                 "scores on them say less."
             )
     if summary["largest_group"] > config.max_group:
         out.append(
-            f"The largest group holds {summary['largest_group']:,} of {rows:,} pictures, more than dedup.max_group "
+            f"The largest group holds {summary['largest_group']:,} of {rows:,} images, more than dedup.max_group "
             f"({config.max_group:,}): look at it in duplicates.parquet before trusting the rest."
         )
     return out

@@ -4,8 +4,8 @@ Choices (C, k) are made for each number of labels by the mean accuracy, over the
 training labels. Then the chosen models answer the test split. With all labels the chosen value is fitted once more on all
 training rows, validation included.
 
-Given dedup's leaked.parquet, every accuracy is counted a second time without the test pictures that stand in the training split
-too (ciFAIR; Barz and Denzler, J. Imaging 2020). The answers are the same ones: which pictures leaked touches no fit and no choice.
+Given dedup's leaked.parquet, every accuracy is counted a second time without the test images that stand in the training split
+too (ciFAIR; Barz and Denzler, J. Imaging 2020). The answers are the same ones: which images leaked touches no fit and no choice.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gan_core.config import EvaluateConfig, ProbeConfig
+from gan_core.contract import StageOutcome, StageRequest
 from gan_core.errors import DataError
 from gan_core.files import write_table
 from gan_core.metrics.draws import Draw, best, draws_of, hold_out
 from gan_core.probes.base import Features, Labels, Model, not_finite, predict_many
 from gan_core.progress import Progress
-from gan_core.stages.contract import StageOutcome, StageRequest
 
 log = logging.getLogger(__name__)
 
@@ -101,22 +101,34 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     draws, warnings = draws_of(cell.pool_labels, protocol.labels_per_class, protocol.draws, seed)
     found = _Found(warnings=warnings)
     if cell.clean is not None and not cell.clean.any():
-        found.warnings.append("Every test picture stands in the training split too: there is no accuracy without them.")
-    names = {"source": str(cell.rows["source"][0]), "features": str(request.part["features"]), "probe": probe.name}
+        found.warnings.append(
+            "Every test image stands in the training split too: there is no accuracy without them."
+        )
+    names = {
+        "source": str(cell.rows["source"][0]),
+        "features": str(request.part["features"]),
+        "probe": probe.name,
+    }
     by_labels: dict[str, list[Draw]] = {}
     for draw in draws:
         by_labels.setdefault(draw.labels, []).append(draw)
     for number, (labels, same) in enumerate(by_labels.items()):
-        _score(module, cell, same, values, seed, device, {**names, "labels": labels}, protocol, found)
+        _score(
+            module, cell, same, values, seed, device, {**names, "labels": labels}, protocol, found
+        )
         progress(number + 1, len(by_labels), "numbers of labels")
     saw = saw_labels(request.one("features").path)
     classes = len(np.unique(cell.labels[: cell.train]))
     test_rows = len(cell.labels) - cell.train
     for row in found.scores:
         row |= {"saw_labels": saw, "classes": classes}
-    write_table(pa.Table.from_pylist(found.scores, schema=schemas.SCORES), request.work / "scores.parquet")
+    write_table(
+        pa.Table.from_pylist(found.scores, schema=schemas.SCORES), request.work / "scores.parquet"
+    )
     write_table(pa.concat_tables(found.predictions), request.work / "predictions.parquet")
-    write_table(pa.Table.from_pylist(found.choices, schema=CHOICES), request.work / "choices.parquet")
+    write_table(
+        pa.Table.from_pylist(found.choices, schema=CHOICES), request.work / "choices.parquet"
+    )
     summary = {
         **names,
         "table": _table(found.scores),
@@ -129,23 +141,30 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
         "leaked": None if cell.clean is None else int((~cell.clean).sum()),
         "saw_labels": saw,
     }
-    return StageOutcome(counts={"in": len(cell.labels), "scored": len(cell.labels)}, summary=summary, warnings=found.warnings)
+    return StageOutcome(
+        counts={"in": len(cell.labels), "scored": len(cell.labels)},
+        summary=summary,
+        warnings=found.warnings,
+    )
 
 
 def saw_labels(folder: Path) -> str:
     """Which labels the network behind some features depends on, as their lineage says: '' none, 'validation', 'training'."""
-    from gan_core.features.store import read_lineage
+    from gan_core.features.parquet import read_lineage
 
     return str((read_lineage(folder).get("network") or {}).get("saw_labels", ""))
 
 
 def _read(request: StageRequest, protocol: EvaluateConfig, seed: int) -> _Cell:
     """Features of the labelled rows, ordered pool, validation, test; each part in the order of image id and box."""
-    from gan_core.features.store import read_features, read_rows
+    from gan_core.features.parquet import read_features, read_rows
 
     folder = request.one("features").path
     table = read_rows(folder)
-    split, kept = table["split"].to_numpy(zero_copy_only=False), table["kept"].to_numpy(zero_copy_only=False)
+    split, kept = (
+        table["split"].to_numpy(zero_copy_only=False),
+        table["kept"].to_numpy(zero_copy_only=False),
+    )
     labelled = pc.is_valid(table["label"]).to_numpy(zero_copy_only=False)
     if not labelled.any():
         raise DataError(
@@ -161,22 +180,35 @@ def _read(request: StageRequest, protocol: EvaluateConfig, seed: int) -> _Cell:
     test_split = "test" if (usable & (split == "test")).any() else "validation"
     test = order[(usable & (split == test_split))[order]]
     _refuse(labels[train], len(test), sorted(set(split[labelled].tolist())))
-    count = None if protocol.validation_rows is None else min(protocol.validation_rows, len(train) // 2)
+    count = (
+        None if protocol.validation_rows is None else min(protocol.validation_rows, len(train) // 2)
+    )
     pool, validation = hold_out(labels[train], protocol.validation, seed, count)
     wanted = np.concatenate([train[pool], train[validation], test])
     features, rows = read_features(folder, rows=wanted)
     _refuse_not_finite(features, rows)
     clean = _clean(rows.slice(len(train)), request)
-    return _Cell(rows, features, len(pool), len(train), labels[train[pool]], labels[wanted], test_split, clean)
+    return _Cell(
+        rows,
+        features,
+        len(pool),
+        len(train),
+        labels[train[pool]],
+        labels[wanted],
+        test_split,
+        clean,
+    )
 
 
 def _refuse_not_finite(features: Features, rows: pa.Table) -> None:
     """Raises DataError for features that are not numbers: a probe would answer something to them, and nobody would know."""
     wrong = not_finite(features)
     if len(wrong):
-        told = ", ".join(rows["image_id"].take(pa.array(wrong[:5])).to_pylist()) + (", ..." if len(wrong) > 5 else "")
+        told = ", ".join(rows["image_id"].take(pa.array(wrong[:5])).to_pylist()) + (
+            ", ..." if len(wrong) > 5 else ""
+        )
         raise DataError(
-            f"The features of {len(wrong)} of {len(features)} pictures are not finite (NaN or infinite): image ids {told}.",
+            f"The features of {len(wrong)} of {len(features)} images are not finite (NaN or infinite): image ids {told}.",
             expected="finite features",
             remedy="take them anew with --refresh extract, which names the layer; a network that has diverged gives no others",
         )
@@ -233,12 +265,18 @@ def _score(
     for number, draw in enumerate(draws):
         features, labels = _rows(cell, draw)
         models: list[Model] = module.fit(features, labels, values, seed=seed, device=device)
-        accuracies[number] = [float((answer == held_labels).mean()) for answer in predict_many(models, held)]
+        accuracies[number] = [
+            float((answer == held_labels).mean()) for answer in predict_many(models, held)
+        ]
         fitted.append(models)
     chosen = best(values, accuracies)
     for number, draw in enumerate(draws):
         for index, value in enumerate(values):
-            row = {"draw": draw.number, "value": value, "validation_accuracy": accuracies[number, index]}
+            row = {
+                "draw": draw.number,
+                "value": value,
+                "validation_accuracy": accuracies[number, index],
+            }
             gap = fitted[number][index].certificate.get("gap")
             found.choices.append({**names, **row, "chosen": index == chosen, "gap": gap})
     _warn_at_edge(module, values, accuracies, chosen, names, found)
@@ -248,10 +286,13 @@ def _score(
         model: Model = module.fit(*cell.part(0, cell.train), [value], seed=seed, device=device)[0]
         scored = [(Draw("all", 0, np.arange(cell.train)), model, float(accuracies[0, chosen]))]
     elif protocol.final_draws:
-        scored = _fresh(module, cell, int(draws[0].labels), value, seed, device, protocol.final_draws)
+        scored = _fresh(
+            module, cell, int(draws[0].labels), value, seed, device, protocol.final_draws
+        )
     else:
         scored = [
-            (draw, models[chosen], float(accuracies[draw.number, chosen])) for draw, models in zip(draws, fitted, strict=True)
+            (draw, models[chosen], float(accuracies[draw.number, chosen]))
+            for draw, models in zip(draws, fitted, strict=True)
         ]
     answers = predict_many([model for _, model, _ in scored], test)
     for (draw, model, validation), answer in zip(scored, answers, strict=True):
@@ -265,13 +306,17 @@ def _score(
             "train_accuracy": float((model.predict(features) == labels).mean()),
         }
         for test_set, right in _counted(cell, answer == test_labels):
-            figures = {"test_set": test_set, "test_rows": len(right), "test_accuracy": float(right.mean())}
+            figures = {
+                "test_set": test_set,
+                "test_rows": len(right),
+                "test_accuracy": float(right.mean()),
+            }
             found.scores.append({**row, **figures})
         found.predictions.append(_predictions(cell, names, draw.number, answer))
 
 
 def _counted(cell: _Cell, right: npt.NDArray[np.bool_]) -> list[tuple[str, npt.NDArray[np.bool_]]]:
-    """The right and wrong answers by set of test pictures: 'all', and 'without_leaked' where it was asked for and any are left."""
+    """The right and wrong answers by set of test images: 'all', and 'without_leaked' where it was asked for and any are left."""
     if cell.clean is None or not cell.clean.any():
         return [("all", right)]
     return [("all", right), ("without_leaked", right[cell.clean])]
@@ -320,7 +365,11 @@ def _warn_at_edge(
 
 
 def _warn_unsolved(
-    module: ModuleType, values: list[float], fitted: list[list[Model]], names: dict[str, str], found: _Found
+    module: ModuleType,
+    values: list[float],
+    fitted: list[list[Model]],
+    names: dict[str, str],
+    found: _Found,
 ) -> None:
     """A fit that stopped before its optimum is said: its accuracy is that of another model."""
     for index, value in enumerate(values):
@@ -341,22 +390,29 @@ def _predictions(cell: _Cell, names: dict[str, str], draw: int, answer: Labels) 
     columns: dict[str, Any] = {
         "image_id": rows["image_id"],
         "box": rows["box"],
-        **{name: pa.array([names[name]] * count, pa.string()) for name in ("features", "probe", "labels")},
+        **{
+            name: pa.array([names[name]] * count, pa.string())
+            for name in ("features", "probe", "labels")
+        },
         "draw": pa.array(np.full(count, draw, np.int32)),
         "label": pa.array(cell.labels[cell.train :].astype(np.int32)),
         "predicted": pa.array(answer.astype(np.int32)),
     }
-    return pa.table([columns[name] for name in schemas.PREDICTIONS.names], schema=schemas.PREDICTIONS)
+    return pa.table(
+        [columns[name] for name in schemas.PREDICTIONS.names], schema=schemas.PREDICTIONS
+    )
 
 
 def _table(scores: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Per number of labels: mean test accuracy and its 95 % interval (over draws and over the test pictures)."""
-    from gan_core.reporting.intervals import accuracy_interval
+    """Per number of labels: mean test accuracy and its 95 % interval (over draws and over the test images)."""
+    from gan_core.metrics.intervals import accuracy_interval
 
     table: dict[str, dict[str, Any]] = {}
     for labels in dict.fromkeys(row["labels"] for row in scores):
         same = [row for row in scores if row["labels"] == labels and row["test_set"] == "all"]
-        rest = [row for row in scores if row["labels"] == labels and row["test_set"] == "without_leaked"]
+        rest = [
+            row for row in scores if row["labels"] == labels and row["test_set"] == "without_leaked"
+        ]
         accuracies = [row["test_accuracy"] for row in same]
         table[labels] = {
             **accuracy_interval(accuracies, same[0]["test_rows"]).rounded(),

@@ -20,23 +20,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gan_core.config import ExtractConfig
+from gan_core.contract import StageInput, StageOutcome, StageRequest
 from gan_core.errors import DataError, RequestError
 from gan_core.files import canonical_json, read_json, sha256_file, sha256_text, write_json
 from gan_core.progress import Progress
 from gan_core.randomness import numpy_stream
-from gan_core.stages.contract import StageInput, StageOutcome, StageRequest
 
 if TYPE_CHECKING:
-    from gan_core.controls.kmeans import Coder
+    from gan_core.baselines.kmeans import Coder
     from gan_core.features.extract import Network
     from gan_core.features.modes import BatchNormCReLU, Taking
+    from gan_core.features.parquet import Half
     from gan_core.features.pooling import LayerSize
-    from gan_core.features.store import Half
     from gan_core.shards import PixelShards
 
 log = logging.getLogger(__name__)
 CODEBOOK = "codebook.safetensors"
-Pictures = npt.NDArray[np.uint8]
+Images = npt.NDArray[np.uint8]
 
 
 @dataclass
@@ -44,7 +44,7 @@ class _Taker:
     """How features of this request are taken."""
 
     sizes: list[LayerSize]
-    take: Callable[[Pictures, list[str]], tuple[dict[str, Half], int]]  # of pictures and their ids
+    take: Callable[[Images, list[str]], tuple[dict[str, Half], int]]  # of images and their ids
     lineage: dict[str, Any]
     warnings: list[str] = field(default_factory=list)
     assumed: list[str] = field(default_factory=list)
@@ -55,7 +55,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     there are any.
 
     Raises:
-        DataError: no usable pictures; no training pictures for the statistics.
+        DataError: no usable images; no training images for the statistics.
         RequestError: an encoder is asked for and the snapshot has none; a layer that does not exist.
     """
     import torch
@@ -68,33 +68,39 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     device = resolve_device(str(request.context.get("device", "auto")))
     config = ExtractConfig.model_validate(request.part.get("extract", {}))
     use_gpu(device, config.precision)
-    pictures = PixelShards(request.one("crops").path)
-    if not len(pictures):
+    images = PixelShards(request.one("crops").path)
+    if not len(images):
         raise DataError(
-            "There is no usable picture to take features of.",
+            "There is no usable image to take features of.",
             expected="crops with status 'ok'",
             remedy="look at `reason` in crops.parquet, and the failed files in the report",
         )
-    taker = _taker(request, config, pictures, device, progress)
-    rows = pictures.table.append_column("kept", _kept(pictures.table, request.inputs.get("duplicates", [])))
-    clipped = _shards(request, pictures, rows, taker, progress)
+    taker = _taker(request, config, images, device, progress)
+    rows = images.table.append_column(
+        "kept", _kept(images.table, request.inputs.get("duplicates", []))
+    )
+    clipped = _shards(request, images, rows, taker, progress)
     if "share" in request.context:
         return StageOutcome(complete=False)
     dims = sum(size.dims for size in taker.sizes)
     if clipped:
-        taker.warnings.append(f"{clipped} activations lay beyond float16's 65504, or were infinite, and were clipped to it.")
+        taker.warnings.append(
+            f"{clipped} activations lay beyond float16's 65504, or were infinite, and were clipped to it."
+        )
     summary = {
         "features": request.part["features"],
         "dims": dims,
         "layers": [size.as_json() for size in taker.sizes],
         "length": told(taker.sizes),
-        "rows": len(pictures),
+        "rows": len(images),
         "bytes": sum(path.stat().st_size for path in request.work.glob("features-*.parquet")),
         "clipped": clipped,
         **({"assumed": taker.assumed} if taker.assumed else {}),
     }
-    log.info("%s: %s values for each picture", request.node, summary["length"])
-    return StageOutcome(counts={"in": len(pictures), "ok": len(pictures)}, summary=summary, warnings=taker.warnings)
+    log.info("%s: %s values for each image", request.node, summary["length"])
+    return StageOutcome(
+        counts={"in": len(images), "ok": len(images)}, summary=summary, warnings=taker.warnings
+    )
 
 
 def _kept(table: pa.Table, duplicates: list[StageInput]) -> pa.Array:
@@ -103,48 +109,76 @@ def _kept(table: pa.Table, duplicates: list[StageInput]) -> pa.Array:
 
     dropped: set[tuple[str, int]] = set()
     for entry in duplicates:
-        found = pq.read_table(entry.path / "duplicates.parquet", columns=["image_id", "box", "keep"])
+        found = pq.read_table(
+            entry.path / "duplicates.parquet", columns=["image_id", "box", "keep"]
+        )
         found = found.filter(pc.invert(found["keep"]))
         dropped.update(zip(found["image_id"].to_pylist(), found["box"].to_pylist(), strict=True))
     places = zip(table["image_id"].to_pylist(), table["box"].to_pylist(), strict=True)
     return pa.array([place not in dropped for place in places], pa.bool_())
 
 
-def _taker(request: StageRequest, config: ExtractConfig, pictures: PixelShards, device: str, progress: Progress) -> _Taker:
+def _taker(
+    request: StageRequest,
+    config: ExtractConfig,
+    images: PixelShards,
+    device: str,
+    progress: Progress,
+) -> _Taker:
     kind = str(request.part["features"])
-    digests = {role: sorted(entry.ref.digest for entry in entries) for role, entries in sorted(request.inputs.items())}
-    lineage: dict[str, Any] = {"format": 1, "features": kind, "inputs": digests, "seed": request.part.get("seed", 0)}
+    digests = {
+        role: sorted(entry.ref.digest for entry in entries)
+        for role, entries in sorted(request.inputs.items())
+    }
+    lineage: dict[str, Any] = {
+        "format": 1,
+        "features": kind,
+        "inputs": digests,
+        "seed": request.part.get("seed", 0),
+    }
     if kind == "pixels":
-        from gan_core.controls import pixels
+        from gan_core.baselines import pixels
 
-        sizes = pixels.sizes(pictures.shape)
+        sizes = pixels.sizes(images.shape)
         lineage["layers"] = [size.as_json() for size in sizes]
         return _Taker(sizes, lambda some, _: (pixels.take(some), 0), lineage)
     if kind == "kmeans":
-        return _kmeans_taker(request, config, pictures, device, lineage, progress)
-    return _network_taker(request, config, pictures, device, lineage)
+        return _kmeans_taker(request, config, images, device, lineage, progress)
+    return _network_taker(request, config, images, device, lineage)
 
 
 def _kmeans_taker(
     request: StageRequest,
     config: ExtractConfig,
-    pictures: PixelShards,
+    images: PixelShards,
     device: str,
     lineage: dict[str, Any],
     progress: Progress,
 ) -> _Taker:
     """The K-means control: what it learned is kept beside the features, so that all shards are of one codebook."""
-    from gan_core.controls import kmeans
+    from gan_core.baselines import kmeans
 
-    coder, digest = _codebook(request, config, pictures, device, progress)
+    coder, digest = _codebook(request, config, images, device, progress)
     sizes = kmeans.sizes(config.centres)
-    settings = {"centres": config.centres, "patches": config.patches, "side": kmeans.SIDE, "iterations": kmeans.ITERATIONS}
-    lineage |= {"layers": [size.as_json() for size in sizes], "network": {"name": "kmeans", **settings, "sha256": digest}}
+    settings = {
+        "centres": config.centres,
+        "patches": config.patches,
+        "side": kmeans.SIDE,
+        "iterations": kmeans.ITERATIONS,
+    }
+    lineage |= {
+        "layers": [size.as_json() for size in sizes],
+        "network": {"name": "kmeans", **settings, "sha256": digest},
+    }
     return _Taker(sizes, lambda some, _: (coder.take(some), 0), lineage)
 
 
 def _codebook(
-    request: StageRequest, config: ExtractConfig, pictures: PixelShards, device: str, progress: Progress
+    request: StageRequest,
+    config: ExtractConfig,
+    images: PixelShards,
+    device: str,
+    progress: Progress,
 ) -> tuple[Coder, str]:
     """(coder, SHA-256 of `codebook.safetensors`): the file of another share or of a killed attempt, else learned and written.
 
@@ -153,7 +187,7 @@ def _codebook(
     from safetensors import SafetensorError
     from safetensors.torch import load_file, save_file
 
-    from gan_core.controls import kmeans
+    from gan_core.baselines import kmeans
 
     path = request.work / CODEBOOK
     if path.exists():
@@ -161,7 +195,7 @@ def _codebook(
             return kmeans.Coder(**load_file(path, device=device)), sha256_file(path)
         except (SafetensorError, TypeError):  # cut short by a machine that died
             path.unlink(missing_ok=True)
-    read, rows = _training(request, pictures)
+    read, rows = _training(request, images)
     coder = kmeans.learn(
         read,
         rows,
@@ -184,8 +218,10 @@ def _codebook(
     return kmeans.Coder(**load_file(path, device=device)), sha256_file(path)
 
 
-def _training(request: StageRequest, pictures: PixelShards) -> tuple[Callable[[npt.NDArray[np.int64]], Pictures], int]:
-    """The training pictures that statistics are taken over: the pack's, or without one the crops of split train; never others.
+def _training(
+    request: StageRequest, images: PixelShards
+) -> tuple[Callable[[npt.NDArray[np.int64]], Images], int]:
+    """The training images that statistics are taken over: the pack's, or without one the crops of split train; never others.
 
     Returns: row numbers to uint8 [n, side, side, 3], and how many rows there are.
     """
@@ -195,39 +231,45 @@ def _training(request: StageRequest, pictures: PixelShards) -> tuple[Callable[[n
     if packs:
         pack = PixelShards(packs)
         return pack.pixels, len(pack)
-    train = np.flatnonzero(pc.fill_null(pc.equal(pictures.table["split"], "train"), False).to_numpy(zero_copy_only=False))
+    train = np.flatnonzero(
+        pc.fill_null(pc.equal(images.table["split"], "train"), False).to_numpy(zero_copy_only=False)
+    )
     if not len(train):
         raise DataError(
-            "There are no training pictures to take statistics over: no training set is given, and no crop is in the split train.",
+            "There are no training images to take statistics over: no training set is given, and no crop is in the split train.",
             expected="an input 'pack', or crops of split train",
             remedy="name the training set, or set extract.statistics to running",
         )
-    return (lambda rows: pictures.pixels(train[rows])), len(train)
+    return (lambda rows: images.pixels(train[rows])), len(train)
 
 
 def _network_taker(
-    request: StageRequest, config: ExtractConfig, pictures: PixelShards, device: str, lineage: dict[str, Any]
+    request: StageRequest,
+    config: ExtractConfig,
+    images: PixelShards,
+    device: str,
+    lineage: dict[str, Any],
 ) -> _Taker:
     """Features from a network: loads or makes it, sets its statistics, and says what it gives."""
     from gan_core.features import extract
-    from gan_core.features.foreign import ForeignNetwork, columns
+    from gan_core.features.external.network import ForeignNetwork, columns
     from gan_core.features.modes import WHOLE, BatchNormCReLU, taking
     from gan_core.features.pooling import uneven
     from gan_core.networks.base import LayeredNetwork
 
-    network, about = _network(request, config, pictures, device)
+    network, about = _network(request, config, images, device)
     assumed = network.assumed if isinstance(network, ForeignNetwork) else []
-    if not assumed and tuple(network.input_shape[1:]) != pictures.shape[:2]:
+    if not assumed and tuple(network.input_shape[1:]) != images.shape[:2]:
         raise DataError(
-            f"The network takes pictures of {network.input_shape[1]} x {network.input_shape[2]} and the crops are "
-            f"{pictures.shape[0]} x {pictures.shape[1]}.",
+            f"The network takes images of {network.input_shape[1]} x {network.input_shape[2]} and the crops are "
+            f"{images.shape[0]} x {images.shape[1]}.",
             remedy="set crop.size to the size that the network was trained on",
         )
     if isinstance(network, LayeredNetwork):
-        network.without_labels = True  # features of a picture must not know its label
+        network.without_labels = True  # features of an image must not know its label
     what = taking(network, config.mode, columns(network, config.layers), config.grid, config.pool)
     after = BatchNormCReLU() if what.crelu else None
-    statistics = _statistics(request, config, network, pictures, device, what, after)
+    statistics = _statistics(request, config, network, images, device, what, after)
     lineage |= {
         "network": about,
         "layers": [size.as_json() for size in what.sizes],
@@ -243,7 +285,7 @@ def _network_taker(
             "overlap by a row (docs/features.md)."
         )
 
-    def take(some: Pictures, ids: list[str]) -> tuple[dict[str, Half], int]:
+    def take(some: Images, ids: list[str]) -> tuple[dict[str, Half], int]:
         return extract.take(
             network.activations,
             some,
@@ -261,30 +303,39 @@ def _network_taker(
 
 
 def _network(
-    request: StageRequest, config: ExtractConfig, pictures: PixelShards, device: str
+    request: StageRequest, config: ExtractConfig, images: PixelShards, device: str
 ) -> tuple[Network, dict[str, Any]]:
     """The network on its device, and its place in the lineage."""
     kind, seed = str(request.part["features"]), int(request.part.get("seed", 0))
     if outside := request.part.get("outside"):
-        from gan_core.features.look import network_of
+        from gan_core.features.external.preflight import network_of
 
         fresh = kind == "random"
-        found = network_of(config, request.context, outside, pictures.shape[0], seed=seed, fresh=fresh)
+        found = network_of(
+            config, request.context, outside, images.shape[0], seed=seed, fresh=fresh
+        )
         found.module.to(device)
-        said = {"name": config.network, "arguments": config.network_args, "values": config.values, "side": found.input_shape[1]}
+        said = {
+            "name": config.network,
+            "arguments": config.network_args,
+            "values": config.values,
+            "side": found.input_shape[1],
+        }
         made = {"weights": f"random, seed {seed}"} if fresh or outside["weights"] is None else {}
         return found, {**said, **outside, **made}
     if kind == "random":
-        from gan_core.controls import random
+        from gan_core.baselines import random
 
         named = dict(request.part["network"])
         width = float(named.get("width", 1.0))
-        fresh_one = random.network(str(named["name"]), width, seed, config.network, named.get("latent_dim"))
+        fresh_one = random.network(
+            str(named["name"]), width, seed, config.network, named.get("latent_dim")
+        )
         about = {"name": named["name"], "width": width, "weights": f"random, seed {seed}"}
         if config.network != "discriminator":
             about["role"] = config.network
         return fresh_one.to(device), about
-    from gan_core.training.snapshots import chosen_snapshot, load_snapshot, saw_labels
+    from gan_core.networks.snapshot import chosen_snapshot, load_snapshot, saw_labels
 
     path = chosen_snapshot(request.one("snapshot").path)
     snapshot = load_snapshot(path, device, allow=[str(request.context.get("network", ""))])
@@ -305,7 +356,7 @@ def _statistics(
     request: StageRequest,
     config: ExtractConfig,
     network: Network,
-    pictures: PixelShards,
+    images: PixelShards,
     device: str,
     what: Taking,
     after: BatchNormCReLU | None,
@@ -329,10 +380,12 @@ def _statistics(
             if after is not None:
                 after.restore(kept)
             return dict(read_json(note)["about"])
-        read, rows = _training(request, pictures)
+        read, rows = _training(request, images)
         seed = int(request.part.get("seed", 0))
     if measured:
-        about["images"] = extract.set_statistics(network, read, rows, config.statistics_images, seed, device)
+        about["images"] = extract.set_statistics(
+            network, read, rows, config.statistics_images, seed, device
+        )
         about["batch"] = extract.STATISTICS_BATCH
     if after is not None:
         chosen = np.sort(numpy_stream(seed, "crelu").permutation(rows)[: config.statistics_images])
@@ -352,16 +405,20 @@ def _statistics(
         )
     found = {**extract.statistics_of(network), **(after.tensors() if after is not None else {})}
     about["sha256"] = extract.digest_of(found)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # several shares may find the same at once
+    temporary = path.with_name(
+        f".{path.name}.{os.getpid()}.tmp"
+    )  # several shares may find the same at once
     save_file(found, temporary)
     os.replace(temporary, path)
     write_json(note, {"file": sha256_file(path), "about": about})
     return about
 
 
-def _shards(request: StageRequest, pictures: PixelShards, rows: pa.Table, taker: _Taker, progress: Progress) -> int:
+def _shards(
+    request: StageRequest, images: PixelShards, rows: pa.Table, taker: _Taker, progress: Progress
+) -> int:
     """Writes the shards that are not there yet; returns the number of clipped values."""
-    from gan_core.features import store
+    from gan_core.features import parquet as store
 
     layers = {size.name: size.pooled for size in taker.sizes}
     shard_of = rows["shard"].to_numpy()
@@ -379,16 +436,24 @@ def _shards(request: StageRequest, pictures: PixelShards, rows: pa.Table, taker:
         note = request.scratch / f"done-{int(shard):05d}.json"
         before = _remembered(note, path, told)
         if before is None:
-            before = _write_shard(path, pictures, rows, chosen, taker, layers, partial(_tell, progress, done, len(rows)))
+            before = _write_shard(
+                path,
+                images,
+                rows,
+                chosen,
+                taker,
+                layers,
+                partial(_tell, progress, done, len(rows)),
+            )
             write_json(note, {"lineage": told, "sha256": sha256_file(path), "clipped": before})
         clipped += before
         done += len(chosen)
-        progress(done, len(rows), "pictures")
+        progress(done, len(rows), "images")
     return clipped
 
 
 def _tell(progress: Progress, before: int, total: int, done: int) -> None:
-    progress(before + done, total, "pictures")
+    progress(before + done, total, "images")
 
 
 def _remembered(note: Path, path: Path, told: str) -> int | None:
@@ -399,12 +464,16 @@ def _remembered(note: Path, path: Path, told: str) -> int | None:
         said = read_json(note)
     except ValueError:
         return None
-    return int(said["clipped"]) if said.get("lineage") == told and said.get("sha256") == sha256_file(path) else None
+    return (
+        int(said["clipped"])
+        if said.get("lineage") == told and said.get("sha256") == sha256_file(path)
+        else None
+    )
 
 
 def _write_shard(
     path: Path,
-    pictures: PixelShards,
+    images: PixelShards,
     rows: pa.Table,
     chosen: npt.NDArray[np.int64],
     taker: _Taker,
@@ -412,14 +481,14 @@ def _write_shard(
     tell: Callable[[int], None],
 ) -> int:
     """One shard, a row group at a time. Returns the number of clipped values."""
-    from gan_core.features import store
+    from gan_core.features import parquet as store
 
     clipped = 0
     with store.FeatureWriter(path, layers, taker.lineage) as writer:
         for start in range(0, len(chosen), writer.rows_per_group):
             some = chosen[start : start + writer.rows_per_group]
             these = rows.take(some)
-            values, beyond = taker.take(pictures.pixels(some), these["image_id"].to_pylist())
+            values, beyond = taker.take(images.pixels(some), these["image_id"].to_pylist())
             writer.write(these, values)
             clipped += beyond
             tell(start + len(some))

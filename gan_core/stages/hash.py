@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from gan_core.contract import StageOutcome, StageRequest
 from gan_core.progress import Progress
-from gan_core.stages.contract import StageOutcome, StageRequest
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     import pyarrow.compute as pc
 
     from gan_core.config import HashConfig
-    from gan_core.dedup import autoencoder, codes
+    from gan_core.dedup.hashing import autoencoder, codes
     from gan_core.devices import cpu_cores, resolve_device, use_threads
     from gan_core.errors import DataError
     from gan_core.files import write_table
@@ -66,7 +66,9 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
         out[rows] = encoder.encode(shards.pixels(rows), batch=_BLOCK)
         progress(start + len(rows), len(shards), "images")
     columns: dict[str, Any] = {name: table[name] for name in ("image_id", "box", "source", "split")}
-    columns["code"] = pa.FixedSizeBinaryArray.from_buffers(pa.binary(out.shape[1]), len(out), [None, pa.py_buffer(out)])
+    columns["code"] = pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(out.shape[1]), len(out), [None, pa.py_buffer(out)]
+    )
     write_table(pa.table(columns).cast(CODES), request.work / "codes.parquet")
 
     figures = codes.health(out)
@@ -79,14 +81,16 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
 
 
 def _warnings(health: dict[str, Any]) -> list[str]:
-    """What a person should know about codes that tell pictures apart badly."""
+    """What a person should know about codes that tell images apart badly."""
     out = []
     idle = len(health["dead_bits"]) + len(health["always_on_bits"])
     if idle > 32:
-        out.append(f"{idle} of 128 bits of the code never change: equal codes say less than they should.")
+        out.append(
+            f"{idle} of 128 bits of the code never change: equal codes say less than they should."
+        )
     if health["overfull_rows"]:
         out.append(
-            f"{health['overfull_rows']:,} pictures share {len(health['overfull_codes'])} over-full codes "
-            f"(the fullest holds {health['largest_code']:,}): blank pictures, or a code that has collapsed."
+            f"{health['overfull_rows']:,} images share {len(health['overfull_codes'])} over-full codes "
+            f"(the fullest holds {health['largest_code']:,}): blank images, or a code that has collapsed."
         )
     return out

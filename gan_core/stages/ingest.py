@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from gan_core import registry
 from gan_core.config import SourceConfig, SplitConfig
+from gan_core.contract import StageOutcome, StageRequest
 from gan_core.datasets.base import Blob, Entry, Source
 from gan_core.devices import cpu_cores
 from gan_core.errors import DataError
 from gan_core.files import canonical_json, sha256_text, write_table
 from gan_core.progress import Progress, Throttled
 from gan_core.randomness import unit_interval
-from gan_core.stages.contract import StageOutcome, StageRequest
-from gan_core.stages.specs import spec_of
+from gan_core.specs import spec_of
 from gan_core.vision.headers import UnreadableImage, probe
 
 if TYPE_CHECKING:
@@ -43,7 +43,9 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
 
     config = SourceConfig.model_validate(request.part["source"])
     location = request.context.get("location")
-    source: Source = registry.load("datasets", config.dataset).open_source(config, Path(location) if location else None)
+    source: Source = registry.load("datasets", config.dataset).open_source(
+        config, Path(location) if location else None
+    )
     memory = Memory(_memory_folder(request, config), forget=bool(request.context.get("rehash")))
     workers = int(request.context.get("workers") or cpu_cores())
     ingest = _Ingest(source, config, memory, workers, Throttled(progress))
@@ -77,7 +79,9 @@ class _Ingest:
         read_now: images whose bytes were read in this run.
     """
 
-    def __init__(self, source: Source, config: SourceConfig, memory: Memory, workers: int, progress: Progress) -> None:
+    def __init__(
+        self, source: Source, config: SourceConfig, memory: Memory, workers: int, progress: Progress
+    ) -> None:
         from gan_core.datasets._memory import memory_key
         from gan_core.schemas import image_id
 
@@ -100,7 +104,11 @@ class _Ingest:
     def rows(self) -> list[int]:
         """Indices of the entries that become rows, in order, with their facts known."""
         splits = self.config.splits
-        wanted = [index for index in range(len(self.entries)) if not splits or self._published(index) in ("", *splits)]
+        wanted = [
+            index
+            for index in range(len(self.entries))
+            if not splits or self._published(index) in ("", *splits)
+        ]
         if self.config.limit is None:
             self._learn(wanted)
             return [index for index in wanted if self._is_row(index)]
@@ -148,7 +156,7 @@ class _Ingest:
 
     def _is_row(self, index: int) -> bool:
         facts = self.facts[index]
-        if facts is None or not facts.picture:
+        if facts is None or not facts.image:
             return False
         return not self.config.splits or self.split(index) in self.config.splits
 
@@ -175,7 +183,9 @@ class _Ingest:
         def work(position: int, blob: Blob) -> Facts:
             return _examine(self.entries[unknown[position]], blob)
 
-        for index, facts in zip(unknown, read_ordered(self.source, requests, work, self._workers), strict=True):
+        for index, facts in zip(
+            unknown, read_ordered(self.source, requests, work, self._workers), strict=True
+        ):
             self.facts[index] = facts
             self._memory.add(self.keys[index], facts)
             self.read_now += 1
@@ -221,7 +231,17 @@ class _Ingest:
         return pa.Table.from_pydict(columns, schema=IMAGES)
 
 
-_FACT_COLUMNS = ("content_sha256", "bytes", "format", "width", "height", "mode", "frames", "status", "reason")
+_FACT_COLUMNS = (
+    "content_sha256",
+    "bytes",
+    "format",
+    "width",
+    "height",
+    "mode",
+    "frames",
+    "status",
+    "reason",
+)
 
 
 def split_by_content(content: str, split: SplitConfig) -> str:
@@ -235,7 +255,7 @@ def _examine(entry: Entry, blob: Blob) -> Facts:
 
     if entry.problem:
         return Facts("", 0, "", None, None, "", None, "failed", entry.problem, "", True)
-    if not entry.certain and not blob.is_picture():
+    if not entry.certain and not blob.is_image():
         return Facts("", 0, "", None, None, "", None, "ignored", "", "", False)
     data, sha, mask = b"", "", ""
     try:
@@ -247,20 +267,50 @@ def _examine(entry: Entry, blob: Blob) -> Facts:
     except UnreadableImage as error:
         at = error.header
         if at is None:
-            return Facts(sha, len(data), "", None, None, "", None, "failed", error.reason, mask, True)
-        return Facts(sha, len(data), at.format, at.width, at.height, at.mode, at.frames, "failed", error.reason, mask, True)
-    return Facts(sha, len(data), header.format, header.width, header.height, header.mode, header.frames, "ok", "", mask, True)
+            return Facts(
+                sha, len(data), "", None, None, "", None, "failed", error.reason, mask, True
+            )
+        return Facts(
+            sha,
+            len(data),
+            at.format,
+            at.width,
+            at.height,
+            at.mode,
+            at.frames,
+            "failed",
+            error.reason,
+            mask,
+            True,
+        )
+    return Facts(
+        sha,
+        len(data),
+        header.format,
+        header.width,
+        header.height,
+        header.mode,
+        header.frames,
+        "ok",
+        "",
+        mask,
+        True,
+    )
 
 
 def _reasons(ingest: _Ingest, rows: Sequence[int]) -> Counter[str]:
     """Failed rows by code."""
     facts = (ingest.facts[index] for index in rows)
-    return Counter(known.reason.partition(":")[0] for known in facts if known and known.status == "failed")
+    return Counter(
+        known.reason.partition(":")[0] for known in facts if known and known.status == "failed"
+    )
 
 
 def _nothing_usable(config: SourceConfig, ingest: _Ingest, rows: Sequence[int]) -> DataError:
     first = next((ingest.facts[index] for index in rows), None)
-    what = f"{len(rows)} images were looked at and none can be used" if rows else "there is no image"
+    what = (
+        f"{len(rows)} images were looked at and none can be used" if rows else "there is no image"
+    )
     if config.splits and not rows:
         there = sorted({ingest.split(index) for index in range(len(ingest.entries))})
         return DataError(
@@ -269,8 +319,9 @@ def _nothing_usable(config: SourceConfig, ingest: _Ingest, rows: Sequence[int]) 
             remedy=f"correct `splits` of the source {config.name!r}",
         )
     return DataError(
-        f"Nothing of the source {config.name!r} can be used: {what}" + (f" (the first: {first.reason})." if first else "."),
-        expected=f"at least one picture that can be read by dataset {config.dataset!r}",
+        f"Nothing of the source {config.name!r} can be used: {what}"
+        + (f" (the first: {first.reason})." if first else "."),
+        expected=f"at least one image that can be read by dataset {config.dataset!r}",
         remedy="look at the files, or name another kind of source as `dataset` (`discern list datasets`)",
     )
 
@@ -290,16 +341,18 @@ def _not_evaluable(table: pa.Table) -> str:
     if len(train) < 2:
         return "the training rows are of one class only"
     if not pc.any(pc.equal(rows["split"], "test")).as_py():
-        return "no row is in the test split; with split.use: content in the source, one is divided off"
+        return (
+            "no row is in the test split; with split.use: content in the source, one is divided off"
+        )
     return ""
 
 
 def _outcome(ingest: _Ingest, rows: Sequence[int], table: pa.Table) -> StageOutcome:
     statuses = ingest.statuses(rows)
     ignored = dict(ingest.source.ignored)
-    other = sum(1 for facts in ingest.facts if facts is not None and not facts.picture)
+    other = sum(1 for facts in ingest.facts if facts is not None and not facts.image)
     if other:
-        ignored["files of unknown ending that are no pictures"] = other
+        ignored["files of unknown ending that are no images"] = other
     total = len(ingest.entries) - other
     reasons = _reasons(ingest, rows)
     splits = Counter(table["split"].to_pylist())
@@ -307,7 +360,9 @@ def _outcome(ingest: _Ingest, rows: Sequence[int], table: pa.Table) -> StageOutc
     warnings = list(ingest.source.warnings)
     if statuses["failed"]:
         told = ", ".join(f"{count} {code}" for code, count in reasons.most_common())
-        warnings.append(f"{statuses['failed']} of {len(rows)} images cannot be used ({told}); each is a row with its reason")
+        warnings.append(
+            f"{statuses['failed']} of {len(rows)} images cannot be used ({told}); each is a row with its reason"
+        )
     why_not = _not_evaluable(table)
     summary: dict[str, Any] = {
         "splits": dict(sorted(splits.items())),
@@ -322,5 +377,10 @@ def _outcome(ingest: _Ingest, rows: Sequence[int], table: pa.Table) -> StageOutc
         "remembered": len([facts for facts in ingest.facts if facts is not None]) - ingest.read_now,
         "has_masks": ingest.has_masks,
     }
-    counts = {"in": total, "ok": statuses["ok"], "failed": statuses["failed"], "left_out": total - len(rows)}
+    counts = {
+        "in": total,
+        "ok": statuses["ok"],
+        "failed": statuses["failed"],
+        "left_out": total - len(rows),
+    }
     return StageOutcome(counts=counts, summary=summary, warnings=warnings)

@@ -7,29 +7,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gan_core.config import InspectConfig
+from gan_core.contract import StageOutcome, StageRequest
 from gan_core.files import atomic_write_bytes, write_json
 from gan_core.progress import Progress
-from gan_core.stages.contract import StageOutcome, StageRequest
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from gan_core.training.snapshots import Snapshot
+    from gan_core.networks.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 
-GAP = 2  # pixels between the pictures of a sheet; the report takes sheets apart by it
-HARDLY = 0.02  # mean difference of two samples, as a share of the range, below which a generator gives one picture only (ours)
+GAP = 2  # pixels between the images of a sheet; the report takes sheets apart by it
+HARDLY = 0.02  # mean difference of two samples, as a share of the range, below which a generator gives one image only (ours)
 
 
 def run(request: StageRequest, progress: Progress) -> StageOutcome:
     """Writes a PNG sheet and a JSON file of numbers for each of: samples, walk, guided, arithmetic.
 
-    Guided backpropagation looks at training pictures where the request has a `pack`, else at samples.
+    Guided backpropagation looks at training images where the request has a `pack`, else at samples.
     """
     from gan_core.devices import resolve_device, use_threads
-    from gan_core.training.snapshots import chosen_snapshot, load_snapshot
+    from gan_core.networks.snapshot import chosen_snapshot, load_snapshot
 
     config = InspectConfig.model_validate(request.part["inspect"])
     seed, threads = int(request.part.get("seed", 0)), int(request.part.get("threads") or 0)
@@ -61,13 +61,22 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
         counts={"figures": len(numbers), "samples": config.samples, "walks": config.walks},
         summary={
             "diversity": spread,
-            **{name: numbers["walk"][name] for name in ("mean_step", "largest_jump", "largest_jump_ratio", "sharp")},
+            **{
+                name: numbers["walk"][name]
+                for name in ("mean_step", "largest_jump", "largest_jump_ratio", "sharp")
+            },
         },
         warnings=warnings,
     )
 
 
-def _write(work: Path, name: str, pictures: npt.NDArray[np.uint8], columns: int | None, numbers: dict[str, Any]) -> None:
+def _write(
+    work: Path,
+    name: str,
+    pictures: npt.NDArray[np.uint8],
+    columns: int | None,
+    numbers: dict[str, Any],
+) -> None:
     from gan_core.vision.sheets import encode_png, sheet
 
     atomic_write_bytes(work / f"{name}.png", encode_png(sheet(pictures, columns, GAP)))
@@ -78,7 +87,11 @@ def _samples(work: Path, snapshot: Snapshot, config: InspectConfig, seed: int) -
     from gan_core.inspection.samples import diversity, draw_samples
 
     pictures = draw_samples(snapshot, config.samples, seed)
-    numbers = {"count": len(pictures), "diversity": round(diversity(pictures), 6), "kimg": snapshot.meta.get("kimg")}
+    numbers = {
+        "count": len(pictures),
+        "diversity": round(diversity(pictures), 6),
+        "kimg": snapshot.meta.get("kimg"),
+    }
     _write(work, "samples", pictures, None, numbers)
     return numbers
 
@@ -93,17 +106,19 @@ def _walk(work: Path, snapshot: Snapshot, config: InspectConfig, seed: int) -> d
     return numbers
 
 
-def _guided(work: Path, snapshot: Snapshot, config: InspectConfig, seed: int, packs: list[Path]) -> dict[str, Any]:
-    """A row for each feature: pictures and traces of the trained filters, then traces of random ones."""
+def _guided(
+    work: Path, snapshot: Snapshot, config: InspectConfig, seed: int, packs: list[Path]
+) -> dict[str, Any]:
+    """A row for each feature: images and traces of the trained filters, then traces of random ones."""
     import numpy as np
     import torch
 
     from gan_core.inspection.guided import draw_guided
+    from gan_core.networks.snapshot import generate, sample_latents
     from gan_core.randomness import numpy_stream, torch_stream
-    from gan_core.training.snapshots import generate, sample_latents
     from gan_core.vision.tensors import to_float
 
-    count = config.guided_pictures
+    count = config.guided_images
     if packs:
         from gan_core.shards import PixelShards
 
@@ -111,23 +126,31 @@ def _guided(work: Path, snapshot: Snapshot, config: InspectConfig, seed: int, pa
         order = numpy_stream(seed, "inspect", "guided").permutation(len(shards))[:count]
         images = to_float(torch.from_numpy(shards.pixels(np.sort(order))))
     else:
-        images = generate(snapshot, sample_latents(snapshot.prior, count, torch_stream(seed, "inspect", "guided")))
+        images = generate(
+            snapshot, sample_latents(snapshot.prior, count, torch_stream(seed, "inspect", "guided"))
+        )
     device = next(snapshot.discriminator.parameters()).device
-    found = draw_guided(snapshot.discriminator, images.to(device), features=config.guided, seed=seed)
-    rows = np.concatenate([found.pictures, found.trained, found.random], axis=1)
-    numbers = {**found.numbers, "of": "training pictures" if packs else "samples", "columns": found.pictures.shape[1]}
+    found = draw_guided(
+        snapshot.discriminator, images.to(device), features=config.guided, seed=seed
+    )
+    rows = np.concatenate([found.images, found.trained, found.random], axis=1)
+    numbers = {
+        **found.numbers,
+        "of": "training images" if packs else "samples",
+        "columns": found.images.shape[1],
+    }
     _write(work, "guided", rows.reshape(-1, *rows.shape[2:]), rows.shape[1], numbers)
     return numbers
 
 
 def _arithmetic(work: Path, snapshot: Snapshot, seed: int) -> dict[str, Any]:
     from gan_core.inspection.arithmetic import alike, draw_arithmetic, lay_out
-    from gan_core.inspection.samples import as_pictures
+    from gan_core.inspection.samples import as_images
+    from gan_core.networks.snapshot import generate, sample_latents
     from gan_core.randomness import torch_stream
-    from gan_core.training.snapshots import generate, sample_latents
 
     latents = sample_latents(snapshot.prior, 256, torch_stream(seed, "inspect", "exemplars"))
-    groups = alike(as_pictures(generate(snapshot, latents)))
+    groups = alike(as_images(generate(snapshot, latents)))
     found = draw_arithmetic(snapshot, *(latents[group.tolist()] for group in groups), seed=seed)
     rows = lay_out(found)
     _write(work, "arithmetic", rows.reshape(-1, *rows.shape[2:]), rows.shape[1], found.numbers)

@@ -1,6 +1,6 @@
 """Stage pack: the GAN's training set: usable crops of the training rows, without those that dedup does not keep.
 
-Writes pixels-*.npy and crops.parquet in the layout of crop. Rows go to shards by hash of their id, so one new picture changes one shard.
+Writes pixels-*.npy and crops.parquet in the layout of crop. Rows go to shards by hash of their id, so one new image changes one shard.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gan_core.contract import StageOutcome, StageRequest
 from gan_core.errors import DataError
 from gan_core.progress import Progress
-from gan_core.stages.contract import StageOutcome, StageRequest
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 log = logging.getLogger(__name__)
 
-BLOCK = 2048  # pictures read at once
+BLOCK = 2048  # images read at once
 
 
 def dropped_crops(folders: list[Path]) -> set[tuple[str, int]]:
@@ -42,7 +42,9 @@ def count_rows(table: pa.Table, dropped: set[tuple[str, int]]) -> dict[str, int]
         if split != "train":
             continue
         counts["in"] += 1
-        counts["failed" if status != "ok" else "duplicates" if (image, box) in dropped else "kept"] += 1
+        counts[
+            "failed" if status != "ok" else "duplicates" if (image, box) in dropped else "kept"
+        ] += 1
     return counts
 
 
@@ -63,10 +65,12 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     shards = PixelShards(folders)
     ids, boxes = shards.table["image_id"].to_pylist(), shards.table["box"].to_pylist()
     training = [split == "train" for split in shards.table["split"].to_pylist()]
-    kept = [row for row in range(len(shards)) if training[row] and (ids[row], boxes[row]) not in dropped]
+    kept = [
+        row for row in range(len(shards)) if training[row] and (ids[row], boxes[row]) not in dropped
+    ]
     if not kept:
         raise DataError(
-            "No picture is left to train on.",
+            "No image is left to train on.",
             expected="at least one usable crop with split 'train' that dedup keeps",
             remedy="look at the columns status, reason and split of crops.parquet",
         )
@@ -89,8 +93,11 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     table = shards.table.take(places).drop_columns(["folder"])
     write_rows(request.work, _placed(table, home, inside).select(CROPS.names).cast(CROPS))
     height, width, _ = shards.shape
-    log.info("pack: %d pictures of %d x %d px", len(kept), height, width)
-    return StageOutcome(counts=counts, summary={"images": len(kept), "size": height, "bytes": len(kept) * height * width * 3})
+    log.info("pack: %d images of %d x %d px", len(kept), height, width)
+    return StageOutcome(
+        counts=counts,
+        summary={"images": len(kept), "size": height, "bytes": len(kept) * height * width * 3},
+    )
 
 
 def _placed(table: pa.Table, shard: object, row: object) -> pa.Table:
@@ -98,5 +105,7 @@ def _placed(table: pa.Table, shard: object, row: object) -> pa.Table:
     import pyarrow as pa
 
     for name, values in (("shard", shard), ("row", row)):
-        table = table.set_column(table.schema.get_field_index(name), name, pa.array(values, pa.int32()))
+        table = table.set_column(
+            table.schema.get_field_index(name), name, pa.array(values, pa.int32())
+        )
     return table

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import logging
 
+from gan_core.contract import StageOutcome, StageRequest
 from gan_core.files import atomic_write_bytes, write_json
 from gan_core.progress import Progress
-from gan_core.stages.contract import StageOutcome, StageRequest
 
 log = logging.getLogger(__name__)
 
 
 def run(request: StageRequest, progress: Progress) -> StageOutcome:
     """Reads every artifact of the run; what is missing (labels, duplicates, a GAN) is said in words instead."""
-    from gan_core.reporting.facts import RunFacts
-    from gan_core.reporting.gather import ReportInputs
+    from gan_core.reporting.inputs import ReportInputs
     from gan_core.reporting.page import figure_files, render
+    from gan_core.reporting.run_info import RunFacts
     from gan_core.reporting.summary import summarise
 
     inputs = ReportInputs.of(request)

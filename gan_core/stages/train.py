@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gan_core.config import TrainConfig
+from gan_core.contract import StageOutcome, StageRequest
 from gan_core.errors import DataError, RequestError
 from gan_core.files import read_json
 from gan_core.progress import Progress, Throttled
-from gan_core.stages.contract import StageOutcome, StageRequest
 
 if TYPE_CHECKING:
     from gan_core.shards import PixelShards
     from gan_core.training.loop import Setting, Trained
-    from gan_core.training.parts import Parts
+    from gan_core.training.trainer_state import Parts
 
 log = logging.getLogger(__name__)
 
@@ -31,16 +31,15 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     """Trains from the newest state to `train.kimg`.
 
     Raises:
-        DataError: fewer pictures than one batch; labels that the method needs are missing.
-        RequestError: a network for pictures of another size; an unknown method or network.
+        DataError: fewer images than one batch; labels that the method needs are missing.
+        RequestError: a network for images of another size; an unknown method or network.
         TrainingDiverged: training collapsed and the settings say stop, or going back did not help.
     """
-    from gan_core.devices import cpu_cores, resolve_device, use_gpu, use_threads
+    from gan_core.devices import cpu_cores, resolve_device, resolve_precision, use_gpu, use_threads
     from gan_core.shards import PixelShards
     from gan_core.training.compiled import gpu_errors
     from gan_core.training.distributed import join, leave
     from gan_core.training.loop import Setting, train
-    from gan_core.training.precision import resolve_precision
 
     if "snapshot" in request.part:
         raise RequestError(
@@ -70,7 +69,9 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
         take_up(request, setting)
     labels, probe = labels_of(pictures, settings), probe_of(pictures, setting)
     with gpu_errors(settings.compile):
-        trained = train(pictures, setting, labels=labels, progress=Throttled(progress), each_log=probe)
+        trained = train(
+            pictures, setting, labels=labels, progress=Throttled(progress), each_log=probe
+        )
     summary = summarise(trained, setting.precision, processes.count)
     if processes.first and trained.complete:
         publish(trained, request.work, setting.folder)
@@ -79,7 +80,10 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
         summary["memorisation"] = memorised(request, pictures)
     leave(processes)
     return StageOutcome(
-        counts={"images": len(pictures), "snapshots": len(list(request.work.glob("snapshot-*.safetensors")))},
+        counts={
+            "images": len(pictures),
+            "snapshots": len(list(request.work.glob("snapshot-*.safetensors"))),
+        },
         summary=summary,
         warnings=warnings_of(trained, settings, len(pictures), summary.get("memorisation")),
         complete=trained.complete,
@@ -89,7 +93,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
 def take_up(request: StageRequest, setting: Setting) -> None:
     """Begins with the last state of the training that is continued (first process; the others wait)."""
     from gan_core.errors import StoreError
-    from gan_core.training.continued import take_over
+    from gan_core.training.warm_start import take_over
 
     told = request.context.get("continues")
     if told is None:
@@ -98,29 +102,40 @@ def take_up(request: StageRequest, setting: Setting) -> None:
             remedy="--set train.on_new_data=retrain trains anew on the grown set",
         )
     if setting.processes.first:
-        take_over(Path(told["state"]), setting.folder, int(told["images"]), round(setting.settings.kimg * 1000))
+        take_over(
+            Path(told["state"]),
+            setting.folder,
+            int(told["images"]),
+            round(setting.settings.kimg * 1000),
+        )
     setting.processes.wait()
 
 
 def refuse_small(count: int, settings: TrainConfig, duplicates: int = 0) -> None:
-    """DataError when there are fewer pictures than one batch. `duplicates`: how many dedup has left out."""
+    """DataError when there are fewer images than one batch. `duplicates`: how many dedup has left out."""
     if count >= settings.batch:
         return
-    remedies = ["more pictures"]
+    remedies = ["more images"]
     if count + duplicates >= settings.batch:
-        remedies = ["--set dedup.mode=off keeps the near-duplicates, a higher dedup.threshold some of them"]
+        remedies = [
+            "--set dedup.mode=off keeps the near-duplicates, a higher dedup.threshold some of them"
+        ]
     if count >= 4:
         remedies.append(f"--set train.batch={1 << (count.bit_length() - 1)}")
-    left_out = f" Of {count + duplicates}, dedup has left out {duplicates} as near-duplicates of others." if duplicates else ""
+    left_out = (
+        f" Of {count + duplicates}, dedup has left out {duplicates} as near-duplicates of others."
+        if duplicates
+        else ""
+    )
     raise DataError(
-        f"The training set has {count} pictures, and one batch takes {settings.batch}.{left_out}",
-        expected=f"at least {settings.batch} usable training pictures",
+        f"The training set has {count} images, and one batch takes {settings.batch}.{left_out}",
+        expected=f"at least {settings.batch} usable training images",
         remedy=", or ".join(remedies),
     )
 
 
 def duplicates_of(pack: Path) -> int:
-    """How many training pictures dedup left out of a packed set; 0 where no manifest lies beside it (a folder made by hand)."""
+    """How many training images dedup left out of a packed set; 0 where no manifest lies beside it (a folder made by hand)."""
     try:
         return int(read_json(pack / "manifest.json")["outcome"]["counts"]["duplicates"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -133,7 +148,7 @@ def refuse_uneven(batch: int, processes: int) -> None:
         near = max(2, round(batch / processes)) * processes
         raise RequestError(
             f"A batch of {batch} cannot be shared evenly by {processes} processes.",
-            expected="at least two pictures for each process, and equally many",
+            expected="at least two images for each process, and equally many",
             remedy=f"--set train.batch={near}, or another number of train.processes",
         )
 
@@ -151,8 +166,8 @@ def labels_of(pictures: PixelShards, settings: TrainConfig) -> Any:
     if column.null_count:
         raise DataError(
             f"{settings.method} with {settings.network.name} uses labels, and {column.null_count} of {len(column)} "
-            "training pictures have none.",
-            expected="a label for every training picture",
+            "training images have none.",
+            expected="a label for every training image",
             remedy="a source with labels, or --set train.method=dcgan and an unconditional network",
         )
     labels = np.asarray(column.to_numpy(), np.int64)
@@ -179,37 +194,46 @@ def probe_of(pictures: PixelShards, setting: Setting) -> Any:
     probe = Probe(pictures, labels, setting.seed, setting.device)
     if not probe.useful and s.choose == "best_probe":
         raise DataError(
-            "The snapshot is to be chosen by a probe, and the training pictures have no labels to read off.",
-            expected="labels of at least two classes for training pictures",
+            "The snapshot is to be chosen by a probe, and the training images have no labels to read off.",
+            expected="labels of at least two classes for training images",
             remedy="--set train.choose=last",
         )
     if not probe.useful or not setting.processes.first:
         return None
 
     def keep(parts: Parts) -> None:
-        write_snapshot(parts, setting, setting.folder / "candidates" / candidate_name(parts.position.images))
+        write_snapshot(
+            parts, setting, setting.folder / "candidates" / candidate_name(parts.position.images)
+        )
 
     return each_log(probe, s, keep if s.choose == "best_probe" else None)
 
 
 def memorised(request: StageRequest, pictures: PixelShards) -> dict[str, Any] | None:
-    """How close samples lie to the training pictures; None where no codes were passed. Near ones go to `near.png`, above their partners."""
+    """How close samples lie to the training images; None where no codes were passed. Near ones go to `near.png`, above their partners."""
     import numpy as np
 
     from gan_core.files import atomic_write_bytes
-    from gan_core.training.memorisation import TrainingCodes, memorisation, near_pairs
-    from gan_core.training.snapshots import chosen_snapshot, load_snapshot
+    from gan_core.inspection.memorisation import TrainingCodes, memorisation, near_pairs
+    from gan_core.networks.snapshot import chosen_snapshot, load_snapshot
     from gan_core.vision.sheets import encode_png, sheet
 
     folders = [item.path for item in request.inputs.get("codes", [])]
     if not folders or not (folders[0] / "encoder.safetensors").is_file():
         return None
     own = TrainConfig.model_validate(request.part["train"]).network.name
-    snapshot, seed = load_snapshot(chosen_snapshot(request.work), allow=[own]), int(request.part.get("seed", 0))
+    snapshot, seed = (
+        load_snapshot(chosen_snapshot(request.work), allow=[own]),
+        int(request.part.get("seed", 0)),
+    )
     training = TrainingCodes.read(folders[0])
     found = memorisation(snapshot, training, seed=seed)
-    places = zip(pictures.table["image_id"].to_pylist(), pictures.table["box"].to_pylist(), strict=True)
-    samples, rows, bits = near_pairs(snapshot, training, {place: n for n, place in enumerate(places)}, seed=seed)
+    places = zip(
+        pictures.table["image_id"].to_pylist(), pictures.table["box"].to_pylist(), strict=True
+    )
+    samples, rows, bits = near_pairs(
+        snapshot, training, {place: n for n, place in enumerate(places)}, seed=seed
+    )
     if bits:
         pairs = np.concatenate([samples, pictures.pixels(np.asarray(rows, np.int64))])
         atomic_write_bytes(request.work / "near.png", encode_png(sheet(pairs, columns=len(bits))))
@@ -218,8 +242,8 @@ def memorised(request: StageRequest, pictures: PixelShards) -> dict[str, Any] | 
 
 def choose(trained: Trained, work: Path, state: Path) -> dict[str, Any]:
     """Puts the snapshot at which the probe did best beside the others. Returns its kimg and the probe's accuracy there."""
+    from gan_core.networks.snapshot import CHOSEN, last_snapshot
     from gan_core.training.probe import PROBED, best_line, candidate_name
-    from gan_core.training.snapshots import CHOSEN, last_snapshot
 
     line = best_line(trained.stats)
     assert line is not None  # a training ends with a look
@@ -250,7 +274,11 @@ def summarise(trained: Trained, precision: str, processes: int) -> dict[str, Any
     position = trained.parts.position
     every = max(1, -(-len(trained.stats) // CURVE_POINTS))
     curve = [
-        {name: value for name, value in line.items() if name == "kimg" or name.startswith(("loss", "score"))}
+        {
+            name: value
+            for name, value in line.items()
+            if name == "kimg" or name.startswith(("loss", "score"))
+        }
         for line in [*trained.stats[:-1][::every], *trained.stats[-1:]]
     ]
     shown = position.images - trained.started_at
@@ -259,7 +287,9 @@ def summarise(trained: Trained, precision: str, processes: int) -> dict[str, Any
         "updates": position.updates,
         "minibatches": position.index,
         "rollbacks": position.attempt,
-        "images_per_second": round(shown / trained.seconds, 1) if trained.seconds and shown else None,
+        "images_per_second": round(shown / trained.seconds, 1)
+        if trained.seconds and shown
+        else None,
         "seconds": round(position.seconds, 1),
         "precision": precision,
         "tf32": tf32(),
@@ -268,7 +298,10 @@ def summarise(trained: Trained, precision: str, processes: int) -> dict[str, Any
         "started_at_kimg": trained.started_at / 1000,
         "curve": curve,
         "divergence": trained.findings,
-        "parameters": {role: sum(p.numel() for p in network.parameters()) for role, network in trained.parts.networks.items()},
+        "parameters": {
+            role: sum(p.numel() for p in network.parameters())
+            for role, network in trained.parts.networks.items()
+        },
     }
 
 
@@ -280,7 +313,9 @@ def tf32() -> bool:
     return begun and (torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32)
 
 
-def warnings_of(trained: Trained, settings: TrainConfig, count: int, memory: dict[str, Any] | None) -> list[str]:
+def warnings_of(
+    trained: Trained, settings: TrainConfig, count: int, memory: dict[str, Any] | None
+) -> list[str]:
     """Sentences that a person should read."""
     said = [f"At {finding['kimg']:g} kimg: {finding['sentence']}" for finding in trained.findings]
     if not trained.complete:
@@ -289,9 +324,11 @@ def warnings_of(trained: Trained, settings: TrainConfig, count: int, memory: dic
             "the same command continues."
         )
     if count < 10 * settings.batch:
-        said.append(f"The training set has only {count} pictures: expect the discriminator to learn them by heart.")
+        said.append(
+            f"The training set has only {count} images: expect the discriminator to learn them by heart."
+        )
     if memory and memory["collision_rate"] > max(0.01, 2 * memory["real_collision_rate"]):
         said.append(
-            f"{memory['collision_rate']:.1%} of the samples have the code of a training picture: the generator draws its training set."
+            f"{memory['collision_rate']:.1%} of the samples have the code of a training image: the generator draws its training set."
         )
     return said

@@ -29,7 +29,13 @@ class Adam:
         weight_decay: float = 0.0,
     ) -> None:
         self.parameters = list(parameters)
-        self.learning_rate, self.beta1, self.beta2, self.eps, self.weight_decay = learning_rate, beta1, beta2, eps, weight_decay
+        self.learning_rate, self.beta1, self.beta2, self.eps, self.weight_decay = (
+            learning_rate,
+            beta1,
+            beta2,
+            eps,
+            weight_decay,
+        )
         self.means = [
             torch.zeros_like(p) for p in self.parameters
         ]  # in the weights' memory layout: the fused step walks all alike
@@ -63,7 +69,9 @@ class Adam:
     def tensors(self, name: str) -> dict[str, Tensor]:
         """Its state, named optimiser.<name>.<number of the weight>.<mean, square or step>."""
         out: dict[str, Tensor] = {}
-        for i, (mean, square, step) in enumerate(zip(self.means, self.squares, self.steps, strict=True)):
+        for i, (mean, square, step) in enumerate(
+            zip(self.means, self.squares, self.steps, strict=True)
+        ):
             out |= {
                 f"optimiser.{name}.{i}.mean": mean,
                 f"optimiser.{name}.{i}.square": square,

@@ -38,7 +38,11 @@ def reason_against(settings: TrainConfig, how: str, device: str, processes: int)
     if how in ("graphs", "reduce-overhead") and not cuda:
         return "CUDA graphs need a GPU"
     if how == "graphs":
-        return "a graph holds one process's step, and several exchange gradients in it" if processes > 1 else ""
+        return (
+            "a graph holds one process's step, and several exchange gradients in it"
+            if processes > 1
+            else ""
+        )
     if processes > 1 and settings.synchronise_norms:
         return "norms that are synchronised over processes are not compiled"
     if settings.r1:
@@ -51,7 +55,9 @@ def reason_against(settings: TrainConfig, how: str, device: str, processes: int)
 def _program(variable: str, *names: str) -> str | None:
     """The first of the programs that is installed, the one that an environment variable names before the others."""
     chosen = (os.environ.get(variable, "").split() or [""])[0]
-    return next((found for name in (chosen, *names) if name and (found := shutil.which(name))), None)
+    return next(
+        (found for name in (chosen, *names) if name and (found := shutil.which(name))), None
+    )
 
 
 def _reason_against_triton() -> str:
@@ -74,7 +80,9 @@ def compile_networks(networks: Iterable[LayeredNetwork], how: str) -> None:
             network.compile(dynamic=False)
 
 
-def compiling(settings: TrainConfig, device: str, processes: int, attempt: Callable[[str], None]) -> str:
+def compiling(
+    settings: TrainConfig, device: str, processes: int, attempt: Callable[[str], None]
+) -> str:
     """'off', 'graphs', 'on' or 'reduce-overhead': what this training does; what stands against its wish is said in one line.
 
     Args: attempt: trains networks of its own for a few minibatches in that way; what it raises stands against it.
@@ -84,7 +92,10 @@ def compiling(settings: TrainConfig, device: str, processes: int, attempt: Calla
     if how == "off":
         return how
     if settings.compile == "auto" and settings.kimg * 1000 / settings.batch < WORTH:
-        logger.info("Training runs step by step: it is too short for CUDA graphs to pay (below %d minibatches).", WORTH)
+        logger.info(
+            "Training runs step by step: it is too short for CUDA graphs to pay (below %d minibatches).",
+            WORTH,
+        )
         return "off"
     against = reason_against(settings, how, device, processes)
     if not against:
@@ -135,7 +146,11 @@ def gpu_errors(compiled: str) -> Iterator[None]:
     except RuntimeError as error:
         if not any(word in str(error) for word in ("CUDA", "CUDNN", "cuDNN", "CUBLAS")):
             raise
-        without = "; if it comes again, --set train.compile=off trains without CUDA graphs" if compiled != "off" else ""
+        without = (
+            "; if it comes again, --set train.compile=off trains without CUDA graphs"
+            if compiled != "off"
+            else ""
+        )
         raise TransientError(
             f"The GPU reported an error in the middle of training: {first_line(error)}.",
             expected="a GPU that nothing disturbs",

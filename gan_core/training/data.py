@@ -35,7 +35,9 @@ class ImageSet(Protocol):
     @property
     def shape(self) -> tuple[int, int, int]: ...
 
-    def pixels(self, rows: npt.NDArray[np.int64] | slice | None = None) -> npt.NDArray[np.uint8]: ...
+    def pixels(
+        self, rows: npt.NDArray[np.int64] | slice | None = None
+    ) -> npt.NDArray[np.uint8]: ...
 
 
 class ArrayImages:
@@ -69,7 +71,9 @@ class Order:
         while count > 0:
             epoch, offset = divmod(start, self.size)
             if epoch != self._epoch:
-                stream = np.random.Generator(np.random.PCG64(derive_seed(self.seed, "order", epoch)))
+                stream = np.random.Generator(
+                    np.random.PCG64(derive_seed(self.seed, "order", epoch))
+                )
                 self._epoch, self._permutation = epoch, stream.permutation(self.size)
             part = self._permutation[offset : offset + count]
             parts.append(part)
@@ -108,13 +112,21 @@ class Feed:
         labels: npt.NDArray[np.int64] | None = None,
         resident: bool | None = None,
     ) -> None:
-        self._images, self._batch, self._seed, self._device, self._share = images, batch, seed, device, share
+        self._images, self._batch, self._seed, self._device, self._share = (
+            images,
+            batch,
+            seed,
+            device,
+            share,
+        )
         self._cuda = device.startswith("cuda")
         height, width, channels = images.shape
         fits = len(images) * height * width * channels <= RESIDENT_SHARE * memory_of(device, here)
         self._pixels = self._resident_set() if (fits if resident is None else resident) else None
         self.resident = self._pixels is not None
-        self._labels = None if labels is None else torch.from_numpy(np.asarray(labels, np.int64)).to(device)
+        self._labels = (
+            None if labels is None else torch.from_numpy(np.asarray(labels, np.int64)).to(device)
+        )
 
     def _resident_set(self) -> Tensor | None:
         """The whole set on the device, piece by piece; None where a GPU turns out to have no room for it."""
@@ -122,12 +134,16 @@ class Feed:
             return torch.from_numpy(np.ascontiguousarray(self._images.pixels()))
         count, piece = len(self._images), max(1, PIECE // math.prod(self._images.shape))
         try:
-            pixels = torch.empty((count, *self._images.shape), dtype=torch.uint8, device=self._device)
+            pixels = torch.empty(
+                (count, *self._images.shape), dtype=torch.uint8, device=self._device
+            )
         except torch.OutOfMemoryError:
             logger.info("The GPU's memory has no room for the whole set; it is read ahead instead.")
             return None
         for start in range(0, count, piece):
-            part = torch.from_numpy(np.ascontiguousarray(self._images.pixels(slice(start, start + piece))))
+            part = torch.from_numpy(
+                np.ascontiguousarray(self._images.pixels(slice(start, start + piece)))
+            )
             pixels[start : start + piece].copy_(part)
         return pixels
 
@@ -160,14 +176,18 @@ class Feed:
     def _labels_of(self, rows: Tensor) -> Tensor | None:
         return None if self._labels is None else self._labels.index_select(0, rows)
 
-    def _read_ahead(self, next_rows: Callable[[], npt.NDArray[np.int64]]) -> Generator[tuple[Tensor, Tensor | None]]:
+    def _read_ahead(
+        self, next_rows: Callable[[], npt.NDArray[np.int64]]
+    ) -> Generator[tuple[Tensor, Tensor | None]]:
         """Batches in main memory, read by a thread. Labels lie where the set's do."""
 
         def read(rows: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
             return self._host(self._images.pixels(rows)), self._host(rows)
 
         with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as reader:
-            waiting: list[Future[tuple[Tensor, Tensor]]] = [reader.submit(read, next_rows()) for _ in range(AHEAD)]
+            waiting: list[Future[tuple[Tensor, Tensor]]] = [
+                reader.submit(read, next_rows()) for _ in range(AHEAD)
+            ]
             try:
                 while True:
                     waiting.append(reader.submit(read, next_rows()))
@@ -177,7 +197,9 @@ class Feed:
                 for future in waiting:
                     future.cancel()
 
-    def _copied_ahead(self, next_rows: Callable[[], npt.NDArray[np.int64]]) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def _copied_ahead(
+        self, next_rows: Callable[[], npt.NDArray[np.int64]]
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Batches on a GPU: the next one's copy runs on a stream of its own while the last one is trained on."""
         copying, ahead = torch.cuda.Stream(self._device), self._read_ahead(next_rows)  # type: ignore[no-untyped-call]
         slots: list[_Slot] = []
@@ -185,7 +207,9 @@ class Feed:
         def fetch(number: int) -> None:
             pixels, labels = next(ahead)
             if len(slots) <= number:
-                slots.append(_Slot(torch.empty(pixels.shape, dtype=torch.uint8, device=self._device)))
+                slots.append(
+                    _Slot(torch.empty(pixels.shape, dtype=torch.uint8, device=self._device))
+                )
             slot = slots[number]
             slot.labels = labels
             copying.wait_event(slot.free)

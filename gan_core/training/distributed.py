@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from gan_core.errors import RequestError
-from gan_core.lifetime import told_to_end
 from gan_core.networks.base import BatchNorm
+from gan_core.signals import told_to_end
 
 ASK_EVERY = 100  # minibatches between two questions whether time is over, at most
 
@@ -44,7 +44,9 @@ class Processes:
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         torch.distributed.all_reduce(flat)
         flat /= self.count
-        for gradient, part in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
+        for gradient, part in zip(
+            gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True
+        ):
             gradient.copy_(part.view(gradient.shape))
 
     def mean(self, values: Tensor) -> Tensor:
@@ -69,7 +71,11 @@ class Processes:
         text = json.dumps(value).encode() if self.first else b""
         size = torch.tensor([len(text)], device=_messages())
         torch.distributed.broadcast(size, 0)
-        told = torch.tensor(list(text), dtype=torch.uint8) if self.first else torch.zeros(int(size), dtype=torch.uint8)
+        told = (
+            torch.tensor(list(text), dtype=torch.uint8)
+            if self.first
+            else torch.zeros(int(size), dtype=torch.uint8)
+        )
         told = told.to(_messages())
         torch.distributed.broadcast(told, 0)
         return json.loads(bytes(told.cpu().tolist()))
@@ -78,11 +84,20 @@ class Processes:
         """The first process's tensors, in every process: what the others give is not looked at, its names and shapes neither."""
         if self.count == 1:
             return dict(tensors)
-        told = self.tell([[name, str(t.dtype).removeprefix("torch."), list(t.shape)] for name, t in tensors.items()])
+        told = self.tell(
+            [
+                [name, str(t.dtype).removeprefix("torch."), list(t.shape)]
+                for name, t in tensors.items()
+            ]
+        )
         out = {}
         for name, kind, shape in told:
             dtype = getattr(torch, kind)
-            value = tensors[name].detach().contiguous() if self.first else torch.empty(shape, dtype=dtype)
+            value = (
+                tensors[name].detach().contiguous()
+                if self.first
+                else torch.empty(shape, dtype=dtype)
+            )
             out[name] = value.to(_messages())
             torch.distributed.broadcast(out[name], 0)
         return out
@@ -124,7 +139,9 @@ class Deadline:
         now = time.monotonic()
         many = round(self._every / max(now - self._asked, 1e-3)) if self.processes.count > 1 else 1
         late = self.seconds is not None and now - self.since > self.seconds
-        over, self._every = self.processes.tell([late or told_to_end(), max(1, min(many, ASK_EVERY))])
+        over, self._every = self.processes.tell(
+            [late or told_to_end(), max(1, min(many, ASK_EVERY))]
+        )
         self._left, self._asked = self._every, now
         return bool(over)
 
@@ -145,7 +162,9 @@ def join(device: str) -> tuple[Processes, str]:
             expected="a GPU for each process",
             remedy=f"--set train.processes={max(found, 1)}, or --set train.processes=auto",
         )
-    if cuda:  # first: nccl binds a process to the GPU that is current, and without device_id it guesses
+    if (
+        cuda
+    ):  # first: nccl binds a process to the GPU that is current, and without device_id it guesses
         device = f"cuda:{torch.distributed.get_node_local_rank()}"
         torch.cuda.set_device(device)
     if not torch.distributed.is_initialized() and cuda:

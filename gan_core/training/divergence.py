@@ -3,10 +3,10 @@
 | sign | what is measured | when it counts |
 |---|---|---|
 | nan | losses and weights | anything that is no finite number |
-| certain | score of real minus score of generated pictures, mean over the interval | above 0.997; above 0.99, three running |
-| constant | standard deviation over the 64 fixed latents, mean over pixels | below 2 % of the real pictures' |
-| few | median distance of these 64 to the nearest other, over that to any other | below a quarter of the real pictures' |
-| oscillating | share of the variation within pictures in one fine stripe common to all latents | above 20 % and twice the least so far |
+| certain | score of real minus score of generated images, mean over the interval | above 0.997; above 0.99, three running |
+| constant | standard deviation over the 64 fixed latents, mean over pixels | below 2 % of the real images' |
+| few | median distance of these 64 to the nearest other, over that to any other | below a quarter of the real images' |
+| oscillating | share of the variation within images in one fine stripe common to all latents | above 20 % and twice the least so far |
 | spike | largest singular value of each layer's weights | over twice the value before |
 
 One interval's evidence is enough, once the first five are over: a young training may look `certain` (three intervals running count
@@ -37,19 +37,27 @@ SPIKE = 2.0
 WARM_UP = 5  # intervals: young weights grow fast
 SENTENCES = {
     "nan": "a loss or a weight is no finite number ({name})",
-    "certain": "the discriminator is certain of everything (score of real pictures minus score of generated ones: {value:.4f})",
-    "constant": "the generator gives the same picture for every latent ({value:.2%} of the real pictures' variation)",
-    "few": "the generator draws a few pictures over and over (a sample's nearest is {value:.1%} as far as others; {name} among real ones)",
-    "oscillating": "the generator draws one fine stripe pattern into every picture ({value:.1%} of their variation)",
+    "certain": "the discriminator is certain of everything (score of real images minus score of generated ones: {value:.4f})",
+    "constant": "the generator gives the same image for every latent ({value:.2%} of the real images' variation)",
+    "few": "the generator draws a few images over and over (a sample's nearest is {value:.1%} as far as others; {name} among real ones)",
+    "oscillating": "the generator draws one fine stripe pattern into every image ({value:.1%} of their variation)",
     "spike": "the largest singular value of {name} jumped to {value:.1f} times what it was one interval before",
 }
-STOPPING = {"nan", "certain", "constant"}  # what ends a training under `on_divergence: stop`; the others are warnings there
-_SLOWER, _AUGMENTED, _MODERN = "a lower train.learning_rate", "train.augment=[color,translation,cutout]", "train.mode=modern"
+STOPPING = {
+    "nan",
+    "certain",
+    "constant",
+}  # what ends a training under `on_divergence: stop`; the others are warnings there
+_SLOWER, _AUGMENTED, _MODERN = (
+    "a lower train.learning_rate",
+    "train.augment=[color,translation,cutout]",
+    "train.mode=modern",
+)
 REMEDIES = {
     "nan": (_SLOWER, "train.precision=float32"),
-    "certain": ("more pictures", _AUGMENTED, "a narrower network"),
+    "certain": ("more images", _AUGMENTED, "a narrower network"),
     "constant": (_SLOWER, _MODERN),
-    "few": ("more pictures", _AUGMENTED, _SLOWER),
+    "few": ("more images", _AUGMENTED, _SLOWER),
     "oscillating": ("an earlier snapshot (train.snapshot_kimg)", _SLOWER),
     "spike": (_SLOWER, "train.spectral_norm=true"),
 }
@@ -62,7 +70,9 @@ def remedy(sign: str, mode: str) -> str:
     for text in REMEDIES[sign]:
         if mode == "modern" and text == _MODERN:
             continue
-        tried.append(f"{_MODERN} with {text}" if mode == "paper" and text.startswith(MODERN_ONLY) else text)
+        tried.append(
+            f"{_MODERN} with {text}" if mode == "paper" and text.startswith(MODERN_ONLY) else text
+        )
     return f"{', '.join(tried[:-1])}, or {tried[-1]}" if len(tried) > 1 else tried[0]
 
 
@@ -103,7 +113,10 @@ class Watch:
         """Takes over what `memory` gave."""
         self.strikes, self.sigmas = dict(memory["strikes"]), dict(memory["sigmas"])
         self.told = list(memory["told"])
-        self.least_oscillation, self.intervals = float(memory["least_oscillation"]), int(memory["intervals"])
+        self.least_oscillation, self.intervals = (
+            float(memory["least_oscillation"]),
+            int(memory["intervals"]),
+        )
 
     @property
     def clean(self) -> bool:
@@ -115,7 +128,11 @@ class Watch:
         seen, young = self._signs(line), self.intervals < WARM_UP
         self.strikes = {sign: self.strikes.get(sign, 0) + 1 for sign in seen}
         self.intervals += 1
-        counts = {sign for sign, (_, value) in seen.items() if self.strikes[sign] >= patience(sign, value, young)}
+        counts = {
+            sign
+            for sign, (_, value) in seen.items()
+            if self.strikes[sign] >= patience(sign, value, young)
+        }
         new = counts - set(self.told)
         self.told = sorted(counts | (set(self.told) & set(seen)))
         if math.isfinite(line.get("oscillation", math.nan)):
@@ -129,7 +146,11 @@ class Watch:
         ]
 
     def _signs(self, line: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
-        broken = [name for name, value in line.items() if isinstance(value, float) and not math.isfinite(value)]
+        broken = [
+            name
+            for name, value in line.items()
+            if isinstance(value, float) and not math.isfinite(value)
+        ]
         if broken:
             return {"nan": (broken[0], math.nan)}
         seen: dict[str, tuple[str, float]] = {}
@@ -141,9 +162,15 @@ class Watch:
             seen["constant"] = ("", variation)
         elif self.intervals >= WARM_UP and line.get("spacing", 1.0) < FEW * self.real_spacing:
             seen["few"] = (f"{self.real_spacing:.1%}", line["spacing"])
-        if self.intervals >= WARM_UP and line.get("oscillation", 0.0) > max(OSCILLATING, 2 * self.least_oscillation):
+        if self.intervals >= WARM_UP and line.get("oscillation", 0.0) > max(
+            OSCILLATING, 2 * self.least_oscillation
+        ):
             seen["oscillating"] = ("", line["oscillation"])
-        jumps = {name: line[name] / before for name, before in self.sigmas.items() if name in line and before > 0}
+        jumps = {
+            name: line[name] / before
+            for name, before in self.sigmas.items()
+            if name in line and before > 0
+        }
         if jumps and self.intervals >= WARM_UP:
             name = max(jumps, key=lambda key: jumps[key])
             if jumps[name] > SPIKE:
@@ -158,16 +185,16 @@ def patience(sign: str, value: float, young: bool) -> int:
     return 2 if sign == "constant" and young else 1
 
 
-def variation(pictures: Tensor) -> Tensor:
-    """Standard deviation over pictures [N, C, S, S], mean over pixels and channels: scalar float32."""
-    spread: Tensor = pictures.float().std(0, correction=0)
+def variation(images: Tensor) -> Tensor:
+    """Standard deviation over images [N, C, S, S], mean over pixels and channels: scalar float32."""
+    spread: Tensor = images.float().std(0, correction=0)
     return spread.mean()
 
 
-def spacing(pictures: Tensor) -> Tensor:
-    """How far a picture of [N, C, S, S] is from its nearest other one, as a share of how far it is from any: medians over pictures,
-    scalar float32. Near 0 where a few pictures come again and again. Pictures are halved first: noise is no difference."""
-    x = torch.nn.functional.avg_pool2d(pictures.float(), 2).flatten(1)
+def spacing(images: Tensor) -> Tensor:
+    """How far an image of [N, C, S, S] is from its nearest other one, as a share of how far it is from any: medians over images,
+    scalar float32. Near 0 where a few images come again and again. Images are halved first: noise is no difference."""
+    x = torch.nn.functional.avg_pool2d(images.float(), 2).flatten(1)
     count = len(x)
     distance = torch.cdist(x, x)
     # all but the diagonal, by shapes alone: picking by a mask would make the host wait for the device
@@ -176,14 +203,16 @@ def spacing(pictures: Tensor) -> Tensor:
     return share
 
 
-def oscillation(pictures: Tensor) -> Tensor:
-    """Largest share of the variation within pictures [N, C, S, S] that lies in one spatial frequency of at least a quarter cycle per
-    pixel with the same phase in every picture: scalar in 0..1, the largest over channels."""
-    x = pictures.float()
+def oscillation(images: Tensor) -> Tensor:
+    """Largest share of the variation within images [N, C, S, S] that lies in one spatial frequency of at least a quarter cycle per
+    pixel with the same phase in every image: scalar in 0..1, the largest over channels."""
+    x = images.float()
     x = x - x.mean((2, 3), keepdim=True)
     height, width = x.shape[2:]
     spectrum = torch.fft.rfft2(x)
-    weight = torch.full((width // 2 + 1,), 2.0, device=x.device)  # rfft2 leaves out the mirrored half
+    weight = torch.full(
+        (width // 2 + 1,), 2.0, device=x.device
+    )  # rfft2 leaves out the mirrored half
     weight[0] = 1.0
     if width % 2 == 0:
         weight[-1] = 1.0
@@ -191,7 +220,10 @@ def oscillation(pictures: Tensor) -> Tensor:
     common = spectrum.mean(0).abs().square() * weight
     rows = torch.fft.fftfreq(height, device=x.device).abs()[:, None]
     columns = torch.fft.rfftfreq(width, device=x.device)[None]
-    fine = torch.maximum(rows.expand(height, width // 2 + 1), columns.expand(height, width // 2 + 1)) >= 0.25
+    fine = (
+        torch.maximum(rows.expand(height, width // 2 + 1), columns.expand(height, width // 2 + 1))
+        >= 0.25
+    )
     share: Tensor = (common * fine).flatten(1).max(1).values / total.clamp_min(1e-9)
     return share.max()
 
@@ -216,7 +248,9 @@ def weight_matrix(layer: Layer) -> Tensor | None:
     """A layer's weights with outputs first, or None where it has none; under spectral norm those before the division."""
     for module in layer.operation.modules():  # the operation itself, or what it wraps
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            normed = getattr(module, "parametrizations", None)  # reading .weight would iterate, and looking must change nothing
+            normed = getattr(
+                module, "parametrizations", None
+            )  # reading .weight would iterate, and looking must change nothing
             weight = module.weight if normed is None else normed["weight"].original
             return weight.transpose(0, 1) if isinstance(module, nn.ConvTranspose2d) else weight
     return None

@@ -21,24 +21,43 @@ import torch
 from torch import Tensor
 
 from gan_core.config import TrainConfig
+from gan_core.devices import autocast, memory_format
 from gan_core.errors import TrainingDiverged
 from gan_core.methods.base import Batch
+from gan_core.networks import snapshot as snapshots
 from gan_core.networks.base import batch_statistics
 from gan_core.progress import Progress, silent
 from gan_core.randomness import torch_stream
-from gan_core.training import data, divergence, graphs, record, snapshots, state
+from gan_core.training import checkpoint as state
+from gan_core.training import cuda_graphs as graphs
+from gan_core.training import data, divergence
+from gan_core.training import logging as record
 from gan_core.training.compiled import COMPILED, compile_networks, compiling
 from gan_core.training.distributed import Deadline, Processes, synchronise_norms
-from gan_core.training.parts import GRID, Parts, Real, build, settle_generators, settle_readers, some_real
-from gan_core.training.precision import autocast, memory_format
-from gan_core.training.record import crossed, reached
+from gan_core.training.logging import crossed, reached
+from gan_core.training.trainer_state import (
+    GRID,
+    Parts,
+    Real,
+    build,
+    settle_generators,
+    settle_readers,
+    some_real,
+)
 from gan_core.vision.tensors import to_float
 
 logger = logging.getLogger(__name__)
 
-WATCHING = {"kimg", "log_kimg", "grid_kimg", "snapshot_kimg", "state_kimg", "probe_kimg"}  # settings that change no weight
+WATCHING = {
+    "kimg",
+    "log_kimg",
+    "grid_kimg",
+    "snapshot_kimg",
+    "state_kimg",
+    "probe_kimg",
+}  # settings that change no weight
 ROLLBACKS = 3  # times that training goes back before it gives up
-SOME = 256  # real pictures whose variation the generator's is compared with
+SOME = 256  # real images whose variation the generator's is compared with
 STATE_SECONDS = 300.0  # between two saved states at most, at the next line of statistics, whatever `state_kimg` says
 GRIDS = 6  # sample grids over a training when the settings do not say
 
@@ -113,11 +132,19 @@ def train(
     parts = begin(setting, real, target)
     take, setting = graphs.stepping(parts, setting, step, images.shape, labels is not None)
     before, first = parts.position.seconds, parts.position.images
-    started = last_time = time.monotonic()  # after the trial of the compiler: rates are those of training
+    started = last_time = (
+        time.monotonic()
+    )  # after the trial of the compiler: rates are those of training
     last_log, last_save, saved_at = first, first, started
     board = record.Board(setting.folder / "tensorboard", first) if me.first else None
     feed = data.Feed(
-        images, s.batch, seed=setting.seed, device=setting.device, share=(me.rank, me.count), here=me.here, labels=labels
+        images,
+        s.batch,
+        seed=setting.seed,
+        device=setting.device,
+        share=(me.rank, me.count),
+        here=me.here,
+        labels=labels,
     )
     batches = feed.batches(parts.position.index * s.batch)
     saver = state.Saver(setting.folder, aside=setting.device.startswith("cuda"))
@@ -151,21 +178,35 @@ def train(
             if judge(parts, setting, found, board):
                 saver.wait()
                 parts = go_back(parts, setting)
-                take, setting = graphs.stepping(parts, setting, step, images.shape, labels is not None)
-                batches, complete, last_log = feed.batches(parts.position.index * s.batch), False, parts.position.images
+                take, setting = graphs.stepping(
+                    parts, setting, step, images.shape, labels is not None
+                )
+                batches, complete, last_log = (
+                    feed.batches(parts.position.index * s.batch),
+                    False,
+                    parts.position.images,
+                )
                 last_save = last_log
                 continue
         # Sample
         if crossed(was, at.images, grid_every(s)) or complete:
-            draw_grid(parts, setting, board, s.kimg if complete else reached(at.images, grid_every(s)))
+            draw_grid(
+                parts, setting, board, s.kimg if complete else reached(at.images, grid_every(s))
+            )
         if crossed(was, at.images, s.snapshot_kimg):
             save_snapshot(parts, setting, reached(at.images, s.snapshot_kimg))
         # Save: what has just been looked at and found good; else only to resume from. A rollback must come back to a place in kimg
-        late = logged and s.on_divergence != "rollback" and me.tell(time.monotonic() - saved_at > STATE_SECONDS)
+        late = (
+            logged
+            and s.on_divergence != "rollback"
+            and me.tell(time.monotonic() - saved_at > STATE_SECONDS)
+        )
         at.due = at.due or late or crossed(was, at.images, s.state_kimg)
         out_of_time = deadline.over()
         good = logged and clean and (at.due or complete)
-        held = logged and at.due and (late or at.images - last_save >= s.state_kimg * 1000)  # while a sign lasts
+        held = (
+            logged and at.due and (late or at.images - last_save >= s.state_kimg * 1000)
+        )  # while a sign lasts
         if good or held or complete or out_of_time:
             at.due, last_save, saved_at = at.due and not good, at.images, time.monotonic()
             save(parts, setting, saver, good=good)
@@ -182,7 +223,16 @@ def train(
     me.wait()
     made = [setting.folder / "products" / name for name in dict.fromkeys(parts.products)]
     stats = state.read_stats(setting.folder, parts.position.images)
-    return Trained(parts, complete, stats, made, first, time.monotonic() - started, setting.compiled, parts.findings)
+    return Trained(
+        parts,
+        complete,
+        stats,
+        made,
+        first,
+        time.monotonic() - started,
+        setting.compiled,
+        parts.findings,
+    )
 
 
 def grid_every(settings: TrainConfig) -> float:
@@ -210,7 +260,10 @@ def begin(setting: Setting, real: Real, target: int, *, good: bool = False) -> P
     me = setting.processes
     found = state.load_state(setting.folder, target, good=good) if me.first else None
     if me.tell(found is not None):
-        logger.info("Training continues from the state at %.1f kimg.", found[0].images / 1000 if found else 0.0)
+        logger.info(
+            "Training continues from the state at %.1f kimg.",
+            found[0].images / 1000 if found else 0.0,
+        )
     if found is not None or me.count > 1:
         position, tensors, extra = found or (parts.position, parts.tensors(), parts.extra())
         told = me.tell([asdict(position), extra])
@@ -219,15 +272,28 @@ def begin(setting: Setting, real: Real, target: int, *, good: bool = False) -> P
     return parts
 
 
-def trial(images: data.ImageSet, setting: Setting, labels: npt.NDArray[np.int64] | None, how: str) -> None:
+def trial(
+    images: data.ImageSet, setting: Setting, labels: npt.NDArray[np.int64] | None, how: str
+) -> None:
     """A few minibatches with networks of its own in the way `how`, until recorded steps are replayed, each kind of them: raises what
     that raises, and leaves nothing behind.
 
     A process tries its own share of a batch, by itself: its networks are compiled for that size.
     """
     count = setting.settings.batch // setting.processes.count
-    alone = replace(setting, settings=setting.settings.model_copy(update={"batch": count}), processes=Processes(), compiled=how)
-    make = partial(build, alone.settings, seed=setting.seed, device=setting.device, image_size=setting.image_size)
+    alone = replace(
+        setting,
+        settings=setting.settings.model_copy(update={"batch": count}),
+        processes=Processes(),
+        compiled=how,
+    )
+    make = partial(
+        build,
+        alone.settings,
+        seed=setting.seed,
+        device=setting.device,
+        image_size=setting.image_size,
+    )
     parts = make()
     batches = []
     for number in range(graphs.ROUNDS * int(getattr(parts.method, "period", 1))):
@@ -242,14 +308,18 @@ def trial(images: data.ImageSet, setting: Setting, labels: npt.NDArray[np.int64]
         step(parts, alone, pixels, some)
 
 
-def look(parts: Parts, setting: Setting, line: dict[str, Any]) -> tuple[list[divergence.Finding], bool]:
+def look(
+    parts: Parts, setting: Setting, line: dict[str, Any]
+) -> tuple[list[divergence.Finding], bool]:
     """What the first process finds in a line of statistics, and whether that is nothing at all; every process goes by it."""
     found = [finding.as_json() for finding in parts.watch.look(line)]
     told, clean = setting.processes.tell([found, parts.watch.clean])
     return [divergence.Finding(**finding) for finding in told], bool(clean)
 
 
-def judge(parts: Parts, setting: Setting, found: list[divergence.Finding], board: record.Board | None) -> bool:
+def judge(
+    parts: Parts, setting: Setting, found: list[divergence.Finding], board: record.Board | None
+) -> bool:
     """Records what was found; True when training has to go back.
 
     Raises: TrainingDiverged: the settings say stop, or going back has not helped; what the generator draws by then is in a last grid.
@@ -265,7 +335,9 @@ def judge(parts: Parts, setting: Setting, found: list[divergence.Finding], board
     if grave:
         finding = grave[0]
         draw_grid(parts, setting, board, finding.kimg)
-        tried = f", after going back {parts.position.attempt} times" if parts.position.attempt else ""
+        tried = (
+            f", after going back {parts.position.attempt} times" if parts.position.attempt else ""
+        )
         raise TrainingDiverged(
             f"Training diverged at {finding.kimg:g} kimg{tried}: {finding.sentence}.",
             remedy=divergence.remedy(finding.sign, setting.settings.mode)
@@ -290,12 +362,20 @@ def go_back(parts: Parts, setting: Setting) -> Parts:
     parts.set_rate(setting.settings.learning_rate * 0.5**attempt)
     if setting.processes.first:
         state.forget_after(setting.folder, limit)
-    logger.warning("Training goes back to %.1f kimg, from there at half the learning rate.", limit / 1000)
+    logger.warning(
+        "Training goes back to %.1f kimg, from there at half the learning rate.", limit / 1000
+    )
     setting.processes.wait()
     return parts
 
 
-def step(parts: Parts, setting: Setting, pixels: Tensor, labels: Tensor | None, random: torch.Generator | None = None) -> None:
+def step(
+    parts: Parts,
+    setting: Setting,
+    pixels: Tensor,
+    labels: Tensor | None,
+    random: torch.Generator | None = None,
+) -> None:
     """One minibatch. Args: pixels: this process's share, uint8 [n, S, S, 3] on the device. random: None: the minibatch's own stream."""
     s, me, at = setting.settings, setting.processes, parts.position
     device = str(pixels.device)
@@ -304,12 +384,16 @@ def step(parts: Parts, setting: Setting, pixels: Tensor, labels: Tensor | None, 
     if random is None:
         random = torch_stream(setting.seed, "batch", at.index, at.attempt, device=device)
 
-    def share(values: Tensor) -> Tensor:  # every process draws for the whole batch and keeps its own part
+    def share(
+        values: Tensor,
+    ) -> Tensor:  # every process draws for the whole batch and keeps its own part
         return values[me.rank :: me.count]
 
     images = to_float(pixels)
     if s.flip:
-        images = data.mirror(images, share(torch.rand(s.batch, generator=random, device=device)) < 0.5)
+        images = data.mirror(
+            images, share(torch.rand(s.batch, generator=random, device=device)) < 0.5
+        )
     batch = Batch(
         index=at.index,
         images=images.contiguous(memory_format=memory_format()),
@@ -337,18 +421,29 @@ def step(parts: Parts, setting: Setting, pixels: Tensor, labels: Tensor | None, 
 def log_line(parts: Parts, setting: Setting, rate: float) -> dict[str, Any]:
     """Means over the interval just ended, over all processes; the host waits for the device once, at its end."""
     at = parts.position
-    line: dict[str, Any] = {"kimg": at.images / 1000, "images": at.images, "minibatches": at.index, "images_per_second": rate}
+    line: dict[str, Any] = {
+        "kimg": at.images / 1000,
+        "images": at.images,
+        "minibatches": at.index,
+        "images_per_second": rate,
+    }
     line |= {f"updates_{name}": count for name, count in at.updates.items()}
     figures = parts.figures.means()
     if figures:
-        figures = dict(zip(figures, setting.processes.mean(torch.stack(list(figures.values()))), strict=True))
+        figures = dict(
+            zip(figures, setting.processes.mean(torch.stack(list(figures.values()))), strict=True)
+        )
     for name in parts.optimisers:
-        figures[f"weight_norm_{name}"] = record.weight_norm([p.detach() for p in parts.parameters(name)])
+        figures[f"weight_norm_{name}"] = record.weight_norm(
+            [p.detach() for p in parts.parameters(name)]
+        )
     parts.figures.clear()
     with torch.no_grad(), batch_statistics(parts.networks["generator"]):
         labels = snapshots.grid_labels(parts.prior, len(parts.grid_latents))
         z = parts.grid_latents.to(setting.device)
-        pictures = parts.networks["generator"].forward(z, None if labels is None else labels.to(setting.device))
+        pictures = parts.networks["generator"].forward(
+            z, None if labels is None else labels.to(setting.device)
+        )
     figures["variation"] = divergence.variation(pictures)
     figures["spacing"] = divergence.spacing(pictures)
     figures["oscillation"] = divergence.oscillation(pictures)
@@ -395,7 +490,11 @@ def write_snapshot(parts: Parts, setting: Setting, path: Path) -> None:
     networks |= settle_generators(parts, seed=setting.seed, batch=s.batch)
     meta = {
         "network": parts.spec,
-        "prior": {"distribution": parts.prior.distribution, "dim": parts.prior.dim, "classes": parts.prior.classes},
+        "prior": {
+            "distribution": parts.prior.distribution,
+            "dim": parts.prior.dim,
+            "classes": parts.prior.classes,
+        },
         "method": s.method,
         "mode": s.mode,
         "kimg": at.images / 1000,
@@ -403,9 +502,13 @@ def write_snapshot(parts: Parts, setting: Setting, path: Path) -> None:
         "precision": setting.precision,
         "seed": setting.seed,
         "rollbacks": at.attempt,
-        "settings": s.model_dump(mode="json", exclude=WATCHING | {"compile"}, exclude_defaults=True),
+        "settings": s.model_dump(
+            mode="json", exclude=WATCHING | {"compile"}, exclude_defaults=True
+        ),
     }
-    saw = "training" if parts.method_uses_labels else "validation" if s.choose == "best_probe" else ""
+    saw = (
+        "training" if parts.method_uses_labels else "validation" if s.choose == "best_probe" else ""
+    )
     if saw:
         meta["saw_labels"] = saw
     if setting.compiled != "off":

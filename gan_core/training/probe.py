@@ -1,7 +1,7 @@
-"""A linear probe while training runs: how well labels of held-out training pictures are read off the discriminator's features.
+"""A linear probe while training runs: how well labels of held-out training images are read off the discriminator's features.
 
 For the curve beside the losses and, with `choose: best_probe`, for choosing the snapshot that features are taken of, which every score then
-says. It uses labels (validation ones, cut from the training pictures), never the test split, and no weight of the GAN depends on it. The
+says. It uses labels (validation ones, cut from the training images), never the test split, and no weight of the GAN depends on it. The
 probe is ridge regression onto one-hot labels in its dual form, one exact solve, with one fixed setting; the scores of stage evaluate come
 from another protocol.
 """
@@ -21,30 +21,34 @@ from gan_core.config import TrainConfig
 from gan_core.networks.base import LayeredNetwork, measure_statistics
 from gan_core.randomness import numpy_stream
 from gan_core.training.data import ImageSet
-from gan_core.training.parts import Parts, plain
-from gan_core.training.record import crossed
+from gan_core.training.logging import crossed
+from gan_core.training.trainer_state import Parts, plain
 from gan_core.vision.tensors import to_float
 
-FIT, HELD_OUT = 4000, 1000  # pictures at most; of a small set a fifth is held out
+FIT, HELD_OUT = 4000, 1000  # images at most; of a small set a fifth is held out
 RIDGE = 1e-2  # times the mean squared length of the features
 _BATCH = 128
 PROBED = "probe_validation_accuracy"  # its name in a line of statistics
 
 
 class Probe:
-    """Fixed pictures and labels, drawn once.
+    """Fixed images and labels, drawn once.
 
     Args: labels: int64 [n] of the whole set, below 0 where there is none.
     """
 
-    def __init__(self, images: ImageSet, labels: npt.NDArray[np.int64], seed: int, device: str = "cpu") -> None:
+    def __init__(
+        self, images: ImageSet, labels: npt.NDArray[np.int64], seed: int, device: str = "cpu"
+    ) -> None:
         known = np.flatnonzero(labels >= 0)
         rows = known[numpy_stream(seed, "probe").permutation(len(known))]
         held = min(HELD_OUT, len(rows) // 5)
         self._parts = [np.sort(rows[:held]), np.sort(rows[held : held + FIT])]
         self._pixels = [images.pixels(part) for part in self._parts]
         names = np.unique(labels[rows])
-        self._labels = [torch.from_numpy(np.searchsorted(names, labels[part])) for part in self._parts]
+        self._labels = [
+            torch.from_numpy(np.searchsorted(names, labels[part])) for part in self._parts
+        ]
         self._classes, self._device = len(names), device
 
     @property
@@ -54,33 +58,41 @@ class Probe:
 
     @torch.no_grad()
     def accuracy(self, discriminator: LayeredNetwork, spec: Mapping[str, Any]) -> float:
-        """Share of the held-out pictures whose label is read off correctly, 0 to 1. Args: spec: as in a snapshot."""
+        """Share of the held-out images whose label is read off correctly, 0 to 1. Args: spec: as in a snapshot."""
         network = plain(discriminator, spec)
         network.without_labels = True
-        batches = [self._pictures(1, start) for start in range(0, len(self._pixels[1]) - 1, _BATCH)]
+        batches = [self._images(1, start) for start in range(0, len(self._pixels[1]) - 1, _BATCH)]
         measure_statistics(network, [batch for batch in batches if len(batch) > 1][:20])
         network.eval()
         held, fitted = (self._features(network, part) for part in (0, 1))
         gram = fitted @ fitted.T
-        gram.diagonal().add_(max(RIDGE * float(gram.diagonal().mean()), 1e-6))  # features that are all alike leave nothing else
+        gram.diagonal().add_(
+            max(RIDGE * float(gram.diagonal().mean()), 1e-6)
+        )  # features that are all alike leave nothing else
         targets = F.one_hot(self._labels[1], self._classes).to(gram) - 1 / self._classes
         answers = (held @ fitted.T) @ torch.linalg.solve(gram, targets)
         return float((answers.argmax(1).cpu() == self._labels[0]).float().mean())
 
-    def _pictures(self, part: int, start: int) -> Tensor:
-        return to_float(torch.from_numpy(self._pixels[part][start : start + _BATCH]).to(self._device))
+    def _images(self, part: int, start: int) -> Tensor:
+        return to_float(
+            torch.from_numpy(self._pixels[part][start : start + _BATCH]).to(self._device)
+        )
 
     def _features(self, network: LayeredNetwork, part: int) -> Tensor:
         names = [info.name for info in network.layers() if info.maps]
         out = []
         for start in range(0, len(self._pixels[part]), _BATCH):
-            maps = network.activations(self._pictures(part, start), names)
-            out.append(torch.cat([F.adaptive_max_pool2d(m, 4).flatten(1) for m in maps.values()], 1))
+            maps = network.activations(self._images(part, start), names)
+            out.append(
+                torch.cat([F.adaptive_max_pool2d(m, 4).flatten(1) for m in maps.values()], 1)
+            )
         joined = torch.cat(out).float()
         return joined - joined.mean(1, keepdim=True)
 
 
-def each_log(probe: Probe, settings: TrainConfig, keep: Callable[[Parts], None] | None = None) -> Any:
+def each_log(
+    probe: Probe, settings: TrainConfig, keep: Callable[[Parts], None] | None = None
+) -> Any:
     """What the loop calls after a line of statistics: adds `probe_validation_accuracy` at the first line after every `probe_kimg`.
 
     Where it looks is a function of the place in the training alone, so that a resumed training looks at the same places. A training
@@ -108,7 +120,9 @@ def each_log(probe: Probe, settings: TrainConfig, keep: Callable[[Parts], None] 
 
 def best_line(stats: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """The line of statistics where the probe did best, the first of equals; None where it never looked."""
-    seen = [line for line in stats if PROBED in line and (not line.get("closing") or line is stats[-1])]
+    seen = [
+        line for line in stats if PROBED in line and (not line.get("closing") or line is stats[-1])
+    ]
     return max(seen, key=lambda line: float(line[PROBED]), default=None)
 
 

@@ -1,1 +1,1 @@
-"""Pictures: reading, cutting, finding faces, laying out sheets."""
+"""Images: reading, cutting, finding faces, laying out sheets."""

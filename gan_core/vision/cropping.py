@@ -72,39 +72,44 @@ class Cutter:
             masked: where its mask is, for sources with masks.
         """
         try:
-            picture = decode(data, self._crop.max_megapixels)
+            image = decode(data, self._crop.max_megapixels)
         except UnreadableImage as error:
             return [Cut(status="failed", reason=error.reason)]
-        cuts = self._faces(picture) if self._detector else [self._centre(picture)]
+        cuts = self._faces(image) if self._detector else [self._centre(image)]
         if masked is not None and any(cut.status == "ok" for cut in cuts):
-            self._add_masks(cuts, picture, masked)
+            self._add_masks(cuts, image, masked)
         return cuts
 
-    def _centre(self, picture: npt.NDArray[np.uint8]) -> Cut:
-        square, box = centre_crop(picture, self._crop.size)
+    def _centre(self, image: npt.NDArray[np.uint8]) -> Cut:
+        square, box = centre_crop(image, self._crop.size)
         return Cut(box=0, corners=_corners(box), pixels=square)
 
-    def _faces(self, picture: npt.NDArray[np.uint8]) -> list[Cut]:
+    def _faces(self, image: npt.NDArray[np.uint8]) -> list[Cut]:
         assert self._detector is not None
         cuts = []
-        for number, face in enumerate(self._detector.find(picture)):
+        for number, face in enumerate(self._detector.find(image)):
             if face.rejected:
                 reason = f"{face.rejected}: {face.sentence}"
                 cuts.append(Cut("rejected", reason, number, _corners(face.box)))
             else:
-                pixels = crop_box(picture, face.box, self._crop.size)
+                pixels = crop_box(image, face.box, self._crop.size)
                 cuts.append(Cut(box=number, corners=_corners(face.box), pixels=pixels))
-        return cuts or [Cut(status="no_face", reason=f"no_face: no detection of {self._crop.face_min_side} pixels or more")]
+        return cuts or [
+            Cut(
+                status="no_face",
+                reason=f"no_face: no detection of {self._crop.face_min_side} pixels or more",
+            )
+        ]
 
-    def _add_masks(self, cuts: list[Cut], picture: npt.NDArray[np.uint8], masked: HasMask) -> None:
-        """Cuts the mask as the picture was cut, picking pixels instead of mixing them."""
+    def _add_masks(self, cuts: list[Cut], image: npt.NDArray[np.uint8], masked: HasMask) -> None:
+        """Cuts the mask as the image was cut, picking pixels instead of mixing them."""
         size = self._crop.size
         try:
             data = masked.read_mask()
             mask = decode_mask(data, self._crop.max_megapixels) if data is not None else None
         except UnreadableImage:
             mask = None
-        if mask is None or mask.shape != picture.shape[:2]:
+        if mask is None or mask.shape != image.shape[:2]:
             return
         for cut in cuts:
             if cut.status == "ok" and cut.corners is not None:

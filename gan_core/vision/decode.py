@@ -1,7 +1,7 @@
 """From a file's bytes to pixels: uint8 RGB, upright, whole, or a clear refusal.
 
 OpenCV decodes the plain cases (8-bit grey or RGB, one frame), Pillow the odd ones. What is decided here:
-transparent pictures are laid on white; of an animation the first frame counts; 16-bit samples keep their high byte; grey
+transparent images are laid on white; of an animation the first frame counts; 16-bit samples keep their high byte; grey
 becomes three equal channels; Exif orientation is applied; colour profiles are not.
 """
 
@@ -25,18 +25,26 @@ from gan_core.vision.headers import (
     words_of,
 )
 
-__all__ = ["Header", "UnreadableImage", "decode", "decode_mask", "decode_noting", "probe", "turn_upright"]
+__all__ = [
+    "Header",
+    "UnreadableImage",
+    "decode",
+    "decode_mask",
+    "decode_noting",
+    "probe",
+    "turn_upright",
+]
 
 Pixels = npt.NDArray[np.uint8]
 _TROUBLE = (*PILLOW_ERRORS, Image.DecompressionBombError)
 
 
 def decode(data: bytes, max_megapixels: float = 100.0, header: Header | None = None) -> Pixels:
-    """Decodes a picture.
+    """Decodes an image.
 
     Args:
         data: the file's bytes.
-        max_megapixels: pictures that declare more are refused before any pixel is allocated.
+        max_megapixels: images that declare more are refused before any pixel is allocated.
         header: what `probe` said of the same bytes, if that has been asked already.
 
     Returns:
@@ -48,11 +56,15 @@ def decode(data: bytes, max_megapixels: float = 100.0, header: Header | None = N
     return decode_noting(data, max_megapixels, header)[0]
 
 
-def decode_noting(data: bytes, max_megapixels: float = 100.0, header: Header | None = None) -> tuple[Pixels, bool]:
-    """As `decode`, and whether any of the picture was transparent."""
+def decode_noting(
+    data: bytes, max_megapixels: float = 100.0, header: Header | None = None
+) -> tuple[Pixels, bool]:
+    """As `decode`, and whether any of the image was transparent."""
     header = header or probe(data)
     _refuse_large(header, max_megapixels)
-    pixels, transparent = (_plain(data, header), False) if header.plain else _with_pillow(data, header)
+    pixels, transparent = (
+        (_plain(data, header), False) if header.plain else _with_pillow(data, header)
+    )
     return turn_upright(pixels, header.orientation), transparent
 
 
@@ -60,7 +72,7 @@ def decode_mask(data: bytes, max_megapixels: float = 100.0) -> Pixels:
     """Decodes a segmentation mask: the class numbers as stored, not colours.
 
     Args:
-        data: bytes of a picture with one channel: 8-bit grey, a palette (its indices count), black and white, or 16-bit
+        data: bytes of an image with one channel: 8-bit grey, a palette (its indices count), black and white, or 16-bit
             grey with values below 256.
 
     Returns:
@@ -74,15 +86,23 @@ def decode_mask(data: bytes, max_megapixels: float = 100.0) -> Pixels:
     if header.format == "PNG" and not png_is_full(data):
         raise UnreadableImage("truncated", "the mask holds fewer rows than it declares", header)
     try:
-        picture = open_lazily(data, header.format)
-        picture.load()
-        values = np.asarray(picture)
+        image = open_lazily(data, header.format)
+        image.load()
+        values = np.asarray(image)
     except _TROUBLE as error:
-        raise UnreadableImage("damaged", f"the mask cannot be decoded ({words_of(error)})", header) from error
+        raise UnreadableImage(
+            "damaged", f"the mask cannot be decoded ({words_of(error)})", header
+        ) from error
     if values.ndim != 2:
-        raise UnreadableImage("unsupported", f"a mask holds one number a pixel, this one is {picture.mode}", header)
+        raise UnreadableImage(
+            "unsupported", f"a mask holds one number a pixel, this one is {image.mode}", header
+        )
     if values.size and (values.min() < 0 or values.max() > 255):
-        raise UnreadableImage("unsupported", f"the mask holds class numbers up to {values.max()}, more than 255", header)
+        raise UnreadableImage(
+            "unsupported",
+            f"the mask holds class numbers up to {values.max()}, more than 255",
+            header,
+        )
     return turn_upright(values.astype(np.uint8), header.orientation)
 
 
@@ -120,10 +140,14 @@ def _plain(data: bytes, header: Header) -> Pixels:
         count = header.height * header.width * 3
         return np.frombuffer(data, np.uint8, count, start).reshape(header.height, header.width, 3)
     try:
-        pixels: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        pixels: Any = cv2.imdecode(
+            np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        )
     except cv2.error:
         pixels = None
-    stored = (header.width, header.height) if header.orientation >= 5 else (header.height, header.width)
+    stored = (
+        (header.width, header.height) if header.orientation >= 5 else (header.height, header.width)
+    )
     if pixels is None or pixels.shape != (*stored, 3) or pixels.dtype != np.uint8:
         raise UnreadableImage("damaged", f"the {header.format} file cannot be decoded", header)
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels), dtype=np.uint8)
@@ -133,25 +157,29 @@ def _with_pillow(data: bytes, header: Header) -> tuple[Pixels, bool]:
     if header.format == "PNG" and not png_is_full(data):
         raise UnreadableImage("truncated", "the PNG file holds fewer rows than it declares", header)
     try:
-        picture: Any = open_lazily(data, header.format)
-        picture.load()
-        if picture.mode.startswith("I"):
-            return _from_integers(np.asarray(picture), header), False
-        if picture.mode == "F":
-            raise UnreadableImage("unsupported", "its pixels are floating-point numbers of unknown range", header)
+        image: Any = open_lazily(data, header.format)
+        image.load()
+        if image.mode.startswith("I"):
+            return _from_integers(np.asarray(image), header), False
+        if image.mode == "F":
+            raise UnreadableImage(
+                "unsupported", "its pixels are floating-point numbers of unknown range", header
+            )
         transparent = False
-        if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
-            picture = picture.convert("RGBA")
-            transparent = picture.getchannel("A").getextrema()[0] < 255
-            ground = picture.copy()
-            ground.paste((255, 255, 255, 255), (0, 0, *picture.size))
-            ground.alpha_composite(picture)
-            picture = ground
-        return np.asarray(picture.convert("RGB"), dtype=np.uint8), transparent
+        if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+            image = image.convert("RGBA")
+            transparent = image.getchannel("A").getextrema()[0] < 255
+            ground = image.copy()
+            ground.paste((255, 255, 255, 255), (0, 0, *image.size))
+            ground.alpha_composite(image)
+            image = ground
+        return np.asarray(image.convert("RGB"), dtype=np.uint8), transparent
     except _TROUBLE as error:
         text = words_of(error)
         code = "truncated" if "truncated" in text or isinstance(error, EOFError) else "damaged"
-        raise UnreadableImage(code, f"the {header.format} file cannot be decoded ({text})", header) from error
+        raise UnreadableImage(
+            code, f"the {header.format} file cannot be decoded ({text})", header
+        ) from error
 
 
 def _from_integers(values: npt.NDArray[Any], header: Header) -> Pixels:

@@ -20,7 +20,10 @@ import numpy.typing as npt
 from gan_core.errors import RequestError, UnknownName
 from gan_core.vision.geometry import Box, square_around
 
-CASCADES = {"default": "haarcascade_frontalface_default.xml", "alt2": "haarcascade_frontalface_alt2.xml"}
+CASCADES = {
+    "default": "haarcascade_frontalface_default.xml",
+    "alt2": "haarcascade_frontalface_alt2.xml",
+}
 
 # Why a detection gives no crop, in the order in which the rules are asked.
 NESTED = "nested"
@@ -32,7 +35,7 @@ class Face:
     """One detection.
 
     Attributes:
-        box: the square to cut, whole-number corners inside the picture.
+        box: the square to cut, whole-number corners inside the image.
         rejected: '' or the rule that says no (nested, enlarged).
         sentence: what the rule saw.
     """
@@ -55,7 +58,14 @@ class FaceDetector:
     """
 
     def __init__(
-        self, *, cascade: str, scale_factor: float, min_neighbors: int, min_side: int, margin: float, size: int
+        self,
+        *,
+        cascade: str,
+        scale_factor: float,
+        min_neighbors: int,
+        min_side: int,
+        margin: float,
+        size: int,
     ) -> None:
         self._file = _cascade_file(cascade)
         self._settings = (scale_factor, min_neighbors, min_side)
@@ -76,26 +86,33 @@ class FaceDetector:
             self._own.classifier = cv2.CascadeClassifier(str(self._file))
         return self._own.classifier
 
-    def find(self, picture: npt.NDArray[np.uint8]) -> list[Face]:
-        """All detections in a picture, the largest first.
+    def find(self, image: npt.NDArray[np.uint8]) -> list[Face]:
+        """All detections in an image, the largest first.
 
         Args:
-            picture: uint8 [h, w, 3] RGB, upright.
+            image: uint8 [h, w, 3] RGB, upright.
         """
         scale_factor, min_neighbors, min_side = self._settings
-        grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         found = self._classifier().detectMultiScale(
             grey, scaleFactor=scale_factor, minNeighbors=min_neighbors, minSize=(min_side, min_side)
         )
         boxes = [(int(x), int(y), int(w), int(h)) for x, y, w, h in found]
-        return judge(boxes, picture.shape[1], picture.shape[0], margin=self._margin, size=self._size)
+        return judge(boxes, image.shape[1], image.shape[0], margin=self._margin, size=self._size)
 
 
-def judge(detections: Sequence[tuple[int, int, int, int]], width: int, height: int, *, margin: float, size: int) -> list[Face]:
+def judge(
+    detections: Sequence[tuple[int, int, int, int]],
+    width: int,
+    height: int,
+    *,
+    margin: float,
+    size: int,
+) -> list[Face]:
     """Squares around detections and the rule, if any, that rejects each; the largest detection first.
 
     Args:
-        detections: (x, y, width, height) in pixels of a picture of `width` x `height`.
+        detections: (x, y, width, height) in pixels of an image of `width` x `height`.
         margin, size: as in `FaceDetector`.
     """
     faces = []
@@ -106,7 +123,11 @@ def judge(detections: Sequence[tuple[int, int, int, int]], width: int, height: i
         if any(_centre_inside((x, y, w, h), larger) for larger in ordered[:index]):
             faces.append(Face(box, NESTED, "its centre lies within a larger detection"))
         elif side < size:
-            faces.append(Face(box, ENLARGED, f"its square of {side} pixels is smaller than the crop of {size}"))
+            faces.append(
+                Face(
+                    box, ENLARGED, f"its square of {side} pixels is smaller than the crop of {size}"
+                )
+            )
         else:
             faces.append(Face(box))
     return faces
@@ -119,7 +140,10 @@ def _by_size(detection: Sequence[int]) -> tuple[int, int, int]:
 
 def _centre_inside(detection: Sequence[int], larger: Sequence[int]) -> bool:
     x, y, w, h = detection
-    return larger[0] <= x + w / 2 < larger[0] + larger[2] and larger[1] <= y + h / 2 < larger[1] + larger[3]
+    return (
+        larger[0] <= x + w / 2 < larger[0] + larger[2]
+        and larger[1] <= y + h / 2 < larger[1] + larger[3]
+    )
 
 
 def _cascade_file(cascade: str) -> Path:

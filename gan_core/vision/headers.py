@@ -1,7 +1,7 @@
-"""What a picture file says of itself, read without decoding one pixel.
+"""What an image file says of itself, read without decoding one pixel.
 
 JPEG, PNG and WebP are walked here, piece by piece: that is fast, finds files that end too early or whose checksums are
-wrong (OpenCV returns half a picture for those, silently), and allocates nothing for a picture that declares
+wrong (OpenCV returns half an image for those, silently), and allocates nothing for an image that declares
 50,000 x 50,000 pixels. The rarer formats go through Pillow's lazy headers.
 
 Sources: JPEG ITU-T T.81 annex B; PNG third edition, section 5; WebP RFC 9649; Exif 2.32, tag 0x0112.
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 
 class UnreadableImage(DataError):
-    """A picture that cannot be used.
+    """An image that cannot be used.
 
     Attributes:
-        code: one word, the same for every picture with this trouble: empty, not_an_image, truncated, damaged, too_large,
+        code: one word, the same for every image with this trouble: empty, not_an_image, truncated, damaged, too_large,
             unsupported, unreadable.
         sentence: what was found, without paths or clocks, so that equal files give equal reasons.
         header: what the file says of itself, when that much could be read.
@@ -52,13 +52,13 @@ class UnreadableImage(DataError):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A picture's own description.
+    """An image's own description.
 
     Attributes:
         format: JPEG, PNG, WEBP, GIF, BMP, TIFF, PPM, AVIF or JPEG2000, by content and not by file name.
         width, height: pixels as displayed, after the Exif orientation.
         mode: Pillow's word for the stored pixels (L, RGB, RGBA, P, CMYK, I;16, ...); 'RGB;16' for 16 bits a channel.
-        frames: pictures in the file.
+        frames: images in the file.
         orientation: Exif orientation still to be applied, 1 (upright) to 8.
         plain: 8-bit grey or RGB, no transparency, one frame: OpenCV reads it as it is meant.
     """
@@ -92,7 +92,7 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
 )
 _PNM = re.compile(rb"P[1-6][\s#]")
 MAGIC_BYTES = 32
-# One file is read into memory whole; what is larger than this is no picture.
+# One file is read into memory whole; what is larger than this is no image.
 MAX_FILE_BYTES = 1 << 30
 
 
@@ -103,22 +103,29 @@ def read_file(path: str | Path) -> bytes:
         UnreadableImage: unreadable, with the system's words and without the path, or too_large.
     """
     try:
-        # Without a buffered file object: for small pictures that object costs more than the reading.
+        # Without a buffered file object: for small images that object costs more than the reading.
         with open(path, "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             if size > MAX_FILE_BYTES:
-                raise UnreadableImage("too_large", f"the file has {size} bytes; no picture is larger than {MAX_FILE_BYTES}")
+                raise UnreadableImage(
+                    "too_large",
+                    f"the file has {size} bytes; no image is larger than {MAX_FILE_BYTES}",
+                )
             return file.read()
     except OSError as error:
         raise UnreadableImage("unreadable", error.strerror or type(error).__name__) from error
 
 
 def sniff(data: bytes) -> str | None:
-    """The format that the first `MAGIC_BYTES` of a file announce, or None when it is no picture."""
+    """The format that the first `MAGIC_BYTES` of a file announce, or None when it is no image."""
     for magic, name in _MAGIC:
         if data.startswith(magic):
             # Two letters are little to go by: a bitmap's reserved words are zero and its header is one of few sizes.
-            return None if name == "BMP" and (data[6:10] != b"\0\0\0\0" or data[14:18] not in _BMP_HEADERS) else name
+            return (
+                None
+                if name == "BMP" and (data[6:10] != b"\0\0\0\0" or data[14:18] not in _BMP_HEADERS)
+                else name
+            )
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
     if data[4:8] == b"ftyp" and data[8:12] in (b"avif", b"avis"):
@@ -129,8 +136,8 @@ def sniff(data: bytes) -> str | None:
 _BMP_HEADERS = {struct.pack("<I", size) for size in (12, 16, 40, 52, 56, 64, 108, 124)}
 
 
-def begins_like_a_picture(path: str | Path) -> bool:
-    """Whether a file's first bytes are those of a picture; what cannot be read is none."""
+def begins_like_a_image(path: str | Path) -> bool:
+    """Whether a file's first bytes are those of an image; what cannot be read is none."""
     try:
         with open(path, "rb") as file:
             return sniff(file.read(MAGIC_BYTES)) is not None
@@ -139,7 +146,7 @@ def begins_like_a_picture(path: str | Path) -> bool:
 
 
 def probe(data: bytes) -> Header:
-    """Reads a picture's header and checks that the file is whole, decoding nothing.
+    """Reads an image's header and checks that the file is whole, decoding nothing.
 
     Args:
         data: the file's bytes.
@@ -151,13 +158,18 @@ def probe(data: bytes) -> Header:
         raise UnreadableImage("empty", "the file has no bytes")
     form = sniff(data[:MAGIC_BYTES])
     if form is None:
-        raise UnreadableImage("not_an_image", f"its content is of no picture format known here (it begins with {data[:8]!r})")
+        raise UnreadableImage(
+            "not_an_image",
+            f"its content is of no image format known here (it begins with {data[:8]!r})",
+        )
     try:
         header = _PARSERS.get(form, _other)(data)
     except (struct.error, IndexError) as error:
         raise UnreadableImage("truncated", f"the {form} file ends within its header") from error
     if header.width < 1 or header.height < 1:
-        raise UnreadableImage("damaged", f"the header declares {header.width} x {header.height} pixels", header)
+        raise UnreadableImage(
+            "damaged", f"the header declares {header.width} x {header.height} pixels", header
+        )
     return header
 
 
@@ -201,7 +213,9 @@ def _jpeg(data: bytes) -> Header:
             at += 2
             continue
         if marker == 0xD9:
-            raise UnreadableImage("damaged", "the JPEG file says that it ends before its first pixel")
+            raise UnreadableImage(
+                "damaged", "the JPEG file says that it ends before its first pixel"
+            )
         (length,) = struct.unpack_from(">H", data, at + 2)
         if marker in _JPEG_FRAMES:
             frame = struct.unpack_from(">BHHB", data, at + 4)
@@ -214,11 +228,20 @@ def _jpeg(data: bytes) -> Header:
         raise UnreadableImage("damaged", "the JPEG file has pixels and no frame header")
     bits, height, width, channels = frame
     mode = {1: "L", 3: "RGB", 4: "CMYK"}.get(channels, f"{channels} channels")
-    header = Header("JPEG", *_upright(width, height, orientation), mode, 1, orientation, bits == 8 and channels in (1, 3))
+    header = Header(
+        "JPEG",
+        *_upright(width, height, orientation),
+        mode,
+        1,
+        orientation,
+        bits == 8 and channels in (1, 3),
+    )
     # The end mark cannot stand within the pixels' own code (there 0xFF is followed by 0), and the search begins after the
     # header because an Exif thumbnail has an end mark of its own.
     if data.rfind(b"\xff\xd9", at) < 0:
-        raise UnreadableImage("truncated", f"the JPEG file of {len(data)} bytes has no end mark", header)
+        raise UnreadableImage(
+            "truncated", f"the JPEG file of {len(data)} bytes has no end mark", header
+        )
     return header
 
 
@@ -239,10 +262,16 @@ def _png(data: bytes) -> Header:
         (length,) = struct.unpack_from(">I", data, at)
         kind, end = data[at + 4 : at + 8], at + 12 + length
         if end > len(data):
-            trouble = ("truncated", f"the PNG file ends within its {kind.decode('latin-1')!r} chunk")
+            trouble = (
+                "truncated",
+                f"the PNG file ends within its {kind.decode('latin-1')!r} chunk",
+            )
             break
         critical = not kind[0] & 0x20
-        if critical and zlib.crc32(view[at + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
+        if (
+            critical
+            and zlib.crc32(view[at + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]
+        ):
             trouble = ("damaged", f"the checksum of a {kind.decode('latin-1')!r} chunk is wrong")
             break
         if kind == b"IDAT":
@@ -266,7 +295,15 @@ def _png(data: bytes) -> Header:
 
 
 # Where each of the seven passes of an interlaced PNG begins and how far apart its pixels are (PNG third edition, section 8).
-_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+_ADAM7 = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 
@@ -308,16 +345,27 @@ def _webp(data: bytes) -> Header:
         (bits,) = struct.unpack_from("<I", data, body + 1)
         width, height, alpha = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, bool(bits >> 28 & 1)
     elif kind == b"VP8X":
-        flags, low_width, high_width, low_height, high_height = struct.unpack_from("<B3xHBHB", data, body)
+        flags, low_width, high_width, low_height, high_height = struct.unpack_from(
+            "<B3xHBHB", data, body
+        )
         width, height = (low_width | high_width << 16) + 1, (low_height | high_height << 16) + 1
         alpha = bool(flags & 0x10)
         frames, orientation = _webp_chunks(data, animated=bool(flags & 0x02))
     else:
         raise UnreadableImage("damaged", f"the WebP file begins with an unknown chunk {kind!r}")
     plain = not alpha and frames == 1
-    header = Header("WEBP", *_upright(width, height, orientation), "RGBA" if alpha else "RGB", frames, orientation, plain)
+    header = Header(
+        "WEBP",
+        *_upright(width, height, orientation),
+        "RGBA" if alpha else "RGB",
+        frames,
+        orientation,
+        plain,
+    )
     if declared + 8 > len(data):
-        raise UnreadableImage("truncated", f"the WebP file declares {declared + 8} bytes and has {len(data)}", header)
+        raise UnreadableImage(
+            "truncated", f"the WebP file declares {declared + 8} bytes and has {len(data)}", header
+        )
     return header
 
 
@@ -346,7 +394,11 @@ def _ppm(data: bytes) -> Header:
     width, height = int(match[1]), int(match[2])
     header = Header("PPM", width, height, "RGB", plain=True)
     if len(data) - match.end() < width * height * 3:
-        raise UnreadableImage("truncated", f"the PPM file has {len(data)} bytes, too few for {width} x {height} pixels", header)
+        raise UnreadableImage(
+            "truncated",
+            f"the PPM file has {len(data)} bytes, too few for {width} x {height} pixels",
+            header,
+        )
     return header
 
 
@@ -372,7 +424,7 @@ PILLOW_ERRORS = (
 
 
 def open_lazily(data: bytes, form: str) -> ImageFile:
-    """Pillow's picture of the given format, pixels not yet read.
+    """Pillow's image of the given format, pixels not yet read.
 
     The plugin is called directly: Image.open would try every plugin it knows, some of which start other programs, and its
     own size limit is a global of another library. The limit here is `max_megapixels`, tested before any pixel is allocated.
@@ -392,16 +444,26 @@ def _other(data: bytes) -> Header:
 
     form = sniff(data[:MAGIC_BYTES]) or ""
     try:
-        picture = open_lazily(data, form)
-        width, height = picture.size
-        orientation = int(picture.getexif().get(0x0112, 1)) if form == "AVIF" else 1
-        frames = int(getattr(picture, "n_frames", 1))
-    except Image.DecompressionBombError as error:  # GIF's plugin looks at a limit of its own when it opens a file
-        raise UnreadableImage("too_large", f"the {form} file declares too many pixels ({words_of(error)})") from error
+        image = open_lazily(data, form)
+        width, height = image.size
+        orientation = int(image.getexif().get(0x0112, 1)) if form == "AVIF" else 1
+        frames = int(getattr(image, "n_frames", 1))
+    except (
+        Image.DecompressionBombError
+    ) as error:  # GIF's plugin looks at a limit of its own when it opens a file
+        raise UnreadableImage(
+            "too_large", f"the {form} file declares too many pixels ({words_of(error)})"
+        ) from error
     except PILLOW_ERRORS as error:
-        raise UnreadableImage("damaged", f"the {form} header cannot be read ({words_of(error)})") from error
+        raise UnreadableImage(
+            "damaged", f"the {form} header cannot be read ({words_of(error)})"
+        ) from error
     return Header(
-        form, *_upright(width, height, orientation), picture.mode, frames, orientation if 1 <= orientation <= 8 else 1
+        form,
+        *_upright(width, height, orientation),
+        image.mode,
+        frames,
+        orientation if 1 <= orientation <= 8 else 1,
     )
 
 
@@ -411,4 +473,9 @@ def words_of(error: BaseException) -> str:
     return text or type(error).__name__
 
 
-_PARSERS: dict[str, Callable[[bytes], Header]] = {"JPEG": _jpeg, "PNG": _png, "WEBP": _webp, "PPM": _ppm}
+_PARSERS: dict[str, Callable[[bytes], Header]] = {
+    "JPEG": _jpeg,
+    "PNG": _png,
+    "WEBP": _webp,
+    "PPM": _ppm,
+}

@@ -78,10 +78,16 @@ class Pieces:
     def table(self) -> pa.Table:
         """All cuts (schema `CUTS`) with the number of their piece in column `piece`."""
         tables = [
-            piece.table.append_column("piece", pa.array(np.full(piece.table.num_rows, number, np.int64)))
+            piece.table.append_column(
+                "piece", pa.array(np.full(piece.table.num_rows, number, np.int64))
+            )
             for number, piece in enumerate(self._pieces)
         ]
-        return pa.concat_tables(tables) if tables else CUTS.append(pa.field("piece", pa.int64())).empty_table()
+        return (
+            pa.concat_tables(tables)
+            if tables
+            else CUTS.append(pa.field("piece", pa.int64())).empty_table()
+        )
 
     def write(self, digest: str, images: Sequence[int], cuts: Sequence[Sequence[Cut]]) -> None:
         """Writes a piece and takes it in.
@@ -91,7 +97,9 @@ class Pieces:
             images: rows of images.parquet.
             cuts: of each image, in the same order.
         """
-        ready = [(cut.pixels, cut.mask) for found in cuts for cut in found if cut.pixels is not None]
+        ready = [
+            (cut.pixels, cut.mask) for found in cuts for cut in found if cut.pixels is not None
+        ]
         size = self._size
         pixels = np.empty((len(ready), size, size, 3), np.uint8)
         for row, (picture, _) in enumerate(ready):
@@ -128,7 +136,9 @@ class Pieces:
         masks = [self._folder / f"{digest}.masks.npy"] if self._with_masks else []
         return Piece(table, [self._folder / f"{digest}.npy"], masks, [count])
 
-    def gather(self, piece: npt.NDArray[np.int64], row: npt.NDArray[np.int64], *, masks: bool = False) -> Array:
+    def gather(
+        self, piece: npt.NDArray[np.int64], row: npt.NDArray[np.int64], *, masks: bool = False
+    ) -> Array:
         """Pixels, or masks, of cuts by piece and row, in their order.
 
         Returns:
@@ -151,7 +161,9 @@ class Pieces:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def earlier_piece(folder: Path, images: pa.Table, wanted: npt.NDArray[np.bool_], size: int, *, masks: bool) -> Piece | None:
+def earlier_piece(
+    folder: Path, images: pa.Table, wanted: npt.NDArray[np.bool_], size: int, *, masks: bool
+) -> Piece | None:
     """What an earlier crop artifact holds of the wanted images: same image_id, same content, same mask.
 
     Args:
@@ -163,7 +175,9 @@ def earlier_piece(folder: Path, images: pa.Table, wanted: npt.NDArray[np.bool_],
     """
     try:
         table = pq.read_table(folder / "crops.parquet")
-        shards = [shard for shard in pc.unique(table["shard"]).sort().to_pylist() if shard is not None]
+        shards = [
+            shard for shard in pc.unique(table["shard"]).sort().to_pylist() if shard is not None
+        ]
         files = [folder / shard_name(shard) for shard in shards]
         lengths = [len(open_array(file, (size, size, 3))) for file in files]
         mask_files = [folder / shard_name(shard, "masks") for shard in shards] if masks else []
@@ -172,7 +186,9 @@ def earlier_piece(folder: Path, images: pa.Table, wanted: npt.NDArray[np.bool_],
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         _log.warning("an earlier crop artifact cannot be used again: %s", error)
         return None
-    image = pc.index_in(table["image_id"], value_set=images["image_id"].combine_chunks()).combine_chunks()
+    image = pc.index_in(
+        table["image_id"], value_set=images["image_id"].combine_chunks()
+    ).combine_chunks()
     there = image.is_valid().to_numpy(zero_copy_only=False)
     index = image.fill_null(0).to_numpy().astype(np.int64)
     content = images["content_sha256"].combine_chunks().take(pa.array(index))
@@ -180,7 +196,9 @@ def earlier_piece(folder: Path, images: pa.Table, wanted: npt.NDArray[np.bool_],
     usable = there & same & wanted[index]
     if masks:
         old, new = table["attributes"].to_pylist(), images["attributes"].to_pylist()
-        usable &= np.array([mask_of(text) == mask_of(new[at]) for text, at in zip(old, index, strict=True)], bool)
+        usable &= np.array(
+            [mask_of(text) == mask_of(new[at]) for text, at in zip(old, index, strict=True)], bool
+        )
     if not usable.any():
         return None
     first = dict(zip(shards, np.concatenate([[0], np.cumsum(lengths)]).tolist(), strict=False))

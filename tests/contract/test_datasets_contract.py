@@ -29,7 +29,9 @@ NAMES = registry.names("datasets")
 
 def png(seed: int) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (9, 7, 3), dtype=np.uint8)).save(buffer, "PNG")
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (9, 7, 3), dtype=np.uint8)).save(
+        buffer, "PNG"
+    )
     return buffer.getvalue()
 
 
@@ -42,7 +44,10 @@ def make_folder(place: Path) -> None:
 
 def make_parquet(place: Path) -> None:
     for part in range(2):
-        rows = {"image": [{"bytes": png(10 * part + n), "path": None} for n in range(10)], "label": [n % 3 for n in range(10)]}
+        rows = {
+            "image": [{"bytes": png(10 * part + n), "path": None} for n in range(10)],
+            "label": [n % 3 for n in range(10)],
+        }
         pq.write_table(pa.table(rows), place / f"train-{part}.parquet", row_group_size=4)
 
 
@@ -50,7 +55,10 @@ def make_tar(place: Path) -> None:
     for shard in range(2):
         with tarfile.open(place / f"train-{shard}.tar", "w") as archive:
             for number in range(10):
-                for name, data in ((f"{number:04d}.png", png(number)), (f"{number:04d}.cls", str(number % 2).encode())):
+                for name, data in (
+                    (f"{number:04d}.png", png(number)),
+                    (f"{number:04d}.cls", str(number % 2).encode()),
+                ):
                     member = tarfile.TarInfo(name)
                     member.size = len(data)
                     archive.addfile(member, io.BytesIO(data))
@@ -98,7 +106,9 @@ def place(name: str, tmp_path: Path) -> Path | None:
 
 
 def opened(name: str, place: Path | None, **options: object) -> Source:
-    source: Source = registry.load("datasets", name).open_source(SourceConfig(name="x", dataset=name, options=options), place)
+    source: Source = registry.load("datasets", name).open_source(
+        SourceConfig(name="x", dataset=name, options=options), place
+    )
     return source
 
 
@@ -148,9 +158,16 @@ def test_every_entry_is_named_once_and_can_be_read(name: str, place: Path | None
 
 def test_reading_takes_any_order_and_any_part(name: str, place: Path | None) -> None:
     names = [(entry.address, entry.member) for entry in entries(opened(name, place))]
-    whole = {(blob.address, blob.member): blob.read() for blob in opened(name, place).read_many(names)}
+    whole = {
+        (blob.address, blob.member): blob.read() for blob in opened(name, place).read_many(names)
+    }
     rng = np.random.default_rng(0)
-    for wanted in (names[::-1][:40], names[3::5], [names[i] for i in rng.integers(0, len(names), 30)], []):
+    for wanted in (
+        names[::-1][:40],
+        names[3::5],
+        [names[i] for i in rng.integers(0, len(names), 30)],
+        [],
+    ):
         got = list(opened(name, place).read_many(wanted))
         assert [(blob.address, blob.member) for blob in got] == wanted
         assert all(blob.read() == whole[(blob.address, blob.member)] for blob in got)

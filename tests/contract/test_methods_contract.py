@@ -8,21 +8,29 @@ import torch
 from gan_core import registry
 from gan_core.config import NetworkConfig, TrainConfig
 from gan_core.methods.base import Batch
-from gan_core.training.parts import Parts, build
+from gan_core.training.trainer_state import Parts, build
 
 NAMES = registry.names("methods")
 MODES = ("paper", "modern")
 
 
 def parts_of(name: str, mode: str) -> Parts:
-    settings = TrainConfig(method=name, mode=mode, network=NetworkConfig(width=0.125), batch=8, learning_rate=1e-2)
+    settings = TrainConfig(
+        method=name, mode=mode, network=NetworkConfig(width=0.125), batch=8, learning_rate=1e-2
+    )
     return build(settings, seed=0, device="cpu", image_size=32)
 
 
 def batch_of(parts: Parts, index: int) -> Batch:
     random = torch.Generator().manual_seed(index)
     images = torch.rand(8, 3, 32, 32, generator=random) * 2 - 1
-    return Batch(index, images, torch.arange(8) % 4, lambda: torch.rand(8, parts.prior.dim, generator=random) * 2 - 1, random)
+    return Batch(
+        index,
+        images,
+        torch.arange(8) % 4,
+        lambda: torch.rand(8, parts.prior.dim, generator=random) * 2 - 1,
+        random,
+    )
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -33,13 +41,25 @@ def test_every_update_moves_its_own_weights_and_no_others(name: str, mode: str) 
     seen = set()
     for index in range(4):
         for update in parts.method.updates(batch_of(parts, index)):
-            assert update.loss.dtype == torch.float32 and update.loss.dim() == 0 and torch.isfinite(update.loss)
-            assert all(not value.requires_grad and value.dim() == 0 for value in update.figures.values())
-            before = {role: [p.detach().clone() for p in net.parameters()] for role, net in parts.networks.items()}
+            assert (
+                update.loss.dtype == torch.float32
+                and update.loss.dim() == 0
+                and torch.isfinite(update.loss)
+            )
+            assert all(
+                not value.requires_grad and value.dim() == 0 for value in update.figures.values()
+            )
+            before = {
+                role: [p.detach().clone() for p in net.parameters()]
+                for role, net in parts.networks.items()
+            }
             update.loss.backward()
             parts.optimisers[update.name].step()
             for role, network in parts.networks.items():
-                moved = any(not torch.equal(a, b) for a, b in zip(before[role], network.parameters(), strict=True))
+                moved = any(
+                    not torch.equal(a, b)
+                    for a, b in zip(before[role], network.parameters(), strict=True)
+                )
                 assert moved == (role in parts.method.optimised[update.name]), (update.name, role)
             seen.add(update.name)
     assert seen == set(parts.optimisers)

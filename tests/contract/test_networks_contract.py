@@ -33,12 +33,12 @@ def test_a_network_file_offers_what_the_recipe_needs(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_pictures_and_scores_have_the_declared_shapes_and_range(name: str) -> None:
+def test_images_and_scores_have_the_declared_shapes_and_range(name: str) -> None:
     generator, discriminator, latents, labels = made(name)
-    pictures = generator(latents, labels)
-    assert pictures.shape == (4, *discriminator.input_shape)
-    assert pictures.abs().max() <= 1
-    assert discriminator(pictures, labels).shape == (4, 1)
+    images = generator(latents, labels)
+    assert images.shape == (4, *discriminator.input_shape)
+    assert images.abs().max() <= 1
+    assert discriminator(images, labels).shape == (4, 1)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -56,8 +56,8 @@ def test_every_layer_puts_out_what_it_declares(name: str) -> None:
 def test_running_to_a_layer_and_on_from_it_is_running_through(name: str) -> None:
     generator, discriminator, latents, labels = made(name)
     generator.eval(), discriminator.eval()
-    pictures = generator(latents, labels)
-    for network, x in ((generator, latents), (discriminator, pictures)):
+    images = generator(latents, labels)
+    for network, x in ((generator, latents), (discriminator, images)):
         whole = network(x, labels)
         for info in network.layers():
             halfway = network.run_to(x, info.name, labels)
@@ -72,7 +72,9 @@ def test_gradients_reach_every_weight_and_none_when_frozen(name: str) -> None:
     assert all(p.grad is None for p in discriminator.parameters())
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in generator.parameters())
     discriminator(generator(latents, labels).detach(), labels).sum().backward()
-    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in discriminator.parameters())
+    assert all(
+        p.grad is not None and torch.isfinite(p.grad).all() for p in discriminator.parameters()
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -80,7 +82,10 @@ def test_weights_survive_a_round_trip(name: str) -> None:
     module = registry.load("networks", name)
     first, second = module.discriminator(WIDTH), module.discriminator(WIDTH)
     second.load_state_dict(first.state_dict())
-    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -88,4 +93,6 @@ def test_width_scales_maps_and_features(name: str) -> None:
     module = registry.load("networks", name)
     narrow, full = module.discriminator(0.5), module.discriminator()
     assert feature_size(narrow) == feature_size(full) // 2
-    assert [a.shape[0] for a in narrow.layers()[:-1]] == [scaled(b.shape[0], 0.5) for b in full.layers()[:-1]]
+    assert [a.shape[0] for a in narrow.layers()[:-1]] == [
+        scaled(b.shape[0], 0.5) for b in full.layers()[:-1]
+    ]

@@ -59,14 +59,17 @@ def test_one_model_for_each_value_in_order(probe: ModuleType) -> None:
 def test_beats_chance_unless_it_is_chance(probe: ModuleType) -> None:
     features, labels = digits()
     best = max(
-        (model.predict(features[200:]) == labels[200:]).mean() for model in probe.fit(features[:200], labels[:200], probe.GRID)
+        (model.predict(features[200:]) == labels[200:]).mean()
+        for model in probe.fit(features[:200], labels[:200], probe.GRID)
     )
     assert best < 0.2 if probe.__name__.endswith("chance") else best > 0.75
 
 
 def test_same_input_same_answer(probe: ModuleType) -> None:
     features, labels = digits()
-    first, again = (predict_many(probe.fit(features, labels, probe.GRID, seed=3), features) for _ in range(2))
+    first, again = (
+        predict_many(probe.fit(features, labels, probe.GRID, seed=3), features) for _ in range(2)
+    )
     np.testing.assert_array_equal(first, again)
 
 
@@ -80,9 +83,9 @@ def test_labels_need_not_be_counted_from_zero(probe: ModuleType) -> None:
 def test_float32_and_float16_of_the_same_values_agree(probe: ModuleType) -> None:
     features, labels = digits()
     half = probe.fit(features, labels, probe.GRID[1:2] or probe.GRID)[0].predict(features)
-    single = probe.fit(features.astype(np.float32), labels, probe.GRID[1:2] or probe.GRID)[0].predict(
-        features.astype(np.float32)
-    )
+    single = probe.fit(features.astype(np.float32), labels, probe.GRID[1:2] or probe.GRID)[
+        0
+    ].predict(features.astype(np.float32))
     assert (half == single).mean() > 0.995
 
 
@@ -108,7 +111,9 @@ def test_refuses_what_cannot_be_fitted(probe: ModuleType) -> None:
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32])
 @pytest.mark.parametrize("value", [np.nan, -np.inf])
-def test_features_that_are_not_finite_are_refused_by_row(probe: ModuleType, kind: type, value: float) -> None:
+def test_features_that_are_not_finite_are_refused_by_row(
+    probe: ModuleType, kind: type, value: float
+) -> None:
     if not probe.SETTING:
         pytest.skip("chance looks at no feature")
     features, labels = digits(kind)

@@ -22,6 +22,10 @@ def test_scikit_learns_own_checks(estimator: Any, check: Any) -> None:
 def test_in_a_grid_search_over_float16(kind: type) -> None:
     digits = load_digits()
     names = np.array([f"digit {n}" for n in digits.target[:400]])
-    search = GridSearchCV(kind(), {"C": [1e-4, 1.0]}, cv=3).fit((digits.data[:400] / 16).astype(np.float16), names)
+    search = GridSearchCV(kind(), {"C": [1e-4, 1.0]}, cv=3).fit(
+        (digits.data[:400] / 16).astype(np.float16), names
+    )
     assert search.best_params_ == {"C": 1.0}
-    assert cross_val_score(search.best_estimator_, digits.data[:400] / 16, names, cv=3).mean() > 0.85
+    assert (
+        cross_val_score(search.best_estimator_, digits.data[:400] / 16, names, cv=3).mean() > 0.85
+    )

@@ -13,11 +13,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gan_core.stages.specs import STAGES, StageSpec
+from gan_core.specs import STAGES, StageSpec
 
 REMEMBERED = Path(__file__).with_name("stage_sources.yaml")
 CORE = Path(__file__).resolve().parents[2] / "gan_core"
-_QUIET = {"ctx", "kind", "type_comment", "type_params", "type_ignores"}  # differ between Python versions, mean nothing here
+_QUIET = {
+    "ctx",
+    "kind",
+    "type_comment",
+    "type_params",
+    "type_ignores",
+}  # differ between Python versions, mean nothing here
 
 
 def code_hash(spec: StageSpec) -> str:
@@ -27,7 +33,9 @@ def code_hash(spec: StageSpec) -> str:
         place = CORE / room
         assert place.exists(), f"{spec.name} names {room}, which is not there"
         for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
-            whole.update(f"{path.relative_to(CORE).as_posix()}\n{tree_text(path.read_text())}\n".encode())
+            whole.update(
+                f"{path.relative_to(CORE).as_posix()}\n{tree_text(path.read_text())}\n".encode()
+            )
         for path in sorted(place.rglob("*.j2")):
             whole.update(path.read_bytes())
     return whole.hexdigest()[:16]
@@ -44,7 +52,12 @@ def _dump(node: object) -> str:
         for name, value in ast.iter_fields(node):
             if name in _QUIET:
                 continue
-            if name == "body" and isinstance(value, list) and value and _is_docstring(node, value[0]):
+            if (
+                name == "body"
+                and isinstance(value, list)
+                and value
+                and _is_docstring(node, value[0])
+            ):
                 value = value[1:]
             fields.append(f"{name}={_dump(value)}")
         return f"{type(node).__name__}({','.join(fields)})"
@@ -71,7 +84,7 @@ def test_code_and_version_move_together(stage: str) -> None:
     now = {"version": spec.version, "code": code_hash(spec)}
     assert remembered == now, (
         f"The code of stage {stage} changed. If it now writes other content for the same request, raise its version in "
-        f"gan_core/stages/specs.py; then put this line into {REMEMBERED.name}:\n{line}"
+        f"gan_core/specs.py; then put this line into {REMEMBERED.name}:\n{line}"
     )
 
 

@@ -11,14 +11,14 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from flows.outcome import feature_sets
+from flows.commands.outcome import feature_sets
+from gan_core.artifacts.locks import lease
+from gan_core.artifacts.manifest import Manifest
+from gan_core.artifacts.store import LocalArtifacts, Store
+from gan_core.contract import StageOutcome
 from gan_core.errors import StoreError
 from gan_core.files import exchange
-from gan_core.locks import lease
-from gan_core.manifest import Manifest
-from gan_core.runner import _checked
-from gan_core.stages.contract import StageOutcome
-from gan_core.store import LocalArtifacts, Store
+from gan_core.pipeline.runner import _checked
 
 PATTERNS = ("*.txt", "deep/*.bin")
 
@@ -38,7 +38,9 @@ def publish(store: Store, key: str, text: str, log: str = "made at noon") -> Man
     (work / "run.log").write_text(log)
     (work / "scratch").mkdir(exist_ok=True)
     (work / "scratch" / "half").write_text("not finished")
-    draft = Manifest(stage="crop", version=1, key=key, digest="", outcome=StageOutcome(counts={"in": 3}))
+    draft = Manifest(
+        stage="crop", version=1, key=key, digest="", outcome=StageOutcome(counts={"in": 3})
+    )
     _, manifest = store.publish(work, draft, PATTERNS)
     return manifest
 
@@ -101,7 +103,9 @@ def test_it_is_there_at_every_moment_while_it_is_made_again(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("atomic", [True, False])
-def test_two_folders_change_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, atomic: bool) -> None:
+def test_two_folders_change_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, atomic: bool
+) -> None:
     """By one call of the kernel, and in steps where it has none for that disk."""
     for name in "ab":
         (tmp_path / name).mkdir()
@@ -126,8 +130,12 @@ def test_a_damaged_copy_of_what_an_object_store_holds_is_fetched_anew(tmp_path: 
     store.artifacts.drop(made.ref())
     again = publish(store, "k1", "some text")
     assert (store.path(again.ref()) / "rows.txt").read_text() == "some text"
-    store.artifacts.filesystem.pipe_file(f"{store.artifacts._base('crop', 'k1')}/{made.digest[:12]}/rows.txt", b"some texT")  # type: ignore[attr-defined]
-    assert store.verify(made.ref()) == ["rows.txt has other content than when it was written"], "and damage there is seen"
+    store.artifacts.filesystem.pipe_file(
+        f"{store.artifacts._base('crop', 'k1')}/{made.digest[:12]}/rows.txt", b"some texT"
+    )  # type: ignore[attr-defined]
+    assert store.verify(made.ref()) == ["rows.txt has other content than when it was written"], (
+        "and damage there is seen"
+    )
 
 
 def test_figures_of_a_run_come_from_either_home(store: Store) -> None:
@@ -231,8 +239,13 @@ def test_equal_content_made_again_brings_its_newer_byproducts(tmp_path: Path) ->
 def test_a_lease_that_somebody_else_holds_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
     filesystem, root = fsspec.core.url_to_fs(f"memory://discern-{uuid.uuid4().hex}")
     filesystem.makedirs(root)
-    with caplog.at_level("WARNING", "gan_core.locks"), lease(filesystem, f"{root}/key.json", "run 1", seconds=0.6):
-        filesystem.pipe_file(f"{root}/key.json", b'{"who": "run 2", "token": "theirs", "until": 9e9}')
+    with (
+        caplog.at_level("WARNING", "gan_core.artifacts.locks"),
+        lease(filesystem, f"{root}/key.json", "run 1", seconds=0.6),
+    ):
+        filesystem.pipe_file(
+            f"{root}/key.json", b'{"who": "run 2", "token": "theirs", "until": 9e9}'
+        )
         time.sleep(0.6)
     assert "held by run 2" in caplog.text
     assert b"theirs" in filesystem.cat_file(f"{root}/key.json"), "and it is left to them"

@@ -1,4 +1,4 @@
-"""Makes the pictures that pipelines meet in the wild, and those that somebody made to hurt them."""
+"""Makes the images that pipelines meet in the wild, and those that somebody made to hurt them."""
 
 from __future__ import annotations
 
@@ -12,26 +12,33 @@ from PIL import Image
 
 
 def photo(seed: int, width: int = 48, height: int = 40) -> Image.Image:
-    """A smooth random picture, different for every seed."""
+    """A smooth random image, different for every seed."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
 
-def encoded(picture: Image.Image, kind: str, **options: object) -> bytes:
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
 def png_that_declares(width: int, height: int) -> bytes:
-    """A PNG of a few bytes whose header declares a huge picture."""
+    """A PNG of a few bytes whose header declares a huge image."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+        + chunk(b"IEND", b"")
+    )
 
 
 def hostile_folder(root: Path) -> tuple[set[str], set[str]]:
@@ -61,7 +68,7 @@ def hostile_folder(root: Path) -> tuple[set[str], set[str]]:
         "empty.jpg": b"",
         "truncated.jpg": jpeg[: len(jpeg) // 2],
         "truncated.png": png[: len(png) // 2],
-        "text.jpg": b"This is not a picture at all, whatever its name says.\n" * 5,
+        "text.jpg": b"This is not an image at all, whatever its name says.\n" * 5,
         "bomb.png": png_that_declares(50_000, 50_000),
     }
     for name, data in {**good, **bad}.items():
@@ -70,5 +77,5 @@ def hostile_folder(root: Path) -> tuple[set[str], set[str]]:
         path.write_bytes(data)
     (root / "sub" / "loop").symlink_to(root, target_is_directory=True)
     (root / "dangling.png").symlink_to(root / "nowhere.png")
-    (root / "notes.txt").write_text("no picture, and not named like one")
+    (root / "notes.txt").write_text("no image, and not named like one")
     return set(good), set(bad)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from gan_core import child
-from gan_core.child import run_child
+from gan_core.contract import ArtifactRef, StageInput, StageRequest
 from gan_core.errors import DataError, TransientError, WorkError
+from gan_core.pipeline import child_process as child
+from gan_core.pipeline.child_process import run_child
 from gan_core.progress import silent
-from gan_core.stages.contract import ArtifactRef, StageInput, StageRequest
 from tests.stages.digits_artifacts import digits_crops
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,8 +31,17 @@ def train_request(folder: Path, kimg: float = 100_000.0, batch: int = 16) -> Sta
         stage="train",
         node="train",
         key="0" * 32,
-        part={"train": {"network": network, "kimg": kimg, "batch": batch}, "seed": 0, "threads": 1, "image_size": 32},
-        inputs={"pack": [StageInput(ref=ArtifactRef(stage="pack", key="0" * 32, digest="0" * 64), path=crops)]},
+        part={
+            "train": {"network": network, "kimg": kimg, "batch": batch},
+            "seed": 0,
+            "threads": 1,
+            "image_size": 32,
+        },
+        inputs={
+            "pack": [
+                StageInput(ref=ArtifactRef(stage="pack", key="0" * 32, digest="0" * 64), path=crops)
+            ]
+        },
         context={"device": "cpu", "state": str(folder / "state")},
         work=work,
     )
@@ -67,13 +76,15 @@ def test_an_error_from_inside_arrives_as_itself(tmp_path: Path) -> None:
 def test_the_child_dies_with_its_parent(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path\n"
-        "from gan_core.child import run_child\n"
+        "from gan_core.pipeline.child_process import run_child\n"
         "from tests.faults.test_child_process import train_request, children\n"
         "def told(*a, **k): print(*children(), flush=True)\n"
         "run_child(train_request(Path(sys.argv[1])), told, time_limit=300.0)"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]
-    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    parent = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
     assert parent.stdout
     pid = int(parent.stdout.readline().split()[0])
     assert alive(pid)

@@ -16,21 +16,23 @@ from pathlib import Path
 
 import pytest
 
+from gan_core.artifacts.manifest import Manifest
+from gan_core.artifacts.store import Store
+from gan_core.contract import ArtifactRef
 from gan_core.errors import RequestError
-from gan_core.gc import clean
-from gan_core.manifest import Manifest
-from gan_core.plan import Node
-from gan_core.requests import RunRequest, prepare
-from gan_core.runner import _earlier, trajectory_key
-from gan_core.runs import LIVE_LOCK, Run
-from gan_core.stages.contract import ArtifactRef
-from gan_core.stages.specs import spec_of
-from gan_core.store import Store
+from gan_core.pipeline.garbage_collection import clean
+from gan_core.pipeline.plan import Node
+from gan_core.pipeline.request import RunRequest, prepare
+from gan_core.pipeline.run_record import LIVE_LOCK, Run
+from gan_core.pipeline.runner import _earlier, trajectory_key
+from gan_core.specs import spec_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def publish(store: Store, name: str, stage: str = "hash", files: int = 1, **part: object) -> ArtifactRef:
+def publish(
+    store: Store, name: str, stage: str = "hash", files: int = 1, **part: object
+) -> ArtifactRef:
     work = store.work(stage, name)
     for number in range(files):
         (work / f"codes-{number}.parquet").write_bytes(f"{name} {number}".encode() * 100)
@@ -74,7 +76,8 @@ def keys(store: Store) -> set[str]:
 def test_it_keeps_what_the_last_runs_name_and_nothing_else(tmp_path: Path) -> None:
     store = Store(tmp_path)
     refs = {
-        name: publish(store, name) for name in ("shared", "first", "second", "third", "failed", "pinned", "other", "nobody")
+        name: publish(store, name)
+        for name in ("shared", "first", "second", "third", "failed", "pinned", "other", "nobody")
     }
     publish(store, "imported", stage="train", snapshot="theirs")
     pinned = record(store, "run-0", 0, [refs["pinned"]])
@@ -90,14 +93,22 @@ def test_it_keeps_what_the_last_runs_name_and_nothing_else(tmp_path: Path) -> No
         os.utime(path, (1, 1))
     told = clean(store, 2, dry_run=True)
     assert len(keys(store)) == 9 and old.exists(), "a dry run removes nothing"
-    assert told.leftovers == [old] and not (store.home / "locks").exists(), "nor does it make any file"
+    assert told.leftovers == [old] and not (store.home / "locks").exists(), (
+        "nor does it make any file"
+    )
     with store.lock("crop", "abandoned", "somebody"):
         assert clean(store, 2, dry_run=True).leftovers == [], "somebody writes there"
     done = clean(store, 2, dry_run=False)
     assert keys(store) == {"shared", "second", "failed", "third", "pinned", "other", "imported"}
-    assert {ref.key for ref in told.artifacts} == {ref.key for ref in done.artifacts} == {"first", "nobody"}
+    assert (
+        {ref.key for ref in told.artifacts}
+        == {ref.key for ref in done.artifacts}
+        == {"first", "nobody"}
+    )
     assert told.size == done.size > 1000
-    assert {run.folder.name for run in done.removed} == {"run-1"} and not (store.home / "runs" / "run-1").exists()
+    assert {run.folder.name for run in done.removed} == {"run-1"} and not (
+        store.home / "runs" / "run-1"
+    ).exists()
     assert not old.exists() and not (store.home / "trash").exists()
     assert not any(store.verify(ref) for ref in store.artifacts.refs())
     assert clean(store, 2, dry_run=False).artifacts == []
@@ -122,7 +133,13 @@ def test_crops_that_a_run_is_copying_rows_from_stay(tmp_path: Path) -> None:
         made = {"at": moment(number)}
         version = spec_of("crop").version
         manifest = Manifest(
-            stage="crop", version=version, key=f"c{number}", digest="", node="crop:digits", part={"crop": 1}, made=made
+            stage="crop",
+            version=version,
+            key=f"c{number}",
+            digest="",
+            node="crop:digits",
+            part={"crop": 1},
+            made=made,
         )
         store.publish(place, manifest, ("*.parquet",))
     age(store.home / "artifacts", 10)
@@ -154,10 +171,25 @@ def test_only_the_same_request_takes_a_runs_place(tmp_path: Path) -> None:
         {"data": {"faces": "/elsewhere"}},
     ]
     for minute, other in enumerate(others * 2, 1):
-        record(store, f"run-{minute}", minute, [publish(store, f"other-{minute}")], **{**ASKED, **other})
+        record(
+            store,
+            f"run-{minute}",
+            minute,
+            [publish(store, f"other-{minute}")],
+            **{**ASKED, **other},
+        )
     record(store, "older-1", 11, [publish(store, "typed")], command="discern run digits --data /a")
-    for minute in (12, 13):  # records that do not tell what was asked for are alike when the same was typed
-        record(store, f"older-{minute}", minute, [publish(store, f"typed-{minute}")], command="discern prepare digits")
+    for minute in (
+        12,
+        13,
+    ):  # records that do not tell what was asked for are alike when the same was typed
+        record(
+            store,
+            f"older-{minute}",
+            minute,
+            [publish(store, f"typed-{minute}")],
+            command="discern prepare digits",
+        )
     gone = {run.folder.name for run in clean(store, 1, dry_run=False).removed}
     assert gone == {"run-1", "run-2", "run-3", "run-4", "run-5", "older-12"}
     assert {"days", "typed", "typed-13"} <= keys(store)
@@ -197,7 +229,12 @@ def test_old_runs_that_stay_hold_nothing_but_their_own(tmp_path: Path) -> None:
         record(store, f"run-{minute}", minute, [], **ASKED)
     done = clean(store, 1, dry_run=False)
     assert {run.folder.name for run in done.removed} == {"unreadable", "run-20"}
-    assert {path.name for path in (tmp_path / "state" / "train").iterdir()} == {"failed", "paused", "theirs", "newer"}
+    assert {path.name for path in (tmp_path / "state" / "train").iterdir()} == {
+        "failed",
+        "paused",
+        "theirs",
+        "newer",
+    }
     assert works["failed"].exists() and not works["dead"].exists()
     # A failed run that does not tell what it began protects everything since.
     age(store.state("train", "old"), 16)
@@ -260,7 +297,7 @@ def test_a_killed_cleaning_leaves_a_store_that_verifies(tmp_path: Path) -> None:
     for number in range(300):
         publish(store, f"old{number:03d}", files=20)
     record(store, "run-1", 1, [kept])
-    code = "import sys; from gan_core.gc import clean; from gan_core.store import Store; clean(Store(sys.argv[1]), 1, dry_run=False)"
+    code = "import sys; from gan_core.pipeline.garbage_collection import clean; from gan_core.artifacts.store import Store; clean(Store(sys.argv[1]), 1, dry_run=False)"
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT)
     while process.poll() is None and not any((tmp_path / "trash").glob("*")):
         time.sleep(0.001)
@@ -273,7 +310,9 @@ def test_a_killed_cleaning_leaves_a_store_that_verifies(tmp_path: Path) -> None:
     assert keys(store) == {"kept"} and not (tmp_path / "trash").exists()
 
 
-def test_a_cleaning_that_deletes_takes_nothing_of_one_that_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cleaning_that_deletes_takes_nothing_of_one_that_moves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The order that does harm, by hand: one cleaning deletes what it has moved aside while another one moves."""
     store = Store(tmp_path)
     publish(store, "earlier")
@@ -309,13 +348,16 @@ def test_cleanings_at_once_leave_nothing_half_removed(tmp_path: Path) -> None:
     kept = publish(store, "kept", files=5)
     record(store, "run-1", 1, [kept])
     code = (
-        "import sys, time; from gan_core.gc import clean; from gan_core.store import Store; store = Store(sys.argv[1])\n"
+        "import sys, time; from gan_core.pipeline.garbage_collection import clean; from gan_core.artifacts.store import Store; store = Store(sys.argv[1])\n"
         "while time.time() < float(sys.argv[2]):\n"
         "    found = clean(store, 1, dry_run=False)\n"
         "    assert found.passed_over or not any(store.path(ref).exists() for ref in found.artifacts), 'said to be removed'"
     )
     ends = time.time() + 2
-    cleaners = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(ends)], cwd=ROOT) for _ in range(3)]
+    cleaners = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(ends)], cwd=ROOT)
+        for _ in range(3)
+    ]
     number = 0
     while any(cleaner.poll() is None for cleaner in cleaners):
         number += 1
@@ -324,17 +366,19 @@ def test_cleanings_at_once_leave_nothing_half_removed(tmp_path: Path) -> None:
     assert [cleaner.returncode for cleaner in cleaners] == [0, 0, 0] and number > 20
     clean(store, 1, dry_run=False)
     assert keys(store) == {"kept"} and not any(store.verify(ref) for ref in store.artifacts.refs())
-    assert {path.name for path in (tmp_path / "artifacts" / "hash").iterdir()} == {"kept"} and not (tmp_path / "trash").exists()
+    assert {path.name for path in (tmp_path / "artifacts" / "hash").iterdir()} == {"kept"} and not (
+        tmp_path / "trash"
+    ).exists()
 
 
 RUNS = """
 import json
 import sys
 from pathlib import Path
-from gan_core.runner import execute
-from gan_core.requests import RunRequest, prepare
-from gan_core.runs import Run
-from gan_core.store import Store
+from gan_core.pipeline.runner import execute
+from gan_core.pipeline.request import RunRequest, prepare
+from gan_core.pipeline.run_record import Run
+from gan_core.artifacts.store import Store
 
 store = Store(sys.argv[1])
 own = Path(sys.argv[1]).with_suffix(".yaml")
@@ -360,7 +404,9 @@ def test_cleaning_over_and_over_beside_runs_changes_no_digest(tmp_path: Path) ->
     quiet, cleaned = tmp_path / "quiet", tmp_path / "cleaned"
     said = {}
     for home in (quiet, cleaned):
-        process = subprocess.Popen([sys.executable, "-c", RUNS, str(home)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, "-c", RUNS, str(home)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
         removed = 0
         while process.poll() is None:
             if home == cleaned:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from gan_core.artifacts.store import Store
 from gan_core.errors import DiscernError, RequestError, StoreError
-from gan_core.runner import execute, explain_os_error
-from gan_core.store import Store
+from gan_core.pipeline.runner import execute, explain_os_error
 from tests.faults.hostile import hostile_folder
-from tests.faults.test_hostile_pictures import prepare_folder
+from tests.faults.test_hostile_images import prepare_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,7 +38,9 @@ ROOT = Path(__file__).resolve().parents[2]
         (("run", "digits", "--unknown"), "No such option"),
     ],
 )
-def test_wrong_requests_end_in_2_with_a_remedy(discern: Callable[..., object], arguments: tuple[str, ...], told: str) -> None:
+def test_wrong_requests_end_in_2_with_a_remedy(
+    discern: Callable[..., object], arguments: tuple[str, ...], told: str
+) -> None:
     if arguments[:2] == ("run", "digits") and "cuda:7" in arguments:
         from gan_core.devices import cuda_count
 
@@ -50,9 +52,9 @@ def test_wrong_requests_end_in_2_with_a_remedy(discern: Callable[..., object], a
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "pictures").mkdir()
-    with pytest.raises(DiscernError, match="pictures"):
-        prepare_folder(tmp_path / "pictures", tmp_path / "home")
+    (tmp_path / "images").mkdir()
+    with pytest.raises(DiscernError, match="images"):
+        prepare_folder(tmp_path / "images", tmp_path / "home")
 
 
 def test_a_read_only_home(tmp_path: Path) -> None:
@@ -74,7 +76,11 @@ def test_a_read_only_home(tmp_path: Path) -> None:
     if "No module named" in done.stderr or "can't open file" in done.stderr:
         pytest.skip("this installation cannot be read by another user")
     assert done.returncode == 1, done.stderr
-    assert "cannot be written" in done.stderr and "--home" in done.stderr and "Traceback" not in done.stderr
+    assert (
+        "cannot be written" in done.stderr
+        and "--home" in done.stderr
+        and "Traceback" not in done.stderr
+    )
 
 
 def by_modes(home: Path, *command: str) -> subprocess.CompletedProcess[str]:
@@ -82,8 +88,12 @@ def by_modes(home: Path, *command: str) -> subprocess.CompletedProcess[str]:
     setpriv = shutil.which("setpriv")
     if os.getuid() == 0 and not setpriv:
         pytest.skip("root writes everywhere, and setpriv is not here to hold it back")
-    held_back = [str(setpriv), "--bounding-set=-dac_override,-dac_read_search"] if os.getuid() == 0 else []
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    held_back = (
+        [str(setpriv), "--bounding-set=-dac_override,-dac_read_search"] if os.getuid() == 0 else []
+    )
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")
+    }
     return subprocess.run(
         [*held_back, sys.executable, *command],
         capture_output=True,
@@ -94,7 +104,7 @@ def by_modes(home: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_commands_that_only_look_need_no_home_of_their_own(tmp_path: Path) -> None:
-    home, data = tmp_path / "home", tmp_path / "pictures"
+    home, data = tmp_path / "home", tmp_path / "images"
     hostile_folder(data)
     prepare_folder(data, home)
     work = Store(home).work("crop", "abandoned")
@@ -105,13 +115,18 @@ def test_commands_that_only_look_need_no_home_of_their_own(tmp_path: Path) -> No
     try:
         for place in places:
             place.chmod(modes[place] & 0o555)
-        if by_modes(home, "-c", "import sys; open(sys.argv[1], 'w')", str(home / "x")).returncode == 0:
+        if (
+            by_modes(home, "-c", "import sys; open(sys.argv[1], 'w')", str(home / "x")).returncode
+            == 0
+        ):
             pytest.skip("this user writes everywhere")
         checked = by_modes(home, "-m", "flows.cli", "verify", "--all")
         assert checked.returncode == 0 and " 0 damaged" in checked.stdout, checked.stderr
         cleaned = by_modes(home, "-m", "flows.cli", "gc", "--keep", "1", "--dry-run", "--json")
         told = json.loads(cleaned.stdout)
-        assert cleaned.returncode == 0 and told["prefect"] == {"flow_runs": None} and told["dry_run"], cleaned.stderr
+        assert (
+            cleaned.returncode == 0 and told["prefect"] == {"flow_runs": None} and told["dry_run"]
+        ), cleaned.stderr
         for words in (("status", "digits"), ("run", "digits", "--dry-run", "--scale", "debug")):
             plan = by_modes(home, "-m", "flows.cli", *words, "--json")
             assert plan.returncode == 0 and len(json.loads(plan.stdout)["plan"]) > 5, plan.stderr
@@ -150,18 +165,20 @@ def test_a_home_that_is_no_folder(tmp_path: Path, writing: bool) -> None:
 
 def test_a_disk_that_fills_up_loses_nothing_and_continues(tmp_path: Path) -> None:
     """A limit on the size of files stands for the full disk: writing fails in the middle of a stage, in a child process."""
-    data = tmp_path / "pictures"
+    data = tmp_path / "images"
     hostile_folder(data)
     script = (
         "import sys, resource; from pathlib import Path\n"
-        "from tests.faults.test_hostile_pictures import prepare_folder\n"
+        "from tests.faults.test_hostile_images import prepare_folder\n"
         "from gan_core.errors import StoreError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))\n"
         "try: prepare_folder(Path(sys.argv[1]), Path(sys.argv[2]))\n"
         "except StoreError as error: print('TOLD', error.explain()); sys.exit(error.exit_code)"
     )
     command = [sys.executable, "-c", script, str(data), str(tmp_path / "home")]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
     assert done.returncode == 1, done.stderr[-2000:]
     assert "No room is left" in done.stdout and "--home" in done.stdout
     whole = [ref for ref in Store(tmp_path / "home").artifacts.refs()]
@@ -178,11 +195,13 @@ def test_a_full_tmpfs(tmp_path: Path) -> None:
     """The same on a disk of 200 kB, where mounting one is allowed."""
     home = tmp_path / "small"
     home.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(home)], capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(home)], capture_output=True
+    )
     if mounted.returncode:
         pytest.skip("no tmpfs may be mounted here")
     try:
-        data = tmp_path / "pictures"
+        data = tmp_path / "images"
         hostile_folder(data)
         (home / "filler").write_bytes(bytes(150_000))
         with pytest.raises(StoreError, match="No room is left"):
@@ -192,7 +211,7 @@ def test_a_full_tmpfs(tmp_path: Path) -> None:
 
 
 def test_an_unknown_failure_of_the_system_names_the_file(tmp_path: Path) -> None:
-    from gan_core.plan import Node
+    from gan_core.pipeline.plan import Node
 
     blocked = tmp_path / "home"
     blocked.write_text("a file where the home should be")
@@ -202,8 +221,14 @@ def test_an_unknown_failure_of_the_system_names_the_file(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "error",
-    [ConnectionResetError(104, "Connection reset by peer"), TimeoutError(110, "timed out"), OSError(5, "Input/output error")],
+    [
+        ConnectionResetError(104, "Connection reset by peer"),
+        TimeoutError(110, "timed out"),
+        OSError(5, "Input/output error"),
+    ],
 )
-def test_a_connection_or_disk_that_failed_once_is_tried_again(error: OSError, tmp_path: Path) -> None:
+def test_a_connection_or_disk_that_failed_once_is_tried_again(
+    error: OSError, tmp_path: Path
+) -> None:
     told = explain_os_error(error, tmp_path)
     assert told.retryable and "tried again" in told.remedy

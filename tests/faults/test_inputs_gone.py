@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from gan_core.artifacts.store import Store
 from gan_core.errors import StoreError
-from gan_core.requests import Prepared, RunRequest, prepare
-from gan_core.runner import execute
-from gan_core.store import Store
+from gan_core.pipeline.request import Prepared, RunRequest, prepare
+from gan_core.pipeline.runner import execute
 
 
 def test_an_input_that_goes_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flows import composition
+    from flows import run_plan as composition
 
     store = Store(tmp_path)
     (node,) = prepare(RunRequest(recipe="digits", until="ingest", home=str(tmp_path)), store).nodes

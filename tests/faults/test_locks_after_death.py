@@ -11,16 +11,16 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from gan_core.artifacts.locks import file_lock, lease
 from gan_core.devices import cuda_count
-from gan_core.gpus import identities
-from gan_core.locks import file_lock, lease
+from gan_core.pipeline.gpu_lock import identities
 
 HOLDER = """
 import sys, time
 from pathlib import Path
 from gan_core.devices import cuda_count
-from gan_core.gpus import identities
-from gan_core.locks import file_lock
+from gan_core.pipeline.gpu_lock import identities
+from gan_core.artifacts.locks import file_lock
 with file_lock(Path(sys.argv[1]), "the doomed run"):
     print("held", flush=True)
     time.sleep(60)
@@ -29,7 +29,9 @@ with file_lock(Path(sys.argv[1]), "the doomed run"):
 
 def test_kill_9_frees_the_lock(tmp_path: Path) -> None:
     path = tmp_path / "x.lock"
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True
+    )
     assert holder.stdout and holder.stdout.readline() == "held\n"
     told: list[str] = []
 
@@ -48,7 +50,7 @@ def test_kill_9_frees_the_lock(tmp_path: Path) -> None:
 GPU_USER = """
 import sys, time
 from pathlib import Path
-from gan_core import gpus
+from gan_core.pipeline import gpu_lock as gpus
 gpus.PLACE = Path(sys.argv[1])
 with gpus.alone_on(sys.argv[3:], sys.argv[2], lambda holder: print("waits for", holder, flush=True)):
     print("has it", flush=True)
@@ -73,7 +75,9 @@ def test_a_gpu_belongs_to_one_run_until_it_dies(tmp_path: Path) -> None:
     assert says(users[2]) == says(users[3]) == "has it\n", "another device has its own lock"
     users[0].kill()
     assert says(users[1]) in ("has it\n", f"waits for run first (process {users[0].pid})\n")
-    assert (tmp_path / "discern-gpu-a.lock").stat().st_mode & 0o777 == 0o666, "another user may wait for it, too"
+    assert (tmp_path / "discern-gpu-a.lock").stat().st_mode & 0o777 == 0o666, (
+        "another user may wait for it, too"
+    )
     for user in users:
         user.kill()
         user.communicate()
@@ -100,7 +104,10 @@ def test_a_living_lease_is_renewed() -> None:
     with lease(filesystem, path, "me", seconds=0.6):
         time.sleep(1.5)
         other: list[str] = []
-        with pytest.raises(RuntimeError), lease(filesystem, path, "other", lambda who: _refuse(other, who), seconds=0.6):
+        with (
+            pytest.raises(RuntimeError),
+            lease(filesystem, path, "other", lambda who: _refuse(other, who), seconds=0.6),
+        ):
             pass
         assert other == ["me"]
 

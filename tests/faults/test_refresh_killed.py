@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from gan_core import gpus, runner
+from gan_core.artifacts.locks import file_lock
+from gan_core.artifacts.manifest import Manifest
+from gan_core.artifacts.store import Store
+from gan_core.contract import ArtifactRef
 from gan_core.errors import TrainingDiverged, TransientError
-from gan_core.locks import file_lock
-from gan_core.manifest import Manifest
-from gan_core.plan import Node
-from gan_core.requests import RunRequest, prepare
-from gan_core.runner import StageResult, begun_anew, execute
-from gan_core.runs import Run
-from gan_core.stages.contract import ArtifactRef
-from gan_core.store import Store
+from gan_core.pipeline import gpu_lock as gpus
+from gan_core.pipeline import runner
+from gan_core.pipeline.plan import Node
+from gan_core.pipeline.request import RunRequest, prepare
+from gan_core.pipeline.run_record import Run
+from gan_core.pipeline.runner import StageResult, begun_anew, execute
 from tests.faults.test_child_process import children
 from tests.stages.digits_artifacts import digits_crops
 
@@ -56,7 +57,9 @@ def test_a_killed_refresh_goes_on_where_it_was(
     assert continued.outcome.summary["started_at_kimg"] >= 0.2 and not continued.cached
     (state,) = (tmp_path / "state" / "train").iterdir()
     with begun_anew(state, "train") as mark:
-        assert [path.name for path in state.iterdir()] == [mark.name], "it was complete: the next refresh begins anew"
+        assert [path.name for path in state.iterdir()] == [mark.name], (
+            "it was complete: the next refresh begins anew"
+        )
         (state / "state.json").touch()
     with begun_anew(state, "train"), pytest.raises(TrainingDiverged):
         assert (state / "state.json").exists(), "and is continued until it is complete,"

@@ -30,11 +30,18 @@ train(ArrayImages(np.load(sys.argv[1])), Setting(settings, Path(sys.argv[2]), 32
 
 def start(images: Path, folder: Path, mode: str, precision: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", PROGRAM, str(images), str(folder), mode, precision]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
 
 
-@pytest.mark.parametrize(("mode", "precision"), [("modern", "bf16"), pytest.param("paper", "float32", marks=pytest.mark.slow)])
-def test_killed_anywhere_it_ends_in_the_same_weights(tmp_path: Path, mode: str, precision: str) -> None:
+@pytest.mark.parametrize(
+    ("mode", "precision"),
+    [("modern", "bf16"), pytest.param("paper", "float32", marks=pytest.mark.slow)],
+)
+def test_killed_anywhere_it_ends_in_the_same_weights(
+    tmp_path: Path, mode: str, precision: str
+) -> None:
     images = tmp_path / "images.npy"
     np.save(images, np.random.default_rng(0).integers(0, 256, (200, 32, 32, 3), np.uint8))
     quiet = start(images, tmp_path / "quiet", mode, precision)
@@ -47,7 +54,9 @@ def test_killed_anywhere_it_ends_in_the_same_weights(tmp_path: Path, mode: str, 
         for _ in range(chance.randrange(8, 60)):  # let it get some minibatches further
             if not process.stdout.readline():
                 break
-        time.sleep(chance.random() * 0.02)  # and die at any place within one, or while it writes its state
+        time.sleep(
+            chance.random() * 0.02
+        )  # and die at any place within one, or while it writes its state
         if process.poll() is not None or kills >= 3:
             process.communicate()
             assert process.returncode == 0
@@ -59,4 +68,6 @@ def test_killed_anywhere_it_ends_in_the_same_weights(tmp_path: Path, mode: str, 
     names = {p.name for p in (tmp_path / "quiet" / "products").glob("snapshot-*")}
     assert names == {"snapshot-000001_600.safetensors"}
     (name,) = names
-    assert (tmp_path / "quiet/products" / name).read_bytes() == (tmp_path / "killed/products" / name).read_bytes()
+    assert (tmp_path / "quiet/products" / name).read_bytes() == (
+        tmp_path / "killed/products" / name
+    ).read_bytes()

@@ -65,13 +65,25 @@ def run(folder: Path, name: str, processes: int, *how: str) -> list[list[str]]:
     (folder / "program.py").write_text(PROGRAM)
     (folder / "outside").mkdir(exist_ok=True)
     (folder / "outside" / "scaled.py").write_text(NETWORK)
-    np.save(folder / "images.npy", np.random.default_rng(0).integers(0, 256, (100, 32, 32, 3), np.uint8))
+    np.save(
+        folder / "images.npy", np.random.default_rng(0).integers(0, 256, (100, 32, 32, 3), np.uint8)
+    )
     started = [sys.executable]
     if processes > 1:
         started += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     root = str(Path(__file__).resolve().parents[2])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{root}{os.pathsep}{folder}"}
-    command = [*started, str(folder / "program.py"), str(folder / "images.npy"), str(folder / name), *how]
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": f"{root}{os.pathsep}{folder}",
+    }
+    command = [
+        *started,
+        str(folder / "program.py"),
+        str(folder / "images.npy"),
+        str(folder / name),
+        *how,
+    ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return [(folder / name / f"ended-{rank}").read_text().split() for rank in range(processes)]
@@ -95,7 +107,7 @@ def agree(one: Path, two: Path) -> None:
 
 
 def test_two_processes_go_on_from_the_state_of_the_first_and_agree_with_one(tmp_path: Path) -> None:
-    """With augmentation, whose every picture is changed as one process changes it, and R1 through synchronised norms; the second
+    """With augmentation, whose every image is changed as one process changes it, and R1 through synchronised norms; the second
     process sees nothing of the state, and both draw a first weight of their own."""
     how = ("outside.scaled", "options")
     run(tmp_path, "one", 1, "modern", "0.032", *how)
@@ -125,7 +137,10 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
     here = torch.cuda.device_count() + 1
     for name, value in {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": str(here)}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(RequestError, match=f"{here} processes are to train on this machine's GPUs, and it has {here - 1}"):
+    with pytest.raises(
+        RequestError,
+        match=f"{here} processes are to train on this machine's GPUs, and it has {here - 1}",
+    ):
         join("cuda")
 
 
@@ -143,7 +158,9 @@ def _share(rank: int, count: int) -> None:
 
     torch.set_num_threads(1)
     store = Path(tempfile.gettempdir()) / f"discern-norms-{os.getppid()}"
-    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=count)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{store}", rank=rank, world_size=count
+    )
     x = torch.randn(8, 5, 4, 4, generator=torch.Generator().manual_seed(0))
     target = torch.randn(8, 5, 4, 4, generator=torch.Generator().manual_seed(1))
     whole, mine = x.clone().requires_grad_(True), x[rank::count].clone().requires_grad_(True)

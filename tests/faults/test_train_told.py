@@ -15,11 +15,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from gan_core import child
+from gan_core.contract import ArtifactRef, StageInput, StageOutcome, StageRequest
 from gan_core.errors import DiscernError, TransientError, WorkError
+from gan_core.pipeline import child_process as child
 from gan_core.progress import silent
-from gan_core.stages.contract import ArtifactRef, StageInput, StageOutcome, StageRequest
-from gan_core.training import state
+from gan_core.training import checkpoint as state
 from tests.stages.digits_artifacts import digits_crops
 
 
@@ -38,7 +38,14 @@ def request(folder: Path) -> StageRequest:
         node="train",
         key="0" * 32,
         part={"train": train, "seed": 0, "threads": 1, "image_size": 32},
-        inputs={"pack": [StageInput(ref=ArtifactRef(stage="pack", key="0" * 32, digest="0" * 64), path=folder / "pack")]},
+        inputs={
+            "pack": [
+                StageInput(
+                    ref=ArtifactRef(stage="pack", key="0" * 32, digest="0" * 64),
+                    path=folder / "pack",
+                )
+            ]
+        },
         context={"device": "cpu", "state": str(folder / "state")},
         work=folder / "work",
     )
@@ -47,11 +54,15 @@ def request(folder: Path) -> StageRequest:
 def reached(folder: Path) -> int:
     """Images at the last line of statistics."""
     with contextlib.suppress(OSError, ValueError, IndexError):
-        return int(json.loads((folder / "state" / "stats.jsonl").read_text().splitlines()[-1])["images"])
+        return int(
+            json.loads((folder / "state" / "stats.jsonl").read_text().splitlines()[-1])["images"]
+        )
     return 0
 
 
-def told(folder: Path, tell: Callable[[int], None], limit: float = 300.0) -> tuple[int, BaseException | StageOutcome]:
+def told(
+    folder: Path, tell: Callable[[int], None], limit: float = 300.0
+) -> tuple[int, BaseException | StageOutcome]:
     """Runs a training in a child and, once it is at work, tells its process something. Returns: how far it was by then, what came of it."""
     came: list[BaseException | StageOutcome] = []
 
@@ -85,7 +96,10 @@ def saved(folder: Path) -> int:
 def test_whoever_ends_the_training_alone_has_it_tried_again(tmp_path: Path) -> None:
     """A run that went on without it would end as a success, without features."""
     images, error = told(tmp_path, lambda process: os.kill(process, signal.SIGTERM))
-    assert isinstance(error, TransientError) and "told to end by a signal; its state is saved" in error.message
+    assert (
+        isinstance(error, TransientError)
+        and "told to end by a signal; its state is saved" in error.message
+    )
     assert saved(tmp_path) >= images
 
 
@@ -94,7 +108,9 @@ class Timer:
 
     made: ClassVar[list[Timer]] = []
 
-    def __init__(self, seconds: float, function: Callable[..., None], args: tuple[Any, ...]) -> None:
+    def __init__(
+        self, seconds: float, function: Callable[..., None], args: tuple[Any, ...]
+    ) -> None:
         self.over = partial(function, *args)
         self.made.append(self)
 
@@ -106,10 +122,16 @@ class Timer:
 
 
 @pytest.mark.parametrize("grace", [child.GRACE_SECONDS, 0.0])
-def test_the_time_limit_is_the_reason_that_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grace: float) -> None:
+def test_the_time_limit_is_the_reason_that_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grace: float
+) -> None:
     """The state is saved first; what takes longer than the grace period is killed."""
     monkeypatch.setattr(child, "GRACE_SECONDS", grace)
     monkeypatch.setattr(child.threading, "Timer", Timer)
     images, error = told(tmp_path, lambda process: Timer.made.pop().over(), limit=1234.0)
-    assert isinstance(error, WorkError) and not isinstance(error, TransientError) and "time limit of 1234 s" in error.message
+    assert (
+        isinstance(error, WorkError)
+        and not isinstance(error, TransientError)
+        and "time limit of 1234 s" in error.message
+    )
     assert not grace or saved(tmp_path) >= images

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from gan_core.child import run_child
+from gan_core.contract import ArtifactRef, StageInput, StageOutcome, StageRequest
 from gan_core.errors import DataError, RequestError, TransientError
+from gan_core.pipeline.child_process import run_child
 from gan_core.progress import silent
-from gan_core.stages.contract import ArtifactRef, StageInput, StageOutcome, StageRequest
 from tests.stages.digits_artifacts import digits_crops
 
 RANK_ONE_FAILS = """
@@ -24,7 +24,7 @@ ABOUT, ROLES, USES_LABELS = "dcgan, broken in one process", dcgan.ROLES, False
 class Method(dcgan.Method):
     def updates(self, batch):
         if batch.index == 3 and os.environ["RANK"] == "1":
-            raise DataError("The second process met a picture that it does not like.")
+            raise DataError("The second process met an image that it does not like.")
         yield from super().updates(batch)
 """
 
@@ -32,14 +32,31 @@ class Method(dcgan.Method):
 def request(folder: Path, name: str, **changed: object) -> StageRequest:
     work = folder / name
     work.mkdir(parents=True, exist_ok=True)
-    train = {"network": {"name": "dcgan32_svhn", "width": 0.125}, "batch": 16, "kimg": 0.8, "processes": 2}
+    train = {
+        "network": {"name": "dcgan32_svhn", "width": 0.125},
+        "batch": 16,
+        "kimg": 0.8,
+        "processes": 2,
+    }
     intervals = {"log_kimg": 0.1, "state_kimg": 0.1}
     return StageRequest(
         stage="train",
         node="train",
         key="0" * 32,
-        part={"train": {**train, **intervals, **changed}, "seed": 0, "threads": 2, "image_size": 32},
-        inputs={"pack": [StageInput(ref=ArtifactRef(stage="pack", key="0" * 32, digest="0" * 64), path=folder / "pack")]},
+        part={
+            "train": {**train, **intervals, **changed},
+            "seed": 0,
+            "threads": 2,
+            "image_size": 32,
+        },
+        inputs={
+            "pack": [
+                StageInput(
+                    ref=ArtifactRef(stage="pack", key="0" * 32, digest="0" * 64),
+                    path=folder / "pack",
+                )
+            ]
+        },
         context={"device": "cpu", "state": str(folder / "state" / name)},
         work=work,
     )
@@ -92,11 +109,13 @@ def test_a_killed_process_ends_all_and_the_next_start_continues(folder: Path) ->
 
 
 @pytest.mark.slow
-def test_an_error_of_any_process_is_the_one_that_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_any_process_is_the_one_that_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (folder / "modules" / "broken").mkdir(parents=True)
     (folder / "modules" / "broken" / "method.py").write_text(RANK_ONE_FAILS)
     monkeypatch.setenv("PYTHONPATH", str(folder / "modules"))
-    with pytest.raises(DataError, match="The second process met a picture that it does not like"):
+    with pytest.raises(DataError, match="The second process met an image that it does not like"):
         trained(request(folder, "broken", method="broken.method"))
     assert nobody_left(folder)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gan_core.dedup import lookup
+from gan_core.dedup.hashing import hamming_search as lookup
 from gan_core.errors import DataError
 
 
@@ -39,9 +39,17 @@ def planted(seed: int, rows: int, width: int, varying: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("method", ["sorted", "faiss", "brute"])
-@given(st.integers(0, 2**32), st.integers(0, 120), st.integers(0, 9), st.sampled_from([8, 16]), st.integers(4, 64))
+@given(
+    st.integers(0, 2**32),
+    st.integers(0, 120),
+    st.integers(0, 9),
+    st.sampled_from([8, 16]),
+    st.integers(4, 64),
+)
 @settings(max_examples=60, deadline=None)
-def test_every_pair_within_the_radius(method: str, seed: int, rows: int, radius: int, width: int, varying: int) -> None:
+def test_every_pair_within_the_radius(
+    method: str, seed: int, rows: int, radius: int, width: int, varying: int
+) -> None:
     codes = planted(seed, rows, width, varying)
     assert as_set(lookup.pairs_within(codes, radius, method=method)) == brute(codes, radius)
 
@@ -54,7 +62,9 @@ def test_large_radius_and_odd_widths() -> None:
 
 @given(st.integers(0, 2**32), st.integers(0, 80), st.integers(0, 4), st.integers(4, 64))
 @settings(max_examples=25, deadline=None)
-def test_rows_that_share_a_piece_are_looked_up_by_their_other_bits(seed: int, rows: int, radius: int, varying: int) -> None:
+def test_rows_that_share_a_piece_are_looked_up_by_their_other_bits(
+    seed: int, rows: int, radius: int, varying: int
+) -> None:
     codes = planted(seed, rows, 16, varying)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lookup, "OVERFULL", 3)
@@ -87,7 +97,10 @@ def test_many_rows_that_share_most_of_their_code_cost_no_quadratic_time() -> Non
 
 def test_the_three_ways_agree_on_many_rows() -> None:
     codes = planted(7, 20_000, 16, 128)
-    found = [as_set(lookup.pairs_within(codes, 4, method=method)) for method in ("sorted", "faiss", "brute")]
+    found = [
+        as_set(lookup.pairs_within(codes, 4, method=method))
+        for method in ("sorted", "faiss", "brute")
+    ]
     assert found[0] == found[1] == found[2] and len(found[0]) > 5_000
 
 
@@ -98,7 +111,9 @@ def test_equal_codes_number_classes_by_first_appearance(rows: list[bytes]) -> No
     classes, first = lookup.equal_codes(codes)
     seen: dict[bytes, int] = {}
     assert classes.tolist() == [seen.setdefault(row, len(seen)) for row in rows]
-    assert [rows[row] for row in first] == list(seen) and [rows.index(one) for one in seen] == first.tolist()
+    assert [rows[row] for row in first] == list(seen) and [
+        rows.index(one) for one in seen
+    ] == first.tolist()
 
 
 def test_too_many_pairs_are_refused_before_memory_is_full() -> None:

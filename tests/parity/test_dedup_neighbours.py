@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from gan_core.dedup import neighbours
-from gan_core.dedup.descriptors import mirrored
+from gan_core.dedup.search import neighbours
+from gan_core.dedup.search.descriptors import mirrored
 
 
 def unit(rows: int, seed: int) -> np.ndarray:
@@ -20,8 +20,14 @@ def expected(
     for flip in (False, True):
         similarity = (mirrored(edges) if flip else edges) @ edges.T
         for row in queries:
-            order = [at for at in targets[np.argsort(-similarity[row, targets], kind="stable")]][: count + 1]
-            out |= {(min(row, at), max(row, at), flip) for at in order if at != row and similarity[row, at] >= floor}
+            order = [at for at in targets[np.argsort(-similarity[row, targets], kind="stable")]][
+                : count + 1
+            ]
+            out |= {
+                (min(row, at), max(row, at), flip)
+                for at in order
+                if at != row and similarity[row, at] >= floor
+            }
     return out
 
 
@@ -39,7 +45,7 @@ def test_queries_and_targets_restrict_both_sides() -> None:
     queries, targets = np.arange(100, 120), np.arange(100)
     found = neighbours.nearest(edges, 3, floor=-1, queries=queries, targets=targets)
     listed = set(zip(found.i.tolist(), found.j.tolist(), found.mirrored.tolist(), strict=True))
-    # One more than asked for is looked at, for the picture itself, which is not among the targets here.
+    # One more than asked for is looked at, for the image itself, which is not among the targets here.
     assert listed == expected(edges, 3, -1, queries, targets)
     assert (found.i < 100).all() and (found.j >= 100).all()
 

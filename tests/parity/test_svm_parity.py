@@ -14,8 +14,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 from threadpoolctl import threadpool_limits
 
-from gan_core.probes import _design, _linear, _turned, linear_svm, logistic
+from gan_core.probes import linear_svm, logistic
 from gan_core.probes.base import LinearModel
+from gan_core.probes.solver import design as _design
+from gan_core.probes.solver import dual as _turned
+from gan_core.probes.solver import fit as _linear
 
 
 @pytest.fixture(autouse=True)
@@ -35,33 +38,53 @@ def digits_features(rows: int, dims: int) -> tuple[npt.NDArray[np.float16], npt.
     """ReLU features of real digits: correlated, not centred, not scaled, as a discriminator's are."""
     digits = load_digits()
     weights = np.random.default_rng(1).standard_normal((64, dims)) / 8
-    return np.maximum((digits.data[:rows] / 8 - 1) @ weights, 0).astype(np.float16), digits.target[:rows].astype(np.int64)
+    return np.maximum((digits.data[:rows] / 8 - 1) @ weights, 0).astype(np.float16), digits.target[
+        :rows
+    ].astype(np.int64)
 
 
 def svm_objective(
-    x: Matrix, y: npt.NDArray[np.int64], weights: Matrix, intercept: Matrix, cost: float, positive: list[int]
+    x: Matrix,
+    y: npt.NDArray[np.int64],
+    weights: Matrix,
+    intercept: Matrix,
+    cost: float,
+    positive: list[int],
 ) -> float:
     total = 0.0
     for column, label in enumerate(positive):
         sign = np.where(y == label, 1.0, -1.0)
         hinge = np.maximum(0, 1 - sign * (x @ weights[:, column] + intercept[column]))
-        total += 0.5 * (weights[:, column] @ weights[:, column] + intercept[column] ** 2) + cost * hinge @ hinge
+        total += (
+            0.5 * (weights[:, column] @ weights[:, column] + intercept[column] ** 2)
+            + cost * hinge @ hinge
+        )
     return float(total)
 
 
-def same_but_for_ties(ours: LinearModel, theirs: Matrix, x: npt.NDArray[np.float16], labels: npt.NDArray[np.int64]) -> None:
+def same_but_for_ties(
+    ours: LinearModel, theirs: Matrix, x: npt.NDArray[np.float16], labels: npt.NDArray[np.int64]
+) -> None:
     """Every differing answer must be a near-tie in their decision values."""
     for row in np.flatnonzero(ours.predict(x) != labels):
         mine = int(ours.classes.searchsorted(ours.predict(x[row : row + 1])[0]))
         assert theirs[row].max() - theirs[row, mine] < 0.01 * np.ptp(theirs[row])
 
 
-@pytest.mark.parametrize(("rows", "dims", "cost"), [(300, 700, 1e-4), (300, 700, 1e-2), (300, 700, 1.0), (900, 1200, 1e-3)])
-def test_svm_with_fewer_rows_than_dimensions_is_linearsvc(rows: int, dims: int, cost: float) -> None:
+@pytest.mark.parametrize(
+    ("rows", "dims", "cost"),
+    [(300, 700, 1e-4), (300, 700, 1e-2), (300, 700, 1.0), (900, 1200, 1e-3)],
+)
+def test_svm_with_fewer_rows_than_dimensions_is_linearsvc(
+    rows: int, dims: int, cost: float
+) -> None:
     check_svm(rows, dims, cost)
 
 
-@pytest.mark.parametrize(("rows", "dims", "cost"), [(1797, 64, 1e-4), (1797, 64, 1.0), (1797, 400, 1e-4), (1797, 400, 1e-2)])
+@pytest.mark.parametrize(
+    ("rows", "dims", "cost"),
+    [(1797, 64, 1e-4), (1797, 64, 1.0), (1797, 400, 1e-4), (1797, 400, 1e-2)],
+)
 def test_svm_with_more_rows_than_dimensions_is_linearsvc(rows: int, dims: int, cost: float) -> None:
     check_svm(rows, dims, cost)
 
@@ -80,11 +103,15 @@ def check_svm(rows: int, dims: int, cost: float) -> None:
     theirs = LinearSVC(C=cost, tol=1e-7, max_iter=200_000).fit(x, labels)
     classes = list(range(10))
     best = svm_objective(x, labels, theirs.coef_.T, theirs.intercept_, cost, classes)
-    mine = svm_objective(x, labels, ours.weights.astype(np.float64), ours.intercept.astype(np.float64), cost, classes)
+    mine = svm_objective(
+        x, labels, ours.weights.astype(np.float64), ours.intercept.astype(np.float64), cost, classes
+    )
     assert abs(mine - best) <= 1e-4 * best
     assert ours.certificate["gap"] <= linear_svm.TOLERANCE
     assert ours.certificate["objective"] == pytest.approx(mine, rel=1e-5)
-    assert mine - best <= ours.certificate["gap"] * mine + 1e-6 * mine, "the certificate promised more than is true"
+    assert mine - best <= ours.certificate["gap"] * mine + 1e-6 * mine, (
+        "the certificate promised more than is true"
+    )
     same_but_for_ties(ours, theirs.decision_function(x), features, theirs.predict(x))
 
 
@@ -110,7 +137,9 @@ def test_bf16_products_of_rows_are_near_those_of_float64() -> None:
     np.testing.assert_allclose(np.diagonal(quick), np.diagonal(exact), rtol=1e-5)
 
 
-@pytest.mark.parametrize(("off", "solved_on"), [(0.01, [(300, 300)]), (1e4, [(300, 300), (300, 700)])])
+@pytest.mark.parametrize(
+    ("off", "solved_on"), [(0.01, [(300, 300)]), (1e4, [(300, 300), (300, 700)])]
+)
 def test_what_the_basis_lacks_is_made_good_on_the_features(
     turned: None, monkeypatch: pytest.MonkeyPatch, off: float, solved_on: list[tuple[int, int]]
 ) -> None:
@@ -126,7 +155,9 @@ def test_what_the_basis_lacks_is_made_good_on_the_features(
     monkeypatch.setattr(_turned, "quick_here", lambda device: True)
     monkeypatch.setattr(_turned, "QUICK_RIDGE", 0.0)
     quick_gram = _turned.quick_gram
-    monkeypatch.setattr(_turned, "quick_gram", lambda features, device: (quick_gram(features, device)[0], off))
+    monkeypatch.setattr(
+        _turned, "quick_gram", lambda features, device: (quick_gram(features, device)[0], off)
+    )
     check_svm(300, 700, 1e-2)
     assert seen == solved_on
 
@@ -156,7 +187,9 @@ def test_a_hard_problem_gets_a_better_preconditioner(monkeypatch: pytest.MonkeyP
     check_svm(1500, 400, 1e-1)
 
 
-def test_beyond_float32_the_last_sound_iterate_is_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_beyond_float32_the_last_sound_iterate_is_the_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """At C = 100 on features of rank 65 float32 gives out; what is returned is finite, and its gap says that it is no optimum."""
     monkeypatch.setattr(_design, "SAMPLE_ROWS", 50)
     monkeypatch.setattr(_design, "EXACT_DIMS", 0)
@@ -170,7 +203,9 @@ def test_svm_all_costs_at_once_equal_each_alone() -> None:
     together = linear_svm.fit(features, labels, [1e-1, 1e-4, 1e-2])
     for model in together:
         (alone,) = linear_svm.fit(features, labels, [model.value])
-        assert alone.certificate["objective"] == pytest.approx(model.certificate["objective"], rel=2e-4)
+        assert alone.certificate["objective"] == pytest.approx(
+            model.certificate["objective"], rel=2e-4
+        )
     assert [model.value for model in together] == [1e-1, 1e-4, 1e-2]
 
 
@@ -179,14 +214,21 @@ def test_svm_of_two_classes_is_one_problem_as_in_linearsvc(rows: int, dims: int)
     features, labels = digits_features(1797, dims)
     some = np.flatnonzero((labels == 3) | (labels == 8))[:rows]
     (ours,) = linear_svm.fit(features[some], labels[some], [1e-2], tolerance=1e-6)
-    theirs = LinearSVC(C=1e-2, tol=1e-7, max_iter=200_000).fit(features[some].astype(np.float64), labels[some])
+    theirs = LinearSVC(C=1e-2, tol=1e-7, max_iter=200_000).fit(
+        features[some].astype(np.float64), labels[some]
+    )
     assert ours.weights.shape == (dims, 1)
-    np.testing.assert_allclose(ours.weights[:, 0], theirs.coef_[0], atol=2e-3 * np.abs(theirs.coef_).max())
-    np.testing.assert_array_equal(ours.predict(features[some]), theirs.predict(features[some].astype(np.float64)))
+    np.testing.assert_allclose(
+        ours.weights[:, 0], theirs.coef_[0], atol=2e-3 * np.abs(theirs.coef_).max()
+    )
+    np.testing.assert_array_equal(
+        ours.predict(features[some]), theirs.predict(features[some].astype(np.float64))
+    )
 
 
 @pytest.mark.parametrize(
-    ("rows", "dims", "cost"), [(300, 700, 1e-3), (300, 700, 1.0), (1797, 64, 1e-4), (1797, 64, 1.0), (1797, 300, 1e-2)]
+    ("rows", "dims", "cost"),
+    [(300, 700, 1e-3), (300, 700, 1.0), (1797, 64, 1e-4), (1797, 64, 1.0), (1797, 300, 1e-2)],
 )
 def test_logistic_is_logisticregression(rows: int, dims: int, cost: float) -> None:
     features, labels = digits_features(rows, dims)
@@ -197,7 +239,11 @@ def test_logistic_is_logisticregression(rows: int, dims: int, cost: float) -> No
     def objective(weights: Matrix, intercept: Matrix) -> float:
         margins = x @ weights + intercept
         top = margins.max(axis=1, keepdims=True)
-        logs = np.log(np.exp(margins - top).sum(axis=1)) + top[:, 0] - margins[np.arange(len(labels)), labels]
+        logs = (
+            np.log(np.exp(margins - top).sum(axis=1))
+            + top[:, 0]
+            - margins[np.arange(len(labels)), labels]
+        )
         return float(0.5 * (weights**2).sum() + cost * logs.sum())
 
     best = objective(theirs.coef_.T, theirs.intercept_)

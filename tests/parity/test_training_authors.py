@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from gan_core.errors import DataError
-from gan_core.training import authors
+from gan_core.importers import dcgan_authors as authors
+from gan_core.networks.snapshot import generate, load_snapshot, sample_latents
 from gan_core.training.divergence import oscillation
-from gan_core.training.snapshots import generate, load_snapshot, sample_latents
 
 FOLDER = "dcgan-authors-svhn"
 
@@ -23,7 +23,9 @@ def test_the_golden_numbers(real_data: Path) -> None:
     assert all(golden.right for golden in found), found
 
 
-def test_without_turning_the_kernels_the_numbers_are_wrong(real_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_turning_the_kernels_the_numbers_are_wrong(
+    real_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.Tensor, "flip", lambda self, *axes: self)
     assert not any(golden.right for golden in authors.check(real_data / FOLDER))
 
@@ -34,7 +36,9 @@ def test_the_generator_against_plain_numpy(real_data: Path) -> None:
     w, gain, bias, w2 = authors.read_arrays(real_data / FOLDER, "gen_params", 10)[:4]
     z = np.random.RandomState(1).randn(6, 100).astype(np.float32)
     h = z @ w
-    h = np.maximum((h - h.mean(0)) / np.sqrt(h.var(0) + 1e-8) * gain + bias, 0).reshape(6, 256, 4, 4)
+    h = np.maximum((h - h.mean(0)) / np.sqrt(h.var(0) + 1e-8) * gain + bias, 0).reshape(
+        6, 256, 4, 4
+    )
     stretched = np.zeros((6, 256, 8 + 4, 8 + 4), np.float32)
     stretched[:, :, 2 : 2 + 8 : 2, 2 : 2 + 8 : 2] = h
     out = np.zeros((6, 128, 8, 8), np.float32)
@@ -54,12 +58,14 @@ def test_imported_networks_are_a_snapshot_like_any_other(real_data: Path, tmp_pa
     assert path.read_bytes() == again.read_bytes()
     snapshot = load_snapshot(path)
     assert snapshot.meta["origin"]["files"]["200_gen_params.jl_01.npy"]
-    pictures = generate(snapshot, sample_latents(snapshot.prior, 64, torch.Generator().manual_seed(0)))
-    assert 0.2 < float(pictures.std()) < 0.35  # the release itself: 0.25
-    assert float(oscillation(pictures)) < 0.006
+    images = generate(
+        snapshot, sample_latents(snapshot.prior, 64, torch.Generator().manual_seed(0))
+    )
+    assert 0.2 < float(images.std()) < 0.35  # the release itself: 0.25
+    assert float(oscillation(images)) < 0.006
     with torch.no_grad():
-        scores = snapshot.discriminator(pictures).sigmoid()
-    assert float(scores.mean()) < 0.2  # it tells its own generator's pictures
+        scores = snapshot.discriminator(images).sigmoid()
+    assert float(scores.mean()) < 0.2  # it tells its own generator's images
 
 
 def test_missing_and_foreign_arrays_are_refused(real_data: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from gan_core.config import NetworkConfig, TrainConfig
 from gan_core.methods.base import Batch
 from gan_core.methods.dcgan import bce
 from gan_core.training.adam import Adam
-from gan_core.training.parts import Parts, build
+from gan_core.training.trainer_state import Parts, build
 
 
 def test_adam_is_torchs_with_l2_in_the_gradient() -> None:
@@ -23,7 +23,9 @@ def test_adam_is_torchs_with_l2_in_the_gradient() -> None:
     theirs = nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last)
     theirs.load_state_dict(ours.state_dict())
     a = Adam(ours.parameters(), learning_rate=1e-2, beta1=0.5, beta2=0.99, weight_decay=0.1)
-    b = torch.optim.Adam(theirs.parameters(), lr=1e-2, betas=(0.5, 0.99), eps=1e-8, weight_decay=0.1)
+    b = torch.optim.Adam(
+        theirs.parameters(), lr=1e-2, betas=(0.5, 0.99), eps=1e-8, weight_decay=0.1
+    )
     for _ in range(20):
         x = torch.randn(4, 3, 8, 8)
         ours(x).square().mean().backward()
@@ -50,7 +52,9 @@ def test_adam_is_the_formula_of_the_authors() -> None:
     assert float(parameter.detach()) == pytest.approx(value, abs=1e-6)
 
 
-def test_adam_gives_the_fused_step_gradients_in_the_weights_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adam_gives_the_fused_step_gradients_in_the_weights_layout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """On a GPU it refuses other strides, those of a dimension of size one included, to which autograd does not keep."""
     weight = torch.nn.Parameter(torch.randn(4, 1, 5, 5).to(memory_format=torch.channels_last))
     weight = torch.nn.Parameter(weight.detach().as_strided(weight.shape, (25, 1, 5, 1)))
@@ -63,7 +67,12 @@ def test_adam_gives_the_fused_step_gradients_in_the_weights_layout(monkeypatch: 
     fused = torch._fused_adam_
 
     def strict(
-        parameters: list[Tensor], gradients: list[Tensor], means: list[Tensor], squares: list[Tensor], *rest: Any, **also: Any
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        means: list[Tensor],
+        squares: list[Tensor],
+        *rest: Any,
+        **also: Any,
     ) -> Any:
         layouts = {tensor.stride() for tensor in (*parameters, *gradients, *means, *squares)}
         assert layouts == {(25, 1, 5, 1)}
@@ -87,7 +96,9 @@ def test_the_loss_is_binary_cross_entropy_and_stays_finite(target: float) -> Non
 
 def trained(mode: str, count: int) -> tuple[Parts, list[tuple[int, str]]]:
     """A few minibatches through the method, with (minibatch, optimiser) of every update."""
-    settings = TrainConfig(mode=mode, network=NetworkConfig(width=0.125), batch=4, learning_rate=1e-3, beta1=0.5)
+    settings = TrainConfig(
+        mode=mode, network=NetworkConfig(width=0.125), batch=4, learning_rate=1e-3, beta1=0.5
+    )
     parts, seen = build(settings, seed=0, device="cpu", image_size=32), []
     for index in range(count):
         images, latents = inputs(index)
@@ -101,7 +112,9 @@ def trained(mode: str, count: int) -> tuple[Parts, list[tuple[int, str]]]:
 
 def inputs(index: int) -> tuple[torch.Tensor, torch.Tensor]:
     random = torch.Generator().manual_seed(index)
-    return torch.rand(4, 3, 32, 32, generator=random) * 2 - 1, torch.rand(4, 100, generator=random) * 2 - 1
+    return torch.rand(4, 3, 32, 32, generator=random) * 2 - 1, torch.rand(
+        4, 100, generator=random
+    ) * 2 - 1
 
 
 def test_paper_mode_alternates_a_minibatch_for_g_then_one_for_d() -> None:
@@ -129,7 +142,10 @@ def test_training_is_the_plain_loop_written_out(mode: str) -> None:
         images, latents = inputs(index)
         if mode == "modern" or index % 2 == 1:
             adam_d.zero_grad()
-            (loss(discriminator(images), one) + loss(discriminator(generator(latents).detach()), zero)).backward()
+            (
+                loss(discriminator(images), one)
+                + loss(discriminator(generator(latents).detach()), zero)
+            ).backward()
             adam_d.step()
         if mode == "modern" or index % 2 == 0:
             adam_g.zero_grad()
@@ -137,7 +153,9 @@ def test_training_is_the_plain_loop_written_out(mode: str) -> None:
             adam_g.step()
     parts, _ = trained(mode, 4)
     for role, network in (("generator", generator), ("discriminator", discriminator)):
-        for ours, theirs in zip(parts.networks[role].parameters(), network.parameters(), strict=True):
+        for ours, theirs in zip(
+            parts.networks[role].parameters(), network.parameters(), strict=True
+        ):
             # Adam divides by the gradient's size, so rounding can turn the first steps of a weight whose gradient is near zero
             close = (ours - theirs).abs() < 1e-5
             assert close.float().mean() > 0.98, role
@@ -156,18 +174,24 @@ def plain(parts: Parts, role: str) -> nn.Sequential:
                 layers.append(nn.Flatten())
             operation: nn.Module = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
         elif isinstance(layer.operation, nn.ConvTranspose2d):
-            operation = nn.ConvTranspose2d(weight.shape[0], weight.shape[1], 5, 2, 2, output_padding=1, bias=False)
+            operation = nn.ConvTranspose2d(
+                weight.shape[0], weight.shape[1], 5, 2, 2, output_padding=1, bias=False
+            )
         else:
             operation = nn.Conv2d(weight.shape[1], weight.shape[0], 5, 2, 2, bias=False)
         with torch.no_grad():
             operation.weight.copy_(weight)
         layers.append(operation)
         if layer.norm is not None:
-            norm = (nn.BatchNorm1d if info.kind == "project" else nn.BatchNorm2d)(layer.norm.channels, eps=1e-8)
+            norm = (nn.BatchNorm1d if info.kind == "project" else nn.BatchNorm2d)(
+                layer.norm.channels, eps=1e-8
+            )
             with torch.no_grad():
                 norm.weight.copy_(layer.norm.weight), norm.bias.copy_(layer.norm.bias)
             layers.append(norm)
-        layers += {"project": [nn.ReLU(), nn.Unflatten(1, info.shape)], "deconv": [nn.ReLU()], "image": [nn.Tanh()]}.get(
-            info.kind, [] if info.kind == "head" else [nn.LeakyReLU(0.2)]
-        )
+        layers += {
+            "project": [nn.ReLU(), nn.Unflatten(1, info.shape)],
+            "deconv": [nn.ReLU()],
+            "image": [nn.Tanh()],
+        }.get(info.kind, [] if info.kind == "head" else [nn.LeakyReLU(0.2)])
     return nn.Sequential(*layers).train()

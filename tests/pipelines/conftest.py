@@ -21,7 +21,7 @@ DIGITS = ("run", "digits", "--scale", "debug", "--json")
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment of a client of a real Prefect server on loopback, shared by the session."""
-    from flows.server import client_environment, start
+    from flows.prefect_server.server import client_environment, start
 
     folder = tmp_path_factory.mktemp("server") / "prefect"
     folder.mkdir(mode=0o700)
@@ -35,8 +35,18 @@ def command(server: dict[str, str]) -> Callable[..., Any]:
     """Starts `discern ARGUMENTS` with a home and the session's server; returns the process."""
 
     def begin(home: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "DISCERN_HOME"))}
-        environment = {**clean, **server, "DISCERN_HOME": str(home), "PYTHONPATH": str(ROOT), **variables}
+        clean = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("PREFECT_", "DISCERN_HOME"))
+        }
+        environment = {
+            **clean,
+            **server,
+            "DISCERN_HOME": str(home),
+            "PYTHONPATH": str(ROOT),
+            **variables,
+        }
         return subprocess.Popen(
             [sys.executable, "-m", "flows.cli", *arguments],
             stdout=subprocess.PIPE,
@@ -56,17 +66,23 @@ def answer(command: Callable[..., Any]) -> Callable[..., Any]:
     def ask(home: Path, *arguments: str, code: int = 0, **variables: str) -> Any:
         process = command(home, *arguments, **variables)
         out, err = process.communicate(timeout=400)
-        assert process.returncode == code, f"exit code {process.returncode}\n{out[-3000:]}\n{err[-5000:]}"
+        assert process.returncode == code, (
+            f"exit code {process.returncode}\n{out[-3000:]}\n{err[-5000:]}"
+        )
         return json.loads(out) if out.strip().startswith("{") else {"out": out, "err": err}
 
     return ask
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, answer: Callable[..., Any]) -> tuple[Path, dict[str, Any]]:
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, answer: Callable[..., Any]
+) -> tuple[Path, dict[str, Any]]:
     """A home with an undisturbed run of digits at debug scale, and what the command said. Not to be changed: copy it."""
     shared = tmp_path_factory.getbasetemp()
-    shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared  # one for all processes of pytest-xdist
+    shared = (
+        shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
+    )  # one for all processes of pytest-xdist
     home, said = shared / "finished" / "home", shared / "finished" / "said.json"
     with open(shared / "finished.lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -21,7 +21,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 PREFECT = [sys.executable, "-m", "prefect"]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
@@ -38,18 +40,26 @@ class Api:
             token = self.ask("/csrf-token?client=tests")["token"]
             headers |= {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": "tests"}
         data = json.dumps(body).encode() if body is not None else None
-        request = urllib.request.Request(f"{self.url}{path}", data=data, headers=headers, method=method)
+        request = urllib.request.Request(
+            f"{self.url}{path}", data=data, headers=headers, method=method
+        )
         for attempt in range(8):
             try:
                 with urllib.request.urlopen(request, timeout=60) as answer:
                     return json.loads(answer.read() or "null")
             except urllib.error.HTTPError as error:
-                if error.code != 503 or attempt == 7:  # SQLite is busy: Prefect's own clients come again, too
+                if (
+                    error.code != 503 or attempt == 7
+                ):  # SQLite is busy: Prefect's own clients come again, too
                     raise
                 time.sleep(1)
             except TimeoutError:
                 # a question may be asked again; whether a change was made nobody knows
-                if attempt == 7 or method or (body is not None and not path.endswith(("/filter", "/count"))):
+                if (
+                    attempt == 7
+                    or method
+                    or (body is not None and not path.endswith(("/filter", "/count")))
+                ):
                     raise
 
     def refusal(self, path: str, body: Any) -> str:
@@ -67,12 +77,20 @@ class Api:
         """Turns the schedules of all deployments off: tests that run at three in the morning share the pool with nobody."""
         for one in self.ask("/deployments/filter", {}):
             for schedule in one["schedules"]:
-                self.ask(f"/deployments/{one['id']}/schedules/{schedule['id']}", {"active": False}, "PATCH")
+                self.ask(
+                    f"/deployments/{one['id']}/schedules/{schedule['id']}",
+                    {"active": False},
+                    "PATCH",
+                )
 
     def start(self, deployment: str, **parameters: Any) -> str:
         """A run by hand, as the form's button does it; returns its id."""
         body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
-        return str(self.ask(f"/deployments/{self.deployment(deployment)['id']}/create_flow_run", body)["id"])
+        return str(
+            self.ask(f"/deployments/{self.deployment(deployment)['id']}/create_flow_run", body)[
+                "id"
+            ]
+        )
 
     def run(self, run: str) -> dict[str, Any]:
         return dict(self.ask(f"/flow_runs/{run}"))
@@ -81,10 +99,14 @@ class Api:
         """The run once its state's type or name is one of `states` (any final one without)."""
         wanted = states or FINAL
         return self.until(
-            lambda: self.run(run), lambda found: found["state_type"] in wanted or found["state_name"] in wanted, seconds
+            lambda: self.run(run),
+            lambda found: found["state_type"] in wanted or found["state_name"] in wanted,
+            seconds,
         )
 
-    def until(self, look: Callable[[], Any], good: Callable[[Any], bool], seconds: float = 90) -> Any:
+    def until(
+        self, look: Callable[[], Any], good: Callable[[Any], bool], seconds: float = 90
+    ) -> Any:
         deadline = time.monotonic() + seconds
         while not good(found := look()):
             assert time.monotonic() < deadline, f"after {seconds} s still {found}"
@@ -98,7 +120,12 @@ class Api:
         def look() -> dict[str, dict[str, Any]]:
             return {found["name"]: found for found in self.ask("/task_runs/filter", body)}
 
-        return dict(self.until(look, lambda found: sum(task["state_type"] in FINAL for task in found.values()) >= count))
+        return dict(
+            self.until(
+                look,
+                lambda found: sum(task["state_type"] in FINAL for task in found.values()) >= count,
+            )
+        )
 
     def artifacts(self, run: str) -> dict[str, dict[str, Any]]:
         body = {"artifacts": {"flow_run_id": {"any_": [run]}}, "limit": 200}
@@ -110,13 +137,20 @@ class Api:
 
     def slots(self, pool: str = "discern") -> int:
         """How many runs hold a slot of the pool."""
-        body = {"flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING"]}}}, "work_pools": {"name": {"any_": [pool]}}}
+        body = {
+            "flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING"]}}},
+            "work_pools": {"name": {"any_": [pool]}},
+        }
         return int(self.ask("/flow_runs/count", body))
 
 
 def environment(server: dict[str, str], home: Path) -> dict[str, str]:
     """The environment of a worker or a shell that has read worker.env."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "DISCERN_HOME"))}
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PREFECT_", "DISCERN_HOME"))
+    }
     return {
         **clean,
         **server,
@@ -176,12 +210,19 @@ class Browser:
         self.profile = profile
 
     def look(
-        self, pages: dict[str, str], *, width: int = 1400, height: int = 1000, pictures: Path | None = None
+        self,
+        pages: dict[str, str],
+        *,
+        width: int = 1400,
+        height: int = 1000,
+        images: Path | None = None,
     ) -> dict[str, str]:
         """Opens each page (path to the JavaScript expression that must become a non-empty text) and returns those texts."""
-        return asyncio.run(self._look(pages, width, height, pictures))
+        return asyncio.run(self._look(pages, width, height, images))
 
-    async def _look(self, pages: dict[str, str], width: int, height: int, pictures: Path | None) -> dict[str, str]:
+    async def _look(
+        self, pages: dict[str, str], width: int, height: int, images: Path | None
+    ) -> dict[str, str]:
         from websockets.asyncio.client import connect
 
         flags = [
@@ -205,20 +246,24 @@ class Browser:
                 address = ""
                 while not address:
                     line = (await process.stderr.readline()).decode()
-                    address = line.split("listening on ")[1].strip() if "listening on " in line else ""
+                    address = (
+                        line.split("listening on ")[1].strip() if "listening on " in line else ""
+                    )
                 async with connect(address, max_size=None) as socket:
-                    return await self._pages(_Page(socket), pages, width, height, pictures)
+                    return await self._pages(_Page(socket), pages, width, height, images)
         finally:
             process.kill()
             await process.wait()
 
     async def _pages(
-        self, page: _Page, pages: dict[str, str], width: int, height: int, pictures: Path | None
+        self, page: _Page, pages: dict[str, str], width: int, height: int, images: Path | None
     ) -> dict[str, str]:
         await page.open(width, height)
         # what the UI itself keeps once somebody has typed the password
         store = f"localStorage.setItem('prefect-password', {json.dumps(self.login)})"
-        await page.call("Page.addScriptToEvaluateOnNewDocument", source=f"try {{ {store} }} catch (e) {{}}")
+        await page.call(
+            "Page.addScriptToEvaluateOnNewDocument", source=f"try {{ {store} }} catch (e) {{}}"
+        )
         seen = {}
         for path, expression in pages.items():
             await page.call("Page.navigate", url=f"{self.origin}{path}")
@@ -226,13 +271,17 @@ class Browser:
             while not (text := await page.value(f"String(({expression}) || '')")):
                 if time.monotonic() > deadline:
                     shown = await page.value("document.body.innerText.slice(0, 2000)")
-                    raise AssertionError(f"{path}: {expression} stayed empty; the page says {shown!r}")
+                    raise AssertionError(
+                        f"{path}: {expression} stayed empty; the page says {shown!r}"
+                    )
                 await asyncio.sleep(0.3)
             seen[path] = text
-            if pictures:
+            if images:
                 await asyncio.sleep(1.5)
                 shot = await page.call("Page.captureScreenshot", format="png")
-                (pictures / f"{path.strip('/').replace('/', '-')[:80]}.png").write_bytes(base64.b64decode(shot["data"]))
+                (images / f"{path.strip('/').replace('/', '-')[:80]}.png").write_bytes(
+                    base64.b64decode(shot["data"])
+                )
         return seen
 
 
@@ -246,14 +295,24 @@ class _Page:
 
     async def open(self, width: int, height: int) -> None:
         target = (await self.call("Target.createTarget", url="about:blank"))["targetId"]
-        self.session = (await self.call("Target.attachToTarget", targetId=target, flatten=True))["sessionId"]
+        self.session = (await self.call("Target.attachToTarget", targetId=target, flatten=True))[
+            "sessionId"
+        ]
         await self.call("Page.enable")
-        await self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        await self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
 
     async def call(self, method: str, **parameters: Any) -> Any:
         self.number += 1
         envelope = {"id": self.number, "method": method, "params": parameters}
-        await self.socket.send(json.dumps(envelope | ({"sessionId": self.session} if self.session else {})))
+        await self.socket.send(
+            json.dumps(envelope | ({"sessionId": self.session} if self.session else {}))
+        )
         while True:
             answer = json.loads(await self.socket.recv())
             if answer.get("id") == self.number:

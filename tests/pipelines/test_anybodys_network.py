@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 
+from gan_core.features.external.network import ForeignNetwork, features
+from gan_core.features.external.weights import build_module, load_weights
 from gan_core.features.extract import restore_statistics
-from gan_core.features.foreign import ForeignNetwork, features
-from gan_core.features.store import read_features, read_lineage
-from gan_core.features.weights import build_module, load_weights
+from gan_core.features.parquet import read_features, read_lineage
 from gan_core.files import sha256_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,7 +41,14 @@ def block(before, after):
     return nn.Conv2d(before, after, 4, 2, 1), nn.BatchNorm2d(after), nn.LeakyReLU(0.2)
 """
 NETWORK = ("--network", "my_net:Net", "--network-args", "maps=4", "--weights", "net.safetensors")
-LITTLE = ("--set", "crop.size=16", "--set", "evaluate.labels_per_class=[all]", "--set", "evaluate.draws=1")
+LITTLE = (
+    "--set",
+    "crop.size=16",
+    "--set",
+    "evaluate.labels_per_class=[all]",
+    "--set",
+    "evaluate.draws=1",
+)
 
 
 @pytest.fixture
@@ -68,10 +75,16 @@ def weigh(folder: Path, seed: int) -> None:
 
 
 def to_do(plan: dict[str, Any]) -> set[str]:
-    return {row["node"] for row in plan["plan"] if row["state"] != "cached" and row["node"].startswith("extract")}
+    return {
+        row["node"]
+        for row in plan["plan"]
+        if row["state"] != "cached" and row["node"].startswith("extract")
+    }
 
 
-def test_from_pictures_to_scores_and_what_runs_again(folder: Path, answer: Callable[..., Any]) -> None:
+def test_from_images_to_scores_and_what_runs_again(
+    folder: Path, answer: Callable[..., Any]
+) -> None:
     home = folder / "home"
     data = ("--data", str(folder / "digits"))
     said = answer(home, "evaluate", *NETWORK, *data, *LITTLE, "--json")
@@ -86,12 +99,18 @@ def test_from_pictures_to_scores_and_what_runs_again(folder: Path, answer: Calla
     assert sorted(lineage["sources"]) == ["blocks.py", "my_net.py"]
 
     matrix, rows = read_features(artifact)
-    pictures = np.stack([cv2.imread(str(folder / "digits" / address)) for address in rows["address"].to_pylist()])
-    module = load_weights(build_module("my_net:Net", {"maps": 4}, root=folder), folder / "net.safetensors")
+    pictures = np.stack(
+        [cv2.imread(str(folder / "digits" / address)) for address in rows["address"].to_pylist()]
+    )
+    module = load_weights(
+        build_module("my_net:Net", {"maps": 4}, root=folder), folder / "net.safetensors"
+    )
     # The command measures batch-norm statistics over the training rows alone: put them in by hand.
     restore_statistics(ForeignNetwork(module), load_file(artifact / "statistics.safetensors"))
     same, _ = features(module, pictures, device="cpu")
-    np.testing.assert_allclose(matrix.astype(np.float32), same.astype(np.float32), rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(
+        matrix.astype(np.float32), same.astype(np.float32), rtol=2e-3, atol=2e-3
+    )
 
     command = ("evaluate", *NETWORK, *data, *LITTLE, "--json")
     assert answer(home, *command)["computed"] == []
@@ -103,8 +122,12 @@ def test_from_pictures_to_scores_and_what_runs_again(folder: Path, answer: Calla
     assert plan["features"]["dims"] == 192
 
 
-def test_without_labels_features_come_and_scores_say_why_not(folder: Path, answer: Callable[..., Any]) -> None:
-    said = answer(folder / "home", "run", *NETWORK, "--data", str(folder / "heap"), *LITTLE, "--json")
+def test_without_labels_features_come_and_scores_say_why_not(
+    folder: Path, answer: Callable[..., Any]
+) -> None:
+    said = answer(
+        folder / "home", "run", *NETWORK, "--data", str(folder / "heap"), *LITTLE, "--json"
+    )
     assert said["features"][0]["dims"] == 192
     assert "nothing to evaluate" in said["summary"]["sentence"]
     assert "No GAN was trained" in Path(said["report"]).read_text()
@@ -116,7 +139,17 @@ def test_mistakes_are_named_before_any_work(folder: Path, discern: Callable[...,
     save_file(wrong, folder / "other.safetensors")
     for options, told in (
         (("--network", "my_net:Net"), "--network-args maps=..."),
-        (("--network", "my_net:Net", "--network-args", "maps=4", "--weights", "other.safetensors"), "do not fit Net"),
+        (
+            (
+                "--network",
+                "my_net:Net",
+                "--network-args",
+                "maps=4",
+                "--weights",
+                "other.safetensors",
+            ),
+            "do not fit Net",
+        ),
     ):
         said = discern("extract", *options, *data, cwd=folder)
         assert said.code in (1, 2) and told in said.err and "Traceback" not in said.err, said.err
@@ -124,9 +157,21 @@ def test_mistakes_are_named_before_any_work(folder: Path, discern: Callable[...,
 
 def test_the_readmes_second_example_in_short(tmp_path: Path, discern: Callable[..., Any]) -> None:
     """One update instead of thirty: the script's files are what the command plans with, and what features are taken of."""
-    trainer = [sys.executable, str(ROOT / "examples" / "train_tutorial_dcgan.py"), str(tmp_path), "1"]
+    trainer = [
+        sys.executable,
+        str(ROOT / "examples" / "train_tutorial_dcgan.py"),
+        str(tmp_path),
+        "1",
+    ]
     subprocess.run(trainer, check=True, capture_output=True, timeout=300)
-    network = ("--network", "tutorial_dcgan:Discriminator", "--network-args", "ngpu=1", "--weights", str(tmp_path / "netD.pth"))
+    network = (
+        "--network",
+        "tutorial_dcgan:Discriminator",
+        "--network-args",
+        "ngpu=1",
+        "--weights",
+        str(tmp_path / "netD.pth"),
+    )
     data = ("--data", str(tmp_path / "digits"))
     said = discern("run", *network, *data, "--dry-run", "--json", cwd=ROOT / "examples")
     assert said.code == 0, said.err
@@ -149,13 +194,34 @@ def test_the_readmes_second_example_in_short(tmp_path: Path, discern: Callable[.
 @pytest.mark.slow
 def test_the_readmes_second_example(tmp_path: Path, answer: Callable[..., Any]) -> None:
     """The tutorial's DCGAN trained on digits for a minute, then evaluated: 15,360 values that beat chance by far."""
-    trainer = [sys.executable, str(ROOT / "examples" / "train_tutorial_dcgan.py"), str(tmp_path), "10"]
+    trainer = [
+        sys.executable,
+        str(ROOT / "examples" / "train_tutorial_dcgan.py"),
+        str(tmp_path),
+        "10",
+    ]
     subprocess.run(trainer, check=True, capture_output=True, timeout=500)
-    network = ("--network", "tutorial_dcgan:Discriminator", "--network-args", "ngpu=1", "--weights", str(tmp_path / "netD.pth"))
-    protocol = ("--set", "evaluate.labels_per_class=[10]", "--set", "evaluate.draws=1", "--set", "evaluate.controls=[pixels]")
+    network = (
+        "--network",
+        "tutorial_dcgan:Discriminator",
+        "--network-args",
+        "ngpu=1",
+        "--weights",
+        str(tmp_path / "netD.pth"),
+    )
+    protocol = (
+        "--set",
+        "evaluate.labels_per_class=[10]",
+        "--set",
+        "evaluate.draws=1",
+        "--set",
+        "evaluate.baselines=[pixels]",
+    )
     path = f"{ROOT}:{ROOT / 'examples'}"
     data = ("--data", str(tmp_path / "digits"))
-    said = answer(tmp_path / "home", "evaluate", *network, *data, *protocol, "--json", PYTHONPATH=path)
+    said = answer(
+        tmp_path / "home", "evaluate", *network, *data, *protocol, "--json", PYTHONPATH=path
+    )
     assert said["features"][0]["dims"] == 15_360
     score = {row["features"]: row["mean"] for row in said["scores"]}
     assert score["network"] > 0.6 > score["chance"]

@@ -69,7 +69,11 @@ print(json.dumps(found))
 
 def python(code: str, server: dict[str, str], *arguments: str) -> Any:
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env={**os.environ, **server}, timeout=300
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **server},
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
@@ -78,25 +82,41 @@ def python(code: str, server: dict[str, str], *arguments: str) -> Any:
 def record(home: Path, name: str, started: str, flow_run: str) -> None:
     folder = home / "runs" / name
     folder.mkdir(parents=True)
-    told = {"recipe": "digits", "state": "completed", "started": started, "nodes": [], "flow_run": flow_run}
+    told = {
+        "recipe": "digits",
+        "state": "completed",
+        "started": started,
+        "nodes": [],
+        "flow_run": flow_run,
+    }
     (folder / "run.json").write_text(json.dumps(told))
 
 
-def test_flow_runs_go_with_their_runs(tmp_path: Path, server: dict[str, str], answer: Callable[..., Any]) -> None:
+def test_flow_runs_go_with_their_runs(
+    tmp_path: Path, server: dict[str, str], answer: Callable[..., Any]
+) -> None:
     *names, cancelled = python(RUNS, server)
     home = tmp_path / "home"
     for minute, name in enumerate(names):
         record(home, f"digits-{minute}", f"2026-11-24T10:0{minute}:00+00:00", name)
     told = answer(home, "gc", "--keep", "1", "--dry-run", "--json")
     assert told["prefect"]["flow_runs"] == 2 and len(told["removed"]) == 2
-    assert answer(home, "gc", "--keep", "1", "--json")["prefect"]["flow_runs"] == 2, "the dry run deleted none"
+    assert answer(home, "gc", "--keep", "1", "--json")["prefect"]["flow_runs"] == 2, (
+        "the dry run deleted none"
+    )
     left = python(READ, server, *names, cancelled)
-    assert left[names[0]] == left[names[1]] == [False, 0, 0, False], "artifacts, task runs and logs went, too"
+    assert left[names[0]] == left[names[1]] == [False, 0, 0, False], (
+        "artifacts, task runs and logs went, too"
+    )
     assert left[names[2]] == [True, 1, 1, True]
     assert left[cancelled][0], "another server may serve others: what is not known here stays"
     # A home whose own server this is, in a shell that has read worker.env: also what ended before, and never became a run.
     own = tmp_path / "own"
-    shutil.copytree(Path(server["PREFECT_HOME"]), own / "prefect", ignore=shutil.ignore_patterns("*.db*", "*.lock", "storage"))
+    shutil.copytree(
+        Path(server["PREFECT_HOME"]),
+        own / "prefect",
+        ignore=shutil.ignore_patterns("*.db*", "*.lock", "storage"),
+    )
     record(own, "digits-1", datetime.now(UTC).isoformat(), names[2])
     said = answer(own, "gc", "--keep", "1", "--json")
     assert said["removed"] == [] and said["prefect"]["flow_runs"] >= 1

@@ -35,14 +35,25 @@ def artifact(home: Path, answer: Answer, node: str) -> Path:
 def test_it_makes_everything_and_a_report(finished: tuple[Path, Answer]) -> None:
     home, said = finished
     stages = {node["ref"]["stage"] for node in said["nodes"]}
-    assert stages == {"ingest", "crop", "hash", "dedup", "pack", "train", "inspect", "extract", "evaluate", "report"}
+    assert stages == {
+        "ingest",
+        "crop",
+        "hash",
+        "dedup",
+        "pack",
+        "train",
+        "inspect",
+        "extract",
+        "evaluate",
+        "report",
+    }
     assert set(said["computed"]) == {node["node"] for node in said["nodes"]}
     report = Path(said["report"]).read_text()
     assert "<html" in report and "http://" not in report.replace("http://www.w3.org", "")
     assert (home / "runs" / said["run"] / "recipe.yaml").exists()
 
 
-def test_features_lead_back_to_the_pictures(finished: tuple[Path, Answer]) -> None:
+def test_features_lead_back_to_the_images(finished: tuple[Path, Answer]) -> None:
     import pyarrow.parquet as pq
 
     home, said = finished
@@ -83,10 +94,15 @@ def test_a_second_run_computes_nothing_and_imports_nothing_heavy(home: Path, ans
 def test_a_c_grid_re_runs_its_cells_and_the_report_only(home: Path, answer: Ask) -> None:
     again = answer(home, *DIGITS, "--set", "evaluate.probes.linear_svm.grid=[1e-4, 1e-3]")
     kinds = {name for name in again["computed"] if name != "report"}
-    assert kinds == {f"evaluate:digits:{features}:linear_svm" for features in ("discriminator", "random", "pixels")}
+    assert kinds == {
+        f"evaluate:digits:{features}:linear_svm"
+        for features in ("discriminator", "random", "pixels")
+    }
 
 
-def test_a_deleted_artifact_is_made_again_and_nothing_else(home: Path, finished: tuple[Path, Answer], answer: Ask) -> None:
+def test_a_deleted_artifact_is_made_again_and_nothing_else(
+    home: Path, finished: tuple[Path, Answer], answer: Ask
+) -> None:
     shutil.rmtree(artifact(home, finished[1], "crop:digits"))
     again = answer(home, *DIGITS)
     assert again["computed"] == ["crop:digits"]
@@ -96,7 +112,9 @@ def test_a_deleted_artifact_is_made_again_and_nothing_else(home: Path, finished:
 def test_refresh_and_only(home: Path, finished: tuple[Path, Answer], answer: Ask) -> None:
     again = answer(home, *DIGITS, "--only", "hash", "--refresh", "hash")
     assert again["computed"] == ["hash"]
-    assert digests(again)["hash"] == digests(finished[1])["hash"], "the same seed and threads give the same digest"
+    assert digests(again)["hash"] == digests(finished[1])["hash"], (
+        "the same seed and threads give the same digest"
+    )
 
 
 def test_only_refuses_when_inputs_are_missing(tmp_path: Path, answer: Ask) -> None:
@@ -107,9 +125,9 @@ def test_only_refuses_when_inputs_are_missing(tmp_path: Path, answer: Ask) -> No
 def test_a_new_version_of_a_stage_is_made(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
-    from gan_core.requests import RunRequest, prepare
-    from gan_core.stages import specs
-    from gan_core.store import Store
+    from gan_core import specs
+    from gan_core.artifacts.store import Store
+    from gan_core.pipeline.request import RunRequest, prepare
 
     request = RunRequest(recipe="digits", scale="debug", home=str(home))
     assert prepare(request, Store(home)).to_do == []
@@ -119,7 +137,9 @@ def test_a_new_version_of_a_stage_is_made(home: Path, monkeypatch: pytest.Monkey
     assert {standing.state for standing in rest} == {"after"}
 
 
-def test_a_damaged_artifact_is_named_and_mended(home: Path, finished: tuple[Path, Answer], answer: Ask) -> None:
+def test_a_damaged_artifact_is_named_and_mended(
+    home: Path, finished: tuple[Path, Answer], answer: Ask
+) -> None:
     (folder,) = artifact(home, finished[1], "pack").glob("[0-9a-f]*/")
     (shard, *_) = sorted(folder.glob("pixels-*.npy"))
     os.chmod(shard, 0o644)
@@ -135,15 +155,23 @@ def test_a_damaged_artifact_is_named_and_mended(home: Path, finished: tuple[Path
 
 
 def test_a_run_whose_training_diverged_leaves_a_report(home: Path, answer: Ask) -> None:
-    """At this rate the generator's pictures are all black after a few updates: said at the exit, and shown in a page of its own."""
+    """At this rate the generator's images are all black after a few updates: said at the exit, and shown in a page of its own."""
     settings = ("train.learning_rate=0.5", "train.log_kimg=0.1", "train.kimg=4")
-    said = answer(home, *DIGITS, *(word for setting in settings for word in ("--set", setting)), code=1)
+    said = answer(
+        home, *DIGITS, *(word for setting in settings for word in ("--set", setting)), code=1
+    )
     assert "Training diverged at 0." in said["error"]
-    (folder,) = (path.parent for path in home.glob("runs/*/run.json") if json.loads(path.read_text())["state"] == "failed")
+    (folder,) = (
+        path.parent
+        for path in home.glob("runs/*/run.json")
+        if json.loads(path.read_text())["state"] == "failed"
+    )
     assert str(folder / "report.html") in said["remedy"]
     report = (folder / "report.html").read_text()
     assert (
-        said["error"] in html.unescape(report).replace("\xa0", " ") and "What was seen" in report and "learning_rate" in report
+        said["error"] in html.unescape(report).replace("\xa0", " ")
+        and "What was seen" in report
+        and "learning_rate" in report
     )
     assert report.count("Samples after") >= 2 and 'id="scores"' not in report
     assert json.loads((folder / "run.json").read_text())["report"] == str(folder / "report.html")
@@ -154,17 +182,33 @@ def test_max_seconds_ends_training_cleanly_and_it_goes_on(home: Path, answer: As
     longer = (*DIGITS, "--set", "train.kimg=4")
     paused = answer(home, *longer, "--set", "train.kimg=4000", "--max-seconds", "6")
     assert paused["state"] == "paused"
-    assert "train" in paused["computed"] and not any(name.startswith("extract:digits:discr") for name in paused["computed"])
-    plan = {row["node"]: row["state"] for row in answer(home, "status", "digits", "--scale", "debug", "--json")["plan"]}
+    assert "train" in paused["computed"] and not any(
+        name.startswith("extract:digits:discr") for name in paused["computed"]
+    )
+    plan = {
+        row["node"]: row["state"]
+        for row in answer(home, "status", "digits", "--scale", "debug", "--json")["plan"]
+    }
     assert plan["train"] == "cached", "the shorter training is still there"
     done = answer(home, *longer)
     assert done["state"] == "completed" and "train" in done["computed"]
 
 
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_ctrl_c_in_a_training_loses_no_minibatch(home: Path, server: dict[str, str], answer: Ask, processes: int) -> None:
+def test_ctrl_c_in_a_training_loses_no_minibatch(
+    home: Path, server: dict[str, str], answer: Ask, processes: int
+) -> None:
     """The terminal sends it to the whole group. No state was due before: without one saved now, training would begin anew."""
-    longer = ("train", "digits", "--scale", "debug", "--set", "train.kimg=4000", "--set", "train.state_kimg=4000")
+    longer = (
+        "train",
+        "digits",
+        "--scale",
+        "debug",
+        "--set",
+        "train.kimg=4000",
+        "--set",
+        "train.state_kimg=4000",
+    )
     longer += ("--set", f"train.processes={processes}")
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     process = subprocess.Popen(
@@ -180,8 +224,14 @@ def test_ctrl_c_in_a_training_loses_no_minibatch(home: Path, server: dict[str, s
     )
 
     def images() -> int:
-        lines = [path.read_text().splitlines() for path in (home / "state" / "train").glob("*/stats.jsonl")]
-        return max((json.loads(line)["images"] for some in lines for line in some if line.endswith("}")), default=0)
+        lines = [
+            path.read_text().splitlines()
+            for path in (home / "state" / "train").glob("*/stats.jsonl")
+        ]
+        return max(
+            (json.loads(line)["images"] for some in lines for line in some if line.endswith("}")),
+            default=0,
+        )
 
     before = images()
     deadline = time.monotonic() + 200
@@ -192,11 +242,16 @@ def test_ctrl_c_in_a_training_loses_no_minibatch(home: Path, server: dict[str, s
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "Stopped. What is finished is kept" in err and "saves its state first" in err and "Traceback" not in err, err
+    assert (
+        "Stopped. What is finished is kept" in err
+        and "saves its state first" in err
+        and "Traceback" not in err
+    ), err
     said = answer(home, *longer, "--max-seconds", "1", "--json")
     assert said["state"] == "paused"
     found = [
-        json.loads(path.read_text())["position"]["images"] for path in (home / "state" / "train").glob("*/state-*/state.json")
+        json.loads(path.read_text())["position"]["images"]
+        for path in (home / "state" / "train").glob("*/state-*/state.json")
     ]
     assert max(found) > reached, "on from where it was told to end"
     stopped = next(
@@ -207,7 +262,9 @@ def test_ctrl_c_in_a_training_loses_no_minibatch(home: Path, server: dict[str, s
     assert stopped["error"].startswith("KeyboardInterrupt")
 
 
-def test_two_runs_at_once_share_the_work(finished: tuple[Path, Answer], tmp_path: Path, command: Callable[..., Any]) -> None:
+def test_two_runs_at_once_share_the_work(
+    finished: tuple[Path, Answer], tmp_path: Path, command: Callable[..., Any]
+) -> None:
     import json
 
     home = tmp_path / "home"
@@ -226,7 +283,11 @@ def test_two_runs_at_once_share_the_work(finished: tuple[Path, Answer], tmp_path
 
 @pytest.mark.timeout(900)
 def test_kill_9_in_every_stage_and_the_same_command_again(
-    finished: tuple[Path, Answer], tmp_path: Path, command: Callable[..., Any], answer: Ask, server: dict[str, str]
+    finished: tuple[Path, Answer],
+    tmp_path: Path,
+    command: Callable[..., Any],
+    answer: Ask,
+    server: dict[str, str],
 ) -> None:
     """One home, killed in one stage after another; what comes out at the end is what an undisturbed run gives.
 
@@ -240,26 +301,49 @@ def test_kill_9_in_every_stage_and_the_same_command_again(
         if _kill_when_at_work(process, home, stage):
             killed.append(stage)
     assert set(killed) >= {"train", "extract"}, killed
-    published = [path.parent for path in (home / "artifacts").glob("*/*/*/manifest.json") if path.parent.name != ".work"]
+    published = [
+        path.parent
+        for path in (home / "artifacts").glob("*/*/*/manifest.json")
+        if path.parent.name != ".work"
+    ]
     api = Api(server)
-    dead = {record["flow_run"]: path for path, record in _records(home).items() if record["state"] != "completed"}
-    last = "RUNNING" if killed[-1] == "report" else "CRASHED"  # one that ended before it was seen has closed it
-    assert [api.run(run)["state_type"] for run in dead] == ["CRASHED"] * (len(dead) - 1) + [last], "each closes those before"
+    dead = {
+        record["flow_run"]: path
+        for path, record in _records(home).items()
+        if record["state"] != "completed"
+    }
+    last = (
+        "RUNNING" if killed[-1] == "report" else "CRASHED"
+    )  # one that ended before it was seen has closed it
+    assert [api.run(run)["state_type"] for run in dead] == ["CRASHED"] * (len(dead) - 1) + [last], (
+        "each closes those before"
+    )
     retried = _tried_again(api, home, next(iter(dead.values())))
     again = answer(home, *DIGITS)
     assert {api.run(run)["state_type"] for run in dead} == {"CRASHED"}
     unfinished = {"state": {"type": {"any_": ["RUNNING", "PENDING"]}}}
-    assert api.ask("/task_runs/filter", {"flow_runs": {"id": {"any_": list(dead)}}, "task_runs": unfinished}) == []
+    assert (
+        api.ask(
+            "/task_runs/filter",
+            {"flow_runs": {"id": {"any_": list(dead)}}, "task_runs": unfinished},
+        )
+        == []
+    )
     assert api.run(retried)["state_type"] == "RUNNING"
     states = {path.parent.name: record["state"] for path, record in _records(home).items()}
-    assert states.pop("digits-elsewhere") == "running" and set(states.values()) == {"failed", "completed"}
+    assert states.pop("digits-elsewhere") == "running" and set(states.values()) == {
+        "failed",
+        "completed",
+    }
     assert digests(again) == digests(finished[1])
     assert answer(home, "verify", "--all", "--json")["damaged"] == {}
     assert published, "what was finished before the kills was kept"
 
 
 def _records(home: Path) -> dict[Path, Answer]:
-    return {path: json.loads(path.read_text()) for path in sorted((home / "runs").glob("*/run.json"))}
+    return {
+        path: json.loads(path.read_text()) for path in sorted((home / "runs").glob("*/run.json"))
+    }
 
 
 def _tried_again(api: Api, home: Path, like: Path) -> str:
@@ -273,7 +357,9 @@ def _tried_again(api: Api, home: Path, like: Path) -> str:
     planted.parent.mkdir()
     record = {**json.loads(like.read_text()), "flow_run": run, "state": "running"}
     planted.write_text(json.dumps(record))
-    elsewhere = home / "runs" / "digits-elsewhere" / "run.json"  # on a disk that does not tell who has locked what
+    elsewhere = (
+        home / "runs" / "digits-elsewhere" / "run.json"
+    )  # on a disk that does not tell who has locked what
     elsewhere.parent.mkdir()
     elsewhere.write_text(json.dumps({**record, "host": "another-machine"}))
     return run

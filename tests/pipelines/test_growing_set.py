@@ -20,7 +20,7 @@ SETTINGS = (
     "train.batch=16",
     "evaluate.labels_per_class=[5]",
     "evaluate.probes=[{name: ridge}]",
-    "evaluate.controls=[random]",
+    "evaluate.baselines=[random]",
     "inspect.guided=0",
 )
 
@@ -40,7 +40,9 @@ def add_digits(data: Path, start: int, stop: int) -> None:
     for index in chosen:
         folder = data / f"class-{digits.target[index]}"
         folder.mkdir(parents=True, exist_ok=True)
-        large = cv2.resize(digits.images[index] * 15.9, (32, 32), interpolation=cv2.INTER_LINEAR).astype("uint8")
+        large = cv2.resize(
+            digits.images[index] * 15.9, (32, 32), interpolation=cv2.INTER_LINEAR
+        ).astype("uint8")
         cv2.imwrite(str(folder / f"{index:04d}.png"), large)
 
 
@@ -67,7 +69,7 @@ def manifest_of(home: Path, said: Answer, name: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def before(tmp_path_factory: pytest.TempPathFactory, answer: Ask) -> tuple[Path, Path, Answer]:
-    """A home with a finished run over 160 pictures, the folder, what was said; to be copied."""
+    """A home with a finished run over 160 images, the folder, what was said; to be copied."""
     root = tmp_path_factory.mktemp("growing")
     (root / "home").mkdir()
     add_digits(root / "data", 0, 160)
@@ -76,7 +78,7 @@ def before(tmp_path_factory: pytest.TempPathFactory, answer: Ask) -> tuple[Path,
 
 @pytest.fixture
 def grown(before: tuple[Path, Path, Answer], tmp_path: Path) -> tuple[Path, Path, Answer]:
-    """Copies, the folder grown by 40 pictures, and no old file readable any more."""
+    """Copies, the folder grown by 40 images, and no old file readable any more."""
     home, data, said = before
     shutil.copytree(home, tmp_path / "home", symlinks=True)
     shutil.copytree(data, tmp_path / "data")
@@ -85,7 +87,7 @@ def grown(before: tuple[Path, Path, Answer], tmp_path: Path) -> tuple[Path, Path
     return tmp_path / "home", tmp_path / "data", said
 
 
-def test_ignore_keeps_the_snapshot_and_new_pictures_get_features_and_scores(
+def test_ignore_keeps_the_snapshot_and_new_images_get_features_and_scores(
     grown: tuple[Path, Path, Answer], answer: Ask, server: dict[str, str]
 ) -> None:
     import pyarrow.parquet as pq
@@ -93,28 +95,53 @@ def test_ignore_keeps_the_snapshot_and_new_pictures_get_features_and_scores(
     home, data, first = grown
     said = answer(home, *run_of(data, "train.on_new_data=ignore"))
     api = Api(server)
-    shown = api.until(lambda: api.tasks(said["flow_run"], 1), lambda tasks: {"train", "pack:trained", "report"} <= set(tasks))
+    shown = api.until(
+        lambda: api.tasks(said["flow_run"], 1),
+        lambda tasks: {"train", "pack:trained", "report"} <= set(tasks),
+    )
     assert shown["train"]["state_name"] == shown["pack:trained"]["state_name"] == "Cached"
-    assert {"samples-train", "curve-train"} <= set(api.artifacts(said["flow_run"])), "the run's page shows what is in use"
+    assert {"samples-train", "curve-train"} <= set(api.artifacts(said["flow_run"])), (
+        "the run's page shows what is in use"
+    )
     made = set(said["computed"])
-    assert "train" not in made and "inspect" not in made, "what stands on the old snapshot alone stays"
-    assert {"ingest:folder", "crop:folder", "pack", "extract:folder:discriminator", "report"} <= made
+    assert "train" not in made and "inspect" not in made, (
+        "what stands on the old snapshot alone stays"
+    )
+    assert {
+        "ingest:folder",
+        "crop:folder",
+        "pack",
+        "extract:folder:discriminator",
+        "report",
+    } <= made
     assert node(said, "train")["ref"] == node(first, "train")["ref"]
     # Only new files were read: the old ones hold zeros by now.
     assert manifest_of(home, said, "ingest:folder")["outcome"]["summary"]["read"] == 40
     crop = manifest_of(home, said, "crop:folder")["outcome"]
-    assert (crop["summary"]["read"], crop["summary"]["reused"]) == (40, 160) and crop["counts"]["ok"] == 200
-    # Every picture has features; their lineage names the set of the snapshot and the one that it has grown to.
+    assert (crop["summary"]["read"], crop["summary"]["reused"]) == (40, 160) and crop["counts"][
+        "ok"
+    ] == 200
+    # Every image has features; their lineage names the set of the snapshot and the one that it has grown to.
     (features,) = folder_of(home, said, "extract:folder:discriminator").glob("features-*.parquet")
     table = pq.read_table(features)
     assert table.num_rows == 200
     lineage = json.loads(table.schema.metadata[b"discern"])
     assert lineage["inputs"]["pack"] == [node(first, "pack")["ref"]["digest"]]
-    assert lineage["inputs"]["grown"] == [node(said, "pack")["ref"]["digest"]] != lineage["inputs"]["pack"]
+    assert (
+        lineage["inputs"]["grown"]
+        == [node(said, "pack")["ref"]["digest"]]
+        != lineage["inputs"]["pack"]
+    )
     assert lineage["inputs"]["snapshot"] == [node(first, "train")["ref"]["digest"]]
-    predictions = pq.read_table(folder_of(home, said, "evaluate:folder:discriminator:ridge") / "predictions.parquet")
-    old = pq.read_table(next(folder_of(home, first, "extract:folder:discriminator").glob("features-*.parquet")))
-    assert set(predictions["image_id"].to_pylist()) - set(old["image_id"].to_pylist()), "new test pictures are scored"
+    predictions = pq.read_table(
+        folder_of(home, said, "evaluate:folder:discriminator:ridge") / "predictions.parquet"
+    )
+    old = pq.read_table(
+        next(folder_of(home, first, "extract:folder:discriminator").glob("features-*.parquet"))
+    )
+    assert set(predictions["image_id"].to_pylist()) - set(old["image_id"].to_pylist()), (
+        "new test images are scored"
+    )
     assert said["growth"]["how"] == "keep" and 0 < said["growth"]["new"] < said["growth"]["of"]
     # The store alone decides: asked again, nothing is done.
     assert answer(home, *run_of(data, "train.on_new_data=ignore"))["computed"] == []
@@ -122,10 +149,14 @@ def test_ignore_keeps_the_snapshot_and_new_pictures_get_features_and_scores(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_few_new_pictures_leave_the_snapshot_and_many_do_not(grown: tuple[Path, Path, Answer], answer: Ask) -> None:
+def test_few_new_images_leave_the_snapshot_and_many_do_not(
+    grown: tuple[Path, Path, Answer], answer: Ask
+) -> None:
     home, data, first = grown
     few = answer(home, *run_of(data, "train.min_new_share=0.5"), "--dry-run")
-    assert {row["state"] for row in few["plan"] if row["node"] == "train"} == {"after"}, "not known before the set is packed"
+    assert {row["state"] for row in few["plan"] if row["node"] == "train"} == {"after"}, (
+        "not known before the set is packed"
+    )
     kept = answer(home, *run_of(data, "train.min_new_share=0.5", verb="train"))
     assert node(kept, "train")["ref"] == node(first, "train")["ref"]
     anew = answer(home, *run_of(data, "train.min_new_share=0.1", verb="train"))
@@ -147,18 +178,30 @@ def test_continue_goes_on_from_the_old_state_and_says_so_in_its_key(
     said = answer(home, *ask)
     assert "train" in said["computed"]
     made = manifest_of(home, said, "train")
-    assert made["part"]["continued"] == {"training": node(first, "train")["ref"]["digest"], "kimg": 0.2}
+    assert made["part"]["continued"] == {
+        "training": node(first, "train")["ref"]["digest"],
+        "kimg": 0.2,
+    }
     assert made["inputs"]["pack"][0]["digest"] == node(said, "pack")["ref"]["digest"]
     summary = made["outcome"]["summary"]
     old = manifest_of(home, first, "train")["outcome"]["summary"]
-    assert summary["started_at_kimg"] == old["kimg"] and summary["kimg"] == pytest.approx(old["kimg"] + 0.1, abs=0.017)
+    assert summary["started_at_kimg"] == old["kimg"] and summary["kimg"] == pytest.approx(
+        old["kimg"] + 0.1, abs=0.017
+    )
     assert answer(home, *ask)["computed"] == []
-    plan = answer(home, *run_of(data, "train.on_new_data=continue", "train.continue_kimg=0.1"), "--dry-run")["plan"]
-    assert "pack:trained" not in {row["node"] for row in plan}, "what follows stands on the set that was trained on last"
+    plan = answer(
+        home, *run_of(data, "train.on_new_data=continue", "train.continue_kimg=0.1"), "--dry-run"
+    )["plan"]
+    assert "pack:trained" not in {row["node"] for row in plan}, (
+        "what follows stands on the set that was trained on last"
+    )
     # Equal requests give equal weights, also by way of a state that was taken over.
     assert node(answer(twin, *ask), "train")["ref"] == node(said, "train")["ref"]
     # Without the old state nothing can go on: it is trained anew, under the key of that, and the run says why.
     shutil.rmtree(twin / "state" / "train")
     shutil.rmtree(twin / "artifacts" / "train" / node(said, "train")["ref"]["key"])
     anew = answer(twin, *ask)
-    assert anew["computed"] == ["train"] and "continued" not in manifest_of(twin, anew, "train")["part"]
+    assert (
+        anew["computed"] == ["train"]
+        and "continued" not in manifest_of(twin, anew, "train")["part"]
+    )

@@ -17,11 +17,16 @@ from typing import Any
 
 import pytest
 
-from flows import watches
+from flows.prefect_server import watches
 from tests.pipelines.operating import PREFECT, ROOT, Api, Worker, environment
 
 # Beyond what `finished` has trained: ingest to pack are cached, training goes on from 2 kimg.
-LONG = {"recipe": "digits", "scale": "debug", "only": "train", "overrides": ["train.kimg=400", "train.state_kimg=1"]}
+LONG = {
+    "recipe": "digits",
+    "scale": "debug",
+    "only": "train",
+    "overrides": ["train.kimg=400", "train.state_kimg=1"],
+}
 REST = {**LONG, "max_seconds": 3}
 FIVE_MINUTES = 300.0
 START = 300.0  # a process that imports Prefect and torch, on a machine that others use, too
@@ -38,8 +43,13 @@ def home(server: dict[str, str], finished: tuple[Path, dict[str, Any]]) -> Path:
 @pytest.fixture(scope="module")
 def api(server: dict[str, str], home: Path) -> Api:
     shell = environment(server, home)
-    for command in ([sys.executable, "-m", "flows.cli", "setup"], [*PREFECT, "--no-prompt", "deploy", "--all"]):
-        done = subprocess.run(command, env=shell, capture_output=True, text=True, cwd=ROOT, timeout=200)
+    for command in (
+        [sys.executable, "-m", "flows.cli", "setup"],
+        [*PREFECT, "--no-prompt", "deploy", "--all"],
+    ):
+        done = subprocess.run(
+            command, env=shell, capture_output=True, text=True, cwd=ROOT, timeout=200
+        )
         assert done.returncode == 0, done.stdout + done.stderr
     deployed = Api(server)
     deployed.no_schedules()
@@ -82,7 +92,10 @@ def goes_on(api: Api, server: dict[str, str], home: Path, tmp_path: Path, dead: 
         assert api.tasks(run, 1)["train"]["state_name"] == "Paused"
         assert any("Training continues from" in line for line in api.logs(run)), api.logs(run)
         unfinished = {"state": {"type": {"any_": ["RUNNING", "PENDING"]}}}
-        body = {"task_runs": unfinished, "flow_runs": {"id": {"any_": [dead, run]}}}  # other tests use this server, too
+        body = {
+            "task_runs": unfinished,
+            "flow_runs": {"id": {"any_": [dead, run]}},
+        }  # other tests use this server, too
         assert api.ask("/task_runs/filter", body) == [], "what the dead run left Running is closed"
     finally:
         worker.end()
@@ -90,24 +103,32 @@ def goes_on(api: Api, server: dict[str, str], home: Path, tmp_path: Path, dead: 
 
 def gone(process: int) -> bool:
     try:
-        return (Path("/proc") / str(process) / "stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+        return (Path("/proc") / str(process) / "stat").read_text().rsplit(")", 1)[1].split()[
+            0
+        ] == "Z"
     except FileNotFoundError:
         return True
 
 
-def test_kill_of_the_flows_process(api: Api, worker: Worker, server: dict[str, str], home: Path, tmp_path: Path) -> None:
+def test_kill_of_the_flows_process(
+    api: Api, worker: Worker, server: dict[str, str], home: Path, tmp_path: Path
+) -> None:
     run, flow, child = training(api, worker)
     os.kill(flow, signal.SIGKILL)
     seconds = marked(api, run, time.monotonic())
     assert seconds < 60, "its worker sees it at once"
     assert gone(child), "the training dies with its task"
-    api.until(lambda: api.tasks(run, 1), lambda tasks: tasks["train"]["state_type"] == "CRASHED", 30)
+    api.until(
+        lambda: api.tasks(run, 1), lambda tasks: tasks["train"]["state_type"] == "CRASHED", 30
+    )
     worker.end()
     goes_on(api, server, home, tmp_path, run)
 
 
 @pytest.mark.slow
-def test_kill_of_the_worker(api: Api, worker: Worker, server: dict[str, str], home: Path, tmp_path: Path) -> None:
+def test_kill_of_the_worker(
+    api: Api, worker: Worker, server: dict[str, str], home: Path, tmp_path: Path
+) -> None:
     """The flow outlives its worker. When it is gone as well (a machine that lost power), nobody is left to say so."""
     run, flow, child = training(api, worker)
     worker.process.kill()
@@ -120,7 +141,9 @@ def test_kill_of_the_worker(api: Api, worker: Worker, server: dict[str, str], ho
 
 
 @pytest.mark.slow
-def test_end_of_the_worker(api: Api, worker: Worker, server: dict[str, str], home: Path, tmp_path: Path) -> None:
+def test_end_of_the_worker(
+    api: Api, worker: Worker, server: dict[str, str], home: Path, tmp_path: Path
+) -> None:
     """SIGTERM, as systemd sends it: the worker ends its flow, and Prefect leaves the run Running."""
     run, flow, child = training(api, worker)
     worker.process.terminate()
@@ -133,9 +156,11 @@ def test_end_of_the_worker(api: Api, worker: Worker, server: dict[str, str], hom
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_kill_of_the_server(api: Api, worker: Worker, server: dict[str, str], home: Path, tmp_path: Path) -> None:
+def test_kill_of_the_server(
+    api: Api, worker: Worker, server: dict[str, str], home: Path, tmp_path: Path
+) -> None:
     """Away for longer than a run may be silent: the run goes on and stays Running; one that dies afterwards is marked."""
-    from flows.server import start
+    from flows.prefect_server.server import start
 
     watch = next(one for one in api.ask("/automations/filter", {}) if one["name"] == watches.DIED)
     body = {key: watch[key] for key in ("name", "description", "enabled", "trigger", "actions")}
@@ -166,7 +191,9 @@ def processes(words: str, variable: str) -> list[int]:
     for place in Path("/proc").glob("[0-9]*"):
         try:
             command = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            if words in command and variable.encode() in (place / "environ").read_bytes().split(b"\0"):
+            if words in command and variable.encode() in (place / "environ").read_bytes().split(
+                b"\0"
+            ):
                 found.append(int(place.name))
         except (OSError, ValueError):
             continue

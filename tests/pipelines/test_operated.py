@@ -22,8 +22,8 @@ from typing import Any
 
 import pytest
 
-from flows import watches
-from flows.rearm import rearm
+from flows.prefect_server import watches
+from flows.prefect_server.rearm import rearm
 from tests.pipelines.operating import CHROMIUM, PREFECT, ROOT, Api, Browser, Worker, environment
 
 CHAINS = {"represent", "prepare", "train", "extract", "evaluate", "inspect", "stage"}
@@ -38,7 +38,9 @@ class Hook(http.server.BaseHTTPRequestHandler):
     heard: list[str] = []
 
     def do_POST(self) -> None:
-        self.heard.append(str(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"]))
+        self.heard.append(
+            str(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"])
+        )
         self.send_response(200)
         self.end_headers()
 
@@ -75,14 +77,21 @@ def api(server: dict[str, str]) -> Api:
 
 def discern(shell: dict[str, str], *words: str) -> Any:
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", *words, "--json"], env=shell, capture_output=True, text=True, timeout=200, cwd=ROOT
+        [sys.executable, "-m", "flows.cli", *words, "--json"],
+        env=shell,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        cwd=ROOT,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
-def operated(shell: dict[str, str], api: Api, hook: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+def operated(
+    shell: dict[str, str], api: Api, hook: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Worker]:
     """Set up, deployed, and with a worker: what docs/operations.md says, in its order."""
     made = discern(shell, "setup")
     assert "work pool discern" in made["changed"] and "block discern-notify" not in made["changed"]
@@ -92,65 +101,105 @@ def operated(shell: dict[str, str], api: Api, hook: str, tmp_path_factory: pytes
         *(f"automation {name!r}" for name in (watches.FAILED, watches.FELL)),
     }, "an automation that nobody edited follows what is asked for"
     assert "secret-path" not in json.dumps(told), "an address may be the secret"
-    done = subprocess.run([*PREFECT, "--no-prompt", "deploy", "--all"], env=shell, capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(
+        [*PREFECT, "--no-prompt", "deploy", "--all"],
+        env=shell,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     worker = Worker(shell, tmp_path_factory.mktemp("worker") / "operated.log")
     yield worker
     worker.end()
 
 
-def test_setting_up_again_changes_nothing(operated: Worker, shell: dict[str, str], api: Api) -> None:
+def test_setting_up_again_changes_nothing(
+    operated: Worker, shell: dict[str, str], api: Api
+) -> None:
     def there() -> Any:
         pool = api.ask("/work_pools/discern")
         automations = api.ask("/automations/filter", {})
-        return pool["concurrency_limit"], {one["name"]: (one["id"], one["updated"]) for one in automations}
+        return pool["concurrency_limit"], {
+            one["name"]: (one["id"], one["updated"]) for one in automations
+        }
 
     before = there()
     assert before[0] == 1 and set(before[1]) == set(watches.ALL)
     assert discern(shell, "setup")["changed"] == []
     assert there() == before
-    edited = next(one for one in api.ask("/automations/filter", {}) if one["name"] == watches.WAITED)
+    edited = next(
+        one for one in api.ask("/automations/filter", {}) if one["name"] == watches.WAITED
+    )
     edited["trigger"]["within"] = 7200
     body = {key: edited[key] for key in ("name", "description", "enabled", "trigger", "actions")}
     api.ask(f"/automations/{edited['id']}", body, "PUT")
     again = discern(shell, "setup", "--slots", "2")
     assert again["changed"] == ["work pool discern"] and there()[0] == 2
-    assert {step["what"]: step["state"] for step in again["steps"]}[f"automation {watches.WAITED!r}"] == "kept"
+    assert {step["what"]: step["state"] for step in again["steps"]}[
+        f"automation {watches.WAITED!r}"
+    ] == "kept"
     assert api.ask(f"/automations/{edited['id']}")["trigger"]["within"] == 7200
-    assert discern(shell, "setup", "--slots", "1")["changed"] == ["work pool discern"] and there()[0] == 1
+    assert (
+        discern(shell, "setup", "--slots", "1")["changed"] == ["work pool discern"]
+        and there()[0] == 1
+    )
 
 
 def test_what_is_deployed(operated: Worker, shell: dict[str, str], api: Api, home: Path) -> None:
     found = {one["name"]: one for one in api.ask("/deployments/filter", {})}
     assert set(found) == DEPLOYMENTS
     for one in found.values():
-        assert one["job_variables"]["env"]["DISCERN_HOME"] == str(home) and one["job_variables"]["working_dir"] == str(ROOT)
-    scheduled = {name: [(each["slug"], each["active"]) for each in one["schedules"]] for name, one in found.items()}
-    assert scheduled.pop("represent") == [("nightly", True)] and scheduled.pop("gc") == [("weekly", False)]
+        assert one["job_variables"]["env"]["DISCERN_HOME"] == str(home) and one["job_variables"][
+            "working_dir"
+        ] == str(ROOT)
+    scheduled = {
+        name: [(each["slug"], each["active"]) for each in one["schedules"]]
+        for name, one in found.items()
+    }
+    assert scheduled.pop("represent") == [("nightly", True)] and scheduled.pop("gc") == [
+        ("weekly", False)
+    ]
     assert not any(scheduled.values())
     (nightly,) = found["represent"]["schedules"]
     assert nightly["schedule"]["cron"] == "0 3 * * *" and nightly["schedule"]["timezone"] == "UTC"
     api.no_schedules()
     server = api.ask("/admin/settings")["server"]
-    assert server["concurrency"]["lease_storage"].endswith(".filesystem"), "leases outlive a restart"
+    assert server["concurrency"]["lease_storage"].endswith(".filesystem"), (
+        "leases outlive a restart"
+    )
     assert server["analytics_enabled"] is False and server["api"]["csrf_protection_enabled"] is True
-    api.until(lambda: api.ask("/work_pools/discern")["status"], lambda status: status == "READY", 60)
+    api.until(
+        lambda: api.ask("/work_pools/discern")["status"], lambda status: status == "READY", 60
+    )
     checks = {check["what"]: check["state"] for check in discern(shell, "doctor")["checks"]}
     wanted = ("pool", "worker", "deployed", "job home", "watched", "scheduler")
     assert {name: checks[name] for name in wanted} == dict.fromkeys(wanted, "ok")
-    other = discern({**shell, "DISCERN_HOME": f"{home}-other", "PREFECT_HOME": f"{home}-other"}, "doctor")
-    assert {check["what"]: check["state"] for check in other["checks"]}["job home"] == "warning", "another home"
+    other = discern(
+        {**shell, "DISCERN_HOME": f"{home}-other", "PREFECT_HOME": f"{home}-other"}, "doctor"
+    )
+    assert {check["what"]: check["state"] for check in other["checks"]}["job home"] == "warning", (
+        "another home"
+    )
 
 
-def test_a_server_that_was_away_waits_anew(operated: Worker, api: Api, home: Path, tmp_path: Path) -> None:
+def test_a_server_that_was_away_waits_anew(
+    operated: Worker, api: Api, home: Path, tmp_path: Path
+) -> None:
     """On a copy of the server's database: what a run is given when it was not heard for an hour."""
     run = api.start("gc", keep=1000)
     assert api.wait(run)["state_type"] == "COMPLETED", api.run(run)["state"]
-    assert api.until(lambda: api.logs(run), lambda lines: any("would go: 0 artifacts" in line for line in lines), 30)
+    assert api.until(
+        lambda: api.logs(run),
+        lambda lines: any("would go: 0 artifacts" in line for line in lines),
+        30,
+    )
     copy = tmp_path / "copy.db"
     with sqlite3.connect(home / "prefect" / "prefect.db") as there, sqlite3.connect(copy) as mine:
         there.backup(mine)
-        watched = mine.execute("SELECT id FROM automation WHERE name IN (?, ?, ?)", watches.SILENT).fetchall()
+        watched = mine.execute(
+            "SELECT id FROM automation WHERE name IN (?, ?, ?)", watches.SILENT
+        ).fetchall()
         mine.execute(
             """UPDATE automation_bucket SET start = '2026-01-01 00:00:00.000000', "end" = '2026-01-01 00:04:00.000000'"""
         )
@@ -161,26 +210,44 @@ def test_a_server_that_was_away_waits_anew(operated: Worker, api: Api, home: Pat
     assert count == len(again) > 0
     for _, start, end in again:
         first, last = datetime.fromisoformat(start), datetime.fromisoformat(end)
-        assert (last - first).total_seconds() == 300 and len(start) == len("2026-01-01 00:00:00.000000")
+        assert (last - first).total_seconds() == 300 and len(start) == len(
+            "2026-01-01 00:00:00.000000"
+        )
         assert abs((datetime.now(UTC).replace(tzinfo=None) - first).total_seconds()) < 60
-    assert all(row[1].startswith("2026-01-01") for row in rows if row not in again), "the others are nobody's business"
+    assert all(row[1].startswith("2026-01-01") for row in rows if row not in again), (
+        "the others are nobody's business"
+    )
 
 
 def test_the_form_offers_what_there_is(operated: Worker, api: Api) -> None:
     from gan_core.recipes import recipe_names
-    from gan_core.stages.specs import STAGES as known
+    from gan_core.specs import STAGES as known
 
     for name in CHAINS:
         schema = api.deployment(name)["parameter_openapi_schema"]["properties"]
-        assert all(entry.get("description") for entry in schema.values()), f"{name}: a field without a sentence"
-        assert all("default" in entry for entry in schema.values()), f"{name}: a field that must be filled"
+        assert all(entry.get("description") for entry in schema.values()), (
+            f"{name}: a field without a sentence"
+        )
+        assert all("default" in entry for entry in schema.values()), (
+            f"{name}: a field that must be filled"
+        )
         assert schema["recipe"]["enum"] == recipe_names()
         assert {"auto", "debug", "small", "full"} <= set(schema["scale"]["enum"])
     schema = api.deployment("represent")["parameter_openapi_schema"]["properties"]
-    assert schema["refresh"]["items"]["enum"] == list(known) and schema["only"]["enum"] == ["all", *known]
-    assert api.deployment("stage")["parameter_openapi_schema"]["properties"]["stage"]["enum"] == list(known)
-    assert schema["runner"]["enum"] == ["threads", "dask", "ray"] and "digits" in schema["scale"]["description"]
-    assert {"max_seconds", "runner", "runner_place"} <= set(api.deployment("stage")["parameter_openapi_schema"]["properties"])
+    assert schema["refresh"]["items"]["enum"] == list(known) and schema["only"]["enum"] == [
+        "all",
+        *known,
+    ]
+    assert api.deployment("stage")["parameter_openapi_schema"]["properties"]["stage"][
+        "enum"
+    ] == list(known)
+    assert (
+        schema["runner"]["enum"] == ["threads", "dask", "ray"]
+        and "digits" in schema["scale"]["description"]
+    )
+    assert {"max_seconds", "runner", "runner_place"} <= set(
+        api.deployment("stage")["parameter_openapi_schema"]["properties"]
+    )
     place = f"/deployments/{api.deployment('represent')['id']}/create_flow_run"
     assert "does not match" in api.refusal(place, {"parameters": {"overrides": ["trian.kimg=3"]}})
     assert "does not match" in api.refusal(place, {"parameters": {"runner_place": "0"}})
@@ -209,18 +276,36 @@ def test_three_ways_one_store(operated: Worker, home: Path, api: Api) -> None:
     by_hand = api.start("represent", **WANTED)
     for run in (by_schedule["id"], by_hand):
         ended = api.wait(run)
-        assert ended["state_type"] == "COMPLETED" and ended["name"].startswith("digits represent"), ended
+        assert ended["state_type"] == "COMPLETED" and ended["name"].startswith(
+            "digits represent"
+        ), ended
         tasks = api.tasks(run, STAGES)
-        assert {task["state_name"] for task in tasks.values()} == {"Cached"} and len(tasks) == STAGES
-    first, second = (api.run(run) for run in sorted((by_schedule["id"], by_hand), key=lambda run: api.run(run)["start_time"]))
+        assert {task["state_name"] for task in tasks.values()} == {"Cached"} and len(
+            tasks
+        ) == STAGES
+    first, second = (
+        api.run(run)
+        for run in sorted((by_schedule["id"], by_hand), key=lambda run: api.run(run)["start_time"])
+    )
     assert first["end_time"] <= second["start_time"], "the pool has one slot"
     assert artifacts() == before, "computed once"
     found = api.artifacts(by_hand)
-    assert {"samples-train", "curve-train", "report", "counts-pack", "scores-evaluate-digits-pixels-linear-svm"} <= set(found)
-    assert found["samples-train"]["data"].startswith("![") and len(found["samples-train"]["data"]) < 100_000
+    assert {
+        "samples-train",
+        "curve-train",
+        "report",
+        "counts-pack",
+        "scores-evaluate-digits-pixels-linear-svm",
+    } <= set(found)
+    assert (
+        found["samples-train"]["data"].startswith("![")
+        and len(found["samples-train"]["data"]) < 100_000
+    )
     assert "Test accuracy" in found["report"]["data"] and "report.html" in found["report"]["data"]
     # Log lines travel in batches and may arrive after the run's end.
-    assert api.until(lambda: api.logs(by_hand), lambda lines: any("gan_core" in line for line in lines), 30)
+    assert api.until(
+        lambda: api.logs(by_hand), lambda lines: any("gan_core" in line for line in lines), 30
+    )
     told = api.until(lambda: [text for text in Hook.heard if "accuracy fell" in text], bool, 30)
     assert "was 110.0" in told[0]
 
@@ -249,57 +334,97 @@ def plant_a_better_run(home: Path) -> None:
 def test_one_stage_again(operated: Worker, api: Api) -> None:
     run = api.start("stage", stage="report", **WANTED)
     ended = api.wait(run)
-    assert ended["state_type"] == "COMPLETED" and ended["name"].startswith("digits report alone"), ended
+    assert ended["state_type"] == "COMPLETED" and ended["name"].startswith("digits report alone"), (
+        ended
+    )
     tasks = api.tasks(run, 1)
     assert {name: task["state_name"] for name, task in tasks.items()} == {"report": "Completed"}
 
 
-def test_a_failed_run_is_told_of_and_goes_on_when_retried(operated: Worker, api: Api, tmp_path: Path) -> None:
+def test_a_failed_run_is_told_of_and_goes_on_when_retried(
+    operated: Worker, api: Api, tmp_path: Path
+) -> None:
     """Wrong settings end a run before any task; a wrong file is mended, and the same run retried as the UI's button does it: what its
     first attempt has made is taken from the store, also what was to be refreshed."""
     options = {"counter": str(tmp_path / "counter"), "failures": 1, "kind": "crop"}
-    source = {"name": "flaky", "dataset": "tests.pipelines.flaky_digits", "options": options, "limit": 200}
+    source = {
+        "name": "flaky",
+        "dataset": "tests.pipelines.flaky_digits",
+        "options": options,
+        "limit": 200,
+    }
     own = tmp_path / "own.yaml"
-    own.write_text(json.dumps({"name": "own", "about": "", "sources": {"train": [source]}, "hash": {"epochs": 1}}))
+    own.write_text(
+        json.dumps(
+            {"name": "own", "about": "", "sources": {"train": [source]}, "hash": {"epochs": 1}}
+        )
+    )
     refused = api.start("represent", **WANTED, overrides=["train.kimgs=3"])
     failing = api.start("prepare", recipe_file=str(own), refresh=["ingest"])
     ended = api.wait(refused)
     assert ended["state_type"] == "FAILED" and "did you mean 'kimg'" in ended["state"]["message"]
     ended = api.wait(failing)
     assert ended["state_type"] == "FAILED" and "stays wrong" in ended["state"]["message"]
-    api.until(lambda: [text for text in Hook.heard if "own prepare" in text and "stays wrong" in text], bool, 30)
+    api.until(
+        lambda: [text for text in Hook.heard if "own prepare" in text and "stays wrong" in text],
+        bool,
+        30,
+    )
     assert api.ask("/task_runs/count", {"flow_runs": {"id": {"any_": [refused]}}}) == 0
     state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "Retry from the UI"}
     answer = api.ask(f"/flow_runs/{failing}/set_state", {"state": state})
     assert answer["status"] == "ACCEPT", answer
     api.until(lambda: api.run(failing), lambda found: found["run_count"] == 2, 60)
     assert api.wait(failing)["state_type"] == "COMPLETED"
-    tasks = api.until(lambda: api.tasks(failing, 1), lambda found: found.get("pack", {}).get("state_type") == "COMPLETED")
+    tasks = api.until(
+        lambda: api.tasks(failing, 1),
+        lambda found: found.get("pack", {}).get("state_type") == "COMPLETED",
+    )
     assert {name: task["state_name"] for name, task in tasks.items()} == {
         "ingest:flaky": "Cached",
         **dict.fromkeys(("crop:flaky", "hash", "dedup", "pack"), "Completed"),
     }
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: the UI cannot be opened in a browser")
+@pytest.mark.skipif(
+    CHROMIUM is None, reason="Chromium is not installed: the UI cannot be opened in a browser"
+)
 def test_in_a_browser(operated: Worker, api: Api, tmp_path: Path) -> None:
-    """Run, artifact and form, signed in as a person is; the picture decodes."""
+    """Run, artifact and form, signed in as a person is; the image decodes."""
     newest = {"flows": {"name": {"any_": ["represent"]}}, "sort": "START_TIME_DESC", "limit": 20}
     run = next(
-        one for one in api.ask("/flow_runs/filter", newest) if one["state_type"] == "COMPLETED" and one["parameters"] != {}
+        one
+        for one in api.ask("/flow_runs/filter", newest)
+        if one["state_type"] == "COMPLETED" and one["parameters"] != {}
     )
-    picture = next(iter(one for one in api.ask("/artifacts/filter", {"limit": 200}) if one["key"] == "samples-train"))
-    curve = next(iter(one for one in api.ask("/artifacts/filter", {"limit": 200}) if one["key"] == "curve-train"))
-    decoded = "[...document.images].filter(i => i.src.startsWith('data:') && i.naturalWidth > 100).length"
+    image = next(
+        iter(
+            one
+            for one in api.ask("/artifacts/filter", {"limit": 200})
+            if one["key"] == "samples-train"
+        )
+    )
+    curve = next(
+        iter(
+            one
+            for one in api.ask("/artifacts/filter", {"limit": 200})
+            if one["key"] == "curve-train"
+        )
+    )
+    decoded = (
+        "[...document.images].filter(i => i.src.startsWith('data:') && i.naturalWidth > 100).length"
+    )
     pages = {
         f"/v2/runs/flow-run/{run['id']}": f"document.body.innerText.includes({json.dumps(run['name'])}) && "
         "document.body.innerText.includes('Completed')",
-        f"/v2/artifacts/artifact/{picture['id']}": decoded,
+        f"/v2/artifacts/artifact/{image['id']}": decoded,
         f"/v2/artifacts/artifact/{curve['id']}": decoded,
         f"/v2/deployments/deployment/{api.deployment('represent')['id']}/run": "['recipe', 'scale', 'refresh', "
         "'Stages to make again'].every(word => document.body.innerText.includes(word))",
     }
-    seen = Browser(api, tmp_path / "profile").look(pages, pictures=tmp_path if os.environ.get("DISCERN_SHOTS") else None)
+    seen = Browser(api, tmp_path / "profile").look(
+        pages, images=tmp_path if os.environ.get("DISCERN_SHOTS") else None
+    )
     assert all(seen.values()) and len(seen) == 4
 
 
@@ -315,12 +440,20 @@ def test_only_who_signs_in(operated: Worker, api: Api, shell: dict[str, str], ho
             return error.code
 
     known = {"Authorization": f"Basic {api.login}"}
-    assert ask("/admin/version") == 401 and ask("/admin/version", Authorization="Basic d3Jvbmc6bG9naW4=") == 401
+    assert (
+        ask("/admin/version") == 401
+        and ask("/admin/version", Authorization="Basic d3Jvbmc6bG9naW4=") == 401
+    )
     assert ask("/admin/version", **known) == 200
-    assert ask("/flow_runs/filter", "POST", **known, **{"Content-Type": "application/json"}) == 403, "no CSRF token"
+    assert (
+        ask("/flow_runs/filter", "POST", **known, **{"Content-Type": "application/json"}) == 403
+    ), "no CSRF token"
     foreign = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
     assert ask("/flow_runs/filter", "OPTIONS", **foreign) == 400
-    assert ask("/flow_runs/filter", "OPTIONS", **{**foreign, "Origin": api.url.removesuffix("/api")}) == 200
+    assert (
+        ask("/flow_runs/filter", "OPTIONS", **{**foreign, "Origin": api.url.removesuffix("/api")})
+        == 200
+    )
     folder = home / "prefect"
     for path, mode in (
         (folder, 0o700),
@@ -336,10 +469,27 @@ def test_only_who_signs_in(operated: Worker, api: Api, shell: dict[str, str], ho
         (["setup", "--port", "4300"], {}, "its operator's"),
     ):
         command = [sys.executable, "-m", "flows.cli", *words]
-        done = subprocess.run(command, env={**stranger, **change}, capture_output=True, text=True, cwd=ROOT, timeout=100)
-        assert done.returncode in (1, 2) and told in done.stderr and "Traceback" not in done.stderr, done.stderr
+        done = subprocess.run(
+            command,
+            env={**stranger, **change},
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            timeout=100,
+        )
+        assert (
+            done.returncode in (1, 2) and told in done.stderr and "Traceback" not in done.stderr
+        ), done.stderr
     port = int(api.url.split(":")[2].split("/")[0])
-    tables = [table.read_text().splitlines()[1:] for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")) if table.exists()]
+    tables = [
+        table.read_text().splitlines()[1:]
+        for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
+        if table.exists()
+    ]
     sockets = [line.split()[1:4:2] for lines in tables for line in lines]
-    listening = [address for address, state in sockets if state == "0A" and int(address.rsplit(":", 1)[1], 16) == port]
+    listening = [
+        address
+        for address, state in sockets
+        if state == "0A" and int(address.rsplit(":", 1)[1], 16) == port
+    ]
     assert listening == [f"0100007F:{port:04X}"], "127.0.0.1 alone"

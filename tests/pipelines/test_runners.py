@@ -24,12 +24,12 @@ import pyarrow as pa
 from prefect import flow
 import tasks
 from flows.runners import parse_runner
-from gan_core.manifest import Manifest
-from gan_core.plan import Node
-from gan_core.runner import StageResult
-from gan_core.requests import RunRequest, prepare
+from gan_core.artifacts.manifest import Manifest
+from gan_core.pipeline.plan import Node
+from gan_core.pipeline.runner import StageResult
+from gan_core.pipeline.request import RunRequest, prepare
 from gan_core.shards import PixelShards, write_rows, write_shard
-from gan_core.store import Store
+from gan_core.artifacts.store import Store
 from tasks.base import StageCall
 from tasks.shares import spreading
 
@@ -72,7 +72,11 @@ def work(home: Path, runner: str, server: dict[str, str]) -> dict[str, Any]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     environment = {**clean, **server, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
     done = subprocess.run(
-        [sys.executable, "-c", WORK, str(home), runner], capture_output=True, text=True, env=environment, timeout=500
+        [sys.executable, "-c", WORK, str(home), runner],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=500,
     )
     assert done.returncode == 0, done.stderr[-5000:]
     return json.loads(done.stdout.splitlines()[-1])
@@ -87,7 +91,11 @@ def shares_made(server: dict[str, str]) -> set[str]:
         "print(*[run.name for run in runs if ' share ' in run.name and run.state.is_completed()], sep='\\n')"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **server}, check=True
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **server},
+        check=True,
     )
     return set(done.stdout.split("\n")) - {""}
 
@@ -105,16 +113,26 @@ def test_shares_on_two_processes_give_the_same_digests(
     if importlib.util.find_spec(f"prefect_{runner}") is None:
         pytest.skip(f"the extra {runner!r} is not installed")
     shared = work(tmp_path / "home", f"{runner}:2", server)
-    assert {name: digest for name, (digest, _) in shared.items()} == {name: digest for name, (digest, _) in alone.items()}
-    assert alone["crop:digits"][1] == 1797 and shared["crop:digits"][1] == 0, "the stage itself had nothing left to read"
-    wanted = {f"{node} share {number} of 2" for node in ("crop:digits", "extract:digits:pixels") for number in (1, 2)}
+    assert {name: digest for name, (digest, _) in shared.items()} == {
+        name: digest for name, (digest, _) in alone.items()
+    }
+    assert alone["crop:digits"][1] == 1797 and shared["crop:digits"][1] == 0, (
+        "the stage itself had nothing left to read"
+    )
+    wanted = {
+        f"{node} share {number} of 2"
+        for node in ("crop:digits", "extract:digits:pixels")
+        for number in (1, 2)
+    }
     for _ in range(30):
         if wanted <= (made := shares_made(server)):
             break
     assert wanted <= made
 
 
-def test_a_runner_that_is_not_there_is_refused_with_the_remedy(discern: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_runner_that_is_not_there_is_refused_with_the_remedy(
+    discern: Callable[..., Any], tmp_path: Path
+) -> None:
     said = discern("run", "digits", "--runner", "spark", "--json")
     assert said.code == 2 and "dask" in said.json["expected"]
     hidden = tmp_path / "hidden"
@@ -123,5 +141,7 @@ def test_a_runner_that_is_not_there_is_refused_with_the_remedy(discern: Callable
         "import importlib.util as u\nfind = u.find_spec\n"
         "u.find_spec = lambda name, *rest: None if name == 'prefect_ray' else find(name, *rest)\n"
     )
-    said = discern("run", "digits", "--runner", "ray:2", "--json", PYTHONPATH=f"{hidden}{os.pathsep}{ROOT}")
+    said = discern(
+        "run", "digits", "--runner", "ray:2", "--json", PYTHONPATH=f"{hidden}{os.pathsep}{ROOT}"
+    )
     assert said.code == 2 and ".[ray]" in said.json["remedy"]

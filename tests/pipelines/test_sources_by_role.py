@@ -1,4 +1,4 @@
-"""Sources by role: trained on one set and evaluated on another, folders with and without classes, one class, too few pictures."""
+"""Sources by role: trained on one set and evaluated on another, folders with and without classes, one class, too few images."""
 
 from __future__ import annotations
 
@@ -31,18 +31,31 @@ evaluate:
   probes: [{name: linear_svm, grid: [0.001, 0.1]}]
 """
 
-SMALL = ("--scale", "debug", "--set", "train.network.width=0.125", "--set", "train.kimg=1", "--set", "train.batch=8")
+SMALL = (
+    "--scale",
+    "debug",
+    "--set",
+    "train.network.width=0.125",
+    "--set",
+    "train.kimg=1",
+    "--set",
+    "train.batch=8",
+)
 
 
-def write_pictures(folder: Path, count: int, seed: int) -> None:
+def write_images(folder: Path, count: int, seed: int) -> None:
     """Real digits as PNG files of 40x40 pixels."""
     from sklearn.datasets import load_digits
 
     folder.mkdir(parents=True, exist_ok=True)
     chosen = np.random.default_rng(seed).choice(1797, count, replace=False)
     for number in chosen:
-        picture = cv2.resize((load_digits().images[number] * 15).astype(np.uint8), (40, 40), interpolation=cv2.INTER_CUBIC)
-        cv2.imwrite(str(folder / f"{number}.png"), picture)
+        image = cv2.resize(
+            (load_digits().images[number] * 15).astype(np.uint8),
+            (40, 40),
+            interpolation=cv2.INTER_CUBIC,
+        )
+        cv2.imwrite(str(folder / f"{number}.png"), image)
 
 
 def test_trained_on_one_set_and_evaluated_on_another(tmp_path: Path, answer: Ask) -> None:
@@ -53,48 +66,76 @@ def test_trained_on_one_set_and_evaluated_on_another(tmp_path: Path, answer: Ask
     assert {"ingest:digits", "ingest:turned", "crop:turned", "extract:turned:discriminator"} <= made
     assert not any(name.startswith(("extract:digits", "evaluate:digits")) for name in made)
     scores = {(row["features"], row["probe"]): row["mean"] for row in said["summary"]["scores"]}
-    assert scores["discriminator", "linear_svm"] > 0.5, "features of upright digits still tell turned ones apart"
+    assert scores["discriminator", "linear_svm"] > 0.5, (
+        "features of upright digits still tell turned ones apart"
+    )
     assert said["summary"]["transfer"] is True
 
 
 def test_a_folder_with_classes_is_evaluated(tmp_path: Path, answer: Ask) -> None:
     for seed, name in enumerate(("cats", "dogs", "birds")):
-        write_pictures(tmp_path / "pictures" / name, 24, seed)
-    said = answer(tmp_path / "home", "run", "folder", "--data", str(tmp_path / "pictures"), *SMALL, "--json")
-    assert {row["probe"] for row in said["summary"]["scores"]} >= {"linear_svm", "logistic", "chance"}
+        write_images(tmp_path / "images" / name, 24, seed)
+    said = answer(
+        tmp_path / "home", "run", "folder", "--data", str(tmp_path / "images"), *SMALL, "--json"
+    )
+    assert {row["probe"] for row in said["summary"]["scores"]} >= {
+        "linear_svm",
+        "logistic",
+        "chance",
+    }
 
 
 def test_a_folder_without_classes_does_the_rest_and_says_so(tmp_path: Path, answer: Ask) -> None:
-    write_pictures(tmp_path / "pictures", 60, 0)
-    said = answer(tmp_path / "home", "run", "folder", "--data", str(tmp_path / "pictures"), *SMALL, "--json")
+    write_images(tmp_path / "images", 60, 0)
+    said = answer(
+        tmp_path / "home", "run", "folder", "--data", str(tmp_path / "images"), *SMALL, "--json"
+    )
     assert not any(name.startswith("evaluate") for name in said["computed"])
     assert "extract:folder:discriminator" in said["computed"]
     assert "nothing to evaluate" in Path(said["report"]).read_text().lower()
-    again = answer(tmp_path / "home", "run", "folder", "--data", str(tmp_path / "pictures"), *SMALL, "--json")
+    again = answer(
+        tmp_path / "home", "run", "folder", "--data", str(tmp_path / "images"), *SMALL, "--json"
+    )
     assert again["computed"] == []
 
 
 @pytest.mark.slow
 def test_one_class_only_is_said_and_the_rest_is_done(tmp_path: Path, answer: Ask) -> None:
-    write_pictures(tmp_path / "pictures" / "cats", 60, 0)
-    said = answer(tmp_path / "home", "run", "folder", "--data", str(tmp_path / "pictures"), *SMALL, "--json")
-    assert "nothing to evaluate" in said["summary"]["sentence"] and "labels" in said["summary"]["sentence"]
+    write_images(tmp_path / "images" / "cats", 60, 0)
+    said = answer(
+        tmp_path / "home", "run", "folder", "--data", str(tmp_path / "images"), *SMALL, "--json"
+    )
+    assert (
+        "nothing to evaluate" in said["summary"]["sentence"]
+        and "labels" in said["summary"]["sentence"]
+    )
     assert not any(name.startswith("evaluate") for name in said["computed"])
 
 
-def test_fewer_pictures_than_a_batch(tmp_path: Path, answer: Ask) -> None:
-    write_pictures(tmp_path / "pictures", 9, 0)
-    arguments = ("--data", str(tmp_path / "pictures"), *SMALL, "--set", "train.batch=64", "--json")
+def test_fewer_images_than_a_batch(tmp_path: Path, answer: Ask) -> None:
+    write_images(tmp_path / "images", 9, 0)
+    arguments = ("--data", str(tmp_path / "images"), *SMALL, "--set", "train.batch=64", "--json")
     said = answer(tmp_path / "home", "run", "folder", *arguments, code=1)
     assert "batch" in said["error"] and said["remedy"]
 
 
 @pytest.mark.data
 def test_cifar10_from_parquet_at_debug_scale(tmp_path: Path, answer: Ask, real_data: Path) -> None:
-    said = answer(tmp_path / "home", "run", "cifar10", "--data", str(real_data / "cifar10"), "--scale", "debug", "--json")
+    said = answer(
+        tmp_path / "home",
+        "run",
+        "cifar10",
+        "--data",
+        str(real_data / "cifar10"),
+        "--scale",
+        "debug",
+        "--json",
+    )
     flow = said["summary"]["flow"]["cifar10"]
     assert flow, said["summary"]
     scores = {
-        (row["features"], row["labels"]): row["mean"] for row in said["summary"]["scores"] if row["probe"] == "linear_svm"
+        (row["features"], row["labels"]): row["mean"]
+        for row in said["summary"]["scores"]
+        if row["probe"] == "linear_svm"
     }
     assert scores["discriminator", "40"] > 0.15, "better than chance on ten classes"

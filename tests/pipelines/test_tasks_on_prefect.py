@@ -47,7 +47,11 @@ class Api:
         while True:
             body = {"flow_runs": {"id": {"any_": [flow_run]}}}
             found = {run["name"]: run for run in self.ask("/task_runs/filter", body)}
-            settled = [run for run in found.values() if (run["state"] or {}).get("type") in ("COMPLETED", "FAILED", "CRASHED")]
+            settled = [
+                run
+                for run in found.values()
+                if (run["state"] or {}).get("type") in ("COMPLETED", "FAILED", "CRASHED")
+            ]
             if len(settled) >= expected or time.monotonic() > deadline:
                 return found
             time.sleep(1)
@@ -55,7 +59,12 @@ class Api:
     def latest(self, flow: str) -> dict[str, Any]:
         # Runs that a schedule has made for later would come first: they have no start, and are sorted by the one expected.
         begun = {"state": {"type": {"not_any_": ["SCHEDULED"]}}}
-        body = {"flows": {"name": {"any_": [flow]}}, "flow_runs": begun, "sort": "START_TIME_DESC", "limit": 1}
+        body = {
+            "flows": {"name": {"any_": [flow]}},
+            "flow_runs": begun,
+            "sort": "START_TIME_DESC",
+            "limit": 1,
+        }
         (run,) = self.ask("/flow_runs/filter", body)
         return dict(run)
 
@@ -69,7 +78,9 @@ def flaky_recipe(folder: Path, failures: int, kind: str) -> Path:
     path = folder / "flaky.yaml"
     options = {"counter": str(folder / "counter"), "failures": failures, "kind": kind}
     source = {"name": "flaky", "dataset": "tests.pipelines.flaky_digits", "options": options}
-    path.write_text(json.dumps({"name": "flaky", "about": "fails on purpose", "sources": {"train": [source]}}))
+    path.write_text(
+        json.dumps({"name": "flaky", "about": "fails on purpose", "sources": {"train": [source]}})
+    )
     return path
 
 
@@ -105,15 +116,22 @@ def test_states_names_and_lineage(home: Path, answer: Ask, api: Api) -> None:
     parents = {parent["id"] for parent in nodes["pack"]["parents"]}
     assert nodes["dedup"]["id"] in parents and nodes["crop:digits"]["id"] in parents
     keys = {artifact["key"] for artifact in nodes["train"]["artifacts"]}
-    assert "samples-train" in keys, "a cached stage shows its pictures in the new run, too"
+    assert "samples-train" in keys, "a cached stage shows its images in the new run, too"
 
 
-def test_a_training_shows_itself_while_it_goes_on(home: Path, answer: Ask, server: dict[str, str]) -> None:
+def test_a_training_shows_itself_while_it_goes_on(
+    home: Path, answer: Ask, server: dict[str, str]
+) -> None:
     """Progress, curve and samples so far, the lines of its child process; and it tidies up what a dead run has left Running."""
     operator = operating.Api(server)
     flow = operator.ask("/flows/", {"name": "represent"})["id"]
     dead = operator.ask("/flow_runs/", {"flow_id": flow, "state": {"type": "CRASHED"}})["id"]
-    left = {"flow_run_id": dead, "task_key": "train", "dynamic_key": "0", "state": {"type": "RUNNING"}}
+    left = {
+        "flow_run_id": dead,
+        "task_key": "train",
+        "dynamic_key": "0",
+        "state": {"type": "RUNNING"},
+    }
     orphan = operator.ask("/task_runs/", left)["id"]
     longer = ("--set", "train.kimg=400", "--set", "train.log_kimg=0.1", "--max-seconds", "8")
     said = answer(home, "train", "digits", "--scale", "debug", "--json", *longer)
@@ -122,16 +140,33 @@ def test_a_training_shows_itself_while_it_goes_on(home: Path, answer: Ask, serve
     assert operator.tasks(run, 6)["train"]["state_name"] == "Paused"
     shown = operator.artifacts(run)
     assert shown["progress-train"]["data"] > 0 and "kimg" in shown["progress-train"]["description"]
-    assert "data:image/svg+xml" in shown["training-so-far"]["data"] and len(shown["training-so-far"]["data"]) < 150_000
-    lines = operator.until(lambda: operator.logs(run), lambda lines: any("Training continues from" in line for line in lines))
-    assert any(line.startswith("gan_core.child train: ") for line in lines)
+    assert (
+        "data:image/svg+xml" in shown["training-so-far"]["data"]
+        and len(shown["training-so-far"]["data"]) < 150_000
+    )
+    lines = operator.until(
+        lambda: operator.logs(run),
+        lambda lines: any("Training continues from" in line for line in lines),
+    )
+    assert any(line.startswith("gan_core.pipeline.child_process train: ") for line in lines)
     assert operator.ask(f"/task_runs/{orphan}")["state_type"] == "CRASHED"
 
 
 def test_the_benchmark_of_orchestration_runs() -> None:
     """Names that have moved would end it where somebody wants to choose a database."""
-    command = [sys.executable, "benchmarks/orchestration.py", "--runs", "1", "--tasks", "2", "--rounds", "1"]
+    command = [
+        sys.executable,
+        "benchmarks/orchestration.py",
+        "--runs",
+        "1",
+        "--tasks",
+        "2",
+        "--rounds",
+        "1",
+    ]
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=operating.ROOT, env=clean, timeout=200)
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=operating.ROOT, env=clean, timeout=200
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "'failed': 0, 'missing': 0" in done.stdout and "| SQLite |" in done.stdout

@@ -6,8 +6,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gan_core.dedup import codes, groups
-from gan_core.dedup.by_code import group_by_code
+from gan_core.dedup import groups
+from gan_core.dedup.hashing import codes
+from gan_core.dedup.hashing.group_by_code import group_by_code
 
 
 @st.composite
@@ -34,13 +35,17 @@ def test_balls_around_keepers(case: tuple[int, list[tuple[int, int]], list[int]]
             assert rank[keeper] < rank[row]  # which is the preferred one
             assert set(pairs[found.pair[row]]) == {row, keeper}
     kept = set(np.flatnonzero(found.keep).tolist())
-    assert not any(one in kept and other in kept for one, other in pairs)  # no two keepers are copies
+    assert not any(
+        one in kept and other in kept for one, other in pairs
+    )  # no two keepers are copies
     assert found.sizes.sum() == sum(int((found.keeper == keeper).sum()) ** 2 for keeper in kept)
 
 
 @given(st.integers(0, 2**32), st.integers(1, 60), st.integers(0, 4))
 @settings(max_examples=50, deadline=None)
-def test_code_groups_lie_within_the_radius_of_their_keeper(seed: int, rows: int, radius: int) -> None:
+def test_code_groups_lie_within_the_radius_of_their_keeper(
+    seed: int, rows: int, radius: int
+) -> None:
     rng = np.random.default_rng(seed)
     bits = np.zeros((rows, 128), bool)
     bits[:, :6] = rng.random((rows, 6)) < 0.5

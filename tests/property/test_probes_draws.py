@@ -12,7 +12,9 @@ sizes = st.lists(st.integers(2, 60), min_size=2, max_size=6)
 
 
 @given(sizes, st.floats(0.05, 0.6), st.integers(0, 1000))
-def test_hold_out_divides_and_leaves_every_class_on_both_sides(counts: list[int], share: float, seed: int) -> None:
+def test_hold_out_divides_and_leaves_every_class_on_both_sides(
+    counts: list[int], share: float, seed: int
+) -> None:
     labels = np.repeat(np.arange(len(counts)) * 3, counts)
     pool, validation = hold_out(labels, share, seed)
     assert sorted([*pool, *validation]) == list(range(len(labels)))
@@ -20,7 +22,9 @@ def test_hold_out_divides_and_leaves_every_class_on_both_sides(counts: list[int]
 
 
 @given(sizes, st.integers(1, 70), st.integers(0, 1000))
-def test_draws_have_no_row_twice_and_never_more_than_asked(counts: list[int], number: int, seed: int) -> None:
+def test_draws_have_no_row_twice_and_never_more_than_asked(
+    counts: list[int], number: int, seed: int
+) -> None:
     labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
     draws, said = draws_of(labels, [number, "all"], 2, seed)
     for draw in draws[:-1]:

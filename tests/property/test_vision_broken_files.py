@@ -1,4 +1,4 @@
-"""Whatever is done to a picture file, reading it gives the whole picture or a refusal: never half of one, never a crash."""
+"""Whatever is done to an image file, reading it gives the whole image or a refusal: never half of one, never a crash."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ CODES = {"empty", "not_an_image", "truncated", "damaged", "too_large", "unsuppor
 
 def _saved(form: str, mode: str, **options: object) -> bytes:
     coarse = np.random.default_rng(1).integers(0, 256, (7, 6, 3), dtype=np.uint8)
-    picture = Image.fromarray(coarse).resize((52, 47), Image.Resampling.BICUBIC).convert(mode)
+    image = Image.fromarray(coarse).resize((52, 47), Image.Resampling.BICUBIC).convert(mode)
     buffer = io.BytesIO()
-    picture.save(buffer, form, **options)
+    image.save(buffer, form, **options)
     return buffer.getvalue()
 
 
@@ -48,7 +48,7 @@ RELAXED = settings(max_examples=120, deadline=None, suppress_health_check=[Healt
 
 @RELAXED
 @given(st.sampled_from(sorted(FILES)), st.floats(0, 1, exclude_max=True))
-def test_a_cut_file_gives_the_whole_picture_or_none(name: str, share: float) -> None:
+def test_a_cut_file_gives_the_whole_image_or_none(name: str, share: float) -> None:
     data = FILES[name][: int(len(FILES[name]) * share)]
     try:
         pixels = decode(data)
@@ -61,9 +61,13 @@ def test_a_cut_file_gives_the_whole_picture_or_none(name: str, share: float) -> 
 @RELAXED
 @given(
     st.sampled_from(sorted(FILES)),
-    st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6),
+    st.lists(
+        st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6
+    ),
 )
-def test_a_damaged_file_gives_its_declared_size_or_none(name: str, damage: list[tuple[float, int]]) -> None:
+def test_a_damaged_file_gives_its_declared_size_or_none(
+    name: str, damage: list[tuple[float, int]]
+) -> None:
     data = bytearray(FILES[name])
     for place, value in damage:
         data[int(place * len(data))] = value
@@ -78,10 +82,22 @@ def test_a_damaged_file_gives_its_declared_size_or_none(name: str, damage: list[
 
 @RELAXED
 @given(
-    st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\0\0WEBP", b"GIF89a", b"II*\0", b"P6\n"]),
+    st.sampled_from(
+        [
+            b"",
+            b"\xff\xd8\xff",
+            b"\x89PNG\r\n\x1a\n",
+            b"RIFF\0\0\0\0WEBP",
+            b"GIF89a",
+            b"II*\0",
+            b"P6\n",
+        ]
+    ),
     st.binary(max_size=200),
 )
-@example(b"GIF89a", b"\0\0\0\0\0\0\0,\0\0\0\0\0\r\0\xd3")  # a frame of 3328 x 54016: more than Pillow's plugin opens
+@example(
+    b"GIF89a", b"\0\0\0\0\0\0\0,\0\0\0\0\0\r\0\xd3"
+)  # a frame of 3328 x 54016: more than Pillow's plugin opens
 def test_any_bytes_are_refused_or_read(start: bytes, rest: bytes) -> None:
     try:
         pixels = decode(start + rest, max_megapixels=4)

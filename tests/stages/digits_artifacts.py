@@ -11,10 +11,12 @@ import pyarrow as pa
 from sklearn.datasets import load_digits
 
 from gan_core import schemas, shards
-from gan_core.stages.contract import ArtifactRef, StageInput, StageRequest
+from gan_core.contract import ArtifactRef, StageInput, StageRequest
 
 
-def digits_crops(folder: Path, count: int = 400, size: int = 32, shard_total: int = 4, labels: str = "yes") -> Path:
+def digits_crops(
+    folder: Path, count: int = 400, size: int = 32, shard_total: int = 4, labels: str = "yes"
+) -> Path:
     """Writes a crop artifact of the first `count` digits, repeated up to `size`; a fifth of them is the test split."""
     digits = load_digits()
     levels = (digits.images[:count] * 15.9375).astype(np.uint8)
@@ -47,8 +49,22 @@ def digits_crops(folder: Path, count: int = 400, size: int = 32, shard_total: in
                 "attributes": "",
             }
         )
-    failed = {**rows[0], "image_id": schemas.image_id("digits", "broken.png"), "address": "broken.png", "member": ""}
-    rows.append({**failed, "status": "failed", "reason": "truncated: 3 bytes", "shard": None, "row": None, "label": None})
+    failed = {
+        **rows[0],
+        "image_id": schemas.image_id("digits", "broken.png"),
+        "address": "broken.png",
+        "member": "",
+    }
+    rows.append(
+        {
+            **failed,
+            "status": "failed",
+            "reason": "truncated: 3 bytes",
+            "shard": None,
+            "row": None,
+            "label": None,
+        }
+    )
     folder.mkdir(parents=True, exist_ok=True)
     shards.write_rows(folder, pa.Table.from_pylist(rows, schema=schemas.CROPS))
     for shard, numbers in places.items():
@@ -61,11 +77,19 @@ def given(stage: str, folder: Path, digest: str = "a") -> StageInput:
     return StageInput(ref=ArtifactRef(stage=stage, key="0" * 32, digest=digest * 64), path=folder)
 
 
-def extract_request(crops: Path, work: Path, features: str = "random", **settings: Any) -> StageRequest:
+def extract_request(
+    crops: Path, work: Path, features: str = "random", **settings: Any
+) -> StageRequest:
     """A request for the untrained 7,168-feature network at a quarter of its width, or for the pixels."""
     work.mkdir(parents=True, exist_ok=True)
     extra = settings.pop("inputs", {})
-    part: dict[str, Any] = {"features": features, "extract": settings, "seed": 0, "threads": 1, "image_size": 32}
+    part: dict[str, Any] = {
+        "features": features,
+        "extract": settings,
+        "seed": 0,
+        "threads": 1,
+        "image_size": 32,
+    }
     part["network"] = {"name": "dcgan32_svhn", "width": 0.25, "latent_dim": None}
     inputs = {"crops": [given("crop", crops)], "pack": [given("pack", crops, "b")], **extra}
     return StageRequest(
@@ -80,7 +104,11 @@ def extract_request(crops: Path, work: Path, features: str = "random", **setting
 
 
 def evaluate_request(
-    features: Path, work: Path, probe: str = "linear_svm", grid: list[float] | None = None, **protocol: Any
+    features: Path,
+    work: Path,
+    probe: str = "linear_svm",
+    grid: list[float] | None = None,
+    **protocol: Any,
 ) -> StageRequest:
     """A request for one cell."""
     work.mkdir(parents=True, exist_ok=True)
@@ -93,5 +121,11 @@ def evaluate_request(
     }
     inputs = {"features": [given("extract", features)]}
     return StageRequest(
-        stage="evaluate", node="evaluate", key="k", part=part, inputs=inputs, context={"device": "cpu"}, work=work
+        stage="evaluate",
+        node="evaluate",
+        key="k",
+        part=part,
+        inputs=inputs,
+        context={"device": "cpu"},
+        work=work,
     )

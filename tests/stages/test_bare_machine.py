@@ -27,8 +27,8 @@ def bare(tmp_path: Path) -> dict[str, str]:
 
 def test_every_stage_can_be_loaded(bare: dict[str, str]) -> None:
     code = (
-        "import importlib; from gan_core.stages.specs import STAGES; import gan_core.training.loop, gan_core.features.extract\n"
-        "import gan_core.probes.linear_svm, gan_core.probes.knn, gan_core.__main__, gan_core.runner, gan_core.runs, gan_core.refusals\n"
+        "import importlib; from gan_core.specs import STAGES; import gan_core.training.loop, gan_core.features.extract\n"
+        "import gan_core.probes.linear_svm, gan_core.probes.knn, gan_core.__main__, gan_core.pipeline.runner, gan_core.pipeline.run_record, gan_core.pipeline.preflight\n"
         "for name in STAGES: importlib.import_module(f'gan_core.stages.{name}')\n"
         "try: import prefect\nexcept ImportError: print('absent')"
     )
@@ -38,7 +38,13 @@ def test_every_stage_can_be_loaded(bare: dict[str, str]) -> None:
 
 @pytest.mark.slow
 def test_a_recipe_runs_to_its_report(bare: dict[str, str], tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "benchmarks" / "bare.py"), "digits", "--home", str(tmp_path / "home")]
+    command = [
+        sys.executable,
+        str(ROOT / "benchmarks" / "bare.py"),
+        "digits",
+        "--home",
+        str(tmp_path / "home"),
+    ]
     options = ["--scale", "debug", "--device", "cpu", "--set", "dedup.mode=off"]
     done = subprocess.run([*command, *options], env=bare, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -50,7 +56,19 @@ def test_a_recipe_runs_to_its_report(bare: dict[str, str], tmp_path: Path) -> No
 def test_the_benchmark_of_training_serves_the_engine() -> None:
     """Its tables are made where time is short: with names that have moved it would end there."""
     loop = {"label": "engine", "kind": "engine", "precision": "float32", "compile": "off"}
-    asked = {"threads": 1, "device": "cpu", "network": "dcgan32_svhn", "width": 0.05, "batch": 4, "loop": loop}
-    command = [sys.executable, str(ROOT / "benchmarks" / "training.py"), "--serve", json.dumps(asked)]
+    asked = {
+        "threads": 1,
+        "device": "cpu",
+        "network": "dcgan32_svhn",
+        "width": 0.05,
+        "batch": 4,
+        "loop": loop,
+    }
+    command = [
+        sys.executable,
+        str(ROOT / "benchmarks" / "training.py"),
+        "--serve",
+        json.dumps(asked),
+    ]
     done = subprocess.run(command, input="", capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr

@@ -12,16 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from gan_core.config import TrainConfig
+from gan_core.contract import StageOutcome, StageRequest
 from gan_core.errors import DataError
-from gan_core.features.store import read_lineage
-from gan_core.plan import Settings, build_plan
+from gan_core.features.parquet import read_lineage
+from gan_core.networks.snapshot import CHOSEN, load_snapshot, read_meta, saw_labels
+from gan_core.pipeline.plan import Settings, build_plan
 from gan_core.progress import silent
 from gan_core.recipes import load_recipe
 from gan_core.stages import evaluate, extract, train
-from gan_core.stages.contract import StageOutcome, StageRequest
-from gan_core.training.continued import take_over
 from gan_core.training.probe import best_line, candidate_name
-from gan_core.training.snapshots import CHOSEN, load_snapshot, read_meta, saw_labels
+from gan_core.training.warm_start import take_over
 from tests.stages.digits_artifacts import digits_crops, evaluate_request, extract_request, given
 
 SETTINGS: dict[str, Any] = {
@@ -43,14 +43,20 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def request(crops: Path, work: Path, *, state: str = "", limit: float | None = None, **changed: Any) -> StageRequest:
+def request(
+    crops: Path, work: Path, *, state: str = "", limit: float | None = None, **changed: Any
+) -> StageRequest:
     return StageRequest(
         stage="train",
         node="train",
         key="0" * 32,
         part={"train": {**SETTINGS, **changed}, "seed": 0, "threads": 1, "image_size": 32},
         inputs={"pack": [given("pack", crops)]},
-        context={"device": "cpu", "state": str(work.parent / f"state-{state or work.name}"), "max_seconds": limit},
+        context={
+            "device": "cpu",
+            "state": str(work.parent / f"state-{state or work.name}"),
+            "max_seconds": limit,
+        },
         work=work,
     )
 
@@ -59,11 +65,21 @@ def run(crops: Path, work: Path, **given_: Any) -> StageOutcome:
     return train.run(request(crops, work, **given_), silent)
 
 
-def test_the_choice_is_the_probes_and_does_not_depend_on_interruptions(crops: Path, tmp_path: Path) -> None:
+def test_the_choice_is_the_probes_and_does_not_depend_on_interruptions(
+    crops: Path, tmp_path: Path
+) -> None:
     whole = run(crops, tmp_path / "whole")
-    lines = [json.loads(line) for line in (tmp_path / "whole" / "stats.jsonl").read_text().splitlines()]
-    looked = {line["kimg"]: line["probe_validation_accuracy"] for line in lines if "probe_validation_accuracy" in line}
-    assert len(looked) == 6 and lines[-1].get("closing"), "at the first line, every 0.1 kimg, and at the end"
+    lines = [
+        json.loads(line) for line in (tmp_path / "whole" / "stats.jsonl").read_text().splitlines()
+    ]
+    looked = {
+        line["kimg"]: line["probe_validation_accuracy"]
+        for line in lines
+        if "probe_validation_accuracy" in line
+    }
+    assert len(looked) == 6 and lines[-1].get("closing"), (
+        "at the first line, every 0.1 kimg, and at the end"
+    )
     best = max(looked, key=lambda kimg: looked[kimg])
     assert whole.summary["chosen"] == {"kimg": best, "validation_accuracy": looked[best]}
     assert read_meta(tmp_path / "whole" / CHOSEN)["kimg"] == best
@@ -74,11 +90,13 @@ def test_the_choice_is_the_probes_and_does_not_depend_on_interruptions(crops: Pa
     run(crops, tmp_path / "short", state="shared", kimg=0.24)
     run(crops, tmp_path / "long", state="shared")
     for other in ("parts", "long"):
-        assert (tmp_path / other / CHOSEN).read_bytes() == (tmp_path / "whole" / CHOSEN).read_bytes()
+        assert (tmp_path / other / CHOSEN).read_bytes() == (
+            tmp_path / "whole" / CHOSEN
+        ).read_bytes()
 
 
 def test_a_continued_training_chooses_among_its_own_looks(crops: Path, tmp_path: Path) -> None:
-    """`on_new_data: continue`: the grown set's probe holds other pictures out, and here reads off less than the first one did."""
+    """`on_new_data: continue`: the grown set's probe holds other images out, and here reads off less than the first one did."""
     first = run(crops, tmp_path / "first")
     other = digits_crops(tmp_path / "other", count=300)
     _relabel(other, lambda number, label: number * 7 % 10)
@@ -86,36 +104,58 @@ def test_a_continued_training_chooses_among_its_own_looks(crops: Path, tmp_path:
     grown = run(other, tmp_path / "grown", kimg=0.8)
     assert grown.complete and grown.summary["started_at_kimg"] == 0.432
     assert grown.summary["chosen"]["kimg"] > 0.432
-    assert grown.summary["chosen"]["validation_accuracy"] < first.summary["chosen"]["validation_accuracy"]
+    assert (
+        grown.summary["chosen"]["validation_accuracy"]
+        < first.summary["chosen"]["validation_accuracy"]
+    )
 
 
 def test_the_best_line_is_the_first_of_equals_and_no_end_of_a_shorter_training() -> None:
-    lines = [{"images": n, "probe_validation_accuracy": a} for n, a in ((1, 0.2), (2, 0.5), (3, 0.5))]
+    lines = [
+        {"images": n, "probe_validation_accuracy": a} for n, a in ((1, 0.2), (2, 0.5), (3, 0.5))
+    ]
     shorter_ended = {"images": 4, "probe_validation_accuracy": 0.9, "closing": True}
     assert best_line([*lines, shorter_ended, {"images": 5}])["images"] == 2  # type: ignore[index]
     assert best_line([*lines, shorter_ended])["images"] == 4  # type: ignore[index]
     assert best_line([{"images": 1}]) is None and candidate_name(1) < candidate_name(10)
 
 
-def test_lineage_and_scores_say_that_validation_labels_were_seen(crops: Path, tmp_path: Path) -> None:
+def test_lineage_and_scores_say_that_validation_labels_were_seen(
+    crops: Path, tmp_path: Path
+) -> None:
     run(crops, tmp_path / "train", kimg=0.1)
     taken = extract_request(
-        crops, tmp_path / "features", "discriminator", inputs={"snapshot": [given("train", tmp_path / "train")]}
+        crops,
+        tmp_path / "features",
+        "discriminator",
+        inputs={"snapshot": [given("train", tmp_path / "train")]},
     )
     extract.run(taken, silent)
     assert read_lineage(tmp_path / "features")["network"]["saw_labels"] == "validation"
-    evaluate.run(evaluate_request(tmp_path / "features", tmp_path / "cell", grid=[1e-3], draws=1, labels_per_class=[5]), silent)
-    assert pq.read_table(tmp_path / "cell" / "scores.parquet")["saw_labels"].to_pylist() == ["validation"]
+    evaluate.run(
+        evaluate_request(
+            tmp_path / "features", tmp_path / "cell", grid=[1e-3], draws=1, labels_per_class=[5]
+        ),
+        silent,
+    )
+    assert pq.read_table(tmp_path / "cell" / "scores.parquet")["saw_labels"].to_pylist() == [
+        "validation"
+    ]
 
 
-def test_features_of_a_network_that_knew_labels_say_so_and_know_no_label_themselves(tmp_path: Path) -> None:
+def test_features_of_a_network_that_knew_labels_say_so_and_know_no_label_themselves(
+    tmp_path: Path,
+) -> None:
     crops = _crops28(tmp_path / "crops")
     network = {"name": "dcgan28_mnist", "width": 0.125}
     made = request(crops, tmp_path / "train", network=network, kimg=0.1, choose="last")
     train.run(made.model_copy(update={"part": {**made.part, "image_size": 28}}), silent)
     for name in ("features", "relabelled"):
         taken = extract_request(
-            crops, tmp_path / name, "discriminator", inputs={"snapshot": [given("train", tmp_path / "train")]}
+            crops,
+            tmp_path / name,
+            "discriminator",
+            inputs={"snapshot": [given("train", tmp_path / "train")]},
         )
         extract.run(taken, silent)
         assert read_lineage(tmp_path / name)["network"]["saw_labels"] == "training"
@@ -140,9 +180,15 @@ def _crops28(folder: Path) -> Path:
 
 def _relabel(crops: Path, change: Callable[[int, int], int]) -> None:
     table = pq.read_table(crops / "crops.parquet")
-    found = [None if label is None else change(number, label) for number, label in enumerate(table["label"].to_pylist())]
+    found = [
+        None if label is None else change(number, label)
+        for number, label in enumerate(table["label"].to_pylist())
+    ]
     labels = pa.array(found, pa.int32())
-    pq.write_table(table.set_column(table.schema.get_field_index("label"), "label", labels), crops / "crops.parquet")
+    pq.write_table(
+        table.set_column(table.schema.get_field_index("label"), "label", labels),
+        crops / "crops.parquet",
+    )
 
 
 def test_without_labels_there_is_nothing_to_choose_by(tmp_path: Path) -> None:
@@ -160,8 +206,12 @@ def test_how_often_the_probe_looks_is_in_the_key_only_where_it_chooses() -> None
 
     assert key() == key("train.probe_kimg=2", "train.log_kimg=1")
     chosen = key("train.choose=best_probe", "train.probe_kimg=2")
-    assert chosen != key("train.choose=best_probe", "train.probe_kimg=3") and chosen["probe_kimg"] == 2
-    assert key() == key("train.processes=1") == key("train.processes=auto") != key("train.processes=2")
+    assert (
+        chosen != key("train.choose=best_probe", "train.probe_kimg=3") and chosen["probe_kimg"] == 2
+    )
+    assert (
+        key() == key("train.processes=1") == key("train.processes=auto") != key("train.processes=2")
+    )
 
 
 def test_what_a_snapshot_saw() -> None:

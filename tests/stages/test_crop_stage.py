@@ -19,12 +19,12 @@ import pytest
 from PIL import Image
 
 from gan_core.config import CropConfig, SourceConfig
+from gan_core.contract import ArtifactRef, StageInput, StageOutcome, StageRequest
 from gan_core.errors import DataError, TransientError
 from gan_core.progress import Progress, silent
 from gan_core.schemas import CROPS, shard_of
 from gan_core.shards import PixelShards
 from gan_core.stages import crop, ingest
-from gan_core.stages.contract import ArtifactRef, StageInput, StageOutcome, StageRequest
 from gan_core.vision.decode import decode
 from gan_core.vision.geometry import centre_crop
 
@@ -52,10 +52,17 @@ def png_with_too_few_rows() -> bytes:
     """A PNG that is right in every checksum and holds 10 of its 48 rows: only decoding finds out."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
     header = struct.pack(">IIBBBBB", 64, 48, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(193 * 10))) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(193 * 10)))
+        + chunk(b"IEND", b"")
+    )
 
 
 class Bench:
@@ -72,11 +79,21 @@ class Bench:
         part = {"source": self.source.model_dump(mode="json"), "fingerprint": "f"}
         context = {"location": self.location, "state": str(self.folder / "state")}
         ingest.run(
-            StageRequest(stage="ingest", node="ingest:mine", key="0" * 32, part=part, context=context, work=work), silent
+            StageRequest(
+                stage="ingest",
+                node="ingest:mine",
+                key="0" * 32,
+                part=part,
+                context=context,
+                work=work,
+            ),
+            silent,
         )
         return work
 
-    def request(self, name: str, images: Path, earlier: tuple[Path, ...], workers: int, **settings: Any) -> StageRequest:
+    def request(
+        self, name: str, images: Path, earlier: tuple[Path, ...], workers: int, **settings: Any
+    ) -> StageRequest:
         work = self.folder / name
         work.mkdir(parents=True, exist_ok=True)
         ref = ArtifactRef(stage="ingest", key="0" * 32, digest="0" * 64)
@@ -108,9 +125,13 @@ class Bench:
         outcome = crop.run(request, progress)
         table = pq.read_table(request.work / "crops.parquet")
         assert table.schema.equals(CROPS)
-        assert outcome.counts["in"] == sum(count for kind, count in outcome.counts.items() if kind != "in")
+        assert outcome.counts["in"] == sum(
+            count for kind, count in outcome.counts.items() if kind != "in"
+        )
         images_table = pq.read_table((images or self.folder / "images") / "images.parquet")
-        assert set(table["image_id"].to_pylist()) == set(images_table["image_id"].to_pylist()), "every image is there"
+        assert set(table["image_id"].to_pylist()) == set(images_table["image_id"].to_pylist()), (
+            "every image is there"
+        )
         return request.work, outcome
 
 
@@ -121,7 +142,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def many_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shards and pieces small enough that a few hundred pictures fill many."""
+    """Shards and pieces small enough that a few hundred images fill many."""
     monkeypatch.setattr(crop, "_SHARD_ROWS", 32)
     monkeypatch.setattr(crop, "_PIECE_BYTES", 16 * 16 * 3 * 50)
 
@@ -130,20 +151,27 @@ def test_the_digits_lie_where_their_rows_say(tmp_path: Path) -> None:
     bench = Bench(tmp_path, "digits", None)
     bench.ingest()
     folder, outcome = bench.crop()
-    assert outcome.counts == {"in": 1797, "ok": 1797, "failed": 0} and outcome.summary["shards"] == 1
+    assert (
+        outcome.counts == {"in": 1797, "ok": 1797, "failed": 0} and outcome.summary["shards"] == 1
+    )
     shards = PixelShards(folder)
     assert shards.shape == (32, 32, 3)
     from gan_core.datasets import digits
 
     source = digits.open_source(bench.source, None)
     members = shards.table["member"].to_pylist()
-    truth = np.stack([decode(blob.read()) for blob in source.read_many([(digits.FILE, member) for member in members])])
+    truth = np.stack(
+        [
+            decode(blob.read())
+            for blob in source.read_many([(digits.FILE, member) for member in members])
+        ]
+    )
     assert np.array_equal(shards.pixels(), truth)
     assert shards.table["image_id"].to_pylist() == sorted(shards.table["image_id"].to_pylist())
 
 
 def test_crops_without_labels_have_no_names_of_them(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, "folder", fill(tmp_path / "pictures", 3))
+    bench = Bench(tmp_path, "folder", fill(tmp_path / "images", 3))
     bench.ingest()
     table = pq.read_table(bench.crop(size=16)[0] / "crops.parquet")
     assert table["label"].null_count == table["label_name"].null_count == 3
@@ -151,7 +179,7 @@ def test_crops_without_labels_have_no_names_of_them(tmp_path: Path) -> None:
 
 def test_rows_are_dealt_by_the_hash_of_their_id(tmp_path: Path, many_shards: None) -> None:
     data = fill(tmp_path / "data", 200)
-    (data / "bad.png").write_bytes(b"no picture")
+    (data / "bad.png").write_bytes(b"no image")
     bench = Bench(tmp_path, "folder", data)
     bench.ingest()
     folder, outcome = bench.crop(size=16)
@@ -168,7 +196,9 @@ def test_rows_are_dealt_by_the_hash_of_their_id(tmp_path: Path, many_shards: Non
         assert row["shard"] == shard_of(row["image_id"], 8)
         expected, box = centre_crop(noise(int(row["address"][:4])), 16)
         assert np.array_equal(shards.pixels(np.array([index]))[0], expected)
-        assert [row[name] for name in ("x0", "y0", "x1", "y1")] == pytest.approx([box.x0, box.y0, box.x1, box.y1], rel=1e-6)
+        assert [row[name] for name in ("x0", "y0", "x1", "y1")] == pytest.approx(
+            [box.x0, box.y0, box.x1, box.y1], rel=1e-6
+        )
     assert sum(len(np.load(path)) for path in folder.glob("pixels-*.npy")) == 200
 
 
@@ -181,17 +211,23 @@ def test_workers_change_nothing(tmp_path: Path, many_shards: None) -> None:
     assert not (one / "scratch" / "pieces").exists()
 
 
-def test_one_new_file_changes_one_shard_and_is_the_only_one_read(tmp_path: Path, many_shards: None) -> None:
+def test_one_new_file_changes_one_shard_and_is_the_only_one_read(
+    tmp_path: Path, many_shards: None
+) -> None:
     data = fill(tmp_path / "data", 200)
     bench = Bench(tmp_path, "folder", data)
     bench.ingest()
     before, _ = bench.crop("before", size=16)
-    for path in data.glob("*.png"):  # other bytes under the same stamp: were one read again, its hash would not be ingest's
+    for path in data.glob(
+        "*.png"
+    ):  # other bytes under the same stamp: were one read again, its hash would not be ingest's
         stat = path.stat()
         path.write_bytes(bytes(stat.st_size))
         os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     fill(data, 1, 900)
-    after, outcome = bench.crop("after", images=bench.ingest("grown"), earlier=(tmp_path / "nothing", before), size=16)
+    after, outcome = bench.crop(
+        "after", images=bench.ingest("grown"), earlier=(tmp_path / "nothing", before), size=16
+    )
     assert (outcome.summary["reused"], outcome.summary["read"]) == (200, 1)
     changed = [name for name, data in content(after).items() if content(before).get(name) != data]
     assert len(changed) == 2 and "crops.parquet" in changed, changed
@@ -226,7 +262,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from gan_core.stages import crop
-from gan_core.stages.contract import StageRequest
+from gan_core.contract import StageRequest
 
 crop._SHARD_ROWS, crop._PIECE_BYTES = 32, 16 * 16 * 3 * 50
 crop.Throttled = lambda progress: progress
@@ -246,7 +282,10 @@ def test_a_killed_run_continues_and_ends_the_same(tmp_path: Path, many_shards: N
     request = bench.request("killed", images, (), 2, size=16)
     (tmp_path / "request.json").write_text(request.model_dump_json())
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path / "request.json")], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-c", KILLED, str(tmp_path / "request.json")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert not (request.work / "crops.parquet").exists()
@@ -278,7 +317,7 @@ def test_pieces_of_other_settings_are_not_taken(tmp_path: Path, many_shards: Non
 
 @pytest.mark.parametrize("size", [36, 48])
 def test_masks_are_cut_where_their_images_are(tmp_path: Path, size: int) -> None:
-    """The mask is the red channel in 8 steps of the same coarse picture, so each crop tells what its mask must be."""
+    """The mask is the red channel in 8 steps of the same coarse image, so each crop tells what its mask must be."""
     rng = np.random.default_rng(0)
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     images, masks = [], []
@@ -305,12 +344,18 @@ def test_masks_are_cut_where_their_images_are(tmp_path: Path, size: int) -> None
             assert (mask[index] == 255).all()
         else:
             agree = np.abs(pixels[..., 0].astype(int) - mask[index].astype(int) * 30) <= 2
-            assert agree.mean() > 0.7, "they may differ where the image was mixed and the mask picked"
+            assert agree.mean() > 0.7, (
+                "they may differ where the image was mixed and the mask picked"
+            )
     assert any(warning.startswith("3 masks") for warning in outcome.warnings)
     again, outcome = bench.crop("again", earlier=(folder,), size=size)
     assert content(again) == content(folder) and outcome.summary["read"] == 0
     masks[0], masks[1] = masks[1], masks[0]
-    pq.write_table(pa.table({**table, "mask": pa.array(masks, kind)}), tmp_path / "data" / "a.parquet", row_group_size=7)
+    pq.write_table(
+        pa.table({**table, "mask": pa.array(masks, kind)}),
+        tmp_path / "data" / "a.parquet",
+        row_group_size=7,
+    )
     swapped = bench.ingest("swapped")
     got, outcome = bench.crop("got", images=swapped, earlier=(folder,), size=size)
     assert outcome.summary["read"] == 2, "another mask under the same image is seen"
@@ -328,20 +373,22 @@ def test_masks_of_a_folder(tmp_path: Path) -> None:
     folder, outcome = bench.crop(size=16)
     mask = np.load(folder / "masks-00000.npy")
     addresses = PixelShards(folder).table["address"].to_pylist()
-    assert [int(address[7:11]) for address in addresses] == mask[:, 0, 0].tolist() and not outcome.warnings[1:]
+    assert [int(address[7:11]) for address in addresses] == mask[
+        :, 0, 0
+    ].tolist() and not outcome.warnings[1:]
 
 
-def test_odd_pictures_become_crops_and_bad_ones_rows(tmp_path: Path) -> None:
+def test_odd_images_become_crops_and_bad_ones_rows(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
-    picture = Image.fromarray(noise(0, 64, 48))
-    picture.convert("CMYK").save(data / "cmyk.jpg")
-    picture.convert("P").save(data / "palette.png")
-    picture.convert("LA").save(data / "alpha.png")
-    picture.save(data / "animated.gif", save_all=True, append_images=[picture.rotate(90)])
+    image = Image.fromarray(noise(0, 64, 48))
+    image.convert("CMYK").save(data / "cmyk.jpg")
+    image.convert("P").save(data / "palette.png")
+    image.convert("LA").save(data / "alpha.png")
+    image.save(data / "animated.gif", save_all=True, append_images=[image.rotate(90)])
     Image.fromarray(np.arange(64 * 48, dtype=np.uint16).reshape(48, 64)).save(data / "sixteen.png")
-    picture.resize((1, 700)).save(data / "thin.png")
-    picture.resize((20, 10)).save(data / "small.png")
+    image.resize((1, 700)).save(data / "thin.png")
+    image.resize((20, 10)).save(data / "small.png")
     jpeg = encoded(noise(0, 64, 48), "JPEG")
     (data / "cut.jpg").write_bytes(jpeg[: len(jpeg) // 2])
     (data / "inside.png").write_bytes(png_with_too_few_rows())
@@ -353,7 +400,10 @@ def test_odd_pictures_become_crops_and_bad_ones_rows(tmp_path: Path) -> None:
     assert {name: row["reason"].partition(":")[0] for name, row in rows.items() if row["status"] != "ok"} == {
         "cut.jpg": "truncated", "inside.png": "damaged", "large.png": "too_large",
     }  # fmt: skip
-    assert "400 x 300" in rows["large.png"]["reason"] and "crop.max_megapixels" in rows["large.png"]["reason"]
+    assert (
+        "400 x 300" in rows["large.png"]["reason"]
+        and "crop.max_megapixels" in rows["large.png"]["reason"]
+    )
     assert outcome.counts == {"in": 10, "ok": 7, "failed": 3} and outcome.summary["enlarged"] == 2
     assert any("3 of 10 images" in warning for warning in outcome.warnings)
 
@@ -381,9 +431,18 @@ def test_no_crop_at_all_is_an_error_with_a_remedy(tmp_path: Path) -> None:
 
 
 def test_shards_depend_on_the_images_alone() -> None:
-    assert [crop.shards_for(images, 32) for images in (1, 8192, 8193, 60_000, 1_281_167)] == [1, 1, 2, 8, 256]
+    assert [crop.shards_for(images, 32) for images in (1, 8192, 8193, 60_000, 1_281_167)] == [
+        1,
+        1,
+        2,
+        8,
+        256,
+    ]
     assert crop.shards_for(8192, 64) == 1 and crop.shards_for(8192, 128) == 4
-    assert all(crop.shards_for(10_000, size) * (96 << 20) >= 10_000 * size * size * 3 for size in (8, 32, 64, 100, 256, 512))
+    assert all(
+        crop.shards_for(10_000, size) * (96 << 20) >= 10_000 * size * size * 3
+        for size in (8, 32, 64, 100, 256, 512)
+    )
 
 
 @pytest.mark.data
@@ -393,7 +452,9 @@ def test_faces_of_real_photos(tmp_path: Path, real_data: Path) -> None:
     folder, outcome = bench.crop(kind="faces", size=64)
     rows = pq.read_table(folder / "crops.parquet").to_pylist()
     assert outcome.counts["ok"] >= 105 and outcome.counts["in"] == 120
-    assert outcome.summary["cascade_sha256"] and outcome.counts["no_face"] == sum(row["status"] == "no_face" for row in rows)
+    assert outcome.summary["cascade_sha256"] and outcome.counts["no_face"] == sum(
+        row["status"] == "no_face" for row in rows
+    )
     for row in rows:
         if row["status"] == "ok":
             assert row["x1"] - row["x0"] == row["y1"] - row["y0"] >= 64
@@ -406,6 +467,12 @@ def test_the_real_training_set_keeps_its_mean(tmp_path: Path, real_data: Path) -
     bench = Bench(tmp_path, "cifar10", real_data / "cifar10", splits=["train"])
     bench.ingest()
     folder, outcome = bench.crop()
-    assert outcome.counts == {"in": 50_000, "ok": 50_000, "failed": 0} and outcome.summary["shards"] == 8
-    total = sum(int(np.load(path, mmap_mode="r").sum(dtype=np.int64)) for path in folder.glob("pixels-*.npy"))
+    assert (
+        outcome.counts == {"in": 50_000, "ok": 50_000, "failed": 0}
+        and outcome.summary["shards"] == 8
+    )
+    total = sum(
+        int(np.load(path, mmap_mode="r").sum(dtype=np.int64))
+        for path in folder.glob("pixels-*.npy")
+    )
     assert total / (50_000 * 3072) == pytest.approx(120.7075, abs=5e-5)

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from flows.dedup_folder import DedupRequest, dedup_folder
-from gan_core.dedup.destination import check_destination, is_ours
-from gan_core.dedup.folder import PICTURES, dedup_pictures
+from flows.commands.dedup import DedupRequest, dedup_folder
+from gan_core.dedup.folder.output import check_destination, is_ours
+from gan_core.dedup.folder.run import IMAGES, dedup_images
 from gan_core.errors import DataError, RequestError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,18 +28,21 @@ def textures(count: int, seed: int = 0, side: int = 64) -> list[np.ndarray]:
     rng = np.random.default_rng(seed)
     out = []
     for _ in range(count):
-        layers = [cv2.resize(rng.normal(size=(n, n, 3)).astype(np.float32), (side, side)) for n in (4, 7, 11)]
+        layers = [
+            cv2.resize(rng.normal(size=(n, n, 3)).astype(np.float32), (side, side))
+            for n in (4, 7, 11)
+        ]
         out.append(np.clip(128 + 28 * sum(layers), 0, 255).astype(np.uint8))
     return out
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Eight pictures, a JPEG of one below, and what else lies about in folders."""
-    place = tmp_path / "pictures"
+    """Eight images, a JPEG of one below, and what else lies about in folders."""
+    place = tmp_path / "images"
     (place / "below").mkdir(parents=True)
-    for number, picture in enumerate(textures(8)):
-        cv2.imwrite(str(place / f"{number}.png"), picture)
+    for number, image in enumerate(textures(8)):
+        cv2.imwrite(str(place / f"{number}.png"), image)
     cv2.imwrite(str(place / "below" / "zero.jpg"), textures(8)[0], [cv2.IMWRITE_JPEG_QUALITY, 70])
     (place / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
     (place / "notes.txt").write_text("x")
@@ -47,7 +50,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def rows_of(place: Path, **options: Any) -> dict[str, dict[str, Any]]:
-    return {row["address"]: row for row in dedup_pictures(place, **options).table.to_pylist()}
+    return {row["address"]: row for row in dedup_images(place, **options).table.to_pylist()}
 
 
 def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -59,12 +62,20 @@ def test_the_command_end_to_end(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "copies.parquet"
     done = command(folder, "--out", out)
     assert done.returncode == 0, done.stderr
-    assert "10 pictures: 1 are copies of another one, 9 are kept." in done.stdout and "1 .txt files" in done.stdout
+    assert (
+        "10 images: 1 are copies of another one, 9 are kept." in done.stdout
+        and "1 .txt files" in done.stdout
+    )
     table = pq.read_table(out)
-    assert table.schema.equals(PICTURES) and is_ours(out) and is_ours(out.with_suffix(".html"))
+    assert table.schema.equals(IMAGES) and is_ours(out) and is_ours(out.with_suffix(".html"))
     rows = {row["address"]: row for row in table.to_pylist()}
-    assert rows["below/zero.jpg"]["keeper_address"] == "0.png" and rows["below/zero.jpg"]["score"] > 0.9
-    assert rows["phone.HEIC"]["status"] == "failed" and rows["phone.HEIC"]["reason"].startswith("unsupported: HEIC")
+    assert (
+        rows["below/zero.jpg"]["keeper_address"] == "0.png"
+        and rows["below/zero.jpg"]["score"] > 0.9
+    )
+    assert rows["phone.HEIC"]["status"] == "failed" and rows["phone.HEIC"]["reason"].startswith(
+        "unsupported: HEIC"
+    )
 
     other = tmp_path / "other"
     other.mkdir()
@@ -77,7 +88,9 @@ def test_the_command_end_to_end(folder: Path, tmp_path: Path) -> None:
     assert any("of the other set could not be read" in warning for warning in said["warnings"])
     copies = [row for row in pq.read_table(known).to_pylist() if not row["keep"]]
     theirs = rows_of(other)
-    assert [row["address"] for row in copies] == ["3.png"] and copies[0]["keeper_id"] == theirs["known.png"]["image_id"]
+    assert [row["address"] for row in copies] == ["3.png"] and copies[0]["keeper_id"] == theirs[
+        "known.png"
+    ]["image_id"]
     refused = command(folder, "--out", folder / "0.png")
     assert refused.returncode == 2 and "Traceback" not in refused.stderr
 
@@ -106,19 +119,23 @@ def test_what_lies_at_the_destination_is_not_destroyed(folder: Path, tmp_path: P
     check_destination(foreign, [folder], force=True)
     with pytest.raises(RequestError):  # a file of the set is never replaced
         check_destination(folder / "report.parquet", [folder], force=True)
-    pictures = tmp_path / "set.parquet"
-    pq.write_table(pa.table({"image": [(folder / "0.png").read_bytes()]}), pictures)
-    for places in ([pictures], [folder, pictures]):
+    images = tmp_path / "set.parquet"
+    pq.write_table(pa.table({"image": [(folder / "0.png").read_bytes()]}), images)
+    for places in ([images], [folder, images]):
         with pytest.raises(RequestError):
-            check_destination(pictures, places, force=True)
+            check_destination(images, places, force=True)
 
 
 def test_a_set_that_lies_nowhere_is_no_kind_of_folder(folder: Path, tmp_path: Path) -> None:
     done = command(folder, "--dataset", "digits", "--out", tmp_path / "copies.parquet")
-    assert done.returncode == 2 and "comes with a package" in done.stderr and not (tmp_path / "copies.parquet").exists()
+    assert (
+        done.returncode == 2
+        and "comes with a package" in done.stderr
+        and not (tmp_path / "copies.parquet").exists()
+    )
 
 
-def test_tables_beside_pictures_make_no_parquet_set(folder: Path, tmp_path: Path) -> None:
+def test_tables_beside_images_make_no_parquet_set(folder: Path, tmp_path: Path) -> None:
     below = tmp_path / "only below"
     (below / "a").mkdir(parents=True)
     (folder / "0.png").rename(below / "a" / "0.png")
@@ -129,12 +146,12 @@ def test_tables_beside_pictures_make_no_parquet_set(folder: Path, tmp_path: Path
     data = [(folder / f"{number}.png").read_bytes() for number in (1, 2)]
     pq.write_table(pa.table({"image": data}), tables / "train.parquet")
     dedup_folder(DedupRequest(tables, tables / "duplicates.parquet"))
-    result = dedup_pictures(tables)
+    result = dedup_images(tables)
     assert result.counts["in"] == 2 and result.counts["failed"] == 0
-    assert result.ignored == {str(tables): {"Parquet files without a column of pictures": 1}}
+    assert result.ignored == {str(tables): {"Parquet files without a column of images": 1}}
     (empty := tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="--dataset") as caught:
-        dedup_pictures(empty)
+        dedup_images(empty)
     assert "--data " not in str(caught.value)
 
 
@@ -143,10 +160,15 @@ def test_a_link_is_never_the_keeper(folder: Path, tmp_path: Path) -> None:
     os.link(folder / "2.png", folder / "again.png")
     rows = rows_of(folder)
     assert rows["1.png"]["keep"] and not rows["00 first.png"]["keep"]
-    assert rows["00 first.png"]["keeper_address"] == "1.png" and rows["00 first.png"]["reason"] == "the same file, by a link"
+    assert (
+        rows["00 first.png"]["keeper_address"] == "1.png"
+        and rows["00 first.png"]["reason"] == "the same file, by a link"
+    )
     kept = [name for name in ("2.png", "again.png") if rows[name]["keep"]]
-    assert len(kept) == 1 and "under another name" in next(rows[n]["reason"] for n in ("2.png", "again.png") if n not in kept)
-    # The other set holds this one, and a link into it: a picture is no copy of itself.
+    assert len(kept) == 1 and "under another name" in next(
+        rows[n]["reason"] for n in ("2.png", "again.png") if n not in kept
+    )
+    # The other set holds this one, and a link into it: an image is no copy of itself.
     assert rows_of(folder / "below", against=folder)["zero.jpg"]["keeper_address"] == "0.png"
     (tmp_path / "links").mkdir()
     (tmp_path / "links" / "3.png").symlink_to(folder / "3.png")
@@ -154,21 +176,29 @@ def test_a_link_is_never_the_keeper(folder: Path, tmp_path: Path) -> None:
     assert rows_of(folder, against=tmp_path / "links")["3.png"]["keep"]
     assert not rows_of(tmp_path / "links", against=folder)["3.png"]["keep"]
     with pytest.raises(RequestError):
-        dedup_pictures(folder, against=folder)
+        dedup_images(folder, against=folder)
 
 
-def test_the_opaque_and_the_less_compressed_picture_is_kept(tmp_path: Path) -> None:
+def test_the_opaque_and_the_less_compressed_image_is_kept(tmp_path: Path) -> None:
     one, two = textures(2)
-    Image.fromarray(np.dstack([one, np.where(one[..., :1] > 60, 255, 120)]).astype(np.uint8)).save(tmp_path / "alpha.png")
+    Image.fromarray(np.dstack([one, np.where(one[..., :1] > 60, 255, 120)]).astype(np.uint8)).save(
+        tmp_path / "alpha.png"
+    )
     Image.fromarray(one).save(tmp_path / "opaque.jpg", quality=90)
     for name, quality in (("aa.jpg", 40), ("zz.jpg", 95), ("bb.jpg", 60)):
         Image.fromarray(two).save(tmp_path / name, quality=quality)
     rows = rows_of(tmp_path)
-    assert {name for name, row in rows.items() if row["keep"]} <= {"opaque.jpg", "alpha.png", "zz.jpg"}
+    assert {name for name, row in rows.items() if row["keep"]} <= {
+        "opaque.jpg",
+        "alpha.png",
+        "zz.jpg",
+    }
     assert rows["zz.jpg"]["keep"] and rows["opaque.jpg"]["keep"]
 
 
-def test_files_that_cannot_be_opened_have_a_row(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_cannot_be_opened_have_a_row(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (folder / "closed").write_bytes((folder / "0.png").read_bytes())
     (folder / "closed").chmod(0)
     if os.access(folder / "closed", os.R_OK):  # root reads everything
@@ -179,7 +209,7 @@ def test_files_that_cannot_be_opened_have_a_row(folder: Path, monkeypatch: pytes
                 raise PermissionError(13, "Permission denied")
             return real(path, *arguments, **options)
 
-        monkeypatch.setattr("gan_core.dedup.thumbnails.open", refusing, raising=False)
+        monkeypatch.setattr("gan_core.dedup.folder.thumbnails.open", refusing, raising=False)
     assert rows_of(folder)["closed"]["reason"] == "unreadable: Permission denied"
 
 
@@ -188,4 +218,4 @@ def test_another_set_of_which_nothing_can_be_read(folder: Path, tmp_path: Path) 
     other.mkdir()
     (other / "a.png").write_bytes(b"")
     with pytest.raises(DataError):
-        dedup_pictures(folder, against=other)
+        dedup_images(folder, against=other)

@@ -12,7 +12,7 @@ import pytest
 
 from gan_core import schemas
 from gan_core.errors import DataError
-from gan_core.probes import _gram
+from gan_core.probes.solver import gram as _gram
 from gan_core.progress import silent
 from gan_core.stages import evaluate, extract
 from tests.stages.digits_artifacts import digits_crops, evaluate_request, extract_request, given
@@ -23,7 +23,9 @@ GRID = [1e-5, 1e-3, 1e-1]
 @pytest.fixture(scope="module")
 def pixels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pixels")
-    extract.run(extract_request(digits_crops(folder / "crops", 900), folder / "out", "pixels"), silent)
+    extract.run(
+        extract_request(digits_crops(folder / "crops", 900), folder / "out", "pixels"), silent
+    )
     return folder / "out"
 
 
@@ -33,7 +35,9 @@ def rewrite(source: Path, target: Path, change: dict[str, object]) -> Path:
     for path in source.glob("features-*.parquet"):
         table = pq.read_table(path)
         for name, make in change.items():
-            table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), make(table))  # type: ignore[operator]
+            table = table.set_column(
+                table.schema.get_field_index(name), table.schema.field(name), make(table)
+            )  # type: ignore[operator]
         pq.write_table(table, target / path.name)
     return target
 
@@ -45,8 +49,12 @@ def shuffled_test_labels(table: pa.Table) -> pa.Array:
     return pa.array(labels, pa.int32())
 
 
-def test_scores_of_pixels_are_far_above_chance_and_tables_agree(pixels: Path, tmp_path: Path) -> None:
-    outcome = evaluate.run(evaluate_request(pixels, tmp_path, grid=GRID, draws=3, labels_per_class=[10, "all"]), silent)
+def test_scores_of_pixels_are_far_above_chance_and_tables_agree(
+    pixels: Path, tmp_path: Path
+) -> None:
+    outcome = evaluate.run(
+        evaluate_request(pixels, tmp_path, grid=GRID, draws=3, labels_per_class=[10, "all"]), silent
+    )
     scores = pq.read_table(tmp_path / "scores.parquet")
     assert scores.schema.equals(schemas.SCORES)
     assert scores["labels"].to_pylist() == ["10"] * 3 + ["all"]
@@ -55,7 +63,10 @@ def test_scores_of_pixels_are_far_above_chance_and_tables_agree(pixels: Path, tm
     assert predictions.schema.equals(schemas.PREDICTIONS)
     for row in scores.to_pylist():
         mine = predictions.filter(
-            pc.and_(pc.equal(predictions["labels"], row["labels"]), pc.equal(predictions["draw"], row["draw"]))
+            pc.and_(
+                pc.equal(predictions["labels"], row["labels"]),
+                pc.equal(predictions["draw"], row["draw"]),
+            )
         )
         assert mine.num_rows == row["test_rows"]
         assert row["test_accuracy"] == pytest.approx(
@@ -67,14 +78,25 @@ def test_scores_of_pixels_are_far_above_chance_and_tables_agree(pixels: Path, tm
 
 
 @pytest.mark.parametrize("probe", ["linear_svm", "logistic"])
-def test_shuffling_the_test_labels_changes_no_choice(pixels: Path, tmp_path: Path, probe: str) -> None:
+def test_shuffling_the_test_labels_changes_no_choice(
+    pixels: Path, tmp_path: Path, probe: str
+) -> None:
     """The test split is read once, at the end: nothing that is chosen can depend on it."""
     other = rewrite(pixels, tmp_path / "shuffled", {"label": shuffled_test_labels})
     for folder, work in ((pixels, "a"), (other, "b")):
-        evaluate.run(evaluate_request(folder, tmp_path / work, probe, GRID, draws=2, labels_per_class=[10, "all"]), silent)
-    assert pq.read_table(tmp_path / "a" / "choices.parquet").equals(pq.read_table(tmp_path / "b" / "choices.parquet"))
+        evaluate.run(
+            evaluate_request(
+                folder, tmp_path / work, probe, GRID, draws=2, labels_per_class=[10, "all"]
+            ),
+            silent,
+        )
+    assert pq.read_table(tmp_path / "a" / "choices.parquet").equals(
+        pq.read_table(tmp_path / "b" / "choices.parquet")
+    )
     ours, theirs = (pq.read_table(tmp_path / work / "scores.parquet") for work in "ab")
-    assert ours["chosen"].equals(theirs["chosen"]) and ours["train_accuracy"].equals(theirs["train_accuracy"])
+    assert ours["chosen"].equals(theirs["chosen"]) and ours["train_accuracy"].equals(
+        theirs["train_accuracy"]
+    )
     assert max(theirs["test_accuracy"].to_pylist()) < 0.4 < min(ours["test_accuracy"].to_pylist())
 
 
@@ -89,27 +111,44 @@ def test_test_features_are_not_looked_at_before_the_choice(pixels: Path, tmp_pat
 
     other = rewrite(pixels, tmp_path / "zeroed", {"pixels": zeroed})
     for folder, work in ((pixels, "a"), (other, "b")):
-        evaluate.run(evaluate_request(folder, tmp_path / work, grid=GRID, draws=2, labels_per_class=[10]), silent)
-    assert pq.read_table(tmp_path / "a" / "choices.parquet").equals(pq.read_table(tmp_path / "b" / "choices.parquet"))
+        evaluate.run(
+            evaluate_request(folder, tmp_path / work, grid=GRID, draws=2, labels_per_class=[10]),
+            silent,
+        )
+    assert pq.read_table(tmp_path / "a" / "choices.parquet").equals(
+        pq.read_table(tmp_path / "b" / "choices.parquet")
+    )
     assert max(pq.read_table(tmp_path / "b" / "scores.parquet")["test_accuracy"].to_pylist()) < 0.3
 
 
 def test_row_order_of_the_features_moves_nothing(pixels: Path, tmp_path: Path) -> None:
-    """Draws hang on ids, not on the order of rows: other features of the same pictures are compared on the same labels."""
+    """Draws hang on ids, not on the order of rows: other features of the same images are compared on the same labels."""
     (tmp_path / "turned").mkdir()
     for number, path in enumerate(sorted(pixels.glob("features-*.parquet"))):
         table = pq.read_table(path)
         order = np.random.default_rng(number).permutation(table.num_rows)
-        pq.write_table(table.take(order), tmp_path / "turned" / f"features-{9 - number:05d}.parquet")
+        pq.write_table(
+            table.take(order), tmp_path / "turned" / f"features-{9 - number:05d}.parquet"
+        )
     for folder, work in ((pixels, "a"), (tmp_path / "turned", "b")):
-        evaluate.run(evaluate_request(folder, tmp_path / work, grid=GRID, draws=2, labels_per_class=[10]), silent)
+        evaluate.run(
+            evaluate_request(folder, tmp_path / work, grid=GRID, draws=2, labels_per_class=[10]),
+            silent,
+        )
     for name in ("choices", "scores", "predictions"):
-        assert pq.read_table(tmp_path / "a" / f"{name}.parquet").equals(pq.read_table(tmp_path / "b" / f"{name}.parquet"))
+        assert pq.read_table(tmp_path / "a" / f"{name}.parquet").equals(
+            pq.read_table(tmp_path / "b" / f"{name}.parquet")
+        )
 
 
 def test_the_same_cell_gives_the_same_bytes(pixels: Path, tmp_path: Path) -> None:
     for work in "ab":
-        evaluate.run(evaluate_request(pixels, tmp_path / work, "logistic", GRID, draws=1, labels_per_class=[10]), silent)
+        evaluate.run(
+            evaluate_request(
+                pixels, tmp_path / work, "logistic", GRID, draws=1, labels_per_class=[10]
+            ),
+            silent,
+        )
     for name in ("scores.parquet", "predictions.parquet", "choices.parquet"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
@@ -126,26 +165,45 @@ def test_only_kept_rows_train_when_asked(pixels: Path, tmp_path: Path) -> None:
         return pa.array(np.arange(table.num_rows) % 2 == 0)
 
     other = rewrite(pixels, tmp_path / "half", {"kept": half_kept})
-    every = evaluate.run(evaluate_request(other, tmp_path / "a", "chance", labels_per_class=["all"]), silent).summary
+    every = evaluate.run(
+        evaluate_request(other, tmp_path / "a", "chance", labels_per_class=["all"]), silent
+    ).summary
     kept = evaluate.run(
-        evaluate_request(other, tmp_path / "b", "chance", labels_per_class=["all"], train_rows="kept"), silent
+        evaluate_request(
+            other, tmp_path / "b", "chance", labels_per_class=["all"], train_rows="kept"
+        ),
+        silent,
     ).summary
     assert kept["test_rows"] == every["test_rows"]
     assert abs(kept["train_rows"] / every["train_rows"] - 0.5) < 0.05
 
 
 def test_too_few_labels_per_class_are_said_and_used(pixels: Path, tmp_path: Path) -> None:
-    outcome = evaluate.run(evaluate_request(pixels, tmp_path, grid=[1e-3], draws=2, labels_per_class=[58, 5000, "all"]), silent)
-    counts = {row["labels"]: row["label_count"] for row in pq.read_table(tmp_path / "scores.parquet").to_pylist()}
+    outcome = evaluate.run(
+        evaluate_request(
+            pixels, tmp_path, grid=[1e-3], draws=2, labels_per_class=[58, 5000, "all"]
+        ),
+        silent,
+    )
+    counts = {
+        row["labels"]: row["label_count"]
+        for row in pq.read_table(tmp_path / "scores.parquet").to_pylist()
+    }
     assert set(counts) == {"58", "all"} and counts["58"] < 580
     assert any("58 labels per class were asked for; class" in line for line in outcome.warnings)
-    assert any("5000 labels per class were asked for and no class has more than" in line for line in outcome.warnings)
+    assert any(
+        "5000 labels per class were asked for and no class has more than" in line
+        for line in outcome.warnings
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"label": lambda t: pa.nulls(t.num_rows, pa.int32())}, "No row of this source has a label"),
+        (
+            {"label": lambda t: pa.nulls(t.num_rows, pa.int32())},
+            "No row of this source has a label",
+        ),
         ({"label": lambda t: pa.array([3] * t.num_rows, pa.int32())}, "are of one class"),
         ({"split": lambda t: pa.array(["train"] * t.num_rows)}, "0 labelled test rows"),
         ({"split": lambda t: pa.array(["test"] * t.num_rows)}, "0 labelled training rows"),
@@ -161,20 +219,32 @@ def test_what_cannot_be_scored_is_refused_with_a_remedy(
 
 
 def test_a_best_value_at_the_edge_of_the_grid_is_said(pixels: Path, tmp_path: Path) -> None:
-    outcome = evaluate.run(evaluate_request(pixels, tmp_path, grid=[1e-6, 1e-5, 1e-4], draws=1, labels_per_class=[10]), silent)
+    outcome = evaluate.run(
+        evaluate_request(pixels, tmp_path, grid=[1e-6, 1e-5, 1e-4], draws=1, labels_per_class=[10]),
+        silent,
+    )
     assert any("wider grid" in line for line in outcome.warnings)
 
 
 def test_one_neighbour_is_no_edge_of_a_grid(pixels: Path, tmp_path: Path) -> None:
     for grid, warned in (([1, 100, 300], False), ([2, 100, 300], True)):
-        outcome = evaluate.run(evaluate_request(pixels, tmp_path / str(grid[0]), "knn", grid, labels_per_class=["all"]), silent)
+        outcome = evaluate.run(
+            evaluate_request(
+                pixels, tmp_path / str(grid[0]), "knn", grid, labels_per_class=["all"]
+            ),
+            silent,
+        )
         assert outcome.summary["table"]["all"]["chosen"] == grid[0]
         assert any("wider grid" in line for line in outcome.warnings) == warned
 
 
-def test_a_fit_that_stopped_early_is_said(pixels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fit_that_stopped_early_is_said(
+    pixels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(_gram, "MAX_STEPS", 1)
-    outcome = evaluate.run(evaluate_request(pixels, tmp_path, grid=[1e-2], draws=1, labels_per_class=["all"]), silent)
+    outcome = evaluate.run(
+        evaluate_request(pixels, tmp_path, grid=[1e-2], draws=1, labels_per_class=["all"]), silent
+    )
     assert any("C = 0.01 stopped" in line for line in outcome.warnings)
 
 
@@ -183,14 +253,19 @@ def test_validation_split_stands_in_where_there_is_no_test(pixels: Path, tmp_pat
         return pc.replace_substring(table["split"], "test", "validation").combine_chunks()
 
     other = rewrite(pixels, tmp_path / "renamed", {"split": renamed})
-    summary = evaluate.run(evaluate_request(other, tmp_path / "work", "chance", labels_per_class=["all"]), silent).summary
+    summary = evaluate.run(
+        evaluate_request(other, tmp_path / "work", "chance", labels_per_class=["all"]), silent
+    ).summary
     assert summary["test_split"] == "validation"
 
 
 def test_fresh_draws_are_scored_after_the_choice(pixels: Path, tmp_path: Path) -> None:
     """The authors' way: C by some draws, the figure by others."""
     outcome = evaluate.run(
-        evaluate_request(pixels, tmp_path, grid=GRID, draws=2, final_draws=5, labels_per_class=[10, "all"]), silent
+        evaluate_request(
+            pixels, tmp_path, grid=GRID, draws=2, final_draws=5, labels_per_class=[10, "all"]
+        ),
+        silent,
     )
     scores = pq.read_table(tmp_path / "scores.parquet").to_pylist()
     assert [row["draw"] for row in scores] == [0, 1, 2, 3, 4, 0]
@@ -198,14 +273,21 @@ def test_fresh_draws_are_scored_after_the_choice(pixels: Path, tmp_path: Path) -
     assert len(choices) == 2 * 3 + 3
     tried = {row["validation_accuracy"] for row in choices if row["labels"] == "10"}
     assert not {row["validation_accuracy"] for row in scores if row["labels"] == "10"} & tried
-    assert outcome.summary["table"]["10"]["spread"] == pytest.approx(1.96 * outcome.summary["table"]["10"]["sd"], abs=1e-5)
+    assert outcome.summary["table"]["10"]["spread"] == pytest.approx(
+        1.96 * outcome.summary["table"]["10"]["sd"], abs=1e-5
+    )
 
 
 def test_published_protocols_are_settings_that_a_recipe_can_change() -> None:
     from gan_core.config import EvaluateConfig
 
     svhn = EvaluateConfig.model_validate({"protocol": "svhn-1000", "draws": 2})
-    assert (svhn.labels_per_class, svhn.draws, svhn.final_draws, svhn.validation_rows) == ([100], 2, 100, 10_000)
+    assert (svhn.labels_per_class, svhn.draws, svhn.final_draws, svhn.validation_rows) == (
+        [100],
+        2,
+        100,
+        10_000,
+    )
     assert svhn.probes[0].grid == [1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2]
     assert EvaluateConfig.model_validate(svhn.model_dump(mode="json")) == svhn
     assert EvaluateConfig.model_validate({"protocol": "bigbigan"}).validation_rows == 10_000
@@ -213,21 +295,27 @@ def test_published_protocols_are_settings_that_a_recipe_can_change() -> None:
 
 
 def test_validation_rows_in_number(pixels: Path, tmp_path: Path) -> None:
-    summary = evaluate.run(evaluate_request(pixels, tmp_path / "a", "chance", validation_rows=100), silent).summary
+    summary = evaluate.run(
+        evaluate_request(pixels, tmp_path / "a", "chance", validation_rows=100), silent
+    ).summary
     assert abs(summary["validation_rows"] - 100) <= 5  # rounded within each class
-    summary = evaluate.run(evaluate_request(pixels, tmp_path / "b", "chance", validation_rows=10_000), silent).summary
+    summary = evaluate.run(
+        evaluate_request(pixels, tmp_path / "b", "chance", validation_rows=10_000), silent
+    ).summary
     assert abs(summary["validation_rows"] / summary["train_rows"] - 0.5) < 0.02
 
 
-def leaked_pictures(features: Path, folder: Path) -> tuple[Path, set[str]]:
-    """The features artifact with every fifth test picture made a copy of a training picture, and a leaked.parquet that says so.
+def leaked_images(features: Path, folder: Path) -> tuple[Path, set[str]]:
+    """The features artifact with every fifth test image made a copy of a training image, and a leaked.parquet that says so.
 
     A fifth of the others is mislabelled: only what stands in train is known by heart.
     """
     from gan_core.dedup.tables import PAIRS
 
     folder.mkdir()
-    table = pa.concat_tables([pq.read_table(path) for path in sorted(features.glob("features-*.parquet"))])
+    table = pa.concat_tables(
+        [pq.read_table(path) for path in sorted(features.glob("features-*.parquet"))]
+    )
     split = table["split"].to_numpy(zero_copy_only=False)
     copies, originals = np.flatnonzero(split == "test")[::5], np.flatnonzero(split == "train")
     rows = np.arange(len(table))
@@ -236,49 +324,85 @@ def leaked_pictures(features: Path, folder: Path) -> tuple[Path, set[str]]:
         column = table[name].take(pa.array(rows))
         if name == "label":
             labels = column.to_numpy().copy()
-            labels[np.flatnonzero(split == "test")[1::5]] = (labels[np.flatnonzero(split == "test")[1::5]] + 1) % 10
+            labels[np.flatnonzero(split == "test")[1::5]] = (
+                labels[np.flatnonzero(split == "test")[1::5]] + 1
+            ) % 10
             column = pa.array(labels, pa.int32())
-        table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), column)
+        table = table.set_column(
+            table.schema.get_field_index(name), table.schema.field(name), column
+        )
     pq.write_table(table, folder / "features-00000.parquet")
     ids = [table["image_id"][int(row)].as_py() for row in copies]
-    pairs = [{"image_id_a": one, "box_a": 0, "split_a": "test", "score": 1.0, "reason": "identical pixels"} for one in ids]
+    pairs = [
+        {
+            "image_id_a": one,
+            "box_a": 0,
+            "split_a": "test",
+            "score": 1.0,
+            "reason": "identical pixels",
+        }
+        for one in ids
+    ]
     pq.write_table(pa.Table.from_pylist(pairs, schema=PAIRS), folder / "leaked.parquet")
     return folder, set(ids)
 
 
-def test_accuracy_without_leaked_pictures_is_a_recount_of_the_same_answers(pixels: Path, tmp_path: Path) -> None:
+def test_accuracy_without_leaked_images_is_a_recount_of_the_same_answers(
+    pixels: Path, tmp_path: Path
+) -> None:
     """Planted leaks: counted again one prediction at a time; nothing that is chosen or answered depends on the list of leaks."""
-    folder, leaked = leaked_pictures(pixels, tmp_path / "planted")
-    request = evaluate_request(folder, tmp_path / "a", "knn", [1], draws=2, labels_per_class=[10, "all"])
+    folder, leaked = leaked_images(pixels, tmp_path / "planted")
+    request = evaluate_request(
+        folder, tmp_path / "a", "knn", [1], draws=2, labels_per_class=[10, "all"]
+    )
     request.inputs["leaked"] = [given("dedup", folder)]
     outcome = evaluate.run(request, silent)
-    evaluate.run(evaluate_request(folder, tmp_path / "b", "knn", [1], draws=2, labels_per_class=[10, "all"]), silent)
+    evaluate.run(
+        evaluate_request(folder, tmp_path / "b", "knn", [1], draws=2, labels_per_class=[10, "all"]),
+        silent,
+    )
     for name in ("choices.parquet", "predictions.parquet"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     right: dict[tuple[str, int, str], list[bool]] = {}
     for row in pq.read_table(tmp_path / "a" / "predictions.parquet").to_pylist():
         for test_set in ("all", "without_leaked"):
             if test_set == "all" or row["image_id"] not in leaked:
-                right.setdefault((row["labels"], row["draw"], test_set), []).append(row["label"] == row["predicted"])
+                right.setdefault((row["labels"], row["draw"], test_set), []).append(
+                    row["label"] == row["predicted"]
+                )
     scores = pq.read_table(tmp_path / "a" / "scores.parquet").to_pylist()
     assert len(scores) == len(right) == 6
     for row in scores:
         counted = right[row["labels"], row["draw"], row["test_set"]]
-        assert row["test_rows"] == len(counted) and row["test_accuracy"] == pytest.approx(sum(counted) / len(counted))
+        assert row["test_rows"] == len(counted) and row["test_accuracy"] == pytest.approx(
+            sum(counted) / len(counted)
+        )
     of_all, without = (
-        next(r for r in scores if (r["labels"], r["test_set"]) == ("all", kind)) for kind in ("all", "without_leaked")
+        next(r for r in scores if (r["labels"], r["test_set"]) == ("all", kind))
+        for kind in ("all", "without_leaked")
     )
-    assert of_all["test_accuracy"] > without["test_accuracy"], "the nearest neighbour of a leaked picture is its copy"
+    assert of_all["test_accuracy"] > without["test_accuracy"], (
+        "the nearest neighbour of a leaked image is its copy"
+    )
     assert outcome.summary["leaked"] == len(leaked) == of_all["test_rows"] - without["test_rows"]
     clean = outcome.summary["table"]["all"]["without_leaked"]
-    assert clean["mean"] == pytest.approx(without["test_accuracy"], abs=1e-6) and clean["low"] < clean["mean"] < clean["high"]
-    assert {row["test_set"] for row in pq.read_table(tmp_path / "b" / "scores.parquet").to_pylist()} == {"all"}
+    assert (
+        clean["mean"] == pytest.approx(without["test_accuracy"], abs=1e-6)
+        and clean["low"] < clean["mean"] < clean["high"]
+    )
+    assert {
+        row["test_set"] for row in pq.read_table(tmp_path / "b" / "scores.parquet").to_pylist()
+    } == {"all"}
 
 
-def test_a_test_split_that_leaked_whole_has_no_accuracy_without(pixels: Path, tmp_path: Path) -> None:
+def test_a_test_split_that_leaked_whole_has_no_accuracy_without(
+    pixels: Path, tmp_path: Path
+) -> None:
     from gan_core.dedup.tables import PAIRS
 
-    ids = pq.read_table(sorted(pixels.glob("features-*.parquet")), columns=["image_id"])["image_id"].to_pylist()
+    ids = pq.read_table(sorted(pixels.glob("features-*.parquet")), columns=["image_id"])[
+        "image_id"
+    ].to_pylist()
     pairs = [{"image_id_a": one, "box_a": 0} for one in ids]
     pq.write_table(pa.Table.from_pylist(pairs, schema=PAIRS), tmp_path / "leaked.parquet")
     request = evaluate_request(pixels, tmp_path / "work", "chance", labels_per_class=["all"])
@@ -288,7 +412,9 @@ def test_a_test_split_that_leaked_whole_has_no_accuracy_without(pixels: Path, tm
     assert any("no accuracy without" in line for line in outcome.warnings)
 
 
-def test_features_that_are_not_finite_are_refused_with_their_pictures(pixels: Path, tmp_path: Path) -> None:
+def test_features_that_are_not_finite_are_refused_with_their_images(
+    pixels: Path, tmp_path: Path
+) -> None:
     wrong: list[str] = []
 
     def spoilt(table: pa.Table) -> pa.Array:
@@ -299,6 +425,6 @@ def test_features_that_are_not_finite_are_refused_with_their_pictures(pixels: Pa
         return pa.FixedShapeTensorArray.from_numpy_ndarray(values)
 
     other = rewrite(pixels, tmp_path / "spoilt", {"pixels": spoilt})
-    with pytest.raises(DataError, match="features of 1 of 900 pictures are not finite") as caught:
+    with pytest.raises(DataError, match="features of 1 of 900 images are not finite") as caught:
         evaluate.run(evaluate_request(other, tmp_path / "work", "knn"), silent)
     assert wrong[0] in caught.value.message

@@ -22,15 +22,15 @@ from safetensors.torch import load_file, save_file
 
 from gan_core import schemas
 from gan_core.config import ExtractConfig
+from gan_core.contract import StageRequest
 from gan_core.errors import DataError, RequestError, UnknownName
-from gan_core.features.stamp import stamp_of
-from gan_core.features.store import read_features, read_lineage, read_rows
-from gan_core.features.weights import build_module, load_weights
+from gan_core.features.external.fingerprint import stamp_of
+from gan_core.features.external.weights import build_module, load_weights
+from gan_core.features.parquet import read_features, read_lineage, read_rows
 from gan_core.files import sha256_file
 from gan_core.progress import silent
 from gan_core.shards import PixelShards, write_rows
 from gan_core.stages import extract
-from gan_core.stages.contract import StageRequest
 from tests.stages.digits_artifacts import digits_crops, extract_request, given
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,20 +60,22 @@ def test_sizes_are_computed_and_said(crops: Path, tmp_path: Path) -> None:
 
 
 def test_features_are_those_of_the_network_run_by_hand(crops: Path, features: Path) -> None:
-    """Everything redone the obvious way: statistics from the same training batches, one picture at a time, numpy pooling."""
-    from gan_core.controls import random
+    """Everything redone the obvious way: statistics from the same training batches, one image at a time, numpy pooling."""
+    from gan_core.baselines import random
     from gan_core.features.extract import set_statistics
     from gan_core.vision.tensors import to_float
 
     matrix, table = read_features(features)
     network = random.network("dcgan32_svhn", 0.25, 0)
-    pictures = PixelShards(crops)
-    set_statistics(network, pictures.pixels, len(pictures), 10_000, 0, "cpu")
-    by_id = {name: row for row, name in enumerate(pictures.table["image_id"].to_pylist())}
+    images = PixelShards(crops)
+    set_statistics(network, images.pixels, len(images), 10_000, 0, "cpu")
+    by_id = {name: row for row, name in enumerate(images.table["image_id"].to_pylist())}
     for row in (0, 123, 399):
-        picture = pictures.pixels(np.array([by_id[table["image_id"][row].as_py()]]))
+        image = images.pixels(np.array([by_id[table["image_id"][row].as_py()]]))
         parts = []
-        for maps in network.activations(to_float(torch.from_numpy(picture)), ["conv1", "conv2", "conv3"]).values():
+        for maps in network.activations(
+            to_float(torch.from_numpy(image)), ["conv1", "conv2", "conv3"]
+        ).values():
             array = maps[0].numpy()
             step = array.shape[1] // 4
             for channel in array:
@@ -82,15 +84,19 @@ def test_features_are_those_of_the_network_run_by_hand(crops: Path, features: Pa
                     for i in range(0, 4 * step, step)
                     for j in range(0, 4 * step, step)
                 ]
-        np.testing.assert_allclose(matrix[row].astype(np.float32), np.array(parts), rtol=2e-3, atol=2e-3)
+        np.testing.assert_allclose(
+            matrix[row].astype(np.float32), np.array(parts), rtol=2e-3, atol=2e-3
+        )
 
 
-def test_from_a_row_to_its_picture_and_back(crops: Path, features: Path) -> None:
+def test_from_a_row_to_its_image_and_back(crops: Path, features: Path) -> None:
     table = read_rows(features)
     row = table.slice(17, 1).to_pylist()[0]
     assert row["image_id"] == schemas.image_id(row["source"], row["address"], row["member"])
     number = int(row["member"])
-    again = table.filter(pa.compute.equal(table["image_id"], schemas.image_id("digits", "digits.npz", str(number))))
+    again = table.filter(
+        pa.compute.equal(table["image_id"], schemas.image_id("digits", "digits.npz", str(number)))
+    )
     assert again.to_pylist() == [row]
 
 
@@ -103,28 +109,43 @@ def test_every_usable_crop_has_a_row_and_lineage_names_the_inputs(features: Path
 
 
 def test_kept_comes_from_dedup_and_is_true_elsewhere(crops: Path, tmp_path: Path) -> None:
-    pictures = PixelShards(crops).table
-    dropped = pictures["image_id"][5].as_py()
-    rows = [{name: None for name in schemas.DUPLICATES.names} | {"image_id": dropped, "box": 0, "keep": False}]
+    images = PixelShards(crops).table
+    dropped = images["image_id"][5].as_py()
+    rows = [
+        {name: None for name in schemas.DUPLICATES.names}
+        | {"image_id": dropped, "box": 0, "keep": False}
+    ]
     rows += [
         {name: None for name in schemas.DUPLICATES.names}
-        | {"image_id": pictures["image_id"][6].as_py(), "box": 0, "keep": True}
+        | {"image_id": images["image_id"][6].as_py(), "box": 0, "keep": True}
     ]
     (tmp_path / "dedup").mkdir()
-    pq.write_table(pa.Table.from_pylist(rows, schema=schemas.DUPLICATES), tmp_path / "dedup" / "duplicates.parquet")
-    request = extract_request(crops, tmp_path / "work", "pixels", inputs={"duplicates": [given("dedup", tmp_path / "dedup")]})
+    pq.write_table(
+        pa.Table.from_pylist(rows, schema=schemas.DUPLICATES),
+        tmp_path / "dedup" / "duplicates.parquet",
+    )
+    request = extract_request(
+        crops,
+        tmp_path / "work",
+        "pixels",
+        inputs={"duplicates": [given("dedup", tmp_path / "dedup")]},
+    )
     extract.run(request, silent)
     table = read_rows(tmp_path / "work")
     assert table.filter(pa.compute.invert(table["kept"]))["image_id"].to_pylist() == [dropped]
 
 
-def test_pixels_control_is_the_pictures(crops: Path, tmp_path: Path) -> None:
+def test_pixels_control_is_the_images(crops: Path, tmp_path: Path) -> None:
     extract.run(extract_request(crops, tmp_path, "pixels"), silent)
     matrix, table = read_features(tmp_path)
-    pictures = PixelShards(crops)
-    row = pictures.table["image_id"].to_pylist().index(table["image_id"][33].as_py())
-    back = np.round((matrix[33].astype(np.float32).reshape(3, 32, 32) + 1) * 127.5).astype(np.uint8).transpose(1, 2, 0)
-    np.testing.assert_array_equal(back, pictures.pixels(np.array([row]))[0])
+    images = PixelShards(crops)
+    row = images.table["image_id"].to_pylist().index(table["image_id"][33].as_py())
+    back = (
+        np.round((matrix[33].astype(np.float32).reshape(3, 32, 32) + 1) * 127.5)
+        .astype(np.uint8)
+        .transpose(1, 2, 0)
+    )
+    np.testing.assert_array_equal(back, images.pixels(np.array([row]))[0])
 
 
 def test_same_request_same_bytes(crops: Path, features: Path, tmp_path: Path) -> None:
@@ -134,12 +155,17 @@ def test_same_request_same_bytes(crops: Path, features: Path, tmp_path: Path) ->
 
 def test_batch_size_moves_nothing_but_rounding(crops: Path, features: Path, tmp_path: Path) -> None:
     extract.run(extract_request(crops, tmp_path, batch=7), silent)
-    ours, theirs = read_features(tmp_path)[0].astype(np.float32), read_features(features)[0].astype(np.float32)
+    ours, theirs = (
+        read_features(tmp_path)[0].astype(np.float32),
+        read_features(features)[0].astype(np.float32),
+    )
     np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=1e-3)
 
 
 def test_settings_other_grids_average_and_single_layers(crops: Path, tmp_path: Path) -> None:
-    outcome = extract.run(extract_request(crops, tmp_path / "a", layers=["conv2"], grid=1, pool="average"), silent)
+    outcome = extract.run(
+        extract_request(crops, tmp_path / "a", layers=["conv2"], grid=1, pool="average"), silent
+    )
     assert outcome.summary["dims"] == 32
     outcome = extract.run(extract_request(crops, tmp_path / "b", layers=["conv1"], grid=3), silent)
     assert outcome.summary["dims"] == 16 * 9
@@ -153,10 +179,12 @@ def test_mistakes_are_named(crops: Path, tmp_path: Path) -> None:
         extract.run(extract_request(digits_crops(tmp_path / "c", 20, 64), tmp_path / "b"), silent)
 
 
-def test_a_snapshot_gives_its_discriminator_and_refuses_an_encoder_it_has_not(crops: Path, tmp_path: Path) -> None:
+def test_a_snapshot_gives_its_discriminator_and_refuses_an_encoder_it_has_not(
+    crops: Path, tmp_path: Path
+) -> None:
     from gan_core.networks.base import initialise
+    from gan_core.networks.snapshot import build_networks, write_snapshot
     from gan_core.randomness import torch_stream
-    from gan_core.training.snapshots import build_networks, write_snapshot
 
     spec = {"name": "dcgan32_svhn", "width": 0.25, "latent_dim": 100, "outputs": 1}
     networks = build_networks(spec)
@@ -165,23 +193,35 @@ def test_a_snapshot_gives_its_discriminator_and_refuses_an_encoder_it_has_not(cr
     prior = {"distribution": "uniform", "dim": 100, "classes": 0}
     meta = {"network": spec, "prior": prior, "method": "dcgan", "mode": "paper", "kimg": 1.0}
     (tmp_path / "train").mkdir()
-    write_snapshot(tmp_path / "train" / "snapshot-000001.safetensors", networks, torch.zeros(64, 100), meta)
+    write_snapshot(
+        tmp_path / "train" / "snapshot-000001.safetensors", networks, torch.zeros(64, 100), meta
+    )
     inputs = {"snapshot": [given("train", tmp_path / "train", "c")]}
-    outcome = extract.run(extract_request(crops, tmp_path / "work", "discriminator", inputs=inputs), silent)
+    outcome = extract.run(
+        extract_request(crops, tmp_path / "work", "discriminator", inputs=inputs), silent
+    )
     assert outcome.summary["dims"] == 1792
     assert read_lineage(tmp_path / "work")["network"]["method"] == "dcgan"
     with pytest.raises(RequestError, match="no encoder"):
         extract.run(extract_request(crops, tmp_path / "other", "encoder", inputs=inputs), silent)
 
 
-def test_killed_in_the_middle_it_goes_on_with_the_next_shard(crops: Path, features: Path, tmp_path: Path) -> None:
+def test_killed_in_the_middle_it_goes_on_with_the_next_shard(
+    crops: Path, features: Path, tmp_path: Path
+) -> None:
     request = extract_request(crops, tmp_path, batch=1)
     path = tmp_path / "request.json"
     path.write_text(request.model_dump_json())
     command = [sys.executable, "-m", "gan_core", "extract", str(path)]
-    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    child = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     limit = time.monotonic() + 60
-    while not list((tmp_path / "scratch").glob("done-*.json")) and time.monotonic() < limit and child.poll() is None:
+    while (
+        not list((tmp_path / "scratch").glob("done-*.json"))
+        and time.monotonic() < limit
+        and child.poll() is None
+    ):
         time.sleep(0.002)
     child.send_signal(signal.SIGKILL)
     child.wait()
@@ -191,7 +231,9 @@ def test_killed_in_the_middle_it_goes_on_with_the_next_shard(crops: Path, featur
     extract.run(request, silent)
     after = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("features-*.parquet")}
     assert len(after) == 4
-    assert sum(after[name] == when for name, when in there.items()) >= len(there) - 1  # one may have lacked its done-file
+    assert (
+        sum(after[name] == when for name, when in there.items()) >= len(there) - 1
+    )  # one may have lacked its done-file
     assert not list(tmp_path.glob(".features-*"))
     undisturbed = tmp_path / "undisturbed"
     extract.run(extract_request(crops, undisturbed, batch=1), silent)
@@ -212,9 +254,15 @@ def test_runs_where_prefect_and_faiss_are_not(crops: Path, tmp_path: Path) -> No
 def test_kmeans_control_is_features_like_any_others(crops: Path, tmp_path: Path) -> None:
     for work in "ab":
         outcome = extract.run(
-            extract_request(crops, tmp_path / work, "kmeans", centres=8, patches=500, statistics_images=50), silent
+            extract_request(
+                crops, tmp_path / work, "kmeans", centres=8, patches=500, statistics_images=50
+            ),
+            silent,
         )
-    assert outcome.summary["length"] == "32 (kmeans) = 32" and read_rows(tmp_path / "a").num_rows == 400
+    assert (
+        outcome.summary["length"] == "32 (kmeans) = 32"
+        and read_rows(tmp_path / "a").num_rows == 400
+    )
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
 
 
@@ -232,7 +280,7 @@ def test_all_shares_code_with_one_codebook(crops: Path, tmp_path: Path) -> None:
         told.append(unit)
 
     extract.run(kmeans_share(crops, tmp_path / "a", 0), progress)
-    assert "iterations" in told and told[-1] == "pictures"
+    assert "iterations" in told and told[-1] == "images"
     found = load_file(tmp_path / "a" / "codebook.safetensors")
     assert {name: len(value) for name, value in found.items()} == {
         "mean": 108,
@@ -249,10 +297,17 @@ def test_all_shares_code_with_one_codebook(crops: Path, tmp_path: Path) -> None:
     assert "iterations" not in told, "learned again"
     for work in ("a", "b"):
         extract.run(kmeans_share(crops, tmp_path / work, 1), silent)
-    alone = kmeans_share(crops, tmp_path / "b", 0).model_copy(update={"context": {"device": "cpu", "shares": 2}})
+    alone = kmeans_share(crops, tmp_path / "b", 0).model_copy(
+        update={"context": {"device": "cpu", "shares": 2}}
+    )
     extract.run(alone, progress)
-    assert "iterations" not in told and sha256_file(tmp_path / "b" / "codebook.safetensors") == planted
-    assert {read_shard_lineage(path)["network"]["sha256"] for path in (tmp_path / "b").glob("features-*")} == {planted}
+    assert (
+        "iterations" not in told and sha256_file(tmp_path / "b" / "codebook.safetensors") == planted
+    )
+    assert {
+        read_shard_lineage(path)["network"]["sha256"]
+        for path in (tmp_path / "b").glob("features-*")
+    } == {planted}
     plain, doubled = (read_features(tmp_path / work)[0].astype(np.float32) for work in "ab")
     np.testing.assert_allclose(doubled, 2 * plain, rtol=2e-3, atol=2e-3)
 
@@ -262,20 +317,22 @@ def read_shard_lineage(path: Path) -> dict[str, Any]:
     return lineage
 
 
-def test_without_a_training_set_no_test_picture_is_measured(crops: Path, tmp_path: Path) -> None:
+def test_without_a_training_set_no_test_image_is_measured(crops: Path, tmp_path: Path) -> None:
     request = extract_request(crops, tmp_path / "a")
     del request.inputs["pack"]
     extract.run(request, silent)
     split = PixelShards(crops).table["split"].to_pylist()
     assert read_lineage(tmp_path / "a")["statistics"]["images"] == split.count("train") < len(split)
     table = pq.read_table(crops / "crops.parquet")
-    tests = table.set_column(table.schema.get_field_index("split"), "split", pa.array(["test"] * table.num_rows))
+    tests = table.set_column(
+        table.schema.get_field_index("split"), "split", pa.array(["test"] * table.num_rows)
+    )
     shutil.copytree(crops, tmp_path / "tests")
     write_rows(tmp_path / "tests", tests)
     for kind in ("random", "kmeans"):
         request = extract_request(tmp_path / "tests", tmp_path / "b", kind)
         del request.inputs["pack"]
-        with pytest.raises(DataError, match="no training pictures"):
+        with pytest.raises(DataError, match="no training images"):
             extract.run(request, silent)
 
 
@@ -297,15 +354,24 @@ def test_memory_does_not_grow_with_the_number_of_shards(anybody: Path) -> None:
     assert len(resident) >= 16 and resident[-1] - resident[4] < 25, resident
 
 
-def outside_request(crops: Path, folder: Path, work: str, features: str = "network", **settings: Any) -> StageRequest:
+def outside_request(
+    crops: Path, folder: Path, work: str, features: str = "network", **settings: Any
+) -> StageRequest:
     """As the planner makes it for `anybody_net:make(maps=6)` and w.safetensors in `folder`."""
-    given = {"network": "anybody_net:make", "weights": "w.safetensors", "network_args": {"maps": 6}, **settings}
+    given = {
+        "network": "anybody_net:make",
+        "weights": "w.safetensors",
+        "network_args": {"maps": 6},
+        **settings,
+    }
     stamp = stamp_of(ExtractConfig.model_validate(given), folder)
     assert stamp is not None
     weights = features == "network"
     request = extract_request(crops, folder / work, features, **given)
     part = {**request.part, "outside": stamp.part(weights=weights)}
-    return request.model_copy(update={"part": part, "context": {"device": "cpu", **stamp.context(weights=weights)}})
+    return request.model_copy(
+        update={"part": part, "context": {"device": "cpu", **stamp.context(weights=weights)}}
+    )
 
 
 @pytest.fixture
@@ -326,19 +392,28 @@ def anybody(tmp_path: Path) -> Iterator[Path]:
 
 def test_anybodys_network_and_its_fresh_sibling(crops: Path, anybody: Path) -> None:
     outcome = extract.run(outside_request(crops, anybody, "work"), silent)
-    assert outcome.summary["length"] == "96 (0) = 96" and "RGB pictures of 32 x 32" in outcome.summary["assumed"][0]
+    assert (
+        outcome.summary["length"] == "96 (0) = 96"
+        and "RGB images of 32 x 32" in outcome.summary["assumed"][0]
+    )
     lineage = read_lineage(anybody / "work")
     assert lineage["network"]["weights"] == sha256_file(anybody / "w.safetensors")
-    assert lineage["network"]["sources"] == {"anybody_net.py": sha256_file(anybody / "anybody_net.py")}
+    assert lineage["network"]["sources"] == {
+        "anybody_net.py": sha256_file(anybody / "anybody_net.py")
+    }
     assert lineage["statistics"]["images"] == 400
     for work in ("fresh", "again"):
         extract.run(outside_request(crops, anybody, work, "random"), silent)
     assert digests(anybody / "fresh") == digests(anybody / "again")
-    assert not np.array_equal(read_features(anybody / "fresh")[0], read_features(anybody / "work")[0])
+    assert not np.array_equal(
+        read_features(anybody / "fresh")[0], read_features(anybody / "work")[0]
+    )
     assert read_lineage(anybody / "fresh")["network"]["weights"] == "random, seed 0"
 
 
-def test_that_nobody_gave_weights_is_said_of_the_network_and_not_of_its_control(crops: Path, anybody: Path) -> None:
+def test_that_nobody_gave_weights_is_said_of_the_network_and_not_of_its_control(
+    crops: Path, anybody: Path
+) -> None:
     def warned(features: str = "network", **settings: Any) -> bool:
         work = f"work{len(list(anybody.iterdir()))}"
         outcome = extract.run(outside_request(crops, anybody, work, features, **settings), silent)
@@ -349,17 +424,19 @@ def test_that_nobody_gave_weights_is_said_of_the_network_and_not_of_its_control(
 
 
 def test_anybodys_network_gives_what_it_gives_in_a_notebook(crops: Path, anybody: Path) -> None:
-    from gan_core.features.foreign import features as notebook
+    from gan_core.features.external.network import features as notebook
 
     settings = {"layers": ["0", "4"], "grid": 2, "statistics": "running"}
     extract.run(outside_request(crops, anybody, "work", **settings), silent)
     matrix, rows = read_features(anybody / "work")
     shards = PixelShards(crops)
     where = {name: row for row, name in enumerate(shards.table["image_id"].to_pylist())}
-    pictures = shards.pixels(np.array([where[name] for name in rows["image_id"].to_pylist()]))
+    images = shards.pixels(np.array([where[name] for name in rows["image_id"].to_pylist()]))
     module = load_weights(build_module("anybody_net:make", {"maps": 6}), anybody / "w.safetensors")
-    same, _ = notebook(module, pictures, ["0", "4"], grid=2, device="cpu")
-    np.testing.assert_allclose(matrix.astype(np.float32), same.astype(np.float32), rtol=2e-3, atol=1e-3)
+    same, _ = notebook(module, images, ["0", "4"], grid=2, device="cpu")
+    np.testing.assert_allclose(
+        matrix.astype(np.float32), same.astype(np.float32), rtol=2e-3, atol=1e-3
+    )
 
 
 def test_files_that_changed_since_the_plan_are_refused(crops: Path, anybody: Path) -> None:
@@ -369,13 +446,15 @@ def test_files_that_changed_since_the_plan_are_refused(crops: Path, anybody: Pat
         extract.run(request, silent)
 
 
-def test_bn_crelu_measures_the_training_pictures_once(crops: Path, tmp_path: Path) -> None:
+def test_bn_crelu_measures_the_training_images_once(crops: Path, tmp_path: Path) -> None:
     outcome = extract.run(extract_request(crops, tmp_path / "a", mode="bn_crelu"), silent)
     assert outcome.summary["length"] == "128 (conv3) = 128"
     found, _ = read_features(tmp_path / "a")
     extract.run(extract_request(crops, tmp_path / "b", mode="avepool"), silent)
     plain = read_features(tmp_path / "b")[0].astype(np.float64)
-    a = (plain - plain.mean(0)) / np.sqrt(plain.var(0) + 1e-5)  # the pack of these tests is all the crops
+    a = (plain - plain.mean(0)) / np.sqrt(
+        plain.var(0) + 1e-5
+    )  # the pack of these tests is all the crops
     slow = np.concatenate([np.maximum(a, 0), np.maximum(-a, 0)], 1)
     np.testing.assert_allclose(found.astype(np.float64), slow, rtol=0.02, atol=0.02)
     first = digests(tmp_path / "a")
@@ -386,10 +465,14 @@ def test_bn_crelu_measures_the_training_pictures_once(crops: Path, tmp_path: Pat
     assert read_lineage(tmp_path / "a")["statistics"]["crelu_images"] == 400
 
 
-def test_a_network_that_has_diverged_is_refused_with_the_pictures_ids(crops: Path, anybody: Path) -> None:
+def test_a_network_that_has_diverged_is_refused_with_the_images_ids(
+    crops: Path, anybody: Path
+) -> None:
     module = build_module("anybody_net:make", {"maps": 6}, root=anybody, seed=9)
     module[0].bias.data[2] = torch.nan
     save_file(module.state_dict(), anybody / "w.safetensors")
-    with pytest.raises(DataError, match=r"activations of layer '0' are not numbers .* pictures: [0-9a-f]{32}, "):
+    with pytest.raises(
+        DataError, match=r"activations of layer '0' are not numbers .* images: [0-9a-f]{32}, "
+    ):
         extract.run(outside_request(crops, anybody, "work", statistics="running"), silent)
     assert not list((anybody / "work").glob("*features*"))

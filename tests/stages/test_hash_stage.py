@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from gan_core import schemas
-from gan_core.dedup.autoencoder import Autoencoder
+from gan_core.contract import ArtifactRef, StageInput, StageOutcome, StageRequest
+from gan_core.dedup.hashing.autoencoder import Autoencoder
 from gan_core.errors import DataError
 from gan_core.progress import silent
 from gan_core.shards import PixelShards, write_rows, write_shard
 from gan_core.stages import hash as stage
-from gan_core.stages.contract import ArtifactRef, StageInput, StageOutcome, StageRequest
 
 QUICK = {"epochs": 1, "min_steps": 60, "batch": 64}
 
@@ -27,7 +27,9 @@ def digits(count: int) -> np.ndarray:
     return np.repeat((small * 255 / 16).astype(np.uint8)[..., None], 3, axis=3)
 
 
-def crop_artifact(folder: Path, pixels: np.ndarray, splits: list[str], source: str = "digits", failed: int = 1) -> StageInput:
+def crop_artifact(
+    folder: Path, pixels: np.ndarray, splits: list[str], source: str = "digits", failed: int = 1
+) -> StageInput:
     """A crop artifact of two shards with `failed` rows without pixels."""
     folder.mkdir(parents=True)
     half = len(pixels) // 2
@@ -59,7 +61,10 @@ def run(work: Path, crops: list[StageInput], seed: int = 0, **settings: object) 
     work.mkdir()
     part = {"hash": {**QUICK, **settings}, "seed": seed, "threads": 1}
     return stage.run(
-        StageRequest(stage="hash", node="hash", key="1" * 32, part=part, inputs={"crops": crops}, work=work), silent
+        StageRequest(
+            stage="hash", node="hash", key="1" * 32, part=part, inputs={"crops": crops}, work=work
+        ),
+        silent,
     )
 
 
@@ -74,7 +79,10 @@ def test_every_usable_row_of_every_source_and_split_gets_its_code(tmp_path: Path
     table = pq.read_table(tmp_path / "out" / "codes.parquet")
     assert table.schema.equals(schemas.CODES)
     assert outcome.counts == {"in": 60, "encoded": 60, "fitted_on": 50}
-    assert table["image_id"].to_pylist() == PixelShards([item.path for item in crops]).table["image_id"].to_pylist()
+    assert (
+        table["image_id"].to_pylist()
+        == PixelShards([item.path for item in crops]).table["image_id"].to_pylist()
+    )
     encoder = Autoencoder.load(tmp_path / "out" / "encoder.safetensors")
     assert b"".join(table["code"].to_pylist()) == encoder.encode(pixels).tobytes()
     assert outcome.summary["health"]["rows"] == 60 and encoder.about["rows"] == 50
@@ -101,14 +109,18 @@ def test_the_same_request_gives_the_same_bytes(tmp_path: Path) -> None:
         assert bytes_of[0] == bytes_of[1] != bytes_of[2]
 
 
-def test_identical_pictures_are_reported_as_an_overfull_code(tmp_path: Path) -> None:
-    crops = [crop_artifact(tmp_path / "crops", np.repeat(digits(1), 1200, axis=0), ["train"] * 1200, failed=0)]
+def test_identical_images_are_reported_as_an_overfull_code(tmp_path: Path) -> None:
+    crops = [
+        crop_artifact(
+            tmp_path / "crops", np.repeat(digits(1), 1200, axis=0), ["train"] * 1200, failed=0
+        )
+    ]
     outcome = run(tmp_path / "out", crops, min_steps=2)
     assert outcome.summary["health"]["distinct_codes"] == 1
     assert any("over-full" in warning for warning in outcome.warnings)
 
 
-def test_one_picture_is_enough_and_none_is_a_data_error(tmp_path: Path) -> None:
+def test_one_image_is_enough_and_none_is_a_data_error(tmp_path: Path) -> None:
     outcome = run(tmp_path / "one", [crop_artifact(tmp_path / "single", digits(2)[1:], ["train"])])
     assert outcome.counts["encoded"] == 1
     with pytest.raises(DataError):

@@ -19,16 +19,18 @@ import pytest
 from PIL import Image
 
 from gan_core.config import SourceConfig
+from gan_core.contract import StageOutcome, StageRequest
 from gan_core.errors import DataError
 from gan_core.progress import silent
 from gan_core.schemas import IMAGES, image_id
 from gan_core.stages import ingest
-from gan_core.stages.contract import StageOutcome, StageRequest
 
 
 def png(seed: int, size: int = 9) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)).save(buffer, "PNG")
+    Image.fromarray(
+        np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    ).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -61,7 +63,9 @@ def run(
     outcome = ingest.run(request, silent)
     table = pq.read_table(work / "images.parquet")
     assert table.schema.equals(IMAGES)
-    assert outcome.counts["in"] == sum(count for name, count in outcome.counts.items() if name != "in")
+    assert outcome.counts["in"] == sum(
+        count for name, count in outcome.counts.items() if name != "in"
+    )
     assert outcome.counts["ok"] + outcome.counts["failed"] == table.num_rows
     return table.to_pylist(), outcome
 
@@ -77,7 +81,12 @@ def test_the_digits_are_whole(tmp_path: Path) -> None:
     assert outcome.counts == {"in": 1797, "ok": 1797, "failed": 0, "left_out": 0}
     assert len({row["image_id"] for row in rows}) == 1797
     assert rows[3]["image_id"] == image_id("mine", "digits.csv.gz", "3")
-    assert (rows[0]["width"], rows[0]["height"], rows[0]["format"], rows[0]["split"] in ("train", "test")) == (
+    assert (
+        rows[0]["width"],
+        rows[0]["height"],
+        rows[0]["format"],
+        rows[0]["split"] in ("train", "test"),
+    ) == (
         32,
         32,
         "PPM",
@@ -99,18 +108,24 @@ def test_nothing_is_lost_and_every_failure_has_a_reason(tmp_path: Path) -> None:
     (data / "dog" / "gone.png").symlink_to(tmp_path / "nowhere")
     (data / "dog" / "readme.txt").write_text("x")
     (data / "dog" / "unknown").write_text("x")
-    (data / "dog" / "picture").write_bytes(png(51))
+    (data / "dog" / "image").write_bytes(png(51))
     rows, outcome = run(tmp_path, "folder", data)
     by_name = {row["address"]: row for row in rows}
     assert len(rows) == 12 and outcome.counts == {"in": 12, "ok": 8, "failed": 4, "left_out": 0}
-    reasons = {name: row["reason"].partition(":")[0] for name, row in by_name.items() if row["status"] == "failed"}
+    reasons = {
+        name: row["reason"].partition(":")[0]
+        for name, row in by_name.items()
+        if row["status"] == "failed"
+    }
     assert reasons == {
         "cat/empty.jpg": "empty", "cat/cut.png": "truncated", "dog/page.jpg": "not_an_image", "dog/gone.png": "unreadable",
     }  # fmt: skip
-    assert by_name["dog/really a png.jpg"]["format"] == "PNG" and by_name["cat/cut.png"]["width"] == 9
-    assert by_name["dog/picture"]["status"] == "ok"
+    assert (
+        by_name["dog/really a png.jpg"]["format"] == "PNG" and by_name["cat/cut.png"]["width"] == 9
+    )
+    assert by_name["dog/image"]["status"] == "ok"
     assert [by_name[name]["label"] for name in ("cat/0000.png", "dog/0010.png")] == [0, 1]
-    ignored = {".txt files": 1, "files of unknown ending that are no pictures": 1}
+    ignored = {".txt files": 1, "files of unknown ending that are no images": 1}
     assert outcome.summary["ignored"] == ignored and outcome.summary["reasons"]["empty"] == 1
     assert "4 of 12" in outcome.warnings[-1]
 
@@ -139,7 +154,11 @@ def test_a_grown_folder_costs_only_its_new_files(tmp_path: Path) -> None:
         overwrite(path)
     fill(tmp_path / "data", 3, 100)
     after, second = run(tmp_path, "folder", tmp_path / "data")
-    assert (first.summary["read"], second.summary["read"], second.summary["remembered"]) == (30, 3, 30)
+    assert (first.summary["read"], second.summary["read"], second.summary["remembered"]) == (
+        30,
+        3,
+        30,
+    )
     assert after[:30] == before and len(after) == 33
     again, third = run(tmp_path, "folder", tmp_path / "data", rehash=True)
     assert third.summary["read"] == 33 and third.counts["failed"] == 30
@@ -186,7 +205,7 @@ from pathlib import Path
 from gan_core.config import SourceConfig
 from gan_core.datasets import _memory
 from gan_core.stages import ingest
-from gan_core.stages.contract import StageRequest
+from gan_core.contract import StageRequest
 
 def watch(done, total, unit, **figures):
     if done >= 200:
@@ -203,7 +222,9 @@ ingest.run(StageRequest(stage="ingest", node="i", key="0" * 32, part=part, conte
 def test_a_killed_ingest_keeps_what_it_has_read(tmp_path: Path) -> None:
     fill(tmp_path / "data", 200)
     root = Path(__file__).resolve().parents[2]
-    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=root, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path)], cwd=root, capture_output=True, text=True
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
     rows, outcome = run(tmp_path, "folder", tmp_path / "data")
     assert len(rows) == 200 and outcome.summary["remembered"] == 200
@@ -236,14 +257,19 @@ def test_published_splits_hold_unless_told_otherwise(tmp_path: Path) -> None:
     rows, outcome = run(tmp_path, "folder", data, split={"use": "content"})
     assert set(outcome.summary["splits"]) == {"train", "test"}
     rows, outcome = run(tmp_path, "folder", data, splits=["validation"])
-    assert outcome.counts == {"in": 30, "ok": 10, "failed": 0, "left_out": 20} and outcome.summary["remembered"] == 10
+    assert (
+        outcome.counts == {"in": 30, "ok": 10, "failed": 0, "left_out": 20}
+        and outcome.summary["remembered"] == 10
+    )
     with pytest.raises(DataError, match="no image in the splits test"):
         run(tmp_path, "folder", data, splits=["test"])
 
 
 @pytest.mark.parametrize("published", [True, False])
 @pytest.mark.parametrize("splits", [None, ["train"], ["test"]])
-def test_a_limit_takes_what_reading_everything_would(tmp_path: Path, published: bool, splits: list[str] | None) -> None:
+def test_a_limit_takes_what_reading_everything_would(
+    tmp_path: Path, published: bool, splits: list[str] | None
+) -> None:
     """The slow way: read all, then take the first rows of each split by lot."""
     from gan_core.randomness import unit_interval
 
@@ -257,7 +283,9 @@ def test_a_limit_takes_what_reading_everything_would(tmp_path: Path, published: 
         expected |= {row["image_id"] for row in [row for row in lots if row["split"] == split][:7]}
     rows, outcome = run(tmp_path, "folder", data, limit=7, splits=splits, state=False)
     assert {row["image_id"] for row in rows} == expected
-    assert rows == [row for row in everything if row["image_id"] in expected], "the same rows in the same order"
+    assert rows == [row for row in everything if row["image_id"] in expected], (
+        "the same rows in the same order"
+    )
     assert outcome.summary["read"] < 300 and outcome.counts["left_out"] == 800 - len(rows)
 
 
@@ -273,10 +301,20 @@ def test_a_row_without_a_label_has_no_name_of_one(tmp_path: Path) -> None:
     fill(tmp_path / "heap", 3)
     rows, _ = run(tmp_path, "folder", tmp_path / "heap")
     assert [(row["label"], row["label_name"]) for row in rows] == [(None, None)] * 3
-    table = pa.table({"image": [{"bytes": png(seed), "path": None} for seed in range(4)], "label": [7, -1, None, 0]})
+    table = pa.table(
+        {
+            "image": [{"bytes": png(seed), "path": None} for seed in range(4)],
+            "label": [7, -1, None, 0],
+        }
+    )
     pq.write_table(table, tmp_path / "some.parquet")
     rows, _ = run(tmp_path, "parquet", tmp_path / "some.parquet")
-    assert [(row["label"], row["label_name"]) for row in rows] == [(7, "7"), (None, None), (None, None), (0, "0")]
+    assert [(row["label"], row["label_name"]) for row in rows] == [
+        (7, "7"),
+        (None, None),
+        (None, None),
+        (0, "0"),
+    ]
 
 
 def test_attributes_and_masks_are_recorded(tmp_path: Path) -> None:
@@ -284,17 +322,22 @@ def test_attributes_and_masks_are_recorded(tmp_path: Path) -> None:
     images = pa.array([{"bytes": png(1), "path": "a"}, {"bytes": png(2), "path": None}], struct)
     masks = pa.array([{"bytes": png(3), "path": None}, None], struct)
     (tmp_path / "data").mkdir()
-    pq.write_table(pa.table({"image": images, "mask": masks, "pose": [3, 4]}), tmp_path / "data" / "train.parquet")
+    pq.write_table(
+        pa.table({"image": images, "mask": masks, "pose": [3, 4]}),
+        tmp_path / "data" / "train.parquet",
+    )
     rows, outcome = run(tmp_path, "parquet", tmp_path / "data")
     first, second = (json.loads(row["attributes"]) for row in rows)
     assert first["pose"] == 3 and first["path"] == "a" and len(first["mask_sha256"]) == 64
     assert second == {"pose": 4} and outcome.summary["has_masks"]
 
 
-def test_a_source_without_one_picture_is_an_error(tmp_path: Path) -> None:
+def test_a_source_without_one_image_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a.jpg").write_bytes(b"no")
-    with pytest.raises(DataError, match=r"1 images were looked at and none can be used \(the first: not_an_image"):
+    with pytest.raises(
+        DataError, match=r"1 images were looked at and none can be used \(the first: not_an_image"
+    ):
         run(tmp_path, "folder", tmp_path / "data")
 
 

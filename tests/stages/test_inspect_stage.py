@@ -10,16 +10,16 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from gan_core.reporting.pictures import read_image, tiles_of
 from sklearn.datasets import load_digits
 
 from gan_core.config import NetworkConfig, TrainConfig
+from gan_core.contract import ArtifactRef, StageInput, StageOutcome, StageRequest
+from gan_core.networks.snapshot import generate, last_snapshot, load_snapshot
 from gan_core.progress import silent
-from gan_core.reporting.pictures import read_picture, tiles_of
 from gan_core.stages import inspect
-from gan_core.stages.contract import ArtifactRef, StageInput, StageOutcome, StageRequest
 from gan_core.training.data import ArrayImages
 from gan_core.training.loop import Setting, train
-from gan_core.training.snapshots import generate, last_snapshot, load_snapshot
 from gan_core.vision.tensors import to_uint8
 
 
@@ -27,7 +27,9 @@ from gan_core.vision.tensors import to_uint8
 def snapshot_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A generator of 32 px, trained on 512 digits for 1 kimg."""
     pixels = np.clip(load_digits().images[:512] * 16, 0, 255).astype(np.uint8)
-    pictures = np.stack([cv2.resize(picture, (32, 32)) for picture in pixels])[..., None].repeat(3, axis=3)
+    pictures = np.stack([cv2.resize(image, (32, 32)) for image in pixels])[..., None].repeat(
+        3, axis=3
+    )
     settings = TrainConfig(network=NetworkConfig(name="dcgan32_svhn", width=0.25), kimg=1, batch=32)
     folder = tmp_path_factory.mktemp("train")
     trained = train(ArrayImages(pictures), Setting(settings, folder, 32))
@@ -55,30 +57,44 @@ def run(folder: Path, work: Path, pack: Path | None = None, **section: Any) -> S
 def test_sheets_hold_what_the_generator_gives(snapshot_folder: Path, tmp_path: Path) -> None:
     outcome = run(snapshot_folder, tmp_path, samples=70, walks=3, walk_steps=5)
     assert outcome.counts == {"figures": 4, "samples": 70, "walks": 3}
-    tiles = tiles_of(read_picture(tmp_path / "samples.png"), 32)
+    tiles = tiles_of(read_image(tmp_path / "samples.png"), 32)
     assert tiles is not None
     snapshot = load_snapshot(last_snapshot(snapshot_folder))
     expected = to_uint8(generate(snapshot, snapshot.grid_latents)).numpy()
-    assert (tiles.reshape(-1, 32, 32, 3)[:64] == expected).all()  # the latents of the training's grids come first
-    walk = tiles_of(read_picture(tmp_path / "walk.png"), 32)
+    assert (
+        tiles.reshape(-1, 32, 32, 3)[:64] == expected
+    ).all()  # the latents of the training's grids come first
+    walk = tiles_of(read_image(tmp_path / "walk.png"), 32)
     assert walk is not None and walk.shape[:2] == (3, 5)
     assert (walk[:-1, -1] == walk[1:, 0]).all()
     numbers = json.loads((tmp_path / "walk.json").read_text())
-    slow = [np.abs(row[i + 1].astype(int) - row[i].astype(int)).mean() / 255 for row in walk for i in range(4)]
+    slow = [
+        np.abs(row[i + 1].astype(int) - row[i].astype(int)).mean() / 255
+        for row in walk
+        for i in range(4)
+    ]
     assert numbers["mean_step"] == pytest.approx(np.mean(slow), abs=1e-6)
-    assert outcome.summary["mean_step"] == numbers["mean_step"] and numbers["path"] == "straight line"
+    assert (
+        outcome.summary["mean_step"] == numbers["mean_step"] and numbers["path"] == "straight line"
+    )
 
 
 def test_content_is_the_same_again(snapshot_folder: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         run(snapshot_folder, tmp_path / name, samples=16, walks=2, walk_steps=4)
     files = sorted(path.name for path in (tmp_path / "a").iterdir())
-    assert files == [f"{name}.{kind}" for name in ("arithmetic", "guided", "samples", "walk") for kind in ("json", "png")]
+    assert files == [
+        f"{name}.{kind}"
+        for name in ("arithmetic", "guided", "samples", "walk")
+        for kind in ("json", "png")
+    ]
     for name in files:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_guided_looks_at_training_pictures_where_there_are_some(snapshot_folder: Path, tmp_path: Path) -> None:
+def test_guided_looks_at_training_images_where_there_are_some(
+    snapshot_folder: Path, tmp_path: Path
+) -> None:
     import pyarrow as pa
 
     from gan_core import schemas
@@ -88,12 +104,27 @@ def test_guided_looks_at_training_pictures_where_there_are_some(snapshot_folder:
     pack.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
     write_shard(pack, 0, pixels)
-    rows = [{"image_id": f"{n:032x}", "box": 0, "status": "ok", "shard": 0, "row": n} for n in range(20)]
+    rows = [
+        {"image_id": f"{n:032x}", "box": 0, "status": "ok", "shard": 0, "row": n} for n in range(20)
+    ]
     write_rows(pack, pa.Table.from_pylist(rows, schema=schemas.CROPS))
-    run(snapshot_folder, tmp_path / "out", pack=pack, samples=4, walks=1, walk_steps=2, guided=2, arithmetic=False)
+    run(
+        snapshot_folder,
+        tmp_path / "out",
+        pack=pack,
+        samples=4,
+        walks=1,
+        walk_steps=2,
+        guided=2,
+        arithmetic=False,
+    )
     numbers = json.loads((tmp_path / "out" / "guided.json").read_text())
-    assert numbers["of"] == "training pictures" and numbers["pictures"] == 20 and numbers["features"] == 2
-    tiles = tiles_of(read_picture(tmp_path / "out" / "guided.png"), 32)
+    assert (
+        numbers["of"] == "training pictures"
+        and numbers["pictures"] == 20
+        and numbers["features"] == 2
+    )
+    tiles = tiles_of(read_image(tmp_path / "out" / "guided.png"), 32)
     assert tiles is not None and tiles.shape[:2] == (2, 12)
     for shown in tiles[:, :4].reshape(-1, 32, 32, 3):
         assert (np.abs(pixels.astype(int) - shown).max(axis=(1, 2, 3)) <= 1).any()
@@ -101,7 +132,7 @@ def test_guided_looks_at_training_pictures_where_there_are_some(snapshot_folder:
 
 
 def test_a_collapsed_generator_is_warned_of(snapshot_folder: Path, tmp_path: Path) -> None:
-    """A fault: all weights of the first layer are zero, so every latent gives the same picture."""
+    """A fault: all weights of the first layer are zero, so every latent gives the same image."""
     from safetensors import safe_open
     from safetensors.torch import load_file, save_file
 

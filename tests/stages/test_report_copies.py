@@ -1,4 +1,4 @@
-"""The report's section on near-duplicates, and accuracy without leaked pictures, on digits whose copies stand in the test split."""
+"""The report's section on near-duplicates, and accuracy without leaked images, on digits whose copies stand in the test split."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from gan_core import schemas
 from gan_core.reporting import copies
 from gan_core.shards import write_rows
 
-_spec = importlib.util.spec_from_file_location("report_chain", Path(__file__).with_name("report_chain.py"))
+_spec = importlib.util.spec_from_file_location(
+    "report_chain", Path(__file__).with_name("report_chain.py")
+)
 assert _spec is not None and _spec.loader is not None
 made_by = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(made_by)
@@ -27,28 +29,53 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str,
     """summary.json, the page and the folder of the stages: hash, dedup, extract, evaluate and report are the real ones."""
     home = tmp_path_factory.mktemp("copies")
     folders = made_by.write_source(home, "digits", ROWS)
-    rows = [row for row in pq.read_table(folders["crops"] / "crops.parquet").to_pylist() if row["status"] == "ok"]
+    rows = [
+        row
+        for row in pq.read_table(folders["crops"] / "crops.parquet").to_pylist()
+        if row["status"] == "ok"
+    ]
     for number, row in enumerate(rows):  # the first ones in train, their copies in test
-        row["split"] = "test" if number >= ROWS - COPIES or number % 5 == 4 and number >= COPIES else "train"
+        row["split"] = (
+            "test" if number >= ROWS - COPIES or number % 5 == 4 and number >= COPIES else "train"
+        )
     write_rows(folders["crops"], pa.Table.from_pylist(rows, schema=schemas.CROPS))
     made = {role: [made_by.stage_input(role, folders[role])] for role in ("images", "crops")}
     hashing = {"hash": {"epochs": 1, "min_steps": 40, "batch": 64}}
     made["codes"] = [
-        made_by.stage_input("hash", made_by.run_stage("hash", home / "hash", hashing, {"crops": made["crops"]})[0])
+        made_by.stage_input(
+            "hash", made_by.run_stage("hash", home / "hash", hashing, {"crops": made["crops"]})[0]
+        )
     ]
     given = {"crops": made["crops"], "codes": made["codes"]}
-    made["duplicates"] = [made_by.stage_input("dedup", made_by.run_stage("dedup", home / "dedup", {"dedup": {}}, given)[0])]
+    made["duplicates"] = [
+        made_by.stage_input(
+            "dedup", made_by.run_stage("dedup", home / "dedup", {"dedup": {}}, given)[0]
+        )
+    ]
     given = {"crops": made["crops"], "duplicates": made["duplicates"]}
-    work, _ = made_by.run_stage("extract", home / "features", {"features": "pixels", "extract": {}}, given)
+    work, _ = made_by.run_stage(
+        "extract", home / "features", {"features": "pixels", "extract": {}}, given
+    )
     made["features"] = [made_by.stage_input("extract", work)]
-    part = {"features": "pixels", "probe": {"name": "knn", "grid": [1]}, "protocol": {"labels_per_class": [3, "all"]}}
-    work, _ = made_by.run_stage("evaluate", home / "cell", part, {"features": made["features"], "leaked": made["duplicates"]})
+    part = {
+        "features": "pixels",
+        "probe": {"name": "knn", "grid": [1]},
+        "protocol": {"labels_per_class": [3, "all"]},
+    }
+    work, _ = made_by.run_stage(
+        "evaluate",
+        home / "cell",
+        part,
+        {"features": made["features"], "leaked": made["duplicates"]},
+    )
     made["cells"] = [made_by.stage_input("evaluate", work)]
     work, _ = made_by.report(home / "report", made)
     return json.loads((work / "summary.json").read_text()), (work / "report.html").read_text(), home
 
 
-def test_every_leaked_pair_is_shown_beside_its_reason(told: tuple[dict[str, Any], str, Path]) -> None:
+def test_every_leaked_pair_is_shown_beside_its_reason(
+    told: tuple[dict[str, Any], str, Path],
+) -> None:
     summary, page, home = told
     leaked = summary["duplicates"]["leaked"]
     assert leaked["splits"]["test"]["leaked"] >= COPIES
@@ -56,7 +83,9 @@ def test_every_leaked_pair_is_shown_beside_its_reason(told: tuple[dict[str, Any]
     assert leaked["splits"]["test"]["leaked"] == len({row["image_id_a"] for row in table})
     assert len(leaked["examples"]) == min(copies.LEAKS_SHOWN, leaked["splits"]["test"]["leaked"])
     scores = [pair["score"] for pair in leaked["examples"]]
-    assert scores == sorted(scores, reverse=True) and page.count('alt="test digits/') == len(leaked["examples"])
+    assert scores == sorted(scores, reverse=True) and page.count('alt="test digits/') == len(
+        leaked["examples"]
+    )
     for pair in leaked["examples"]:
         assert pair["held_out"]["split"] == "test" and pair["train"]["split"] == "train"
         assert f"{pair['held_out']['address']} and {pair['train']['address']}" in page
@@ -67,13 +96,21 @@ def test_accuracy_stands_twice_on_the_page(told: tuple[dict[str, Any], str, Path
     best = summary["headline"]
     gone = best["test_rows"] - best["without_leaked"]["test_rows"]
     assert gone == summary["duplicates"]["leaked"]["splits"]["test"]["leaked"]
-    assert summary["leaks"].startswith(f"{gone} of the {best['test_rows']} test pictures also stand in the training split")
+    assert summary["leaks"].startswith(
+        f"{gone} of the {best['test_rows']} test images also stand in the training split"
+    )
     for row in summary["scores"]:
         assert f"{100 * row['without_leaked']['mean']:.1f}<span" in page
-        assert row["without_leaked"]["low"] <= row["without_leaked"]["mean"] <= row["without_leaked"]["high"]
+        assert (
+            row["without_leaked"]["low"]
+            <= row["without_leaked"]["mean"]
+            <= row["without_leaked"]["high"]
+        )
 
 
-def test_what_the_search_is_worth_stands_on_the_page(told: tuple[dict[str, Any], str, Path]) -> None:
+def test_what_the_search_is_worth_stands_on_the_page(
+    told: tuple[dict[str, Any], str, Path],
+) -> None:
     summary, page, _ = told
     assert "used here" in page and "Copies put in on purpose" in page and "upside down" in page
     for name, share in summary["duplicates"]["quality"]["injected"]["kept_out"].items():
@@ -95,12 +132,16 @@ def test_sizes_of_groups_fall_into_bins() -> None:
 def test_the_health_of_collapsed_codes_is_said_in_words() -> None:
     import numpy as np
 
-    from gan_core.dedup.codes import health
+    from gan_core.dedup.hashing.codes import health
 
     codes = np.random.default_rng(0).integers(0, 256, (200, 16), dtype=np.uint8)
     codes[:60], codes[:, 0] = 7, 0
     said = dict(copies.health_rows(health(codes, max_group=50)))
     assert (
-        said["different codes"] == "141 for 200 pictures" and said["bits that never change"] == "8 (8 never set, 0 always set)"
+        said["different codes"] == "141 for 200 images"
+        and said["bits that never change"] == "8 (8 never set, 0 always set)"
     )
-    assert said["over-full codes"].startswith("1, with 60 pictures") and said["fullest code"] == "shared by 60 pictures"
+    assert (
+        said["over-full codes"].startswith("1, with 60 images")
+        and said["fullest code"] == "shared by 60 images"
+    )

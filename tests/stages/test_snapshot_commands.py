@@ -16,18 +16,18 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from gan_core.config import HashConfig, TrainConfig
-from gan_core.dedup.autoencoder import fit
+from gan_core.dedup.hashing.autoencoder import fit
 from gan_core.errors import RequestError
 from gan_core.files import write_table
+from gan_core.inspection.memorisation import images_of
+from gan_core.networks.snapshot import load_snapshot, write_snapshot
 from gan_core.progress import silent
 from gan_core.randomness import torch_stream
-from gan_core.reporting.facts import RunFacts
 from gan_core.reporting.page import gan_words, warnings
+from gan_core.reporting.run_info import RunFacts
 from gan_core.schemas import CODES
 from gan_core.stages import evaluate, extract, train
-from gan_core.training.memorisation import pictures_of
-from gan_core.training.parts import build
-from gan_core.training.snapshots import load_snapshot, write_snapshot
+from gan_core.training.trainer_state import build
 from tests.stages.digits_artifacts import digits_crops, evaluate_request, extract_request, given
 
 
@@ -43,29 +43,50 @@ def answer(*arguments: object, code: int = 0) -> Any:
 def snapshot(folder: Path) -> Path:
     parts = build(TrainConfig(network={"width": 0.125}), seed=0, device="cpu", image_size=32)
     meta = {"network": parts.spec, "prior": {"distribution": "uniform", "dim": 100, "classes": 0}}
-    return write_snapshot(folder / "snapshot-000001.safetensors", parts.networks, parts.grid_latents, meta)
+    return write_snapshot(
+        folder / "snapshot-000001.safetensors", parts.networks, parts.grid_latents, meta
+    )
 
 
 def test_sample_draws_a_grid_and_rejects_what_collides_with_a_hash_artifact(tmp_path: Path) -> None:
     path, codes = snapshot(tmp_path), tmp_path / "hash"
-    assert answer("sample", path, "--n", 16, "--out", tmp_path / "a.png", "--columns", 4)["rejected"] == 0
+    assert (
+        answer("sample", path, "--n", 16, "--out", tmp_path / "a.png", "--columns", 4)["rejected"]
+        == 0
+    )
     assert cv2.imread(str(tmp_path / "a.png")).shape[:2] == (4 * 32 + 5 * 2,) * 2
-    mine = pictures_of(load_snapshot(path), 256, torch_stream(0, "sample"))[:3]  # what `sample` draws first
-    encoder = fit(np.random.default_rng(5).integers(0, 256, (512, 32, 32, 3), np.uint8), HashConfig(epochs=1, min_steps=1), 0)
+    mine = images_of(load_snapshot(path), 256, torch_stream(0, "sample"))[
+        :3
+    ]  # what `sample` draws first
+    encoder = fit(
+        np.random.default_rng(5).integers(0, 256, (512, 32, 32, 3), np.uint8),
+        HashConfig(epochs=1, min_steps=1),
+        0,
+    )
     codes.mkdir()
     encoder.save(codes / "encoder.safetensors")
     rows = [
         {"image_id": f"{n}", "box": 0, "source": "s", "split": split, "code": code.tobytes()}
-        for n, (code, split) in enumerate(zip(encoder.encode(mine), ("train", "train", "test"), strict=True))
+        for n, (code, split) in enumerate(
+            zip(encoder.encode(mine), ("train", "train", "test"), strict=True)
+        )
     ]
     write_table(pa.Table.from_pylist(rows, CODES), codes / "codes.parquet")
-    said = answer("sample", path, "--n", 16, "--out", tmp_path / "b.png", "--reject-collisions", codes)
-    assert said["samples"] == 16 and 2 <= said["rejected"] < 16, "the two planted training pictures, hardly more"
-    assert (tmp_path / "b.png").stat().st_size and (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
+    said = answer(
+        "sample", path, "--n", 16, "--out", tmp_path / "b.png", "--reject-collisions", codes
+    )
+    assert said["samples"] == 16 and 2 <= said["rejected"] < 16, (
+        "the two planted training images, hardly more"
+    )
+    assert (tmp_path / "b.png").stat().st_size and (tmp_path / "a.png").read_bytes() != (
+        tmp_path / "b.png"
+    ).read_bytes()
 
 
 @pytest.mark.data
-def test_imported_weights_are_checked_sampled_and_taken_features_of(real_data: Path, tmp_path: Path) -> None:
+def test_imported_weights_are_checked_sampled_and_taken_features_of(
+    real_data: Path, tmp_path: Path
+) -> None:
     folder = real_data / "dcgan-authors-svhn"
     said = answer("import", "dcgan-authors", folder, "--check", "--home", tmp_path / "home")
     assert len(said["check"]) == 5 and all(figure["right"] for figure in said["check"])
@@ -73,26 +94,41 @@ def test_imported_weights_are_checked_sampled_and_taken_features_of(real_data: P
     assert answer("sample", path, "--n", 4, "--out", tmp_path / "a.png")["snapshot"] == str(path)
     crops = digits_crops(tmp_path / "crops", count=200)
     inputs = {"snapshot": [given("train", path.parent)]}
-    taken = extract.run(extract_request(crops, tmp_path / "features", "discriminator", inputs=inputs), silent)
+    taken = extract.run(
+        extract_request(crops, tmp_path / "features", "discriminator", inputs=inputs), silent
+    )
     assert taken.complete
-    evaluate.run(evaluate_request(tmp_path / "features", tmp_path / "cell", grid=[1e-3], draws=1, labels_per_class=[8]), silent)
+    evaluate.run(
+        evaluate_request(
+            tmp_path / "features", tmp_path / "cell", grid=[1e-3], draws=1, labels_per_class=[8]
+        ),
+        silent,
+    )
     scores = pq.read_table(tmp_path / "cell" / "scores.parquet").to_pylist()
-    assert max(row["test_accuracy"] for row in scores) > 0.6, "digits are told apart by what was learned on house numbers"
+    assert max(row["test_accuracy"] for row in scores) > 0.6, (
+        "digits are told apart by what was learned on house numbers"
+    )
 
 
 @pytest.mark.data
-def test_weights_that_are_not_the_released_ones_are_not_imported(real_data: Path, tmp_path: Path) -> None:
+def test_weights_that_are_not_the_released_ones_are_not_imported(
+    real_data: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "other"
     shutil.copytree(real_data / "dcgan-authors-svhn", folder, copy_function=shutil.copyfile)
     folder.chmod(0o755)
-    path = folder / "200_discrim_params.jl_01.npy"  # no batch norm follows it and takes the factor away
+    path = (
+        folder / "200_discrim_params.jl_01.npy"
+    )  # no batch norm follows it and takes the factor away
     np.save(path, np.load(path) * 1.5)
     said = answer("import", "dcgan-authors", folder, "--check", "--home", tmp_path / "home", code=1)
     assert not all(figure["right"] for figure in said["check"]) and said["snapshot"] is None
     assert not list((tmp_path / "home").rglob("snapshot-*.safetensors"))
 
 
-def test_sample_replaces_its_own_grids_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sample_replaces_its_own_grids_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, grid, mine = snapshot(tmp_path), tmp_path / "grid.png", tmp_path / "mine.png"
     answer("sample", path, "--n", 4, "--out", grid)
     first = grid.read_bytes()
@@ -120,13 +156,22 @@ def test_sample_replaces_its_own_grids_and_nothing_else(tmp_path: Path, monkeypa
     assert mine.read_bytes() == first
     with pytest.raises(RequestError, match="1,000,000,000 samples of 32 x 32 pixels take"):
         answer("sample", path, "--n", 10**9, "--out", grid)
-    with pytest.raises(RequestError, match="is of the network dcgan32_svhn, and --network names json"):
+    with pytest.raises(
+        RequestError, match="is of the network dcgan32_svhn, and --network names json"
+    ):
         answer("sample", path, "--n", 4, "--out", grid, "--network", "json")
 
 
 def test_a_folder_without_training_codes_is_named(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="holds no training codes"):
-        answer("sample", snapshot(tmp_path), "--out", tmp_path / "a.png", "--reject-collisions", tmp_path)
+        answer(
+            "sample",
+            snapshot(tmp_path),
+            "--out",
+            tmp_path / "a.png",
+            "--reject-collisions",
+            tmp_path,
+        )
 
 
 def test_a_network_from_outside_goes_through_the_stages_where_the_recipe_names_it(
@@ -139,7 +184,10 @@ def test_a_network_from_outside_goes_through_the_stages_where_the_recipe_names_i
     settings = {"network": {"name": "elsewhere.net", "width": 0.125}, "batch": 16, "kimg": 0.032}
     asked = extract_request(crops, tmp_path / "train")
     asked = asked.model_copy(
-        update={"part": {"train": settings, "seed": 0, "threads": 1}, "inputs": {"pack": [given("pack", crops)]}}
+        update={
+            "part": {"train": settings, "seed": 0, "threads": 1},
+            "inputs": {"pack": [given("pack", crops)]},
+        }
     )
     assert train.run(asked, silent).complete
     inputs = {"snapshot": [given("train", tmp_path / "train")]}
@@ -151,8 +199,13 @@ def test_a_network_from_outside_goes_through_the_stages_where_the_recipe_names_i
 
 
 def test_the_report_names_mode_and_what_was_found_while_training() -> None:
-    record = {"method": "dcgan", "mode": "paper", "network": {"name": "dcgan64", "width": 0.5}, "kimg": 60.0}
+    record = {
+        "method": "dcgan",
+        "mode": "paper",
+        "network": {"name": "dcgan64", "width": 0.5},
+        "kimg": 60.0,
+    }
     assert gan_words(record) == "dcgan (paper), network dcgan64 at width 0.5, 60 kimg"
-    finding = "At 12 kimg: the generator draws a few pictures over and over"
+    finding = "At 12 kimg: the generator draws a few images over and over"
     entry = {"node": "train", "stage": "train", "warnings": [finding]}
     assert warnings({"checks": []}, RunFacts(artifacts=[entry])) == [("train", [finding])]

@@ -15,13 +15,13 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from gan_core.contract import ArtifactRef, StageInput, StageOutcome, StageRequest
 from gan_core.errors import DataError
+from gan_core.networks.snapshot import last_snapshot, load_snapshot
 from gan_core.progress import silent
 from gan_core.schemas import CROPS, image_id
 from gan_core.shards import write_rows, write_shard
 from gan_core.stages import train
-from gan_core.stages.contract import ArtifactRef, StageInput, StageOutcome, StageRequest
-from gan_core.training.snapshots import last_snapshot, load_snapshot
 
 SETTINGS: dict[str, Any] = {
     "network": {"name": "dcgan32_svhn", "width": 0.125},
@@ -46,7 +46,13 @@ def packed(folder: Path, count: int = 256) -> Path:
     write_shard(folder, 0, digits()[:count])
     rows = [
         dict.fromkeys(CROPS.names)
-        | {"image_id": image_id("digits", "", str(n)), "box": 0, "source": "digits", "split": "train", "status": "ok"}
+        | {
+            "image_id": image_id("digits", "", str(n)),
+            "box": 0,
+            "source": "digits",
+            "split": "train",
+            "status": "ok",
+        }
         | {"shard": 0, "row": n}
         for n in range(count)
     ]
@@ -55,7 +61,13 @@ def packed(folder: Path, count: int = 256) -> Path:
 
 
 def request(
-    root: Path, name: str, *, state: str | None = None, limit: float | None = None, count: int = 256, **changed: Any
+    root: Path,
+    name: str,
+    *,
+    state: str | None = None,
+    limit: float | None = None,
+    count: int = 256,
+    **changed: Any,
 ) -> StageRequest:
     ref = ArtifactRef(stage="pack", key="0" * 32, digest="0" * 64)
     return StageRequest(
@@ -64,7 +76,11 @@ def request(
         key="0" * 32,
         part={"train": {**SETTINGS, **changed}, "seed": 0, "threads": 1, "image_size": 32},
         inputs={"pack": [StageInput(ref=ref, path=packed(root / f"pack{count}", count))]},
-        context={"device": "cpu", "state": str(root / "state" / (state or name)), "max_seconds": limit},
+        context={
+            "device": "cpu",
+            "state": str(root / "state" / (state or name)),
+            "max_seconds": limit,
+        },
         work=root / name,
     )
 
@@ -86,26 +102,42 @@ def test_a_training_leaves_snapshots_statistics_and_grids(tmp_path: Path, mode: 
     outcome = run(tmp_path, "a", mode=mode, snapshot_kimg=0.32)
     names = sorted(p.name for p in (tmp_path / "a").iterdir())
     assert "stats.jsonl" in names and "grid-000000.png" in names
-    assert [name for name in names if name.startswith("snapshot")] == [f"snapshot-000000_{n}.safetensors" for n in (320, 640)]
+    assert [name for name in names if name.startswith("snapshot")] == [
+        f"snapshot-000000_{n}.safetensors" for n in (320, 640)
+    ]
     assert [name for name in names if name.startswith("grid-")][1:] == [
         f"grid-000000_{n}.png" for n in (128, 256, 384, 512, 640)
     ]
     lines = [json.loads(line) for line in (tmp_path / "a" / "stats.jsonl").read_text().splitlines()]
     assert [round(line["kimg"], 1) for line in lines] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.6]
-    assert lines[-1]["images"] == 640 and {"loss_discriminator", "loss_generator", "score_real", "score_fake"} <= set(lines[-1])
+    assert lines[-1]["images"] == 640 and {
+        "loss_discriminator",
+        "loss_generator",
+        "score_real",
+        "score_fake",
+    } <= set(lines[-1])
     assert outcome.complete and outcome.summary["kimg"] == 0.64
     updates = outcome.summary["updates"]
     assert updates == {"generator": 40, "discriminator": 40}
-    assert outcome.summary["minibatches"] == (80 if mode == "paper" else 40)  # paper: a minibatch feeds one of the two
+    assert outcome.summary["minibatches"] == (
+        80 if mode == "paper" else 40
+    )  # paper: a minibatch feeds one of the two
     snapshot = load_snapshot(last_snapshot(tmp_path / "a"))
     assert snapshot.meta["mode"] == mode and snapshot.meta["kimg"] == 0.64
     assert (snapshot.average is None) == (mode == "paper")
     assert snapshot.grid_latents.shape == (64, 100)
     assert str(tmp_path) not in json.dumps(snapshot.meta)
     events = EventAccumulator(str(tmp_path / "a" / "tensorboard"), {"images": 0}).Reload()
-    assert [event.step for event in events.Scalars("loss_generator")] == [line["images"] for line in lines]
-    assert events.Scalars("score_real")[-1].value == pytest.approx(lines[-1]["score_real"], rel=1e-5)
-    assert len(events.Images("samples")) == 6 and events.Images("samples")[-1].encoded_image_string[:4] == b"\x89PNG"
+    assert [event.step for event in events.Scalars("loss_generator")] == [
+        line["images"] for line in lines
+    ]
+    assert events.Scalars("score_real")[-1].value == pytest.approx(
+        lines[-1]["score_real"], rel=1e-5
+    )
+    assert (
+        len(events.Images("samples")) == 6
+        and events.Images("samples")[-1].encoded_image_string[:4] == b"\x89PNG"
+    )
 
 
 def test_the_same_request_gives_the_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
@@ -118,7 +150,9 @@ def test_the_same_request_gives_the_same_bytes_and_another_seed_others(tmp_path:
 
 
 @pytest.mark.parametrize("mode", ["paper", "modern"])
-def test_stopped_by_time_and_continued_it_ends_in_the_same_weights(tmp_path: Path, mode: str) -> None:
+def test_stopped_by_time_and_continued_it_ends_in_the_same_weights(
+    tmp_path: Path, mode: str
+) -> None:
     run(tmp_path, "whole", mode=mode, kimg=0.32, flip=True)
     starts = 0
     while True:
@@ -126,13 +160,17 @@ def test_stopped_by_time_and_continued_it_ends_in_the_same_weights(tmp_path: Pat
         starts += 1
         if outcome.complete:
             break
-        assert not list((tmp_path / "parts").glob("snapshot-*")) and "continues" in outcome.warnings[0]
+        assert (
+            not list((tmp_path / "parts").glob("snapshot-*")) and "continues" in outcome.warnings[0]
+        )
         assert starts < 60
     assert starts > 1
     assert same(tmp_path / "whole", tmp_path / "parts")
 
 
-def test_asked_for_more_it_continues_and_for_less_it_does_not_use_the_future(tmp_path: Path) -> None:
+def test_asked_for_more_it_continues_and_for_less_it_does_not_use_the_future(
+    tmp_path: Path,
+) -> None:
     run(tmp_path, "straight", kimg=0.48)
     run(tmp_path, "short", kimg=0.24, state="shared")
     longer = run(tmp_path, "long", kimg=0.48, state="shared")
@@ -141,7 +179,9 @@ def test_asked_for_more_it_continues_and_for_less_it_does_not_use_the_future(tmp
     run(tmp_path, "short-again", kimg=0.24, state="shared")
     assert same(tmp_path / "short", tmp_path / "short-again")
     again = run(tmp_path, "long-again", kimg=0.48, state="shared")
-    assert again.summary["started_at_kimg"] == pytest.approx(0.48)  # the longer training's own states were left alone
+    assert again.summary["started_at_kimg"] == pytest.approx(
+        0.48
+    )  # the longer training's own states were left alone
     assert same(tmp_path / "straight", tmp_path / "long-again")
 
 
@@ -151,20 +191,25 @@ def test_how_often_it_is_watched_changes_no_weight(tmp_path: Path) -> None:
     assert same(tmp_path / "a", tmp_path / "b")
 
 
-def test_scheduled_snapshots_do_not_depend_on_where_an_earlier_training_stopped(tmp_path: Path) -> None:
+def test_scheduled_snapshots_do_not_depend_on_where_an_earlier_training_stopped(
+    tmp_path: Path,
+) -> None:
     run(tmp_path, "straight", kimg=4.0, snapshot_kimg=2.0, batch=64)
     run(tmp_path, "first", kimg=3.0, snapshot_kimg=2.0, batch=64, state="shared")
     run(tmp_path, "second", kimg=4.0, snapshot_kimg=2.0, batch=64, state="shared")
     names = sorted(p.name for p in (tmp_path / "straight").glob("snapshot-*"))
     assert names == ["snapshot-000002.safetensors", "snapshot-000004.safetensors"]
     assert sorted(p.name for p in (tmp_path / "second").glob("snapshot-*")) == names
-    assert all((tmp_path / "straight" / n).read_bytes() == (tmp_path / "second" / n).read_bytes() for n in names)
+    assert all(
+        (tmp_path / "straight" / n).read_bytes() == (tmp_path / "second" / n).read_bytes()
+        for n in names
+    )
 
 
-def test_fewer_pictures_than_a_batch_are_refused_with_the_setting(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="10 pictures, and one batch takes 16") as caught:
+def test_fewer_images_than_a_batch_are_refused_with_the_setting(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="10 images, and one batch takes 16") as caught:
         run(tmp_path, "a", count=10)
-    assert caught.value.remedy == "more pictures, or --set train.batch=8"
+    assert caught.value.remedy == "more images, or --set train.batch=8"
 
 
 def test_where_dedup_left_too_few_it_is_named_as_the_remedy(tmp_path: Path) -> None:
@@ -173,14 +218,18 @@ def test_where_dedup_left_too_few_it_is_named_as_the_remedy(tmp_path: Path) -> N
     given.write_text(json.dumps({"outcome": {"counts": counts}}))
     with pytest.raises(DataError, match="Of 40, dedup has left out 30") as caught:
         run(tmp_path, "a", count=10)
-    assert "--set dedup.mode=off" in caught.value.remedy and "more pictures" not in caught.value.remedy
+    assert (
+        "--set dedup.mode=off" in caught.value.remedy and "more images" not in caught.value.remedy
+    )
     given.write_text(json.dumps({"outcome": {"counts": {**counts, "duplicates": 3}}}))
     with pytest.raises(DataError, match="Of 13, dedup has left out 3") as caught:
         run(tmp_path, "a", count=10)
-    assert caught.value.remedy == "more pictures, or --set train.batch=8", "the duplicates would not be enough either"
+    assert caught.value.remedy == "more images, or --set train.batch=8", (
+        "the duplicates would not be enough either"
+    )
 
 
-def test_a_few_pictures_are_trained_on_with_a_warning(tmp_path: Path) -> None:
+def test_a_few_images_are_trained_on_with_a_warning(tmp_path: Path) -> None:
     assert "by heart" in run(tmp_path, "a", count=24, kimg=0.064).warnings[-1]
 
 

@@ -8,7 +8,13 @@ from flows.accuracy import fall
 
 
 def score(mean: float, **names: str) -> dict[str, Any]:
-    cell = {"source": "digits", "features": "discriminator", "probe": "linear_svm", "labels": "all", **names}
+    cell = {
+        "source": "digits",
+        "features": "discriminator",
+        "probe": "linear_svm",
+        "labels": "all",
+        **names,
+    }
     return {**cell, "mean": mean, "half": 0.02, "low": mean - 0.02, "high": mean + 0.02}
 
 
@@ -21,6 +27,11 @@ def test_it_fell_only_below_the_interval() -> None:
 
 def test_other_cells_are_not_compared() -> None:
     before = {"headline": score(0.9)}
-    others = [score(0.1, probe="knn"), score(0.1, labels="10"), score(0.1, features="pixels"), score(0.1, source="svhn")]
+    others = [
+        score(0.1, probe="knn"),
+        score(0.1, labels="10"),
+        score(0.1, features="pixels"),
+        score(0.1, source="svhn"),
+    ]
     assert fall(before, {"scores": others}) == ""
     assert fall({}, {"scores": [score(0.1)]}) == "" and fall(before, {}) == ""

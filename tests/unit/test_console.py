@@ -8,25 +8,37 @@ from typing import Any
 
 import pytest
 
-from flows import console, outcome
-from flows.running import _show_warnings
-from gan_core.manifest import Manifest
-from gan_core.stages.contract import StageOutcome
-from gan_core.store import Store
+from flows.commands import console, outcome
+from flows.commands.run import _show_warnings
+from gan_core.artifacts.manifest import Manifest
+from gan_core.artifacts.store import Store
+from gan_core.contract import StageOutcome
 
 NASTY = "the one of [/x], [draft] and :cat:"
 
 
-def test_words_of_a_recipe_are_no_marks(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_words_of_a_recipe_are_no_marks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     console.say(NASTY, "yellow")
     console.print_scores({"caveat": NASTY, "sentence": NASTY, "next": [NASTY], "scores": []})
-    row = {"node": "extract:cat:discriminator [/x]", "state": "cached", "key": "0" * 32, "seconds": 1.0, "why": NASTY}
+    row = {
+        "node": "extract:cat:discriminator [/x]",
+        "state": "cached",
+        "key": "0" * 32,
+        "seconds": 1.0,
+        "why": NASTY,
+    }
     monkeypatch.setattr(console, "plan_rows", lambda standings: [row])
     recipe = SimpleNamespace(name="mine", scale="[/x]")
     console.print_plan(SimpleNamespace(recipe=recipe, standings={}, to_fetch=[], locations={}))  # type: ignore[arg-type]
     said = capsys.readouterr()
     assert said.err.strip() == NASTY
-    assert said.out.count(NASTY) == 4 and "extract:cat:discriminator [/x]" in said.out and "scale [/x]" in said.out
+    assert (
+        said.out.count(NASTY) == 4
+        and "extract:cat:discriminator [/x]" in said.out
+        and "scale [/x]" in said.out
+    )
 
 
 def made(store: Store, node: str, key: str, **told: Any) -> dict[str, Any]:
@@ -34,7 +46,14 @@ def made(store: Store, node: str, key: str, **told: Any) -> dict[str, Any]:
     work = store.work(stage, key)
     (work / "file").write_text(key)
     manifest = Manifest(
-        stage=stage, version=1, key=key, digest="", node=node, part={}, outcome=StageOutcome(**told), made={"at": "now"}
+        stage=stage,
+        version=1,
+        key=key,
+        digest="",
+        node=node,
+        part={},
+        outcome=StageOutcome(**told),
+        made={"at": "now"},
     )
     ref, _ = store.publish(work, manifest, ("file",))
     return {"node": node, "ref": ref.model_dump(), "cached": True}
@@ -45,15 +64,27 @@ def test_warnings_of_all_stages_are_told_once_and_what_was_ignored_too(
 ) -> None:
     store = Store(tmp_path)
     nodes = [
-        made(store, "ingest:cats", "1" * 32, warnings=["2 of 9 images cannot be used"], summary={"ignored": {".txt files": 3}}),
+        made(
+            store,
+            "ingest:cats",
+            "1" * 32,
+            warnings=["2 of 9 images cannot be used"],
+            summary={"ignored": {".txt files": 3}},
+        ),
         made(store, "evaluate:cats:pixels:knn", "2" * 32, warnings=["too few labels"]),
-        made(store, "evaluate:cats:random:knn", "3" * 32, warnings=["too few labels", *(f"remark {n}" for n in range(9))]),
+        made(
+            store,
+            "evaluate:cats:random:knn",
+            "3" * 32,
+            warnings=["too few labels", *(f"remark {n}" for n in range(9))],
+        ),
         made(
             store,
             "evaluate:cats:random:linear_svm",
             "5" * 32,
             warnings=[
-                f"random / linear_svm at {n} labels: the best C is the largest tried ({n}); a wider grid" for n in ("10", "all")
+                f"random / linear_svm at {n} labels: the best C is the largest tried ({n}); a wider grid"
+                for n in ("10", "all")
             ],
         ),
         made(store, "report", "4" * 32, warnings=["a check of the report, which shows it"]),
@@ -67,7 +98,13 @@ def test_warnings_of_all_stages_are_told_once_and_what_was_ignored_too(
     assert len(found) == 13
     _show_warnings(found, outcome.ignored(store, nodes))
     said = capsys.readouterr().err
-    assert "ignored   in cats: 3 .txt files" in said and "ingest:cats: 2 of 9 images cannot be used" in said
+    assert (
+        "ignored   in cats: 3 .txt files" in said
+        and "ingest:cats: 2 of 9 images cannot be used" in said
+    )
     assert said.count("too few labels") == 1 and "and 4 more" in said
     _show_warnings(found[-2:], {})
-    assert capsys.readouterr().err.strip() == "2 times in evaluate: the best C is the largest tried; a wider grid"
+    assert (
+        capsys.readouterr().err.strip()
+        == "2 times in evaluate: the best C is the largest tried; a wider grid"
+    )

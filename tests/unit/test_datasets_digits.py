@@ -19,7 +19,9 @@ def test_they_are_scikit_learns_digits_enlarged() -> None:
     entries = list(source.entries(stamp))
     truth = load_digits()
     assert [entry.label for entry in entries] == truth.target.tolist()
-    pictures = np.stack([decode(blob.read()) for blob in source.read_many([(e.address, e.member) for e in entries])])
+    pictures = np.stack(
+        [decode(blob.read()) for blob in source.read_many([(e.address, e.member) for e in entries])]
+    )
     assert pictures.shape == (1797, 32, 32, 3)
     assert (pictures[..., :1] == pictures).all(), "grey"
     back = pictures[..., 0].reshape(1797, 8, 4, 8, 4).mean(axis=(2, 4)) * 16 / 255
@@ -29,7 +31,9 @@ def test_they_are_scikit_learns_digits_enlarged() -> None:
 
 def test_rotation_is_an_option_and_turns() -> None:
     def read(degrees: float) -> np.ndarray:
-        source = digits.open_source(SourceConfig(name="digits", dataset="digits", options={"rotate": degrees}), None)
+        source = digits.open_source(
+            SourceConfig(name="digits", dataset="digits", options={"rotate": degrees}), None
+        )
         (blob,) = source.read_many([(digits.FILE, "5")])
         return decode(blob.read())[..., 0].astype(int)
 
@@ -38,10 +42,15 @@ def test_rotation_is_an_option_and_turns() -> None:
 
 
 def test_the_fingerprint_is_that_of_the_content() -> None:
-    prints = {fingerprint(digits.open_source(SourceConfig(name=name, dataset="digits"), None).stamps()) for name in ("a", "b")}
+    prints = {
+        fingerprint(digits.open_source(SourceConfig(name=name, dataset="digits"), None).stamps())
+        for name in ("a", "b")
+    }
     assert len(prints) == 1
 
 
 def test_an_unknown_option_is_told() -> None:
     with pytest.raises(Exception, match="did you mean 'rotate'"):
-        digits.open_source(SourceConfig(name="digits", dataset="digits", options={"rotat": 3}), None)
+        digits.open_source(
+            SourceConfig(name="digits", dataset="digits", options={"rotat": 3}), None
+        )

@@ -1,4 +1,4 @@
-"""A folder of pictures: labels, splits, links, odd names and everything that is no picture."""
+"""A folder of images: labels, splits, links, odd names and everything that is no image."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ from gan_core.vision.headers import UnreadableImage
 
 def png(seed: int = 0, size: int = 8) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)).save(buffer, "PNG")
+    Image.fromarray(
+        np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    ).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -37,7 +39,7 @@ def lay(root: Path, *addresses: str) -> Path:
 
 
 def opened(root: Path, **options: Any) -> Source:
-    return folder.open_source(SourceConfig(name="pictures", options=options), root)
+    return folder.open_source(SourceConfig(name="images", options=options), root)
 
 
 def entries(source: Source) -> dict[str, Entry]:
@@ -67,7 +69,10 @@ def test_split_folders_stand_above_the_classes(tmp_path: Path) -> None:
 
 def test_a_class_may_be_called_test(tmp_path: Path) -> None:
     """Beside other classes and without a training split, 'test' is a class like any other."""
-    assert told(opened(lay(tmp_path, "cat/a.png", "dog/b.png", "test/c.png")))["test/c.png"] == ("", "test")
+    assert told(opened(lay(tmp_path, "cat/a.png", "dog/b.png", "test/c.png")))["test/c.png"] == (
+        "",
+        "test",
+    )
 
 
 def test_a_folder_beside_the_splits_is_told(tmp_path: Path) -> None:
@@ -89,7 +94,7 @@ def test_links_are_followed_once_and_loops_end(tmp_path: Path) -> None:
     assert source.ignored["folders linked a second time"] == 2
 
 
-def test_what_is_no_picture_is_counted(tmp_path: Path) -> None:
+def test_what_is_no_image_is_counted(tmp_path: Path) -> None:
     lay(tmp_path, "a.png", ".hidden.png", ".git/b.png", "__MACOSX/c.png")
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "labels.csv").write_text("x")
@@ -100,7 +105,9 @@ def test_what_is_no_picture_is_counted(tmp_path: Path) -> None:
     assert sorted(found) == ["a.png", "no_ending", "unknown.xyz"]
     assert found["a.png"].certain and not found["no_ending"].certain
     assert source.ignored == {"hidden files": 3, ".txt files": 1, ".csv files": 1}
-    blobs = {blob.address: blob.is_picture() for blob in source.read_many([(name, "") for name in found])}
+    blobs = {
+        blob.address: blob.is_image() for blob in source.read_many([(name, "") for name in found])
+    }
     assert blobs == {"a.png": True, "no_ending": True, "unknown.xyz": False}
 
 
@@ -113,7 +120,9 @@ def test_links_to_nowhere_and_pipes_are_rows_with_a_reason(tmp_path: Path) -> No
     source = opened(tmp_path)
     found = entries(source)
     assert sorted(found) == ["a.png", "gone.jpg", "pipe.png"]
-    assert found["gone.jpg"].problem.startswith("unreadable: ") and found["pipe.png"].problem.startswith("unreadable: ")
+    assert found["gone.jpg"].problem.startswith("unreadable: ") and found[
+        "pipe.png"
+    ].problem.startswith("unreadable: ")
     for blob in source.read_many([("gone.jpg", ""), ("pipe.png", "")]):
         with pytest.raises(UnreadableImage):
             blob.read()
@@ -158,7 +167,9 @@ def test_what_may_not_be_read_is_a_row_or_a_warning(tmp_path: Path) -> None:
         with as_nobody():
             source = opened(tmp_path)
             assert sorted(entries(source)) == ["a.png", "c/d.png", "secret.png"]
-            assert any("closed" in warning and "ermission" in warning for warning in source.warnings)
+            assert any(
+                "closed" in warning and "ermission" in warning for warning in source.warnings
+            )
             (blob,) = source.read_many([("secret.png", "")])
             with pytest.raises(UnreadableImage) as caught:
                 blob.read()
@@ -184,11 +195,11 @@ def test_masks_lie_beside_under_the_same_names(tmp_path: Path) -> None:
 
 
 def test_a_place_that_cannot_be_meant_is_told(tmp_path: Path) -> None:
-    lay(tmp_path / "pictures", "a.png")
-    with pytest.raises(RequestError, match=r"did you mean .*pictures'\?"):
-        opened(tmp_path / "pictuers")
+    lay(tmp_path / "images", "a.png")
+    with pytest.raises(RequestError, match=r"did you mean .*images'\?"):
+        opened(tmp_path / "imagse")
     with pytest.raises(RequestError, match="is a file"):
-        opened(tmp_path / "pictures" / "a.png")
+        opened(tmp_path / "images" / "a.png")
     with pytest.raises(RequestError, match="--data"):
         folder.open_source(SourceConfig(name="x"), None)
     (tmp_path / "empty").mkdir()
@@ -196,15 +207,15 @@ def test_a_place_that_cannot_be_meant_is_told(tmp_path: Path) -> None:
         opened(tmp_path / "empty").stamps()
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "train.parquet").write_bytes(b"x")
-    with pytest.raises(DataError, match="--set sources.train.pictures.dataset=parquet"):
+    with pytest.raises(DataError, match="--set sources.train.images.dataset=parquet"):
         opened(tmp_path / "tables").stamps()
-    with pytest.raises(RequestError, match="--set sources.train.pictures.dataset=parquet"):
+    with pytest.raises(RequestError, match="--set sources.train.images.dataset=parquet"):
         opened(tmp_path / "tables" / "train.parquet")
     pq.write_table(pa.table({"a": [1]}), tmp_path / "tables" / "train.parquet")
     with pytest.raises(DataError) as caught:
         opened(tmp_path / "tables").stamps()
-    assert "no column of pictures" in caught.value.remedy and "--set" not in caught.value.remedy
+    assert "no column of images" in caught.value.remedy and "--set" not in caught.value.remedy
     with pytest.raises(UnknownName, match="did you mean 'masks'"):
-        opened(tmp_path / "pictures", mask="m")
+        opened(tmp_path / "images", mask="m")
     with pytest.raises(RequestError, match="like True"):
-        opened(tmp_path / "pictures", labels="no")
+        opened(tmp_path / "images", labels="no")

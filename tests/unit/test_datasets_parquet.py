@@ -23,12 +23,17 @@ STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 def png(seed: int) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)).save(buffer, "PNG")
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)).save(
+        buffer, "PNG"
+    )
     return buffer.getvalue()
 
 
 def images(count: int, first: int = 0) -> pa.Array:
-    return pa.array([{"bytes": png(seed), "path": f"{seed}.png"} for seed in range(first, first + count)], STRUCT)
+    return pa.array(
+        [{"bytes": png(seed), "path": f"{seed}.png"} for seed in range(first, first + count)],
+        STRUCT,
+    )
 
 
 def opened(place: Path, **options: Any) -> Source:
@@ -40,8 +45,17 @@ def entries(source: Source) -> list[Entry]:
 
 
 def test_hugging_face_files_tell_names_of_classes(tmp_path: Path) -> None:
-    names = {"info": {"features": {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}, "img": {"_type": "Image"}}}}
-    table = pa.table({"img": images(4), "label": [0, 1, 1, -1]}).replace_schema_metadata({"huggingface": json.dumps(names)})
+    names = {
+        "info": {
+            "features": {
+                "label": {"names": ["cat", "dog"], "_type": "ClassLabel"},
+                "img": {"_type": "Image"},
+            }
+        }
+    }
+    table = pa.table({"img": images(4), "label": [0, 1, 1, -1]}).replace_schema_metadata(
+        {"huggingface": json.dumps(names)}
+    )
     (tmp_path / "data").mkdir()
     pq.write_table(table.slice(0, 2), tmp_path / "data" / "train-00000-of-00001.parquet")
     pq.write_table(table.slice(2), tmp_path / "data" / "validation-00000-of-00001.parquet")
@@ -61,11 +75,13 @@ def test_hugging_face_files_tell_names_of_classes(tmp_path: Path) -> None:
         ({"jpg": "bytes", "cls": "int"}, ("jpg", "", "", "")),
         ({"whatever": "bytes", "label": "int"}, ("whatever", "label", "", "")),
         ({"image": "struct", "mask": "struct", "split": "text"}, ("image", "", "split", "mask")),
-        ({"mask": "struct", "picture": "struct"}, ("picture", "", "", "mask")),
+        ({"mask": "struct", "image": "struct"}, ("image", "", "", "mask")),
         ({"embedding": "bytes", "img": "struct", "label": "text"}, ("img", "label", "", "")),
     ],
 )
-def test_columns_are_found_under_many_names(columns: dict[str, str], expected: tuple[str, str, str, str]) -> None:
+def test_columns_are_found_under_many_names(
+    columns: dict[str, str], expected: tuple[str, str, str, str]
+) -> None:
     from gan_core.datasets._parquet_columns import Columns
 
     kinds = {"struct": STRUCT, "bytes": pa.binary(), "text": pa.string(), "int": pa.int64()}
@@ -83,15 +99,29 @@ def test_other_columns_travel_and_long_ones_stay(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "a.parquet")
     source = opened(tmp_path)
     first, second = (dict(entry.attributes) for entry in entries(source))
-    assert first == {"caption": "a", "box": [1.0, 2.0], "when": "1970-01-01T00:00:00", "flag": True, "path": "0.png"}
+    assert first == {
+        "caption": "a",
+        "box": [1.0, 2.0],
+        "when": "1970-01-01T00:00:00",
+        "flag": True,
+        "path": "0.png",
+    }
     assert second["box"] == [None, 4.0] and "caption" not in second and second["flag"] is None
     json.dumps([first, second], allow_nan=False)
     assert any("caption" in warning for warning in source.warnings)
 
 
 def test_splits_of_a_column_go_before_the_file_name(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"image": images(4), "split": ["train", "val", "test", "extra"]}), tmp_path / "test.parquet")
-    assert [entry.split for entry in entries(opened(tmp_path))] == ["train", "validation", "test", ""]
+    pq.write_table(
+        pa.table({"image": images(4), "split": ["train", "val", "test", "extra"]}),
+        tmp_path / "test.parquet",
+    )
+    assert [entry.split for entry in entries(opened(tmp_path))] == [
+        "train",
+        "validation",
+        "test",
+        "",
+    ]
 
 
 @pytest.mark.parametrize(("address", "split"), [
@@ -107,7 +137,11 @@ def test_splits_by_file_name(tmp_path: Path, address: str, split: str) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_any_rows_in_any_order_come_back(tmp_path: Path, seed: int) -> None:
     for number in range(2):
-        pq.write_table(pa.table({"image": images(700, 1000 * number)}), tmp_path / f"{number}.parquet", row_group_size=300)
+        pq.write_table(
+            pa.table({"image": images(700, 1000 * number)}),
+            tmp_path / f"{number}.parquet",
+            row_group_size=300,
+        )
     rng = np.random.default_rng(seed)
     wanted = [(f"{rng.integers(2)}.parquet", str(rng.integers(700))) for _ in range(150)]
     if seed:
@@ -137,16 +171,18 @@ def test_every_file_is_opened_once_for_rows_in_order(tmp_path: Path) -> None:
         "print(count)"
     )
     root = Path(__file__).resolve().parents[2]
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, cwd=root)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, cwd=root
+    )
     assert done.stdout.strip() == "1", done.stderr
 
 
 def test_rows_without_bytes_are_read_beside_the_table_and_nowhere_else(tmp_path: Path) -> None:
     inside = tmp_path / "set"
-    (inside / "pictures").mkdir(parents=True)
-    (inside / "pictures" / "a.png").write_bytes(png(1))
+    (inside / "images").mkdir(parents=True)
+    (inside / "images" / "a.png").write_bytes(png(1))
     (tmp_path / "outside.png").write_bytes(png(2))
-    paths = ["pictures/a.png", "../outside.png", str(tmp_path / "outside.png"), None]
+    paths = ["images/a.png", "../outside.png", str(tmp_path / "outside.png"), None]
     rows = pa.array([{"bytes": None, "path": path} for path in paths], STRUCT)
     pq.write_table(pa.table({"image": rows}), inside / "a.parquet")
     blobs = list(opened(inside).read_many([("a.parquet", str(row)) for row in range(4)]))
@@ -156,7 +192,12 @@ def test_rows_without_bytes_are_read_beside_the_table_and_nowhere_else(tmp_path:
 
 def test_a_damaged_file_is_a_row_and_a_damaged_part_costs_its_rows(tmp_path: Path) -> None:
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 not really")
-    pq.write_table(pa.table({"image": images(40)}), tmp_path / "part.parquet", row_group_size=10, compression="snappy")
+    pq.write_table(
+        pa.table({"image": images(40)}),
+        tmp_path / "part.parquet",
+        row_group_size=10,
+        compression="snappy",
+    )
     data = bytearray((tmp_path / "part.parquet").read_bytes())
     group = pq.ParquetFile(tmp_path / "part.parquet").metadata.row_group(1).column(0)
     start = group.dictionary_page_offset or group.data_page_offset
@@ -172,7 +213,7 @@ def test_a_damaged_file_is_a_row_and_a_damaged_part_costs_its_rows(tmp_path: Pat
     assert blobs[-1].read() == png(39)
 
 
-def test_a_table_without_pictures_says_which_columns_it_has(tmp_path: Path) -> None:
+def test_a_table_without_images_says_which_columns_it_has(tmp_path: Path) -> None:
     pq.write_table(pa.table({"x": [1], "y": ["a"]}), tmp_path / "a.parquet")
     (entry,) = entries(opened(tmp_path))
     assert entry.problem == "unsupported: no image column among x, y; name it under options: image"

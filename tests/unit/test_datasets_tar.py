@@ -19,7 +19,9 @@ from gan_core.errors import DataError
 
 def png(seed: int) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)).save(buffer, "PNG")
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)).save(
+        buffer, "PNG"
+    )
     return buffer.getvalue()
 
 
@@ -40,7 +42,7 @@ def entries(source: Source) -> list[Entry]:
     return [entry for stamp in source.stamps() for entry in source.entries(stamp)]
 
 
-def test_what_lies_beside_a_picture_describes_it(tmp_path: Path) -> None:
+def test_what_lies_beside_a_image_describes_it(tmp_path: Path) -> None:
     shard(tmp_path / "train-0000.tar", {
         "a.jpg": png(0), "a.cls": b"3", "dir/b.c.seg.png": png(1), "dir/b.json": json.dumps({"label": 5, "lon": 1.5}).encode(),
         "d.png": png(2), "d.txt": b"ein Bild", "e.png": png(3), "e.cls": b"tabby cat", "readme.md": b"x",
@@ -51,7 +53,9 @@ def test_what_lies_beside_a_picture_describes_it(tmp_path: Path) -> None:
         ("f.jpg", None, "", "validation"), ("a.jpg", 3, "3", "train"), ("dir/b.c.seg.png", 5, "5", "train"),
         ("d.png", None, "", "train"), ("e.png", None, "tabby cat", "train"),
     ]  # fmt: skip
-    assert found["dir/b.c.seg.png"].attributes == {"lon": 1.5} and found["d.png"].attributes == {"text": "ein Bild"}
+    assert found["dir/b.c.seg.png"].attributes == {"lon": 1.5} and found["d.png"].attributes == {
+        "text": "ein Bild"
+    }
 
 
 def test_a_shard_cut_short_keeps_what_it_has(tmp_path: Path) -> None:
@@ -60,7 +64,11 @@ def test_a_shard_cut_short_keeps_what_it_has(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(data[: 1024 * 10 + 600])
     found = entries(opened(tmp_path))
     assert found[0].problem.startswith("damaged: ") or len(found) < 20
-    blobs = list(opened(tmp_path).read_many([(entry.address, entry.member) for entry in found if entry.member]))
+    blobs = list(
+        opened(tmp_path).read_many(
+            [(entry.address, entry.member) for entry in found if entry.member]
+        )
+    )
     assert all(blob.read() == png(int(blob.member[:-4])) for blob in blobs if not blob.problem)
     assert sum(not blob.problem for blob in blobs) >= 9
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gan_core.config import HashConfig
-from gan_core.dedup import autoencoder
+from gan_core.dedup.hashing import autoencoder
 from gan_core.errors import DataError, StoreError
 
 QUICK = HashConfig(epochs=1, min_steps=40, batch=64)
@@ -39,12 +39,18 @@ def test_equal_fits_give_equal_bytes_and_another_seed_gives_others(tmp_path: Pat
     pixels = digits()
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         autoencoder.fit(pixels, QUICK, seed).save(tmp_path / name)
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() != (tmp_path / "c").read_bytes()
+    assert (
+        (tmp_path / "a").read_bytes()
+        == (tmp_path / "b").read_bytes()
+        != (tmp_path / "c").read_bytes()
+    )
 
 
 def test_it_learns_to_decode_better_than_the_mean() -> None:
     pixels = digits()
-    model = autoencoder.fit(pixels, HashConfig(epochs=1, min_steps=200, batch=64, code_dropout=0.2), 0)
+    model = autoencoder.fit(
+        pixels, HashConfig(epochs=1, min_steps=200, batch=64, code_dropout=0.2), 0
+    )
     values = pixels / 255.0
     mean_error = ((values - values.mean(axis=0)) ** 2).mean()
     assert ((values - model.reconstruct(pixels)) ** 2).mean() < 0.5 * mean_error
@@ -64,7 +70,9 @@ def test_code_bits_are_the_signs_of_the_activations_whatever_the_block(tmp_path:
     assert (np.unpackbits(model.encode(pixels), axis=1).astype(bool) == (activations > 0)).all()
     # The obvious slow way: centre, multiply, add, in double.
     weights = {name: array.astype(float) for name, array in model.weights.items()}
-    slow = (pixels.reshape(70, -1) / 255 - weights["mean"]) @ weights["encoder.weight"].T + weights["encoder.bias"]
+    slow = (pixels.reshape(70, -1) / 255 - weights["mean"]) @ weights["encoder.weight"].T + weights[
+        "encoder.bias"
+    ]
     assert np.abs(np.maximum(slow, 0) - activations).max() < 1e-4
     assert (model.encode(pixels[:3]) == model.encode(pixels)[:3]).all()
     model.save(tmp_path / "e.safetensors")
@@ -73,16 +81,18 @@ def test_code_bits_are_the_signs_of_the_activations_whatever_the_block(tmp_path:
 
 
 @pytest.mark.parametrize("rows", [1, 5])
-def test_fewer_pictures_than_a_batch_and_identical_ones(rows: int) -> None:
+def test_fewer_images_than_a_batch_and_identical_ones(rows: int) -> None:
     pixels = np.repeat(digits(1), rows, axis=0)
     codes = autoencoder.fit(pixels, QUICK, 0).encode(pixels)
     assert codes.shape == (rows, 16) and (codes == codes[0]).all()
 
 
-def test_no_picture_at_all_is_a_data_error() -> None:
+def test_no_image_at_all_is_a_data_error() -> None:
     with pytest.raises(DataError):
         autoencoder.fit(np.empty((0, 32, 32, 3), np.uint8), QUICK, 0)
-    assert autoencoder.fit(digits(2), QUICK, 0).encode(np.empty((0, 32, 32, 3), np.uint8)).shape == (0, 16)
+    assert autoencoder.fit(digits(2), QUICK, 0).encode(
+        np.empty((0, 32, 32, 3), np.uint8)
+    ).shape == (0, 16)
 
 
 def test_a_file_that_is_no_encoder_is_refused(tmp_path: Path) -> None:
@@ -124,7 +134,9 @@ def test_the_gradients_are_autograds(monkeypatch: pytest.MonkeyPatch, count: int
     drawn: dict[str, torch.Tensor] = {}
     noise, factors = ours._input_noise, ours._keep_factors
     monkeypatch.setattr(ours, "_input_noise", lambda rows: drawn.setdefault("noise", noise(rows)))
-    monkeypatch.setattr(ours, "_keep_factors", lambda *given: drawn.setdefault("factors", factors(*given)).clone())
+    monkeypatch.setattr(
+        ours, "_keep_factors", lambda *given: drawn.setdefault("factors", factors(*given)).clone()
+    )
     monkeypatch.setattr(ours, "_adam", lambda: None)
     rows = torch.randperm(40, generator=torch.Generator().manual_seed(1))[:count]
     w1, b1, w2, b2 = (parameter.clone().requires_grad_() for parameter in ours.parameters)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from gan_core.dedup import codes, groups
-from gan_core.dedup.by_code import group_by_code
+from gan_core.dedup import groups
+from gan_core.dedup.hashing import codes
+from gan_core.dedup.hashing.group_by_code import group_by_code
 
 
 def test_health_finds_dead_bits_always_on_bits_and_overfull_codes() -> None:
@@ -18,7 +19,9 @@ def test_health_finds_dead_bits_always_on_bits_and_overfull_codes() -> None:
     assert report["dead_bits"] == [7]
     assert report["always_on_bits"] == []  # the blank rows have it off
     assert report["largest_code"] == 200 and report["overfull_rows"] == 200
-    assert report["overfull_codes"] == [{"code": codes.pack_bits(bits[:1]).tobytes().hex(), "rows": 200}]
+    assert report["overfull_codes"] == [
+        {"code": codes.pack_bits(bits[:1]).tobytes().hex(), "rows": 200}
+    ]
     assert report["zero_code_rows"] == 50 and report["distinct_codes"] == 752
     assert codes.health(codes.pack_bits(bits[250:]))["always_on_bits"] == [9]
 
@@ -41,7 +44,9 @@ def test_hamming_counts_differing_bits() -> None:
 
 
 def test_the_largest_original_is_preferred_then_the_smallest_id_then_the_box() -> None:
-    rank = groups.preference(np.array([4.0, 9, 9, 9]), np.array(["a", "c", "b", "b"]), np.array([0, 0, 1, 0]))
+    rank = groups.preference(
+        np.array([4.0, 9, 9, 9]), np.array(["a", "c", "b", "b"]), np.array([0, 0, 1, 0])
+    )
     assert rank.tolist() == [3, 2, 1, 0]
 
 

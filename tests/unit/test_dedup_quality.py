@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from gan_core.config import DedupConfig
-from gan_core.dedup import quality
+from gan_core.dedup.measure import quality
+from gan_core.dedup.search.find_duplicates import Copies, find_copies
 from gan_core.dedup.tables import Found
-from gan_core.dedup.verified import Copies, find_copies
 
 
 def textures(count: int, seed: int = 0) -> np.ndarray:
@@ -17,26 +17,38 @@ def textures(count: int, seed: int = 0) -> np.ndarray:
     out = np.empty((count, 32, 32, 3), np.uint8)
     for row in range(count):
         noise = [rng.normal(size=(n, n, 3)).astype(np.float32) for n in (4, 7, 11)]
-        out[row] = np.clip(128 + 28 * sum(cv2.resize(one, (32, 32), interpolation=cv2.INTER_CUBIC) for one in noise), 0, 255)
+        out[row] = np.clip(
+            128
+            + 28 * sum(cv2.resize(one, (32, 32), interpolation=cv2.INTER_CUBIC) for one in noise),
+            0,
+            255,
+        )
     return out
 
 
 def noisy(pixels: np.ndarray, levels: list[float]) -> np.ndarray:
     rng = np.random.default_rng(3)
     return np.stack(
-        [np.clip(one + rng.normal(0, by, one.shape), 0, 255) for one, by in zip(pixels, levels, strict=True)]
+        [
+            np.clip(one + rng.normal(0, by, one.shape), 0, 255)
+            for one, by in zip(pixels, levels, strict=True)
+        ]
     ).astype(np.uint8)
 
 
 def search(pixels: np.ndarray, threshold: float = 0.9) -> Copies:
-    return find_copies(lambda rows: pixels[rows], np.arange(len(pixels)), DedupConfig(threshold=threshold))
+    return find_copies(
+        lambda rows: pixels[rows], np.arange(len(pixels)), DedupConfig(threshold=threshold)
+    )
 
 
 @pytest.fixture(scope="module")
 def pixels() -> np.ndarray:
-    """150 pictures, then copies of the first 40 with ever more noise, then two that are equal to the first."""
+    """150 images, then copies of the first 40 with ever more noise, then two that are equal to the first."""
     base = textures(150)
-    return np.concatenate([base, noisy(base[:40], list(np.linspace(2, 40, 40))), base[:1], base[:1]])
+    return np.concatenate(
+        [base, noisy(base[:40], list(np.linspace(2, 40, 40))), base[:1], base[:1]]
+    )
 
 
 def test_the_sweep_counts_what_a_search_at_that_threshold_finds(pixels: np.ndarray) -> None:
@@ -50,26 +62,38 @@ def test_the_sweep_counts_what_a_search_at_that_threshold_finds(pixels: np.ndarr
         assert row["groups"] == len(np.unique(alone.groups.keeper[~alone.groups.keep])), row
 
 
-def test_pictures_that_stand_upside_down_in_the_set_are_counted_as_look_alikes(pixels: np.ndarray) -> None:
+def test_images_that_stand_upside_down_in_the_set_are_counted_as_look_alikes(
+    pixels: np.ndarray,
+) -> None:
     said = quality.look_alikes(lambda rows: pixels[rows], search(pixels), DedupConfig())
-    assert said["matched"] == 0 and said["high"] > 0 and said["asked"] == said["among"] == len(pixels) - 2
+    assert (
+        said["matched"] == 0
+        and said["high"] > 0
+        and said["asked"] == said["among"] == len(pixels) - 2
+    )
     planted = np.concatenate([pixels, pixels[100:130, ::-1]])
     said = quality.look_alikes(lambda rows: planted[rows], search(planted), DedupConfig())
-    assert said["matched"] == 60, "each of 30 pictures and its turned twin finds the other"
+    assert said["matched"] == 60, "each of 30 images and its turned twin finds the other"
     paired = np.unique(np.concatenate([search(planted).found.i, search(planted).found.j]))
-    assert said["false_share"] == pytest.approx(min(1.0, 60 / said["asked"] * (len(planted) - 2) / len(paired)), abs=1e-5)
+    assert said["false_share"] == pytest.approx(
+        min(1.0, 60 / said["asked"] * (len(planted) - 2) / len(paired)), abs=1e-5
+    )
 
 
-def test_a_picture_that_is_its_own_reverse_is_no_look_alike() -> None:
+def test_a_image_that_is_its_own_reverse_is_no_look_alike() -> None:
     half = textures(60)[:, :16]
     whole = np.concatenate([half, half[:, ::-1]], axis=1)
-    assert quality.look_alikes(lambda rows: whole[rows], search(whole), DedupConfig())["matched"] == 0
+    assert (
+        quality.look_alikes(lambda rows: whole[rows], search(whole), DedupConfig())["matched"] == 0
+    )
 
 
-def test_pairs_of_codes_that_are_different_pictures_are_not_confirmed(pixels: np.ndarray) -> None:
+def test_pairs_of_codes_that_are_different_images_are_not_confirmed(pixels: np.ndarray) -> None:
     i, j = np.arange(15), np.concatenate([150 + np.arange(10), [60, 61, 62, 63, 64]])
     found = Found(i, j, np.ones(15, np.float32), ["equal code"] * 15)
     said = quality.unconfirmed(lambda rows: pixels[rows], found, 0.9)
-    assert (said["sampled"], said["unconfirmed"]) == (15, 5) and said["low"] < said["share"] < said["high"]
+    assert (said["sampled"], said["unconfirmed"]) == (15, 5) and said["low"] < said["share"] < said[
+        "high"
+    ]
     nothing = Found(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32), [])
     assert quality.unconfirmed(lambda rows: pixels[rows], nothing, 0.9)["share"] is None

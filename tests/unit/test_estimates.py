@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gan_core.errors import RequestError
-from gan_core.estimates import estimate, refuse_the_impossible
+from gan_core.pipeline.estimates import estimate, refuse_the_impossible
 from gan_core.recipes import load_recipe
 
 
@@ -13,13 +13,17 @@ def test_flops_of_the_svhn_net_counted_by_hand() -> None:
     recipe, _ = load_recipe("cifar10", scale="small")
     found = estimate(recipe, "cpu", rows=1000)
     discriminator = 2 * (75 * 64 * 16**2 + 25 * 64 * 128 * 8**2 + 25 * 128 * 256 * 4**2 + 4096)
-    generator = 2 * (100 * 4096 + 25 * 256 * 128 * 4**2 + 25 * 128 * 64 * 8**2 + 25 * 64 * 3 * 16**2)
+    generator = 2 * (
+        100 * 4096 + 25 * 256 * 128 * 4**2 + 25 * 128 * 64 * 8**2 + 25 * 64 * 3 * 16**2
+    )
     assert found.gflop_per_image == pytest.approx(6 * (discriminator + generator) / 1e9, rel=1e-6)
     assert found.features == 7168 and found.evaluation_bytes == 1000 * 7168 * 6
 
 
 def test_more_than_a_day_is_refused_with_the_figures() -> None:
-    recipe, _ = load_recipe("cifar10", scale="full", overrides=["threads=2", "train.precision=float32"])
+    recipe, _ = load_recipe(
+        "cifar10", scale="full", overrides=["threads=2", "train.precision=float32"]
+    )
     with pytest.raises(RequestError, match="hours on cpu") as caught:
         refuse_the_impossible(recipe, "cpu", rows=0)
     assert "--scale small" in caught.value.remedy and caught.value.exit_code == 2

@@ -16,8 +16,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from gan_core.errors import DataError, RequestError, UnknownName
-from gan_core.features.foreign import ForeignNetwork, features
-from gan_core.features.weights import build_module, load_weights
+from gan_core.features.external.network import ForeignNetwork, features
+from gan_core.features.external.weights import build_module, load_weights
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"  # the PyTorch tutorial's networks
 
@@ -35,7 +35,9 @@ def digits(count: int, side: int) -> np.ndarray:
     return np.repeat(np.repeat(levels, side // 8, 1), side // 8, 2)[..., None].repeat(3, -1)
 
 
-def test_the_tutorials_discriminator_gives_15360_and_they_are_its_activations(tutorial: nn.Module) -> None:
+def test_the_tutorials_discriminator_gives_15360_and_they_are_its_activations(
+    tutorial: nn.Module,
+) -> None:
     pictures = digits(5, 64)
     matrix, sizes = features(tutorial, pictures, batch=2, device="cpu")
     assert matrix.shape == (5, 15_360) and matrix.dtype == np.float16
@@ -46,20 +48,27 @@ def test_the_tutorials_discriminator_gives_15360_and_they_are_its_activations(tu
         x = module(x.clone())
         if place in (1, 4, 7, 10):  # the LeakyReLUs
             parts.append(F.max_pool2d(x, x.shape[2] // 4).flatten(1))
-    np.testing.assert_allclose(matrix.astype(np.float32), torch.cat(parts, 1).numpy(), rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(
+        matrix.astype(np.float32), torch.cat(parts, 1).numpy(), rtol=2e-3, atol=2e-3
+    )
 
 
 def test_layers_are_named_with_dots_or_as_columns(tutorial: nn.Module) -> None:
     pictures = digits(2, 64)
-    both = [features(tutorial, pictures, [name], device="cpu")[0] for name in ("main.5", "main_5", "main.7")]
+    both = [
+        features(tutorial, pictures, [name], device="cpu")[0]
+        for name in ("main.5", "main_5", "main.7")
+    ]
     assert both[0].shape == (2, 256 * 16)
     np.testing.assert_array_equal(both[0], both[1])
-    np.testing.assert_array_equal(both[0], both[2])  # the convolution's activation is what its LeakyReLU gives
+    np.testing.assert_array_equal(
+        both[0], both[2]
+    )  # the convolution's activation is what its LeakyReLU gives
     with pytest.raises(UnknownName, match="main_5"):
         features(tutorial, pictures, ["main.55"], device="cpu")
 
 
-def test_pictures_of_a_side_that_it_does_not_take_are_resized_and_it_is_said(
+def test_images_of_a_side_that_it_does_not_take_are_resized_and_it_is_said(
     tutorial: nn.Module, caplog: pytest.LogCaptureFixture
 ) -> None:
     small = digits(2, 32)
@@ -73,7 +82,7 @@ def test_pictures_of_a_side_that_it_does_not_take_are_resized_and_it_is_said(
         features(tutorial, small, side=32, device="cpu")
 
 
-def test_channels_that_pictures_do_not_have_are_refused() -> None:
+def test_channels_that_images_do_not_have_are_refused() -> None:
     with pytest.raises(RequestError, match="takes 13 channels"):
         ForeignNetwork(nn.Sequential(nn.Conv2d(13, 4, 3), nn.Conv2d(4, 1, 3)))
 
@@ -109,7 +118,7 @@ def test_activations_by_functions_are_found_where_the_next_layer_sees_them() -> 
         assert torch.equal(found[name], module.kept[name])
 
 
-def test_batch_norm_statistics_over_real_pictures() -> None:
+def test_batch_norm_statistics_over_real_images() -> None:
     torch.manual_seed(2)
     module = Functional()
     before = module.norm.running_mean.clone()
@@ -121,7 +130,9 @@ def test_batch_norm_statistics_over_real_pictures() -> None:
     grey = (x * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
     maps = module.second(F.relu(module.first(grey)))
     torch.testing.assert_close(module.norm.running_mean, maps.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(module.norm.running_var, maps.var((0, 2, 3), correction=0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        module.norm.running_var, maps.var((0, 2, 3), correction=0), rtol=1e-4, atol=1e-5
+    )
     assert not module.norm.training
     torch.manual_seed(2)
     measured, _ = features(Functional(), pictures, device="cpu", statistics="real")
@@ -129,23 +140,36 @@ def test_batch_norm_statistics_over_real_pictures() -> None:
 
 
 def test_values_of_other_ranges() -> None:
-    network = ForeignNetwork(nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU(), nn.Conv2d(2, 1, 1)), 8, "imagenet")
+    network = ForeignNetwork(
+        nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU(), nn.Conv2d(2, 1, 1)), 8, "imagenet"
+    )
     white = network.prepare(torch.ones(1, 3, 8, 8))
-    torch.testing.assert_close(white[0, :, 0, 0], torch.tensor([(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225]))
+    torch.testing.assert_close(
+        white[0, :, 0, 0],
+        torch.tensor([(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225]),
+    )
 
 
 @pytest.mark.parametrize("form", ["safetensors", "state_dict", "wrapped", "parallel", "both"])
 def test_weights_from_files(tutorial: nn.Module, tmp_path: Path, form: str) -> None:
     wanted = {
-        name: torch.randn_like(value) if value.is_floating_point() else value for name, value in tutorial.state_dict().items()
+        name: torch.randn_like(value) if value.is_floating_point() else value
+        for name, value in tutorial.state_dict().items()
     }
     path = tmp_path / ("weights.safetensors" if form == "safetensors" else "weights.pth")
     if form == "safetensors":
         save_file(wanted, path)
     else:
         parallel = {f"module.{name}": value for name, value in wanted.items()}
-        both = {f"discriminator.{name}": value for name, value in wanted.items()} | {"generator.main.0.weight": torch.ones(3)}
-        forms = {"state_dict": wanted, "wrapped": {"netD": wanted, "epoch": 3}, "parallel": parallel, "both": both}
+        both = {f"discriminator.{name}": value for name, value in wanted.items()} | {
+            "generator.main.0.weight": torch.ones(3)
+        }
+        forms = {
+            "state_dict": wanted,
+            "wrapped": {"netD": wanted, "epoch": 3},
+            "parallel": parallel,
+            "both": both,
+        }
         torch.save(forms[form], path)
     load_weights(tutorial, path)
     assert torch.equal(tutorial.main[0].weight, wanted["main.0.weight"])
@@ -167,12 +191,15 @@ class Evil:
         return (Path("/tmp/discern-was-here").touch, ())
 
 
-def test_fresh_weights_are_the_same_tomorrow_and_leave_the_random_numbers_alone(tutorial: nn.Module) -> None:
+def test_fresh_weights_are_the_same_tomorrow_and_leave_the_random_numbers_alone(
+    tutorial: nn.Module,
+) -> None:
     torch.manual_seed(5)
     after = torch.rand(1)
     torch.manual_seed(5)
     first, again, other = (
-        build_module("tutorial_dcgan:Discriminator", {"ngpu": 1}, seed=seed, fresh=True) for seed in (3, 3, 4)
+        build_module("tutorial_dcgan:Discriminator", {"ngpu": 1}, seed=seed, fresh=True)
+        for seed in (3, 3, 4)
     )
     assert torch.equal(torch.rand(1), after)
     assert torch.equal(first.main[0].weight, again.main[0].weight)
@@ -197,7 +224,9 @@ def test_a_pickle_is_not_run(tutorial: nn.Module, tmp_path: Path) -> None:
         ("tutorial_dcgan:nc", "cannot be made|not callable|gives a int"),
     ],
 )
-def test_names_of_networks_that_cannot_be_meant(tutorial: nn.Module, text: str, sentence: str) -> None:
+def test_names_of_networks_that_cannot_be_meant(
+    tutorial: nn.Module, text: str, sentence: str
+) -> None:
     with pytest.raises(RequestError, match=sentence):
         build_module(text)
 
@@ -209,7 +238,11 @@ class Branches(nn.Module):
         super().__init__()
         self.a = nn.Sequential()
         self.a.add_module("b", nn.Conv2d(3, 4, 3, padding=1))
-        self.a_b, self.norm, self.head = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Conv2d(4, 1, 8)
+        self.a_b, self.norm, self.head = (
+            nn.Conv2d(4, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            nn.Conv2d(4, 1, 8),
+        )
         self.kept: list[Tensor] = []
 
     def forward(self, x: Tensor) -> Tensor:
@@ -246,10 +279,18 @@ def norms(kind: str, module: nn.Module) -> nn.Module:
     return module
 
 
-@pytest.mark.parametrize("kind", ["spectral, by hook", "spectral, parametrised", "weight, parametrised"])
+@pytest.mark.parametrize(
+    "kind", ["spectral, by hook", "spectral, parametrised", "weight, parametrised"]
+)
 def test_normalised_weights_are_no_layers_and_hide_none(kind: str) -> None:
     torch.manual_seed(4)
-    parts = [nn.Conv2d(3, 4, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(4, 6, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(6, 1, 4)]
+    parts = [
+        nn.Conv2d(3, 4, 4, 2, 1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(4, 6, 4, 2, 1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(6, 1, 4),
+    ]
     module = norms(kind, nn.Sequential(*parts)).eval()
     pictures = digits(3, 16)
     matrix, sizes = features(module, pictures, device="cpu")
@@ -263,15 +304,28 @@ def test_normalised_weights_are_no_layers_and_hide_none(kind: str) -> None:
 
 def state(module: nn.Module) -> dict[str, Any]:
     """All that a caller can see of a module."""
-    parameters = {name: (id(p), p.data.clone(), p.dtype, p.requires_grad, p.grad) for name, p in module.named_parameters()}
+    parameters = {
+        name: (id(p), p.data.clone(), p.dtype, p.requires_grad, p.grad)
+        for name, p in module.named_parameters()
+    }
     buffers = {name: (id(b), b.clone()) for name, b in module.named_buffers()}
-    return {"modes": [part.training for part in module.modules()], "parameters": parameters, "buffers": buffers}
+    return {
+        "modes": [part.training for part in module.modules()],
+        "parameters": parameters,
+        "buffers": buffers,
+    }
 
 
 @pytest.mark.parametrize("ends", ["well", "badly"])
 def test_the_callers_network_is_as_it_was(ends: str) -> None:
     torch.manual_seed(5)
-    parts = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4, track_running_stats=False), nn.Conv2d(4, 1, 6)]
+    parts = [
+        nn.Conv2d(3, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.BatchNorm2d(4, track_running_stats=False),
+        nn.Conv2d(4, 1, 6),
+    ]
     module = nn.Sequential(*parts).half().train()
     module[0].weight.requires_grad_(False)
     module[1].eval()
@@ -286,10 +340,21 @@ def test_the_callers_network_is_as_it_was(ends: str) -> None:
     assert after["modes"] == before["modes"] and after["buffers"].keys() == before["buffers"].keys()
     for name, (identity, data, kind, wanted, gradient) in before["parameters"].items():
         now = after["parameters"][name]
-        assert now[0] == identity and torch.equal(now[1], data) and now[2:4] == (kind, wanted) and now[4] is gradient
+        assert (
+            now[0] == identity
+            and torch.equal(now[1], data)
+            and now[2:4] == (kind, wanted)
+            and now[4] is gradient
+        )
     for name, (identity, values) in before["buffers"].items():
-        assert after["buffers"][name][0] == identity and torch.equal(after["buffers"][name][1], values)
-    assert module[3].running_mean is None and not module[3].track_running_stats and module[3].momentum == 0.1
+        assert after["buffers"][name][0] == identity and torch.equal(
+            after["buffers"][name][1], values
+        )
+    assert (
+        module[3].running_mean is None
+        and not module[3].track_running_stats
+        and module[3].momentum == 0.1
+    )
     module.float()(torch.rand(2, 3, 8, 8)).sum().backward()  # and it still trains
     assert module[1].weight.grad is not None
 
@@ -323,7 +388,9 @@ def test_channels_are_found_by_running() -> None:
 def test_an_encoder_of_convolutions_alone_keeps_its_last_layer() -> None:
     """A nonlinearity makes features of its last maps; without one they are taken for scores, and it is said."""
     torch.manual_seed(0)
-    shaped = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 8, 3, padding=1), nn.ReLU())
+    shaped = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 8, 3, padding=1), nn.ReLU()
+    )
     matrix, sizes = features(shaped, digits(3, 16), mode="avepool", device="cpu")
     assert matrix.shape == (3, 8) and [size.name for size in sizes] == ["2"]
     assert features(shaped, digits(3, 16), device="cpu")[0].shape == (3, 12 * 16)
@@ -337,6 +404,10 @@ def test_an_encoder_of_convolutions_alone_keeps_its_last_layer() -> None:
 
 def test_what_cannot_be_run_is_said_before() -> None:
     with pytest.raises(RequestError, match="lazy layers"):
-        features(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(2)), digits(2, 16), device="cpu")
-    with pytest.raises(DataError, match="No picture"):
+        features(
+            nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(2)),
+            digits(2, 16),
+            device="cpu",
+        )
+    with pytest.raises(DataError, match="No image"):
         features(nn.Conv2d(3, 4, 3), digits(2, 16)[:0], device="cpu")

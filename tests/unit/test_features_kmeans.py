@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from gan_core.controls import kmeans
+from gan_core.baselines import kmeans
 from gan_core.errors import DataError
 from gan_core.probes import linear_svm
 
@@ -28,7 +28,9 @@ def test_windows_are_every_place_once_in_order() -> None:
 
 def test_codes_and_quadrants_are_the_papers() -> None:
     images = pictures(3, 16)
-    coder = kmeans.learn(lambda rows: images[rows], 3, centres=5, patches=300, measured=3, seed=0, device="cpu")
+    coder = kmeans.learn(
+        lambda rows: images[rows], 3, centres=5, patches=300, measured=3, seed=0, device="cpu"
+    )
     patches = kmeans.windows(torch.from_numpy(images[:1])).numpy().astype(np.float64)
     white = (patches - coder.mean.numpy()) @ coder.whiten.numpy()
     distance = np.sqrt(((white[:, None] - coder.centres.numpy()[None]) ** 2).sum(2))
@@ -40,11 +42,16 @@ def test_codes_and_quadrants_are_the_papers() -> None:
 
 def test_whitened_patches_are_white_and_features_standardised() -> None:
     images = pictures(300)
-    coder = kmeans.learn(lambda rows: images[rows], 300, centres=20, patches=5000, measured=300, seed=1, device="cpu")
+    coder = kmeans.learn(
+        lambda rows: images[rows], 300, centres=20, patches=5000, measured=300, seed=1, device="cpu"
+    )
     patches = kmeans.normalise(kmeans._sample(lambda rows: images[rows], 300, 5000, 1))
     spread = torch.cov(((patches - coder.mean) @ coder.whiten).T)
     large = torch.linalg.eigvalsh(torch.cov(patches.T)) > 1.0
-    assert torch.linalg.eigvalsh(spread)[large].min() > 0.85 and torch.linalg.eigvalsh(spread).max() < 1.01
+    assert (
+        torch.linalg.eigvalsh(spread)[large].min() > 0.85
+        and torch.linalg.eigvalsh(spread).max() < 1.01
+    )
     features = coder.take(images)["kmeans"].reshape(300, -1).astype(np.float64)
     assert np.abs(features.mean(0)).max() < 0.01
     assert np.percentile(features.std(0), 5) > 0.9
@@ -53,7 +60,11 @@ def test_whitened_patches_are_white_and_features_standardised() -> None:
 def test_lloyd_finds_planted_clusters() -> None:
     random = np.random.default_rng(0)
     middles = random.standard_normal((4, 6)) * 10
-    points = torch.from_numpy((middles[random.integers(0, 4, 2000)] + random.standard_normal((2000, 6))).astype(np.float32))
+    points = torch.from_numpy(
+        (middles[random.integers(0, 4, 2000)] + random.standard_normal((2000, 6))).astype(
+            np.float32
+        )
+    )
     found = kmeans.lloyd(points, 8, 0)
     worst = np.sqrt(((found.numpy()[None] - middles[:, None]) ** 2).sum(2)).min(1).max()
     assert worst < 2.0
@@ -62,7 +73,16 @@ def test_lloyd_finds_planted_clusters() -> None:
 def test_features_classify_digits_and_are_the_same_each_time() -> None:
     images, labels = pictures(700), load_digits().target[:700].astype(np.int64)
     coders = [
-        kmeans.learn(lambda rows: images[rows], 500, centres=50, patches=8000, measured=500, seed=0, device="cpu") for _ in "ab"
+        kmeans.learn(
+            lambda rows: images[rows],
+            500,
+            centres=50,
+            patches=8000,
+            measured=500,
+            seed=0,
+            device="cpu",
+        )
+        for _ in "ab"
     ]
     features, again = (coder.take(images)["kmeans"].reshape(700, -1) for coder in coders)
     np.testing.assert_array_equal(features, again)
@@ -70,9 +90,19 @@ def test_features_classify_digits_and_are_the_same_each_time() -> None:
     assert (model.predict(features[500:]) == labels[500:]).mean() > 0.85
 
 
-def test_too_few_patches_and_too_small_pictures_are_refused() -> None:
+def test_too_few_patches_and_too_small_images_are_refused() -> None:
     images = pictures(2)
     with pytest.raises(DataError, match="cannot make 50 centres"):
-        kmeans.learn(lambda rows: images[rows], 2, centres=50, patches=10, measured=2, seed=0, device="cpu")
+        kmeans.learn(
+            lambda rows: images[rows], 2, centres=50, patches=10, measured=2, seed=0, device="cpu"
+        )
     with pytest.raises(DataError, match="smaller than a patch"):
-        kmeans.learn(lambda rows: images[rows, :4], 2, centres=2, patches=10, measured=2, seed=0, device="cpu")
+        kmeans.learn(
+            lambda rows: images[rows, :4],
+            2,
+            centres=2,
+            patches=10,
+            measured=2,
+            seed=0,
+            device="cpu",
+        )

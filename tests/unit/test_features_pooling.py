@@ -28,9 +28,14 @@ def slow(maps: np.ndarray, grid: int, pool: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("pool", ["max", "average"])
-@pytest.mark.parametrize(("side", "grid"), [(32, 4), (16, 4), (8, 4), (4, 4), (7, 4), (10, 3), (8, 1), (2, 4), (1, 4), (6, 6)])
+@pytest.mark.parametrize(
+    ("side", "grid"),
+    [(32, 4), (16, 4), (8, 4), (4, 4), (7, 4), (10, 3), (8, 1), (2, 4), (1, 4), (6, 6)],
+)
 def test_pooling_is_the_obvious_one(side: int, grid: int, pool: str) -> None:
-    maps = torch.from_numpy(np.random.default_rng(side).standard_normal((3, 5, side, side)).astype(np.float32))
+    maps = torch.from_numpy(
+        np.random.default_rng(side).standard_normal((3, 5, side, side)).astype(np.float32)
+    )
     found = pool_maps(maps, grid, pool)  # type: ignore[arg-type]
     assert tuple(found.shape[1:]) == pooled_shape(maps.shape[1:], grid)
     np.testing.assert_allclose(found.numpy(), slow(maps.numpy(), grid, pool), rtol=1e-5, atol=1e-6)
@@ -42,7 +47,12 @@ def test_flat_layers_become_one_by_one() -> None:
 
 @pytest.mark.parametrize(
     ("network", "width", "dims"),
-    [("dcgan32", 1.0, 28_672), ("dcgan32_svhn", 1.0, 7_168), ("dcgan64", 1.0, 30_720), ("dcgan64", 0.5, 15_360)],
+    [
+        ("dcgan32", 1.0, 28_672),
+        ("dcgan32_svhn", 1.0, 7_168),
+        ("dcgan64", 1.0, 30_720),
+        ("dcgan64", 0.5, 15_360),
+    ],
 )
 def test_the_lengths_people_ask_about(network: str, width: float, dims: int) -> None:
     with torch.device("meta"):

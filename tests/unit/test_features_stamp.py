@@ -8,7 +8,7 @@ import pytest
 
 from gan_core.config import ExtractConfig
 from gan_core.errors import RequestError
-from gan_core.features.stamp import Stamp, stamp_of
+from gan_core.features.external.fingerprint import Stamp, stamp_of
 
 MODULE = "import json\nimport blocks\nfrom parts import heads\nraise RuntimeError('this module was run')\n"
 
@@ -39,14 +39,27 @@ def stamp(folder: Path, network: str = "mine:Net", weights: str | None = "weight
 
 def test_modules_beside_it_are_followed_and_nothing_is_run(project: Path) -> None:
     found = stamp(project)
-    wanted = ["blocks.py", "mine.py", "parts/__init__.py", "parts/deep.py", "parts/heads.py", "parts/shared.py"]
+    wanted = [
+        "blocks.py",
+        "mine.py",
+        "parts/__init__.py",
+        "parts/deep.py",
+        "parts/heads.py",
+        "parts/shared.py",
+    ]
     assert sorted(found.sources) == wanted
     assert found.root == project and found.weights == project / "weights.pth"
 
 
 @pytest.mark.parametrize(
     ("file", "changes"),
-    [("mine.py", True), ("parts/deep.py", True), ("weights.pth", True), ("unrelated.py", False), ("parts/other.py", False)],
+    [
+        ("mine.py", True),
+        ("parts/deep.py", True),
+        ("weights.pth", True),
+        ("unrelated.py", False),
+        ("parts/other.py", False),
+    ],
 )
 def test_what_changes_a_key(project: Path, file: str, changes: bool) -> None:
     before = stamp(project).part()
@@ -56,15 +69,22 @@ def test_what_changes_a_key(project: Path, file: str, changes: bool) -> None:
 
 def test_a_module_inside_a_package_and_the_random_control(project: Path) -> None:
     found = stamp(project, "parts.heads:Net")
-    assert found.root == project and {"parts/__init__.py", "parts/heads.py", "parts/shared.py"} <= found.sources.keys()
+    assert (
+        found.root == project
+        and {"parts/__init__.py", "parts/heads.py", "parts/shared.py"} <= found.sources.keys()
+    )
     fresh = found.part(weights=False)
     (project / "weights.pth").write_text("other")
-    assert stamp(project, "parts.heads:Net").part(weights=False) == fresh, "fresh weights do not hang on the file"
+    assert stamp(project, "parts.heads:Net").part(weights=False) == fresh, (
+        "fresh weights do not hang on the file"
+    )
 
 
 def test_installed_packages_are_followed_within_themselves(project: Path) -> None:
     found = stamp(project, "safetensors.torch:load", None)
-    assert "safetensors/torch.py" in found.sources and all(name.startswith("safetensors/") for name in found.sources)
+    assert "safetensors/torch.py" in found.sources and all(
+        name.startswith("safetensors/") for name in found.sources
+    )
     assert found.digest is None
 
 
@@ -77,7 +97,9 @@ def test_installed_packages_are_followed_within_themselves(project: Path) -> Non
         ("math:Net", None, "no module 'math'"),
     ],
 )
-def test_mistakes_name_the_nearest(project: Path, network: str, weights: str | None, told: str) -> None:
+def test_mistakes_name_the_nearest(
+    project: Path, network: str, weights: str | None, told: str
+) -> None:
     with pytest.raises(RequestError) as caught:
         stamp(project, network, weights)
     assert told in caught.value.explain()

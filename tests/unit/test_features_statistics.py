@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
 
-from gan_core.controls import random
+from gan_core.baselines import random
 from gan_core.errors import DataError
 from gan_core.features import extract
-from gan_core.features.foreign import ForeignNetwork
+from gan_core.features.external.network import ForeignNetwork
 from gan_core.features.modes import taking
 from gan_core.features.pooling import LayerSize
 from gan_core.randomness import numpy_stream
@@ -34,12 +34,24 @@ def test_statistics_are_those_of_the_authors_script() -> None:
     order = numpy_stream(3, "statistics").permutation(count)
     weights = [network.layer(name).operation.weight for name in ("conv1", "conv2", "conv3")]
     gains = {
-        name: (network.layer(name).norm.weight.numpy(), network.layer(name).norm.bias.numpy()) for name in ("conv2", "conv3")
+        name: (network.layer(name).norm.weight.numpy(), network.layer(name).norm.bias.numpy())
+        for name in ("conv2", "conv3")
     }
-    sums: dict[str, list[np.ndarray]] = {"conv2.mean": [], "conv2.variance": [], "conv3.mean": [], "conv3.variance": []}
+    sums: dict[str, list[np.ndarray]] = {
+        "conv2.mean": [],
+        "conv2.variance": [],
+        "conv3.mean": [],
+        "conv3.variance": [],
+    }
     for start in range(0, count, 128):
-        batch = images[np.sort(order[start : start + 128])].astype(np.float64).transpose(0, 3, 1, 2) / 127.5 - 1
-        x = F.leaky_relu(F.conv2d(torch.from_numpy(batch), weights[0].double(), stride=2, padding=2), 0.2)
+        batch = (
+            images[np.sort(order[start : start + 128])].astype(np.float64).transpose(0, 3, 1, 2)
+            / 127.5
+            - 1
+        )
+        x = F.leaky_relu(
+            F.conv2d(torch.from_numpy(batch), weights[0].double(), stride=2, padding=2), 0.2
+        )
         for name, weight in zip(("conv2", "conv3"), weights[1:], strict=True):
             maps = F.conv2d(x, weight.double(), stride=2, padding=2).numpy()
             mean = maps.mean((0, 2, 3))
@@ -48,14 +60,18 @@ def test_statistics_are_those_of_the_authors_script() -> None:
             sums[f"{name}.variance"].append(variance)
             gain, bias = gains[name]
             normal = (maps - mean[:, None, None]) / np.sqrt(variance + 1e-8)[:, None, None]
-            x = F.leaky_relu(torch.from_numpy(normal * gain[:, None, None] + bias[:, None, None]), 0.2)
+            x = F.leaky_relu(
+                torch.from_numpy(normal * gain[:, None, None] + bias[:, None, None]), 0.2
+            )
     found = extract.statistics_of(network)
     assert used == count and set(found) == set(sums)
     for name, parts in sums.items():
-        np.testing.assert_allclose(found[name].numpy(), np.mean(parts, axis=0), rtol=2e-4, atol=2e-6)
+        np.testing.assert_allclose(
+            found[name].numpy(), np.mean(parts, axis=0), rtol=2e-4, atol=2e-6
+        )
 
 
-def test_a_last_batch_of_one_picture_is_left_out() -> None:
+def test_a_last_batch_of_one_image_is_left_out() -> None:
     images = pictures(129)
     network = random.network("dcgan32_svhn", 0.25, 0)
     assert extract.set_statistics(network, lambda rows: images[rows], 129, 10_000, 0, "cpu") == 128
@@ -65,7 +81,10 @@ def test_a_last_batch_of_one_picture_is_left_out() -> None:
 
 def test_statistics_come_back_as_they_were() -> None:
     images = pictures(64)
-    network, other = random.network("dcgan32_svhn", 0.25, 0), random.network("dcgan32_svhn", 0.25, 0)
+    network, other = (
+        random.network("dcgan32_svhn", 0.25, 0),
+        random.network("dcgan32_svhn", 0.25, 0),
+    )
     extract.set_statistics(network, lambda rows: images[rows], 64, 10_000, 0, "cpu")
     before = extract.statistics_of(network)
     extract.restore_statistics(other, before)
@@ -82,11 +101,16 @@ def test_taking_in_any_batches_gives_the_same_features() -> None:
     for batch in (1, 7):
         pieces, _ = extract.take(network.activations, images, sizes, batch=batch)
         for name, values in whole.items():
-            np.testing.assert_allclose(pieces[name].astype(np.float32), values.astype(np.float32), rtol=2e-3, atol=1e-3)
+            np.testing.assert_allclose(
+                pieces[name].astype(np.float32), values.astype(np.float32), rtol=2e-3, atol=1e-3
+            )
 
 
 def test_random_weights_are_the_authors_initialisation_and_seeded() -> None:
-    first, same, other = (random.network("dcgan32_svhn", 1.0, seed).layer("conv3").operation.weight for seed in (0, 0, 1))
+    first, same, other = (
+        random.network("dcgan32_svhn", 1.0, seed).layer("conv3").operation.weight
+        for seed in (0, 0, 1)
+    )
     assert torch.equal(first, same) and not torch.equal(first, other)
     assert abs(float(first.std()) - 0.02) < 1e-3 and abs(float(first.mean())) < 1e-3
 
@@ -96,7 +120,11 @@ class Watching(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.main, self.norm, self.seen = torch.nn.Conv2d(3, 2, 3), torch.nn.BatchNorm2d(2), set[tuple[bool, bool]]()
+        self.main, self.norm, self.seen = (
+            torch.nn.Conv2d(3, 2, 3),
+            torch.nn.BatchNorm2d(2),
+            set[tuple[bool, bool]](),
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.seen.add((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
@@ -119,7 +147,7 @@ def test_float32_is_float32_while_features_are_taken_and_the_setting_is_put_back
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
-def test_nan_is_refused_with_its_layer_and_pictures_and_infinity_is_counted() -> None:
+def test_nan_is_refused_with_its_layer_and_images_and_infinity_is_counted() -> None:
     images = pictures(5)
 
     def network(x: torch.Tensor, names: list[str]) -> dict[str, torch.Tensor]:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gan_core.errors import DataError, UnknownName
-from gan_core.features import store
+from gan_core.features import parquet as store
 
 LAYERS = {"conv1": (2, 4, 4), "conv2": (3, 2, 2), "head": (5, 1, 1)}
 LINEAGE = {"format": 1, "snapshot": "ab" * 32}
@@ -39,7 +39,10 @@ def rows(count: int, first: int = 0) -> pa.Table:
 
 def values(count: int, seed: int) -> dict[str, np.ndarray]:
     random = np.random.default_rng(seed)
-    return {name: random.standard_normal((count, *shape)).astype(np.float16) for name, shape in LAYERS.items()}
+    return {
+        name: random.standard_normal((count, *shape)).astype(np.float16)
+        for name, shape in LAYERS.items()
+    }
 
 
 @pytest.fixture
@@ -51,7 +54,9 @@ def artifact(tmp_path: Path) -> tuple[Path, np.ndarray]:
             for number, count in enumerate(groups):
                 given = values(count, 10 * shard + number)
                 writer.write(rows(count, 100 * shard + 10 * number), given)
-                parts.append(np.concatenate([given[name].reshape(count, -1) for name in LAYERS], axis=1))
+                parts.append(
+                    np.concatenate([given[name].reshape(count, -1) for name in LAYERS], axis=1)
+                )
     return tmp_path, np.concatenate(parts)
 
 
@@ -82,7 +87,9 @@ def test_rows_by_mask_and_in_any_order_and_twice(artifact: tuple[Path, np.ndarra
     order = np.array([21, 0, 7, 7, 13, 2])
     matrix, table = store.read_features(folder, rows=order)
     np.testing.assert_array_equal(matrix, expected[order])
-    assert table["image_id"].to_pylist() == store.read_rows(folder).take(order)["image_id"].to_pylist()
+    assert (
+        table["image_id"].to_pylist() == store.read_rows(folder).take(order)["image_id"].to_pylist()
+    )
     matrix, table = store.read_features(folder, rows=np.empty(0, np.int64))
     assert matrix.shape == (0, 49) and table.num_rows == 0
 
@@ -101,7 +108,9 @@ def test_any_rows_are_those_asked_for(artifact: tuple[Path, np.ndarray], wanted:
 def test_layers_alone_and_in_the_order_asked_for(artifact: tuple[Path, np.ndarray]) -> None:
     folder, expected = artifact
     matrix, _ = store.read_features(folder, layers=["head", "conv1"])
-    np.testing.assert_array_equal(matrix, np.concatenate([expected[:, 44:], expected[:, :32]], axis=1))
+    np.testing.assert_array_equal(
+        matrix, np.concatenate([expected[:, 44:], expected[:, :32]], axis=1)
+    )
     with pytest.raises(UnknownName, match="conv1"):
         store.read_features(folder, layers=["conf1"])
 
@@ -114,7 +123,10 @@ def test_stream_gives_the_same_rows(artifact: tuple[Path, np.ndarray]) -> None:
 
 
 def test_a_writer_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), store.FeatureWriter(tmp_path / "features-00000.parquet", LAYERS, LINEAGE) as writer:
+    with (
+        pytest.raises(RuntimeError),
+        store.FeatureWriter(tmp_path / "features-00000.parquet", LAYERS, LINEAGE) as writer,
+    ):
         writer.write(rows(3), values(3, 0))
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
@@ -134,7 +146,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from tests.unit.test_features_store import rows
-from gan_core.features import store
+from gan_core.features import parquet as store
 path = Path(sys.argv[1]) / "features-00000.parquet"
 values = np.random.default_rng(0).standard_normal((500, 1024, 4, 4)).astype(np.float16)
 with store.FeatureWriter(path, {"conv": (1024, 4, 4)}, {}) as writer:
@@ -151,7 +163,13 @@ def test_memory_does_not_grow_with_the_number_of_rows(tmp_path: Path) -> None:
         folder = tmp_path / str(groups)
         folder.mkdir()
         command = [sys.executable, "-c", WRITE_AND_STREAM, str(folder), str(groups)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).resolve().parents[2])
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=Path(__file__).resolve().parents[2],
+        )
         count, peak = map(int, done.stdout.split())
         assert count == 500 * groups
         peaks.append(peak)

@@ -10,7 +10,7 @@ import torch
 
 from gan_core.inspection.arithmetic import NOISE, alike, combine, draw_arithmetic, lay_out
 from gan_core.networks.base import initialise
-from gan_core.training.snapshots import Prior, Snapshot, build_networks, generate
+from gan_core.networks.snapshot import Prior, Snapshot, build_networks, generate
 from gan_core.vision.tensors import to_uint8
 
 
@@ -39,12 +39,12 @@ def test_groups_look_alike_and_share_nobody() -> None:
     random = np.random.default_rng(0)
     kinds = random.integers(40, 215, (5, 8, 8, 3))
     which = random.integers(0, 5, 60)
-    pictures = np.clip(kinds[which] + random.normal(0, 4, (60, 8, 8, 3)), 0, 255).astype(np.uint8)
-    groups = alike(pictures)
+    images = np.clip(kinds[which] + random.normal(0, 4, (60, 8, 8, 3)), 0, 255).astype(np.uint8)
+    groups = alike(images)
     assert groups.shape == (3, 3) and len(set(groups.ravel().tolist())) == 9
     assert all(len(set(which[group])) == 1 for group in groups)  # each group is of one kind
     assert len({int(which[group[0]]) for group in groups}) == 3  # and no two of the same
-    assert (groups == alike(pictures)).all()
+    assert (groups == alike(images)).all()
 
 
 def test_too_few_samples_are_refused() -> None:
@@ -52,11 +52,15 @@ def test_too_few_samples_are_refused() -> None:
         alike(np.zeros((8, 4, 4, 3), np.uint8))
 
 
-def test_pictures_are_generated_from_the_latents_named(snapshot: Snapshot) -> None:
-    a, b, c = (torch.rand(3, 100, generator=torch.Generator().manual_seed(n)) * 2 - 1 for n in range(3))
+def test_images_are_generated_from_the_latents_named(snapshot: Snapshot) -> None:
+    a, b, c = (
+        torch.rand(3, 100, generator=torch.Generator().manual_seed(n)) * 2 - 1 for n in range(3)
+    )
     found = draw_arithmetic(snapshot, a, b, c)
     assert (found.exemplars[1] == to_uint8(generate(snapshot, b)).numpy()).all()
-    assert (found.means[2] == to_uint8(generate(snapshot, c.mean(0, keepdim=True))).numpy()[0]).all()
+    assert (
+        found.means[2] == to_uint8(generate(snapshot, c.mean(0, keepdim=True))).numpy()[0]
+    ).all()
     middle = to_uint8(generate(snapshot, combine(a, b, c)[:1])).numpy()[0]
     assert np.abs(found.result[4].astype(int) - middle).max() <= 1
     mean = [generate(snapshot, part).mean(0) for part in (a, b, c)]
@@ -67,8 +71,10 @@ def test_pictures_are_generated_from_the_latents_named(snapshot: Snapshot) -> No
 
 
 def test_nothing_added_gives_the_concept_back(snapshot: Snapshot) -> None:
-    """A - B + B is A: the generated mean of A and the sum must be the same picture."""
-    a, b = (torch.rand(3, 100, generator=torch.Generator().manual_seed(n)) * 2 - 1 for n in range(2))
+    """A - B + B is A: the generated mean of A and the sum must be the same image."""
+    a, b = (
+        torch.rand(3, 100, generator=torch.Generator().manual_seed(n)) * 2 - 1 for n in range(2)
+    )
     found = draw_arithmetic(snapshot, a, b, b)
     assert np.abs(found.result[4].astype(int) - found.means[0]).max() <= 1
     assert np.abs(found.pixel_result.astype(int) - found.pixel_means[0]).max() <= 1

@@ -29,7 +29,12 @@ def pictures() -> Tensor:
     import cv2
     from sklearn.datasets import load_digits
 
-    grey = np.stack([cv2.resize(image.astype(np.float32) / 8 - 1, (32, 32)) for image in load_digits().images[:40]])
+    grey = np.stack(
+        [
+            cv2.resize(image.astype(np.float32) / 8 - 1, (32, 32))
+            for image in load_digits().images[:40]
+        ]
+    )
     return torch.from_numpy(grey)[:, None].expand(-1, 3, -1, -1).contiguous()
 
 
@@ -93,13 +98,21 @@ def test_slow_backward_pass(network: LayeredNetwork, pictures: Tensor) -> None:
     gradient = torch.zeros_like(x)
     gradient[0, 2, 3, 0] = 1.0
     for layer, shape, normed, scale in reversed(kept):
-        gradient = gradient.clamp(min=0) * torch.where(normed > 0, 1.0, 0.2) * scale[None, :, None, None]
+        gradient = (
+            gradient.clamp(min=0) * torch.where(normed > 0, 1.0, 0.2) * scale[None, :, None, None]
+        )
         operation = layer.operation
-        gradient = torch.nn.grad.conv2d_input(shape, operation.weight, gradient, operation.stride, operation.padding)
-    torch.testing.assert_close(trace(network, pictures, "conv3", [response]), gradient, rtol=1e-4, atol=1e-7)
+        gradient = torch.nn.grad.conv2d_input(
+            shape, operation.weight, gradient, operation.stride, operation.padding
+        )
+    torch.testing.assert_close(
+        trace(network, pictures, "conv3", [response]), gradient, rtol=1e-4, atol=1e-7
+    )
 
 
-def test_strongest_answers_are_those_of_brute_force(network: LayeredNetwork, pictures: Tensor) -> None:
+def test_strongest_answers_are_those_of_brute_force(
+    network: LayeredNetwork, pictures: Tensor
+) -> None:
     found = strongest(network, pictures, "conv3", features=3, most=4)
     maps = network.run_to(pictures, "conv3").numpy()
     for feature, answers in enumerate(found):
@@ -126,16 +139,16 @@ def test_numbers_tell_structure_from_noise() -> None:
     point = torch.zeros(8, 3, 32, 32)
     point[..., 10:15, 10:15] = 1.0
     assert abs(coherence(noise)) < 0.03 and coherence(smooth) > 0.7
-    assert concentration(torch.ones(1, 3, 32, 32)) == pytest.approx(0.1, abs=0.01) and concentration(point) == pytest.approx(
-        1.0
-    )
+    assert concentration(torch.ones(1, 3, 32, 32)) == pytest.approx(
+        0.1, abs=0.01
+    ) and concentration(point) == pytest.approx(1.0)
     grey = as_grey(torch.zeros(1, 3, 4, 4))
     assert set(np.unique(grey)) <= {127, 128}
 
 
 def test_the_figure_repeats_itself(network: LayeredNetwork, pictures: Tensor) -> None:
     first, second = (draw_guided(network, pictures, features=6, most=3, seed=0) for _ in range(2))
-    assert first.pictures.shape == first.trained.shape == first.random.shape == (6, 3, 32, 32, 3)
+    assert first.images.shape == first.trained.shape == first.random.shape == (6, 3, 32, 32, 3)
     for name in ("pictures", "trained", "random"):
         assert (getattr(first, name) == getattr(second, name)).all()
     assert first.numbers == second.numbers and first.numbers["layer"] == "conv3"

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from gan_core.inspection.samples import as_pictures, diversity
+from gan_core.inspection.samples import as_images, diversity
 from gan_core.inspection.walks import linear, slerp, walk_latents, walk_numbers
-from gan_core.training.snapshots import Prior
+from gan_core.networks.snapshot import Prior
 
 
 def slow_slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
@@ -19,7 +19,9 @@ def slow_slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
     v = b - (b @ u) * u
     v /= np.linalg.norm(v)
     angle = math.acos((a @ b) / np.linalg.norm(a) / np.linalg.norm(b)) * t
-    return (math.cos(angle) * u + math.sin(angle) * v) * ((1 - t) * np.linalg.norm(a) + t * np.linalg.norm(b))
+    return (math.cos(angle) * u + math.sin(angle) * v) * (
+        (1 - t) * np.linalg.norm(a) + t * np.linalg.norm(b)
+    )
 
 
 def test_slerp_is_a_rotation() -> None:
@@ -53,7 +55,9 @@ def test_rows_join_end_to_end(distribution: str) -> None:
     assert not torch.equal(walk, walk_latents(Prior(distribution, 10), rows=5, steps=7, seed=4))
     if distribution == "uniform":
         step = (walk[:, 1:] - walk[:, :-1]).norm(dim=-1)
-        torch.testing.assert_close(step, step[:, :1].expand_as(step))  # even steps on a straight line
+        torch.testing.assert_close(
+            step, step[:, :1].expand_as(step)
+        )  # even steps on a straight line
         assert walk.abs().max() <= 1
 
 
@@ -62,29 +66,45 @@ def test_a_smooth_walk_and_one_with_a_jump() -> None:
     jump = smooth.copy()
     jump[6:] += 60
     numbers = walk_numbers(np.stack([smooth, jump]))
-    assert numbers["per_row"]["steps_mean"] == pytest.approx([20 / 255, (8 * 20 + 80) / 9 / 255], abs=1e-6)
+    assert numbers["per_row"]["steps_mean"] == pytest.approx(
+        [20 / 255, (8 * 20 + 80) / 9 / 255], abs=1e-6
+    )
     assert numbers["per_row"]["ratio"][0] == pytest.approx(1.0, abs=1e-6)
-    assert numbers["largest_jump_row"] == 1 and numbers["largest_jump"] == pytest.approx(80 / 255, abs=1e-6)
-    assert numbers["largest_jump_ratio"] == pytest.approx(80 / (240 / 9), abs=1e-6) and numbers["sharp"] == 0
-    memorised = np.stack([np.full((4, 4, 3), 0 if step < 5 else 200, np.uint8) for step in range(10)])
+    assert numbers["largest_jump_row"] == 1 and numbers["largest_jump"] == pytest.approx(
+        80 / 255, abs=1e-6
+    )
+    assert (
+        numbers["largest_jump_ratio"] == pytest.approx(80 / (240 / 9), abs=1e-6)
+        and numbers["sharp"] == 0
+    )
+    memorised = np.stack(
+        [np.full((4, 4, 3), 0 if step < 5 else 200, np.uint8) for step in range(10)]
+    )
     assert walk_numbers(memorised[None])["sharp"] == 1
 
 
 def test_a_walk_that_stands_still() -> None:
     numbers = walk_numbers(np.zeros((2, 5, 4, 4, 3), np.uint8))
-    assert numbers["mean_step"] == 0 and numbers["largest_jump_ratio"] == 1 and numbers["diversity"] == 0
+    assert (
+        numbers["mean_step"] == 0
+        and numbers["largest_jump_ratio"] == 1
+        and numbers["diversity"] == 0
+    )
 
 
 def test_diversity_is_the_mean_over_pairs() -> None:
-    pictures = np.random.default_rng(0).integers(0, 256, (7, 5, 5, 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (7, 5, 5, 3), dtype=np.uint8)
     slow = [
-        np.abs(pictures[i].astype(float) - pictures[j].astype(float)).mean() / 255 for i in range(7) for j in range(7) if i != j
+        np.abs(images[i].astype(float) - images[j].astype(float)).mean() / 255
+        for i in range(7)
+        for j in range(7)
+        if i != j
     ]
-    assert diversity(pictures) == pytest.approx(np.mean(slow))
-    assert diversity(pictures[:1]) == 0 and diversity(pictures[:0]) == 0
+    assert diversity(images) == pytest.approx(np.mean(slow))
+    assert diversity(images[:1]) == 0 and diversity(images[:0]) == 0
 
 
-def test_grey_pictures_become_rgb() -> None:
-    pictures = as_pictures(torch.linspace(-1, 1, 16).reshape(1, 1, 4, 4))
-    assert pictures.shape == (1, 4, 4, 3) and (pictures[..., 0] == pictures[..., 2]).all()
-    assert pictures.min() == 0 and pictures.max() == 255
+def test_grey_images_become_rgb() -> None:
+    images = as_images(torch.linspace(-1, 1, 16).reshape(1, 1, 4, 4))
+    assert images.shape == (1, 4, 4, 3) and (images[..., 0] == images[..., 2]).all()
+    assert images.min() == 0 and images.max() == 255

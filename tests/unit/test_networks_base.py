@@ -7,10 +7,18 @@ import torch
 
 from gan_core import registry
 from gan_core.errors import UnknownName
-from gan_core.networks.base import BatchNorm, batch_statistics, feature_size, initialise, measure_statistics
+from gan_core.networks.base import (
+    BatchNorm,
+    batch_statistics,
+    feature_size,
+    initialise,
+    measure_statistics,
+)
 
 
-@pytest.mark.parametrize(("name", "count"), [("dcgan32", 28_672), ("dcgan32_svhn", 7_168), ("dcgan64", 30_720)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("dcgan32", 28_672), ("dcgan32_svhn", 7_168), ("dcgan64", 30_720)]
+)
 def test_feature_counts_are_the_papers(name: str, count: int) -> None:
     assert feature_size(registry.load("networks", name).discriminator()) == count
 
@@ -18,10 +26,22 @@ def test_feature_counts_are_the_papers(name: str, count: int) -> None:
 def test_the_authors_networks_have_no_biases_and_norms_where_they_do() -> None:
     module = registry.load("networks", "dcgan32")
     generator, discriminator = module.generator(), module.discriminator()
-    names = [n for net in (generator, discriminator) for n, _ in net.named_parameters() if n.endswith("operation.bias")]
+    names = [
+        n
+        for net in (generator, discriminator)
+        for n, _ in net.named_parameters()
+        if n.endswith("operation.bias")
+    ]
     assert names == []
     assert list(discriminator.norms()) == ["conv2", "conv3", "conv4", "conv5", "conv6"]
-    assert list(generator.norms()) == ["project", "deconv1", "deconv2", "deconv3", "deconv4", "deconv5"]
+    assert list(generator.norms()) == [
+        "project",
+        "deconv1",
+        "deconv2",
+        "deconv3",
+        "deconv4",
+        "deconv5",
+    ]
     assert generator.norms()["project"].channels == 512 * 16  # per unit, before the reshape
     assert {norm.eps for norm in generator.norms().values()} == {1e-8}
 
@@ -45,11 +65,15 @@ def test_batch_norm_is_the_formula(shape: tuple[int, ...]) -> None:
     out = norm(x)
     for c in range(5):
         values = x[:, c].double()
-        expected = (values - values.mean()) / (values.var(correction=0) + 1e-8).sqrt() * norm.weight[c] + norm.bias[c]
+        expected = (values - values.mean()) / (
+            values.var(correction=0) + 1e-8
+        ).sqrt() * norm.weight[c] + norm.bias[c]
         assert torch.allclose(out[:, c].double(), expected, atol=1e-5)
 
 
-def test_measured_statistics_are_the_mean_over_batches_with_earlier_layers_on_batch_statistics() -> None:
+def test_measured_statistics_are_the_mean_over_batches_with_earlier_layers_on_batch_statistics() -> (
+    None
+):
     """The authors' script written out: layer 3 is seen with layer 2 normalised by its batch's statistics; batches count equally."""
     network = registry.load("networks", "dcgan32_svhn").discriminator(0.125)
     initialise(network, torch.Generator().manual_seed(0))
@@ -60,7 +84,9 @@ def test_measured_statistics_are_the_mean_over_batches_with_earlier_layers_on_ba
     means, variances = [], []
     for x in batches:
         h2 = network.layer("conv2").operation(network.run_to(x, "conv1"))
-        n2 = (h2 - h2.mean((0, 2, 3), keepdim=True)) / (h2.var((0, 2, 3), correction=0, keepdim=True) + 1e-8).sqrt()
+        n2 = (h2 - h2.mean((0, 2, 3), keepdim=True)) / (
+            h2.var((0, 2, 3), correction=0, keepdim=True) + 1e-8
+        ).sqrt()
         norm = network.norms()["conv2"]
         n2 = n2 * norm.weight[:, None, None] + norm.bias[:, None, None]
         h3 = network.layer("conv3").operation(torch.where(n2 > 0, n2, 0.2 * n2))
@@ -71,7 +97,7 @@ def test_measured_statistics_are_the_mean_over_batches_with_earlier_layers_on_ba
     assert torch.allclose(norm.running_var, torch.stack(variances).mean(0), rtol=1e-4, atol=1e-6)
 
 
-def test_stored_statistics_make_a_picture_depend_on_its_latent_alone() -> None:
+def test_stored_statistics_make_a_image_depend_on_its_latent_alone() -> None:
     network = registry.load("networks", "dcgan32_svhn").generator(0.125)
     initialise(network, torch.Generator().manual_seed(0))
     z = torch.rand(16, 100, generator=torch.Generator().manual_seed(1)) * 2 - 1

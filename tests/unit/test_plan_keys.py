@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from gan_core.artifacts.store import Store
 from gan_core.config import ProbeConfig, Recipe
 from gan_core.errors import RequestError
-from gan_core.features.stamp import Stamp
-from gan_core.plan import Node, Settings, build_plan, explain, key_of, look_up, up_to
+from gan_core.features.external.fingerprint import Stamp
+from gan_core.pipeline.plan import Node, Settings, build_plan, explain, key_of, look_up, up_to
 from gan_core.recipes import load_recipe
-from gan_core.stages.specs import spec_of
-from gan_core.store import Store
+from gan_core.specs import spec_of
 
 
 def keys(*overrides: str, fingerprint: str = "f", **settings: Any) -> dict[str, str]:
@@ -23,7 +23,9 @@ def keys(*overrides: str, fingerprint: str = "f", **settings: Any) -> dict[str, 
 
 
 def keys_of(recipe: Recipe, fingerprint: str = "f", **settings: Any) -> dict[str, str]:
-    nodes = build_plan(recipe, {source.name: fingerprint for source in recipe.all_sources()}, Settings(**settings))
+    nodes = build_plan(
+        recipe, {source.name: fingerprint for source in recipe.all_sources()}, Settings(**settings)
+    )
     found: dict[str, str] = {}
     for node in nodes:
         found[node.id] = key_of(node, found)
@@ -35,7 +37,9 @@ def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
 
 
 def test_nothing_outside_the_recipe_enters_a_key() -> None:
-    assert keys() == keys(device="cuda", rehash=True, max_seconds=5.0, locations={"digits": Path("elsewhere")})
+    assert keys() == keys(
+        device="cuda", rehash=True, max_seconds=5.0, locations={"digits": Path("elsewhere")}
+    )
 
 
 def test_a_c_grid_touches_its_probe_and_the_report_alone() -> None:
@@ -49,31 +53,58 @@ def test_a_c_grid_touches_its_probe_and_the_report_alone() -> None:
 
 
 def test_kmeans_has_a_grid_of_its_own_and_no_other_cell_knows() -> None:
-    controls = "evaluate.controls=[pixels, random, kmeans]"
-    before, after = keys(controls), keys(controls, "evaluate.probes.linear_svm.grids.kmeans=[1e-3]")
-    assert {name for name in before if before[name] != after[name]} == {"evaluate:digits:kmeans:linear_svm", "report"}
+    baselines = "evaluate.baselines=[pixels, random, kmeans]"
+    before, after = (
+        keys(baselines),
+        keys(baselines, "evaluate.probes.linear_svm.grids.kmeans=[1e-3]"),
+    )
+    assert {name for name in before if before[name] != after[name]} == {
+        "evaluate:digits:kmeans:linear_svm",
+        "report",
+    }
     probe = ProbeConfig(name="linear_svm", grid=[1e-2], grids={"kmeans": [1e-3]})
     assert probe.tried("kmeans") == [1e-3] and probe.tried("random") == [1e-2]
     assert ProbeConfig(name="linear_svm").tried("kmeans") == [5e-4, 1e-3, 2e-3, 4e-3, 8e-3]
     assert ProbeConfig(name="linear_svm", grid=[1e-2]).tried("kmeans") == [1e-2]
-    assert ProbeConfig(name="linear_svm").tried("random") == ProbeConfig(name="logistic").tried("kmeans") == []
+    assert (
+        ProbeConfig(name="linear_svm").tried("random")
+        == ProbeConfig(name="logistic").tried("kmeans")
+        == []
+    )
 
 
 @pytest.mark.parametrize("name", ["cifar10", "tiny-imagenet32-cifar10", "imagenet32-cifar10"])
 def test_kmeans_stands_in_the_tables_of_full_runs(name: str) -> None:
     for scale in ("debug", "small", "full"):
         evaluate = load_recipe(name, scale=scale)[0].evaluate
-        assert ("kmeans" in evaluate.controls) == (scale == "full") and {"pixels", "random"} < {*evaluate.controls, "kmeans"}
-        assert evaluate.probes[0].tried("kmeans") == [5e-4, 1e-3, 2e-3, 4e-3, 8e-3] != evaluate.probes[0].tried("random")
+        assert ("kmeans" in evaluate.baselines) == (scale == "full") and {"pixels", "random"} < {
+            *evaluate.baselines,
+            "kmeans",
+        }
+        assert (
+            evaluate.probes[0].tried("kmeans")
+            == [5e-4, 1e-3, 2e-3, 4e-3, 8e-3]
+            != evaluate.probes[0].tried("random")
+        )
 
 
 def test_a_setting_reaches_its_stage_and_what_follows() -> None:
     before = keys()
-    assert changed(before, keys("train.kimg=61")) == {"train", "inspect", "extract", "evaluate", "report"}
+    assert changed(before, keys("train.kimg=61")) == {
+        "train",
+        "inspect",
+        "extract",
+        "evaluate",
+        "report",
+    }
     after = keys("train.kimg=61")
-    assert before["extract:digits:random"] == after["extract:digits:random"], "controls do not hang on the training"
+    assert before["extract:digits:random"] == after["extract:digits:random"], (
+        "baselines do not hang on the training"
+    )
     assert changed(before, keys("dedup.max_group=999")) >= {"dedup", "pack", "train"}
-    assert "hash" not in changed(before, keys("dedup.max_group=999")), "a change of dedup does not re-run hash"
+    assert "hash" not in changed(before, keys("dedup.max_group=999")), (
+        "a change of dedup does not re-run hash"
+    )
     assert changed(before, keys("inspect.samples=16")) == {"inspect", "report"}
     assert changed(before, keys(fingerprint="g")) >= {"ingest", "crop", "train"}
 
@@ -81,7 +112,13 @@ def test_a_setting_reaches_its_stage_and_what_follows() -> None:
 def test_a_default_written_out_changes_no_stage() -> None:
     before, after = (
         keys(),
-        keys("train.beta1=0.5", "crop.size=32", "evaluate.draws=5", "train.log_kimg=1", "train.state_kimg=3"),
+        keys(
+            "train.beta1=0.5",
+            "crop.size=32",
+            "evaluate.draws=5",
+            "train.log_kimg=1",
+            "train.state_kimg=3",
+        ),
     )
     assert changed(before, after) <= {"report"}
 
@@ -102,7 +139,13 @@ def test_unlabelled_sources_are_not_evaluated() -> None:
 def test_up_to_takes_what_a_stage_stands_on() -> None:
     recipe, _ = load_recipe("digits")
     nodes = build_plan(recipe, {"digits": "f"}, Settings())
-    assert [node.stage for node in up_to(nodes, "pack")] == ["ingest", "crop", "hash", "dedup", "pack"]
+    assert [node.stage for node in up_to(nodes, "pack")] == [
+        "ingest",
+        "crop",
+        "hash",
+        "dedup",
+        "pack",
+    ]
     assert "inspect" not in {node.stage for node in up_to(nodes, "extract")}
 
 
@@ -110,7 +153,9 @@ def test_inputs_come_first() -> None:
     for name in ("digits", "tiny-imagenet32-cifar10"):
         recipe, _ = load_recipe(name)
         seen: set[str] = set()
-        for node in build_plan(recipe, {source.name: "f" for source in recipe.all_sources()}, Settings()):
+        for node in build_plan(
+            recipe, {source.name: "f" for source in recipe.all_sources()}, Settings()
+        ):
             assert all(inner in seen for ids in node.inputs.values() for inner in ids), node.id
             seen.add(node.id)
 
@@ -119,12 +164,16 @@ def test_look_up_says_what_waits_for_what(tmp_path: Path) -> None:
     recipe, _ = load_recipe("digits")
     nodes = build_plan(recipe, {"digits": "f"}, Settings())
     found = look_up(Store(tmp_path), nodes)
-    assert found["ingest:digits"].state == "to do" and found["ingest:digits"].why == "not made before"
-    assert found["crop:digits"].state == "after" and found["crop:digits"].why == "after ingest:digits"
+    assert (
+        found["ingest:digits"].state == "to do" and found["ingest:digits"].why == "not made before"
+    )
+    assert (
+        found["crop:digits"].state == "after" and found["crop:digits"].why == "after ingest:digits"
+    )
 
 
 def test_explain_names_the_changed_setting(tmp_path: Path) -> None:
-    from gan_core.manifest import Manifest
+    from gan_core.artifacts.manifest import Manifest
 
     store = Store(tmp_path)
     node = Node("crop:x", "crop", {}, {"crop": {"size": 64}}, {"images": ("ingest:x",)})
@@ -139,16 +188,28 @@ def test_explain_names_the_changed_setting(tmp_path: Path) -> None:
 
 def test_dedup_s_threshold_re_runs_dedup_and_what_follows_but_not_hash() -> None:
     before, after = keys(), keys("dedup.threshold=0.95")
-    assert changed(before, after) == {"dedup", "pack", "train", "extract", "evaluate", "inspect", "report"}
+    assert changed(before, after) == {
+        "dedup",
+        "pack",
+        "train",
+        "extract",
+        "evaluate",
+        "inspect",
+        "report",
+    }
     assert {
-        name: key for name, key in before.items() if name.split(":")[0] in ("ingest", "crop", "hash")
+        name: key
+        for name, key in before.items()
+        if name.split(":")[0] in ("ingest", "crop", "hash")
     }.items() <= after.items()
 
 
 def test_the_number_of_threads_reaches_dedup() -> None:
     before, after = keys("threads=1"), keys("threads=2")
     assert before["dedup"] != after["dedup"]
-    nodes = build_plan(load_recipe("digits", overrides=["threads=2"])[0], {"digits": "f"}, Settings())
+    nodes = build_plan(
+        load_recipe("digits", overrides=["threads=2"])[0], {"digits": "f"}, Settings()
+    )
     assert next(node for node in nodes if node.id == "dedup").part["threads"] == 2
 
 
@@ -156,22 +217,41 @@ def leaked_inputs(*overrides: str, recipe: str = "digits") -> dict[str, bool]:
     """Evaluate node to whether it reads leaked.parquet."""
     made, _ = load_recipe(recipe, overrides=list(overrides))
     nodes = build_plan(made, {source.name: "f" for source in made.all_sources()}, Settings())
-    return {node.id: node.inputs.get("leaked") == ("dedup",) for node in nodes if node.stage == "evaluate"}
+    return {
+        node.id: node.inputs.get("leaked") == ("dedup",)
+        for node in nodes
+        if node.stage == "evaluate"
+    }
 
 
-def test_evaluate_reads_the_leaked_pictures_only_where_they_are_known_and_wanted() -> None:
-    assert all(leaked_inputs().values()) and all(leaked_inputs("evaluate.exclude_leaked=true").values())
-    for override in ("evaluate.exclude_leaked=false", "dedup.mode=paper", "dedup.mode=off", "dedup.leakage=false"):
+def test_evaluate_reads_the_leaked_images_only_where_they_are_known_and_wanted() -> None:
+    assert all(leaked_inputs().values()) and all(
+        leaked_inputs("evaluate.exclude_leaked=true").values()
+    )
+    for override in (
+        "evaluate.exclude_leaked=false",
+        "dedup.mode=paper",
+        "dedup.mode=off",
+        "dedup.leakage=false",
+    ):
         assert not any(leaked_inputs(override).values()), override
-    assert not any(leaked_inputs(recipe="tiny-imagenet32-cifar10").values()), "CIFAR-10 is not trained on there"
+    assert not any(leaked_inputs(recipe="tiny-imagenet32-cifar10").values()), (
+        "CIFAR-10 is not trained on there"
+    )
     cell = "evaluate:digits:pixels:linear_svm"
-    asked, default, without = (keys(f"evaluate.exclude_leaked={value}")[cell] for value in ("true", "null", "false"))
+    asked, default, without = (
+        keys(f"evaluate.exclude_leaked={value}")[cell] for value in ("true", "null", "false")
+    )
     assert asked == default != without
 
 
 @pytest.mark.parametrize(
     ("recipe", "override"),
-    [("digits", "dedup.mode=paper"), ("digits", "dedup.leakage=false"), ("tiny-imagenet32-cifar10", "seed=1")],
+    [
+        ("digits", "dedup.mode=paper"),
+        ("digits", "dedup.leakage=false"),
+        ("tiny-imagenet32-cifar10", "seed=1"),
+    ],
 )
 def test_leaving_out_what_nobody_looks_for_is_refused(recipe: str, override: str) -> None:
     with pytest.raises(RequestError, match=r"^evaluate.exclude_leaked is true, but nobody looks"):
@@ -181,7 +261,13 @@ def test_leaving_out_what_nobody_looks_for_is_refused(recipe: str, override: str
 def outside(*overrides: str, digest: str = "w", place: str = "here") -> dict[str, str]:
     """Keys of digits with a network from outside."""
     recipe, _ = load_recipe(
-        "digits", overrides=["threads=2", "extract.network=my_net:Net", f"extract.weights={place}", *overrides]
+        "digits",
+        overrides=[
+            "threads=2",
+            "extract.network=my_net:Net",
+            f"extract.weights={place}",
+            *overrides,
+        ],
     )
     stamp = Stamp({"my_net.py": "s"}, digest, Path(place), Path(place) / "w.pth")
     found: dict[str, str] = {}
@@ -193,13 +279,19 @@ def outside(*overrides: str, digest: str = "w", place: str = "here") -> dict[str
 def test_with_a_network_from_outside_no_gan_is_planned() -> None:
     stages = {name.split(":")[0] for name in outside()}
     assert stages == {"ingest", "crop", "hash", "dedup", "pack", "extract", "evaluate", "report"}
-    assert {name.split(":")[0] for name in outside('dedup.mode="off"')} == stages - {"hash", "dedup"}
+    assert {name.split(":")[0] for name in outside('dedup.mode="off"')} == stages - {
+        "hash",
+        "dedup",
+    }
 
 
 def test_weights_count_by_their_digest_and_not_by_their_place() -> None:
-    before = outside("evaluate.controls=[pixels, random, kmeans]")
-    assert before == outside("evaluate.controls=[pixels, random, kmeans]", place="elsewhere")
-    after = outside("evaluate.controls=[pixels, random, kmeans]", digest="v")
+    before = outside("evaluate.baselines=[pixels, random, kmeans]")
+    assert before == outside("evaluate.baselines=[pixels, random, kmeans]", place="elsewhere")
+    after = outside("evaluate.baselines=[pixels, random, kmeans]", digest="v")
     moved = {name for name in before if before[name] != after[name] and name.startswith("extract")}
     assert moved == {"extract:digits:network"}
-    assert before["extract:digits:kmeans"] == keys("evaluate.controls=[kmeans]")["extract:digits:kmeans"]
+    assert (
+        before["extract:digits:kmeans"]
+        == keys("evaluate.baselines=[kmeans]")["extract:digits:kmeans"]
+    )

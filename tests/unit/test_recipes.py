@@ -20,7 +20,9 @@ def test_every_recipe_loads_at_every_scale() -> None:
             recipe, _ = load_recipe(name, scale=scale)
             assert recipe.scale == scale and recipe.about
             head = recipe_path(name).read_text().split("\n")[0]
-        assert head.startswith("#") and f"discern run {name}" in head, "a recipe is headed by its command"
+        assert head.startswith("#") and f"discern run {name}" in head, (
+            "a recipe is headed by its command"
+        )
 
 
 def test_set_wins_over_scale_wins_over_file() -> None:
@@ -86,19 +88,35 @@ def test_broken_yaml_is_an_error_for_people(tmp_path: Path) -> None:
 
 def test_two_sources_of_one_name_are_refused() -> None:
     with pytest.raises(RequestError, match="two different sources are called 'digits'"):
-        load_recipe("digits", overrides=["sources.evaluate=[{name: digits, dataset: digits, limit: 10}]"])
+        load_recipe(
+            "digits", overrides=["sources.evaluate=[{name: digits, dataset: digits, limit: 10}]"]
+        )
 
 
 @pytest.mark.parametrize(
     ("text", "key", "lines"),
     [
-        ("name: x\ntrain: {kimg: 1}\nseed: 2\ntrain: {batch: 16}\n", "train", "in line 2 and in line 4"),
-        ("name: x\ntrain:\n  network: {width: 1}\n  kimg: 1\n  network: {width: 2}\n", "network", "in line 3 and in line 5"),
+        (
+            "name: x\ntrain: {kimg: 1}\nseed: 2\ntrain: {batch: 16}\n",
+            "train",
+            "in line 2 and in line 4",
+        ),
+        (
+            "name: x\ntrain:\n  network: {width: 1}\n  kimg: 1\n  network: {width: 2}\n",
+            "network",
+            "in line 3 and in line 5",
+        ),
         ("name: x\nsources: {train: [{name: a, name: b}]}\n", "name", "in line 2"),
-        ("name: x\nscales:\n  debug: {seed: 1}\n  debug: {seed: 2}\n", "debug", "in line 3 and in line 4"),
+        (
+            "name: x\nscales:\n  debug: {seed: 1}\n  debug: {seed: 2}\n",
+            "debug",
+            "in line 3 and in line 4",
+        ),
     ],
 )
-def test_a_key_that_stands_twice_is_refused(tmp_path: Path, text: str, key: str, lines: str) -> None:
+def test_a_key_that_stands_twice_is_refused(
+    tmp_path: Path, text: str, key: str, lines: str
+) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(RequestError) as caught:
@@ -140,9 +158,14 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
     ):
         assert sentence in told
     assert "train.kimg is 'two'" in told and "SourcesConfig" not in told
-    path.write_text("name: mine\nsources: {train: [{name: a}]}\nevaluate: {labels_per_class: [0, all], draws: 0}\n")
+    path.write_text(
+        "name: mine\nsources: {train: [{name: a}]}\nevaluate: {labels_per_class: [0, all], draws: 0}\n"
+    )
     with pytest.raises(RequestError) as caught:
         load_recipe(str(path))
     assert "2 settings" in caught.value.message
-    assert "evaluate.labels_per_class.0 is 0: Input should be greater than or equal to 1 or 'all'" in caught.value.message
+    assert (
+        "evaluate.labels_per_class.0 is 0: Input should be greater than or equal to 1 or 'all'"
+        in caught.value.message
+    )
     assert "discern run digits --dry-run" in caught.value.remedy

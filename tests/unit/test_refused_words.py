@@ -14,16 +14,39 @@ from gan_core.errors import UnknownName
 @pytest.mark.parametrize(
     ("words", "variables", "told"),
     [
-        (["run", "digits", "--max-seconds", "-3"], {}, ["--max-seconds is -3", "greater than 0", "remedy"]),
+        (
+            ["run", "digits", "--max-seconds", "-3"],
+            {},
+            ["--max-seconds is -3", "greater than 0", "remedy"],
+        ),
         (["run", "digits", "--device", "cud"], {}, ["did you mean 'cuda'"]),
         (["run", "digits", "--scale", "small"], {}, ["debug, full"]),
-        (["run", "digits", "--set", "evaluate.probes=[{name: knn, grid: [2.5]}]"], {}, ["2.5", "whole numbers from 1"]),
-        (["run", "digits", "--set", "evaluate.probes=[{name: linear_svm, grids: {pixels: [-1]}}]"], {}, ["-1", "above 0"]),
+        (
+            ["run", "digits", "--set", "evaluate.probes=[{name: knn, grid: [2.5]}]"],
+            {},
+            ["2.5", "whole numbers from 1"],
+        ),
+        (
+            [
+                "run",
+                "digits",
+                "--set",
+                "evaluate.probes=[{name: linear_svm, grids: {pixels: [-1]}}]",
+            ],
+            {},
+            ["-1", "above 0"],
+        ),
         (["setup", "--port", "99999"], {}, ["65535"]),
-        (["status", "digits"], {"DISCERN_HOME": ""}, ["DISCERN_HOME is set, and empty", "worker.env"]),
+        (
+            ["status", "digits"],
+            {"DISCERN_HOME": ""},
+            ["DISCERN_HOME is set, and empty", "worker.env"],
+        ),
     ],
 )
-def test_refused(discern: Callable[..., Any], words: list[str], variables: dict[str, str], told: list[str]) -> None:
+def test_refused(
+    discern: Callable[..., Any], words: list[str], variables: dict[str, str], told: list[str]
+) -> None:
     answer = discern(*words, **variables)
     assert answer.code == 2 and all(each in answer.err for each in told), answer.err
     assert "Traceback" not in answer.err

@@ -13,7 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gan_core.reporting import charts
-from gan_core.reporting.svg import Axis, Point, Series, beside, heat_map, line_chart, nice_axis, spread, standalone
+from gan_core.reporting.svg import (
+    Axis,
+    Point,
+    Series,
+    beside,
+    heat_map,
+    line_chart,
+    nice_axis,
+    spread,
+    standalone,
+)
 
 SPACE = "{http://www.w3.org/2000/svg}"
 
@@ -28,7 +38,9 @@ def test_axis_holds_its_values(low: float, length: float) -> None:
     assert length < 1e-9 * abs(low) or len(set(texts)) == len(texts)
 
 
-@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.965, 0.997), (0.80, 1.0), (0.9871, 0.9993), (0.1, 0.13)])
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.0, 1.0), (0.965, 0.997), (0.80, 1.0), (0.9871, 0.9993), (0.1, 0.13)]
+)
 def test_axis_of_shares_ends_at_one(low: float, high: float) -> None:
     axis = nice_axis(low, high, scale=100, unit=" %", bound=1.0)
     assert axis.high <= 1.0 and axis.high >= high - 1e-9 and axis.low <= low
@@ -59,7 +71,10 @@ def parse(svg: str) -> ET.Element:
 
 
 def test_line_chart_puts_points_on_the_scale() -> None:
-    series = [Series("a <b> & c", [Point(0, 0.0, -0.1, 0.1), Point(10, 1.0, 0.9, 1.1)]), Series("none", [])]
+    series = [
+        Series("a <b> & c", [Point(0, 0.0, -0.1, 0.1), Point(10, 1.0, 0.9, 1.1)]),
+        Series("none", []),
+    ]
     root = parse(line_chart(series, nice_axis(0, 10), nice_axis(0, 1), label='say "it"', title="T"))
     dots = root.findall(f"{SPACE}circle")
     assert len(dots) == 2
@@ -80,7 +95,9 @@ def test_heat_map_shows_every_count() -> None:
 
 
 def test_files_of_their_own_bring_their_colours() -> None:
-    chart = line_chart([Series("a", [Point(0, 1), Point(1, 2)])], nice_axis(0, 1), nice_axis(1, 2), label="l")
+    chart = line_chart(
+        [Series("a", [Point(0, 1), Point(1, 2)])], nice_axis(0, 1), nice_axis(1, 2), label="l"
+    )
     text = standalone(beside([chart, chart]))
     root = parse(text)
     used = {part.split(")")[0] for part in text.split("var(")[1:]}
@@ -92,13 +109,20 @@ def test_files_of_their_own_bring_their_colours() -> None:
 
 def write_stats(folder: Path, lines: list[object]) -> Path:
     folder.mkdir(exist_ok=True)
-    (folder / "stats.jsonl").write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
+    (folder / "stats.jsonl").write_text(
+        "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
+    )
     return folder
 
 
 def test_statistics_survive_a_killed_writer_and_nan(tmp_path: Path) -> None:
     lines = [
-        {"kimg": k, "loss_discriminator": 1.0 / (k + 1), "loss_generator": float("nan") if k == 3 else 2.0} for k in range(5)
+        {
+            "kimg": k,
+            "loss_discriminator": 1.0 / (k + 1),
+            "loss_generator": float("nan") if k == 3 else 2.0,
+        }
+        for k in range(5)
     ]
     rows = charts.read_statistics([write_stats(tmp_path, [*lines, '{"kimg": 5, "loss_disc'])])
     assert len(rows) == 5
@@ -120,7 +144,9 @@ def test_no_statistics_no_chart(tmp_path: Path) -> None:
     assert charts.training_charts(charts.read_statistics([tmp_path])) == []
 
 
-def score(features: str, mean: float, labels: str = "all", probe: str = "logistic") -> dict[str, object]:
+def score(
+    features: str, mean: float, labels: str = "all", probe: str = "logistic"
+) -> dict[str, object]:
     return {
         "source": "s",
         "features": features,

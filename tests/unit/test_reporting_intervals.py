@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gan_core.reporting.intervals import (
+from gan_core.metrics.intervals import (
     Interval,
     accuracy_interval,
     difference_interval,
@@ -46,12 +46,14 @@ def test_both_sources_of_chance_count() -> None:
 
 
 def test_accuracy_interval_covers() -> None:
-    """Draws differ by N(0, 0.02) around 0.8, each is scored on the same 400 pictures: about 95 of 100 intervals hold the truth."""
+    """Draws differ by N(0, 0.02) around 0.8, each is scored on the same 400 images: about 95 of 100 intervals hold the truth."""
     random = np.random.default_rng(0)
     hits = 0
     for _ in range(600):
         easy = random.random(400)  # the test set's own luck, shared by the draws
-        draws = [float((easy < np.clip(0.8 + random.normal(0, 0.02), 0, 1)).mean()) for _ in range(5)]
+        draws = [
+            float((easy < np.clip(0.8 + random.normal(0, 0.02), 0, 1)).mean()) for _ in range(5)
+        ]
         found = accuracy_interval(draws, 400)
         hits += found.low <= 0.8 <= found.high
     assert 0.93 <= hits / 600 <= 1.0
@@ -62,11 +64,17 @@ def test_paired_difference_covers_and_is_narrower() -> None:
     hits, paired_half, unpaired_half = 0, 0.0, 0.0
     for _ in range(400):
         easy = random.random((1, 500))
-        ours, theirs = easy < 0.85, easy < 0.80  # what one gets right and the other does not is the same 5 %
+        ours, theirs = (
+            easy < 0.85,
+            easy < 0.80,
+        )  # what one gets right and the other does not is the same 5 %
         found = difference_interval(ours, theirs)
         hits += found.low <= 0.05 <= found.high
         a, b = (accuracy_interval([float(x.mean())], 500) for x in (ours, theirs))
-        paired_half, unpaired_half = paired_half + found.half, unpaired_half + unpaired_difference(a, b).half
+        paired_half, unpaired_half = (
+            paired_half + found.half,
+            unpaired_half + unpaired_difference(a, b).half,
+        )
     assert 0.92 <= hits / 400 <= 0.98
     assert paired_half < 0.6 * unpaired_half
 

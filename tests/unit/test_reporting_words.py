@@ -7,16 +7,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gan_core.reporting import words
-from gan_core.reporting.facts import costs, duration, memory, volume
-from gan_core.reporting.intervals import Interval, accuracy_interval, difference_interval
+from gan_core.metrics.intervals import Interval, accuracy_interval, difference_interval
+from gan_core.reporting import sentences as words
 from gan_core.reporting.page import compact, figure, together
+from gan_core.reporting.run_info import costs, duration, memory, volume
 from gan_core.reporting.scores import headline
 from gan_core.reporting.summary import scores_table, table_notes, title
 
 
 def row(
-    features: str, mean: float, *, labels: str = "all", probe: str = "linear_svm", validation: float = 0.5, **more: Any
+    features: str,
+    mean: float,
+    *,
+    labels: str = "all",
+    probe: str = "linear_svm",
+    validation: float = 0.5,
+    **more: Any,
 ) -> dict[str, Any]:
     return {
         "source": "digits",
@@ -50,7 +56,12 @@ def summary(rows: list[dict[str, Any]], gaps: list[dict[str, Any]]) -> dict[str,
     }
 
 
-ROWS = [row("discriminator", 0.971), row("random", 0.932), row("pixels", 0.950), row("chance", 0.102, probe="chance")]
+ROWS = [
+    row("discriminator", 0.971),
+    row("random", 0.932),
+    row("pixels", 0.950),
+    row("chance", 0.102, probe="chance"),
+]
 
 
 def test_the_result_in_one_sentence() -> None:
@@ -79,7 +90,11 @@ def test_the_result_in_one_sentence() -> None:
             "(−0.4 ± 1.0 points): the differences are within the interval.",
         ),
         (
-            [gap("random", 0.05, "above"), gap("pixels", 0.001, "level"), gap("kmeans", -0.05, "below")],
+            [
+                gap("random", 0.05, "above"),
+                gap("pixels", 0.001, "level"),
+                gap("kmeans", -0.05, "below"),
+            ],
             "Discriminator features beat the same network with random weights by 5.0 ± 1.0 points, but do not beat raw pixels "
             "(+0.1 ± 1.0 points): the difference is within the interval; they fall short of single-layer K-means by "
             "5.0 ± 1.0 points.",
@@ -111,34 +126,63 @@ def test_the_headline_is_chosen_on_validation_never_on_test() -> None:
 
 def test_the_headline_is_of_the_first_source_named() -> None:
     """Another source with higher accuracies is another task, not a better result."""
-    rows = [row("discriminator", 0.8, validation=0.8), row("discriminator", 0.99, validation=0.99, source="easy")]
+    rows = [
+        row("discriminator", 0.8, validation=0.8),
+        row("discriminator", 0.99, validation=0.99, source="easy"),
+    ]
     chosen = headline(rows, "digits")
     assert chosen is not None and chosen["source"] == "digits"
 
 
 def test_table_marks_the_best_and_who_saw_labels() -> None:
-    rows = [row("discriminator", 0.971, saw_labels=True), row("pixels", 0.980), row("pixels", 0.5, labels="10")]
+    rows = [
+        row("discriminator", 0.971, saw_labels=True),
+        row("pixels", 0.980),
+        row("pixels", 0.5, labels="10"),
+    ]
     for line, value in zip(rows, (5e-4, 0.01, 1e-3), strict=True):
         line["chosen"] = [value]
     table = scores_table({"scores": rows})
     expected = [
-        {"features": "Discriminator features †", "probe": "linear SVM", "10 per class": "", "all labels": "97.1 ± 0.9"},
-        {"features": "Raw pixels", "probe": "linear SVM", "10 per class": "50.0 ± 0.9 *", "all labels": "98.0 ± 0.9 *"},
+        {
+            "features": "Discriminator features †",
+            "probe": "linear SVM",
+            "10 per class": "",
+            "all labels": "97.1 ± 0.9",
+        },
+        {
+            "features": "Raw pixels",
+            "probe": "linear SVM",
+            "10 per class": "50.0 ± 0.9 *",
+            "all labels": "98.0 ± 0.9 *",
+        },
     ]
-    assert table == [{**line, "chosen": said} for line, said in zip(expected, ("C 5e-4", "C 1e-3, 0.01"), strict=True)]
+    assert table == [
+        {**line, "chosen": said}
+        for line, said in zip(expected, ("C 5e-4", "C 1e-3, 0.01"), strict=True)
+    ]
 
 
 @pytest.mark.parametrize(
     ("interval", "told"),
     [
         (Interval(0.971, 0.962, 0.980), "97.1 ± 0.9"),
-        (Interval(0.500, 0.4805, 0.5205), "50.0 ± 2.0"),  # 0.05 points off the middle: nobody sees it
+        (
+            Interval(0.500, 0.4805, 0.5205),
+            "50.0 ± 2.0",
+        ),  # 0.05 points off the middle: nobody sees it
         (accuracy_interval([0.0], 2), "0.0 (0.0 to 65.8)"),
-        (Interval(0.934, 0.608, 1.0), "93.4 (60.8 to 100.0)"),  # 93.4 ± 19.6 would lead beyond 100 %
+        (
+            Interval(0.934, 0.608, 1.0),
+            "93.4 (60.8 to 100.0)",
+        ),  # 93.4 ± 19.6 would lead beyond 100 %
         (Interval(0.279, 0.0, 0.924), "27.9 (0.0 to 92.4)"),  # and 27.9 ± 46.2 below 0
         (Interval(0.995, 0.9902, 0.9998), "99.5 ± 0.5"),
         (Interval(0.996, 0.9914, 1.0), "99.6 ± 0.4"),
-        (Interval(0.9965, 0.9925, 1.0), "99.7 (99.2 to 100.0)"),  # printed, 99.7 + 0.4 is more than 100
+        (
+            Interval(0.9965, 0.9925, 1.0),
+            "99.7 (99.2 to 100.0)",
+        ),  # printed, 99.7 + 0.4 is more than 100
     ],
 )
 def test_plus_and_minus_only_where_they_name_the_interval(interval: Interval, told: str) -> None:
@@ -151,7 +195,9 @@ def test_what_is_printed_is_what_was_computed() -> None:
     kinds = set()
     for _ in range(500):
         rows, right = int(random.integers(2, 600)), random.random()
-        found = accuracy_interval((random.binomial(rows, right, size=random.integers(1, 5)) / rows).tolist(), rows)
+        found = accuracy_interval(
+            (random.binomial(rows, right, size=random.integers(1, 5)) / rows).tolist(), rows
+        )
         gap = difference_interval(*(random.random((2, rows)) < random.random() for _ in range(2)))
         for one, least in ((found, 0.0), (gap, -1.0)):
             assert least <= one.low <= one.mean + 1e-12 and one.mean - 1e-12 <= one.high <= 1
@@ -163,22 +209,31 @@ def test_what_is_printed_is_what_was_computed() -> None:
                 ends = mean - half, mean + half
                 assert 100 * least - 1e-9 <= ends[0] and ends[1] <= 100 + 1e-9
             else:
-                ends = tuple(float(part) for part in text.strip("()").replace("−", "-").split(" to "))
+                ends = tuple(
+                    float(part) for part in text.strip("()").replace("−", "-").split(" to ")
+                )
             allowed = 0.05 if text.startswith("(") else 0.1 + max(0.1, 15 * one.half)
             assert np.abs(np.array(ends) - (100 * one.low, 100 * one.high)).max() <= allowed + 1e-3
     assert kinds == {(least, mark) for least in (0.0, -1.0) for mark in "±("}
 
 
 def test_sentences_with_intervals_that_are_not_even() -> None:
-    rows = [row("discriminator", 0.9, low=0.6, high=0.97, half=0.185, without_leaked=None), row("random", 0.3)]
+    rows = [
+        row("discriminator", 0.9, low=0.6, high=0.97, half=0.185, without_leaked=None),
+        row("random", 0.3),
+    ]
     said = words.result_sentence(summary(rows, []))
-    assert said.startswith("Discriminator features reach 90.0 % (60.0 to 97.0) with a linear SVM on all labels;")
+    assert said.startswith(
+        "Discriminator features reach 90.0 % (60.0 to 97.0) with a linear SVM on all labels;"
+    )
     uneven = {"low": -0.2, "high": 0.05, "half": 0.125}
     verdict = words.verdict_sentence(summary(rows, [{**gap("random", -0.01, "level"), **uneven}]))
     assert "random weights (−1.0 points, −20.0 to +5.0): the difference is within" in verdict
     below = {"low": -0.6, "high": -0.1, "half": 0.25}
     verdict = words.verdict_sentence(summary(rows, [{**gap("random", -0.2, "below"), **below}]))
-    assert verdict.endswith("fall short of the same network with random weights by 20.0 (10.0 to 60.0) points.")
+    assert verdict.endswith(
+        "fall short of the same network with random weights by 20.0 (10.0 to 60.0) points."
+    )
 
 
 def test_notes_below_the_table_say_what_its_marks_are() -> None:
@@ -188,7 +243,10 @@ def test_notes_below_the_table_say_what_its_marks_are() -> None:
         row("pixels", 0.5, labels="10"),
         row("pixels", 0.4, labels="100"),
     ]
-    assert table_notes({"scores": rows}) == ["* the highest mean of a column.", "† trained on labels."]
+    assert table_notes({"scores": rows}) == [
+        "* the highest mean of a column.",
+        "† trained on labels.",
+    ]
     rows[1] |= {"draws": 1}
     rows[2] |= {"draws": 1, "low": 0.1, "high": 0.5, "half": 0.2}
     notes = table_notes({"scores": [*rows, row("pixels", 0.9, source="other", draws=1)]})
@@ -200,7 +258,10 @@ def test_notes_below_the_table_say_what_its_marks_are() -> None:
 def test_a_verdict_on_one_draw_of_labels_says_so() -> None:
     gaps = [{**gap("random", 0.039, "above"), "labels": "10"}]
     for draws, said in ((1, True), (2, False)):
-        rows = [row("discriminator", 0.7, labels="10", draws=draws), row("random", 0.6, labels="10", draws=draws)]
+        rows = [
+            row("discriminator", 0.7, labels="10", draws=draws),
+            row("random", 0.6, labels="10", draws=draws),
+        ]
         assert ("one draw of labels" in words.verdict_sentence(summary(rows, gaps))) == said
     assert "one draw" not in words.verdict_sentence(
         summary([row("discriminator", 0.7, draws=1)], [gap("random", 0.1, "above")])
@@ -212,7 +273,10 @@ def test_a_network_from_outside_is_not_said_to_have_learned_here() -> None:
     found = summary(ROWS, []) | {"outside": outside}
     assert title(found) == "Features of my_net:Net on digits"
     assert "with weights abababababab; not trained here" in words.outside_words(outside)
-    assert words.outside_use(outside) == "its batch-norm statistics were measured over 330 pictures of them, labels unused"
+    assert (
+        words.outside_use(outside)
+        == "its batch-norm statistics were measured over 330 images of them, labels unused"
+    )
     bare = outside | {"weights": "", "images": 0}
     assert "no weights were given" in words.outside_words(bare)
     assert words.outside_use(bare) == "nothing of the network depends on them"
@@ -227,8 +291,12 @@ def test_no_duplicates_is_said() -> None:
         "No near-duplicates were found among the 1,334 training crops; all of them were kept."
     )
     assert "off" in words.duplicates_sentence({"duplicates": found, "dedup_mode": "off"})
-    one = words.duplicates_sentence({"duplicates": {"rows": 1000, "removed": 1, "groups": 1, "largest": 2}})
-    assert one.startswith("1 near-duplicate of 1,000 training crops (0.1 %) in 1 group was left out")
+    one = words.duplicates_sentence(
+        {"duplicates": {"rows": 1000, "removed": 1, "groups": 1, "largest": 2}}
+    )
+    assert one.startswith(
+        "1 near-duplicate of 1,000 training crops (0.1 %) in 1 group was left out"
+    )
 
 
 @pytest.mark.parametrize(
@@ -236,7 +304,7 @@ def test_no_duplicates_is_said() -> None:
     [
         (1.4, 0.2, "No row has a sharp transition"),
         (4.0, 0.2, "has a sharp transition"),
-        (1.1, 0.001, "nearly one picture only"),
+        (1.1, 0.001, "nearly one image only"),
     ],
 )
 def test_walks_in_words(ratio: float, diversity: float, words_there: str) -> None:
@@ -261,10 +329,22 @@ def test_units() -> None:
         "1 h 07 min",
     ]
     assert [memory(m) for m in (0, 512, 3000)] == ["", "512 MiB", "2.9 GiB"]
-    assert [volume(b) for b in (12, 12_300, 123_000, 4_500_000_000)] == ["12 bytes", "12.3 kB", "123 kB", "4.5 GB"]
+    assert [volume(b) for b in (12, 12_300, 123_000, 4_500_000_000)] == [
+        "12 bytes",
+        "12.3 kB",
+        "123 kB",
+        "4.5 GB",
+    ]
     assert [figure(v) for v in (60.0, 0.0002, 1e-5, 12345.0)] == ["60", "0.0002", "1e-05", "12,345"]
-    assert compact([0.001]) == "0.001" and compact([0.001, 0.1]) == "0.001 to 0.1" and compact([]) == ""
-    assert together("98.7 % (± 1.1), +0.0 ± 0.6 points") == "98.7\u00a0% (±\u00a01.1), +0.0\u00a0±\u00a00.6\u00a0points"
+    assert (
+        compact([0.001]) == "0.001"
+        and compact([0.001, 0.1]) == "0.001 to 0.1"
+        and compact([]) == ""
+    )
+    assert (
+        together("98.7 % (± 1.1), +0.0 ± 0.6 points")
+        == "98.7\u00a0% (±\u00a01.1), +0.0\u00a0±\u00a00.6\u00a0points"
+    )
 
 
 def test_costs_are_sums_in_the_pipelines_order() -> None:

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gan_core.artifacts.store import Store
 from gan_core.errors import DataError, RequestError
-from gan_core.refusals import refusals, refuse_before_starting
-from gan_core.requests import Prepared, RunRequest, as_typed, plan_anew, prepare
-from gan_core.runner import execute
-from gan_core.store import Store
+from gan_core.pipeline.preflight import refusals, refuse_before_starting
+from gan_core.pipeline.request import Prepared, RunRequest, as_typed, plan_anew, prepare
+from gan_core.pipeline.runner import execute
 
 OUTSIDE = 'extract.network="torchvision.models:resnet18"'
 
 
-def pictures(folder: Path, count: int) -> Path:
+def images(folder: Path, count: int) -> Path:
     for number in range(count):
         colours = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
         buffer = io.BytesIO()
@@ -43,17 +43,25 @@ def refused(home: Path, recipe: str = "digits", **asked: Any) -> RequestError:
 
 def test_a_stage_that_would_not_be_made_is_not_refreshed(tmp_path: Path) -> None:
     error = refused(tmp_path, until="pack", refresh=["crop", "train"])
-    assert "--refresh train would do nothing" in error.message and "`discern prepare`" in error.message
+    assert (
+        "--refresh train would do nothing" in error.message and "`discern prepare`" in error.message
+    )
     assert error.remedy == "discern run digits --refresh train"
     assert "report" in refused(tmp_path, until="evaluate", refresh=["report"]).message
     assert "inspect" in refused(tmp_path, until="evaluate", refresh=["inspect"]).message
     error = refused(tmp_path, only="ingest", refresh=["evaluate"])
-    assert "--only ingest makes that stage alone" in error.message and error.expected == "--refresh with ingest"
+    assert (
+        "--only ingest makes that stage alone" in error.message
+        and error.expected == "--refresh with ingest"
+    )
     assert "no GAN is trained" in refused(tmp_path, overrides=[OUTSIDE], refresh=["train"]).message
 
 
 def test_what_is_made_is_refreshed(tmp_path: Path) -> None:
-    assert planned(tmp_path, until="pack", refresh=["crop", "pack"]).settings.refresh == {"crop", "pack"}
+    assert planned(tmp_path, until="pack", refresh=["crop", "pack"]).settings.refresh == {
+        "crop",
+        "pack",
+    }
     alone = planned(tmp_path, only="ingest", refresh=["ingest"])
     assert [node.stage for node in alone.nodes] == ["ingest"], "as the flow `stage` asks"
     prepared = planned(tmp_path, refresh=["ingest", "train"])
@@ -69,7 +77,7 @@ def test_only_a_stage_that_the_command_makes(tmp_path: Path) -> None:
 
 def test_scores_that_there_cannot_be_are_refreshed_with_a_note(tmp_path: Path) -> None:
     """That the sources have no labels is known once they are ingested: no mistake of whoever asked."""
-    data = pictures(tmp_path / "pictures", 2)
+    data = images(tmp_path / "images", 2)
     asked: dict[str, Any] = {
         "recipe": "folder",
         "data": [str(data)],
@@ -86,7 +94,11 @@ def test_scores_that_there_cannot_be_are_refreshed_with_a_note(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     "typed",
-    ["discern status rec/ok.yaml", "discern run --network torchvision.models:resnet18", "discern train 'a b.yaml' --home x"],
+    [
+        "discern status rec/ok.yaml",
+        "discern run --network torchvision.models:resnet18",
+        "discern train 'a b.yaml' --home x",
+    ],
 )
 def test_the_remedy_repeats_what_was_typed(tmp_path: Path, typed: str) -> None:
     assert refused(tmp_path, "folder", command=typed).remedy == f"{typed} --data PATH"
@@ -96,57 +108,98 @@ def test_where_nothing_was_typed_the_remedy_asks_for_the_same(tmp_path: Path) ->
     own = tmp_path / "my own.yaml"
     own.write_text("name: mine\nsources: {train: [{name: mine}]}\n")
     error = refused(tmp_path, str(own), until="train", overrides=["train.kimg=2"])
-    assert shlex.split(error.remedy) == ["discern", "train", str(own), "--set", "train.kimg=2", "--data", "PATH"]
+    assert shlex.split(error.remedy) == [
+        "discern",
+        "train",
+        str(own),
+        "--set",
+        "train.kimg=2",
+        "--data",
+        "PATH",
+    ]
 
 
 def test_the_remedy_for_missing_inputs_keeps_the_data_and_the_home(tmp_path: Path) -> None:
-    data = str(pictures(tmp_path / "pictures", 2))
+    data = str(images(tmp_path / "images", 2))
     asked = {"data": [data], "scale": "debug", "refresh": ["evaluate"], "overrides": ["seed=1"]}
-    error = refused(tmp_path, "folder", only="evaluate", command=f"discern run folder --home={tmp_path}", **asked)
+    error = refused(
+        tmp_path,
+        "folder",
+        only="evaluate",
+        command=f"discern run folder --home={tmp_path}",
+        **asked,
+    )
     same = f"folder --scale debug --data {data} --set seed=1 --home {tmp_path}"
-    assert error.remedy == f"`discern run {same}` makes them; `discern status {same}` shows what is there"
+    assert (
+        error.remedy
+        == f"`discern run {same}` makes them; `discern status {same}` shows what is there"
+    )
 
 
 def test_a_place_is_given_once(tmp_path: Path) -> None:
     error = refused(tmp_path, "folder", data=["folder=/a", "folder=/b"])
-    assert "twice for the source 'folder'" in error.message and "/a" in error.message and "/b" in error.message
+    assert (
+        "twice for the source 'folder'" in error.message
+        and "/a" in error.message
+        and "/b" in error.message
+    )
 
 
 def test_a_request_as_it_is_typed() -> None:
     asked = RunRequest(
-        recipe="folder", home="/h", data=["a b"], until="pack", only="crop", max_seconds=3, runner="dask:2", rehash=True
+        recipe="folder",
+        home="/h",
+        data=["a b"],
+        until="pack",
+        only="crop",
+        max_seconds=3,
+        runner="dask:2",
+        rehash=True,
     )
-    assert as_typed(asked) == "discern prepare folder --only crop --max-seconds 3.0 --data 'a b' --runner dask:2 --rehash"
-    assert as_typed(asked.model_copy(update={"command": "discern x --home /h"})).endswith("--home /h --rehash")
+    assert (
+        as_typed(asked)
+        == "discern prepare folder --only crop --max-seconds 3.0 --data 'a b' --runner dask:2 --rehash"
+    )
+    assert as_typed(asked.model_copy(update={"command": "discern x --home /h"})).endswith(
+        "--home /h --rehash"
+    )
     assert as_typed(asked.model_copy(update={"command": "a schedule's 'half"})) == as_typed(asked)
 
 
 def test_a_plan_knows_what_the_run_would_be_refused_for(tmp_path: Path) -> None:
     (size,) = refusals(planned(tmp_path, overrides=["crop.size=64"]))
-    assert size.for_good and size.error.exit_code == 2 and "pictures of 32 pixels" in size.error.message
-    with pytest.raises(RequestError, match="pictures of 32 pixels"):
+    assert (
+        size.for_good and size.error.exit_code == 2 and "images of 32 pixels" in size.error.message
+    )
+    with pytest.raises(RequestError, match="images of 32 pixels"):
         refuse_before_starting(planned(tmp_path, overrides=["crop.size=64"]))
     (uneven,) = refusals(planned(tmp_path, overrides=["train.batch=33", "train.processes=2"]))
     assert uneven.for_good and "shared evenly" in uneven.error.message
     (long,) = refusals(planned(tmp_path, overrides=["train.kimg=10_000_000"], device="cpu"))
     assert not long.for_good and "hours on cpu" in long.error.message
     assert not list(refusals(planned(tmp_path, until="pack", overrides=["crop.size=64"])))
-    assert not list(refusals(planned(tmp_path, overrides=["train.kimg=10_000_000"], device="cpu", max_seconds=60)))
+    assert not list(
+        refusals(
+            planned(tmp_path, overrides=["train.kimg=10_000_000"], device="cpu", max_seconds=60)
+        )
+    )
 
 
-def test_fewer_pictures_than_a_batch_are_refused_once_they_are_counted(tmp_path: Path) -> None:
+def test_fewer_images_than_a_batch_are_refused_once_they_are_counted(tmp_path: Path) -> None:
     """Before hash, dedup and pack have spent their time."""
-    data = pictures(tmp_path / "pictures", 12)
+    data = images(tmp_path / "images", 12)
     store = Store(tmp_path / "home")
     asked: dict[str, Any] = {"recipe": "folder", "data": [str(data)], "scale": "debug"}
     before = planned(store.home, **asked)
     refuse_before_starting(before)
     execute(store, before.nodes[0], {})
-    with pytest.raises(DataError, match=r"has \d+ pictures, and one batch takes 32") as caught:
+    with pytest.raises(DataError, match=r"has \d+ images, and one batch takes 32") as caught:
         refuse_before_starting(planned(store.home, **asked))
-    assert "more pictures, or --set train.batch=" in caught.value.remedy
+    assert "more images, or --set train.batch=" in caught.value.remedy
     (small,) = refusals(planned(store.home, **asked))
     assert small.for_good
     refuse_before_starting(planned(store.home, **asked, until="pack"))
     refuse_before_starting(planned(store.home, **asked, overrides=["train.batch=4"]))
-    refuse_before_starting(planned(store.home, **asked, overrides=["crop.kind=faces"]))  # a picture may hold several
+    refuse_before_starting(
+        planned(store.home, **asked, overrides=["crop.kind=faces"])
+    )  # an image may hold several

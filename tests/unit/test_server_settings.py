@@ -8,13 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from flows import settings
+from flows.prefect_server import settings
 from gan_core.errors import RequestError
 
 
 def as_a_shell_reads(path: Path) -> dict[str, str]:
     command = ["sh", "-c", f"set -a; . ./{path.name}; env -0"]
-    done = subprocess.run(command, capture_output=True, check=True, env={"PATH": os.defpath}, text=True, cwd=path.parent)
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        check=True,
+        env={"PATH": os.defpath},
+        text=True,
+        cwd=path.parent,
+    )
     return dict(line.split("=", 1) for line in done.stdout.split("\0") if line)
 
 
@@ -36,18 +43,32 @@ def test_what_a_person_changed_stays(tmp_path: Path) -> None:
     lines = [line for line in path.read_text().splitlines() if not line.startswith("DO_NOT_TRACK")]
     own = "postgresql+asyncpg://discern:se#cret@db/prefect"
     lines = [
-        f"# ours\nexport PREFECT_SERVER_DATABASE_CONNECTION_URL='{own}'" if "DATABASE_CON" in line else line for line in lines
+        f"# ours\nexport PREFECT_SERVER_DATABASE_CONNECTION_URL='{own}'"
+        if "DATABASE_CON" in line
+        else line
+        for line in lines
     ]
     path.write_text("\n".join([*lines, "MINE=1"]))
-    assert settings.ensure_server_file(tmp_path) == ["DO_NOT_TRACK"], "only what is missing is written"
+    assert settings.ensure_server_file(tmp_path) == ["DO_NOT_TRACK"], (
+        "only what is missing is written"
+    )
     before = settings.credentials(tmp_path)
     moved = settings.ensure_server_file(tmp_path, port=4567)
     assert len(moved) == 3
     read = settings.read_file(path)
-    assert read["PREFECT_SERVER_DATABASE_CONNECTION_URL"] == own and read["MINE"] == "1" and "# ours" in path.read_text()
-    assert "se#cret" not in settings.database(tmp_path) and settings.database(tmp_path).endswith("@db/prefect")
+    assert (
+        read["PREFECT_SERVER_DATABASE_CONNECTION_URL"] == own
+        and read["MINE"] == "1"
+        and "# ours" in path.read_text()
+    )
+    assert "se#cret" not in settings.database(tmp_path) and settings.database(tmp_path).endswith(
+        "@db/prefect"
+    )
     assert settings.credentials(tmp_path) == before
-    assert settings.read_file(settings.worker_file(tmp_path))["PREFECT_API_URL"] == "http://127.0.0.1:4567/api"
+    assert (
+        settings.read_file(settings.worker_file(tmp_path))["PREFECT_API_URL"]
+        == "http://127.0.0.1:4567/api"
+    )
 
 
 def test_a_broken_line_is_named(tmp_path: Path) -> None:

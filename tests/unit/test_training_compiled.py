@@ -16,7 +16,13 @@ from gan_core.training.compiled import compiling, gpu_errors, reason_against
 from gan_core.training.data import ArrayImages
 from gan_core.training.loop import Setting, train
 
-BASE = {"network": {"width": 0.125}, "batch": 16, "kimg": 0.16, "log_kimg": 0.048, "state_kimg": 0.048}
+BASE = {
+    "network": {"width": 0.125},
+    "batch": 16,
+    "kimg": 0.16,
+    "log_kimg": 0.048,
+    "state_kimg": 0.048,
+}
 
 
 def noise() -> ArrayImages:
@@ -27,9 +33,14 @@ def test_what_cannot_be_compiled_trains_without_and_says_why_in_a_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        trained = train(noise(), Setting(TrainConfig(**{**BASE, "kimg": 0.032, "compile": "graphs"}), tmp_path, 32))
+        trained = train(
+            noise(),
+            Setting(TrainConfig(**{**BASE, "kimg": 0.032, "compile": "graphs"}), tmp_path, 32),
+        )
     assert trained.complete and trained.compiled == "off"
-    (line,) = [record.getMessage() for record in caplog.records if "step by step" in record.getMessage()]
+    (line,) = [
+        record.getMessage() for record in caplog.records if "step by step" in record.getMessage()
+    ]
     assert "CUDA graphs need a GPU" in line
 
 
@@ -61,7 +72,9 @@ def test_auto_leaves_short_trainings_alone_and_an_error_of_the_gpu_names_its_rem
 
 
 @pytest.mark.slow
-def test_compiled_training_ends_in_the_same_weights_however_it_was_interrupted(tmp_path: Path) -> None:
+def test_compiled_training_ends_in_the_same_weights_however_it_was_interrupted(
+    tmp_path: Path,
+) -> None:
     settings = TrainConfig(**BASE, compile="on")
     whole = train(noise(), Setting(settings, tmp_path / "whole", 32))
     starts = 1

@@ -15,14 +15,17 @@ import torch
 from gan_core.config import TrainConfig
 from gan_core.devices import use_gpu
 from gan_core.methods.base import Batch
-from gan_core.training import graphs, state
+from gan_core.training import checkpoint as state
+from gan_core.training import cuda_graphs as graphs
+from gan_core.training.cuda_graphs import stepping, trial
 from gan_core.training.data import ArrayImages, Feed, Order
-from gan_core.training.graphs import stepping, trial
 from gan_core.training.loop import Setting, step, train
-from gan_core.training.parts import Parts, build
+from gan_core.training.trainer_state import Parts, build
 from gan_core.vision.tensors import to_float
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here; docs/untested.md says what to run on one")
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="no GPU here; docs/untested.md says what to run on one"
+)
 
 DEVICE = "cuda"
 BASE: dict[str, Any] = {"network": {"width": 0.25}, "batch": 32, "log_kimg": 0.1, "flip": True}
@@ -52,12 +55,24 @@ def test_one_minibatch_gives_the_losses_and_gradients_of_a_cpu(kind: str) -> Non
         parts, out = build(settings, seed=0, device=device, image_size=size), []
         for index in range(2):
             labels = (torch.arange(32) % 10).to(device)
-            batch = Batch(index, images.to(device), labels, lambda d=device: latents.to(d), torch.Generator(device))
+            batch = Batch(
+                index,
+                images.to(device),
+                labels,
+                lambda d=device: latents.to(d),
+                torch.Generator(device),
+            )
             for update in parts.method.updates(batch):
                 update.loss.backward()  # type: ignore[no-untyped-call]
-                gradients = [p.grad.flatten().cpu() for p in parts.parameters(update.name) if p.grad is not None]
+                gradients = [
+                    p.grad.flatten().cpu()
+                    for p in parts.parameters(update.name)
+                    if p.grad is not None
+                ]
                 out += [update.loss.detach().cpu()[None], *gradients]
-                for p in parts.parameters(update.name):  # weights stay: Adam's first steps magnify the last bit
+                for p in parts.parameters(
+                    update.name
+                ):  # weights stay: Adam's first steps magnify the last bit
                     p.grad = None
         found[device] = out
     for cpu, gpu in zip(found["cpu"], found[DEVICE], strict=True):
@@ -70,7 +85,9 @@ def test_replayed_steps_agree_with_ordinary_ones(tmp_path: Path, kind: str, prec
     use_gpu(DEVICE, precision, search=True)
     settings = TrainConfig(**{**BASE, **KINDS[kind]})
     size = 28 if kind == "conditional" else 32
-    setting = Setting(settings, tmp_path, size, device=DEVICE, precision=precision, compiled="graphs")
+    setting = Setting(
+        settings, tmp_path, size, device=DEVICE, precision=precision, compiled="graphs"
+    )
     pixels = torch.from_numpy(noise(size)).to(DEVICE).view(10, 32, size, size, 3)
     labels = (torch.arange(32) % 10).to(DEVICE) if size == 28 else None
     batches = [(batch, labels) for batch in pixels]
@@ -78,16 +95,24 @@ def test_replayed_steps_agree_with_ordinary_ones(tmp_path: Path, kind: str, prec
 
 
 @pytest.mark.parametrize("mode", ["paper", "modern"])
-def test_ten_minibatches_by_graphs_and_step_by_step_and_in_two_parts(tmp_path: Path, mode: str) -> None:
+def test_ten_minibatches_by_graphs_and_step_by_step_and_in_two_parts(
+    tmp_path: Path, mode: str
+) -> None:
     use_gpu(DEVICE, "float32")
     torch.backends.cudnn.deterministic = True
     ways: dict[str, Parts] = {}
     try:
         for way, compile in (("off", "off"), ("graphs", "graphs"), ("parts", "graphs")):
             for kimg in (0.16, 0.32) if way == "parts" else (0.32,):
-                settings = TrainConfig(**BASE, mode=mode, compile=compile, kimg=kimg, on_divergence="warn")
-                trained = train(ArrayImages(noise()), Setting(settings, tmp_path / way, 32, device=DEVICE))
-                assert trained.complete and trained.compiled == compile, "graphs were refused: the line in the log says why"
+                settings = TrainConfig(
+                    **BASE, mode=mode, compile=compile, kimg=kimg, on_divergence="warn"
+                )
+                trained = train(
+                    ArrayImages(noise()), Setting(settings, tmp_path / way, 32, device=DEVICE)
+                )
+                assert trained.complete and trained.compiled == compile, (
+                    "graphs were refused: the line in the log says why"
+                )
             ways[way] = trained.parts
     finally:
         torch.backends.cudnn.deterministic = False
@@ -96,7 +121,11 @@ def test_ten_minibatches_by_graphs_and_step_by_step_and_in_two_parts(tmp_path: P
         weights = [p.detach() for p in start.parameters(name)]
         for way in ("graphs", "parts"):
             assert graphs.deviation(ways["off"], ways[way], name, weights) < 0.1
-    assert ways["off"].position.updates == ways["graphs"].position.updates == ways["parts"].position.updates
+    assert (
+        ways["off"].position.updates
+        == ways["graphs"].position.updates
+        == ways["parts"].position.updates
+    )
 
 
 def test_what_is_saved_on_a_gpu_comes_back_bit_for_bit(tmp_path: Path) -> None:
@@ -107,7 +136,9 @@ def test_what_is_saved_on_a_gpu_comes_back_bit_for_bit(tmp_path: Path) -> None:
     other = build(settings, seed=1, device=DEVICE, image_size=32)
     other.restore(*found)
     mine, theirs = parts.tensors(), other.tensors()
-    assert mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+    assert mine.keys() == theirs.keys() and all(
+        torch.equal(mine[name], theirs[name]) for name in mine
+    )
 
 
 @pytest.mark.parametrize("resident", [True, False])
@@ -123,31 +154,47 @@ def test_the_feed_gives_every_batch_whole_whatever_the_gpu_is_busy_with(resident
         assert given is not None
         for _ in range(5):
             busy = (busy @ busy).clamp_(-1, 1)
-        seen.append((pixels.clone(), given.clone()))  # behind the products: by then the next copy is under way
+        seen.append(
+            (pixels.clone(), given.clone())
+        )  # behind the products: by then the next copy is under way
     batches.close()  # type: ignore[attr-defined]
     for number, (pixels, given) in enumerate(seen):
         rows = Order(300, 1).rows(5 + 32 * number, 32)
-        assert np.array_equal(pixels.cpu().numpy(), array[rows]) and given.tolist() == labels[rows].tolist()
+        assert (
+            np.array_equal(pixels.cpu().numpy(), array[rows])
+            and given.tolist() == labels[rows].tolist()
+        )
 
 
 def test_float32_features_are_not_rounded_to_tf32() -> None:
     network = (
-        build(TrainConfig(**BASE), seed=0, device="cpu", image_size=32).networks["discriminator"].eval().requires_grad_(False)
+        build(TrainConfig(**BASE), seed=0, device="cpu", image_size=32)
+        .networks["discriminator"]
+        .eval()
+        .requires_grad_(False)
     )
     images, apart = to_float(torch.from_numpy(noise(count=64))), {}
     exact = network.double().run_to(images.double(), "conv3")
     for precision in ("float32", "bf16"):
-        use_gpu(DEVICE, precision)  # under bf16, float32 may be TF32: the arithmetic here is float32's in both
+        use_gpu(
+            DEVICE, precision
+        )  # under bf16, float32 may be TF32: the arithmetic here is float32's in both
         found = network.float().to(DEVICE).run_to(images.to(DEVICE), "conv3").double().cpu()
         apart[precision] = float((found - exact).norm() / exact.norm())
     use_gpu(DEVICE, "float32")
     assert apart["float32"] < 1e-5 < 1e-4 < apart["bf16"]
 
 
-def test_a_step_that_cannot_be_recorded_trains_step_by_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    def waiting(parts: Parts, setting: Setting, pixels: Any, labels: Any, random: Any = None) -> None:
+def test_a_step_that_cannot_be_recorded_trains_step_by_step(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def waiting(
+        parts: Parts, setting: Setting, pixels: Any, labels: Any, random: Any = None
+    ) -> None:
         step(parts, setting, pixels, labels, random)
-        float(next(parts.networks["generator"].parameters()).sum())  # the host may not wait in a graph
+        float(
+            next(parts.networks["generator"].parameters()).sum()
+        )  # the host may not wait in a graph
 
     settings = TrainConfig(**BASE)
     parts = build(settings, seed=0, device=DEVICE, image_size=32)
@@ -157,7 +204,10 @@ def test_a_step_that_cannot_be_recorded_trains_step_by_step(tmp_path: Path, capl
     assert setting.compiled == "off" and "could not be recorded" in caplog.text
     for number in range(3):
         take(torch.from_numpy(noise()[32 * number : 32 * number + 32]).to(DEVICE), None)
-    assert parts.position.index == 3 and torch.isfinite(next(parts.networks["generator"].parameters())).all()
+    assert (
+        parts.position.index == 3
+        and torch.isfinite(next(parts.networks["generator"].parameters())).all()
+    )
 
 
 LOST = """
@@ -171,5 +221,11 @@ compiling(TrainConfig(compile="graphs"), "cuda", 1, attempt)
 
 
 def test_an_error_that_stays_with_the_process_ends_it_with_the_remedy() -> None:
-    done = subprocess.run([sys.executable, "-c", LOST], capture_output=True, text=True, cwd=Path(__file__).parents[2])
-    assert done.returncode == 1 and "WorkError" in done.stderr and "--set train.compile=off" in done.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", LOST], capture_output=True, text=True, cwd=Path(__file__).parents[2]
+    )
+    assert (
+        done.returncode == 1
+        and "WorkError" in done.stderr
+        and "--set train.compile=off" in done.stderr
+    )

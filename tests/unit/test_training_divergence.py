@@ -17,9 +17,15 @@ from gan_core.training import divergence, loop
 from gan_core.training.data import ArrayImages
 from gan_core.training.divergence import Watch
 from gan_core.training.loop import Setting, train
-from gan_core.training.parts import Parts, build
+from gan_core.training.trainer_state import Parts, build
 
-BASE: dict[str, Any] = {"network": {"width": 0.125}, "batch": 16, "kimg": 0.8, "log_kimg": 0.032, "state_kimg": 0.064}
+BASE: dict[str, Any] = {
+    "network": {"width": 0.125},
+    "batch": 16,
+    "kimg": 0.8,
+    "log_kimg": 0.032,
+    "state_kimg": 0.064,
+}
 
 
 def pictures() -> ArrayImages:
@@ -27,7 +33,9 @@ def pictures() -> ArrayImages:
 
 
 def run(folder: Path, after_log: Any = None, **changed: Any) -> loop.Trained:
-    return train(pictures(), Setting(TrainConfig(**{**BASE, **changed}), folder, 32), each_log=after_log)
+    return train(
+        pictures(), Setting(TrainConfig(**{**BASE, **changed}), folder, 32), each_log=after_log
+    )
 
 
 def spoil_weights(parts: Parts) -> None:
@@ -100,7 +108,9 @@ def once_at(place: float, spoil: Any, sign: str) -> Any:
 
 
 @pytest.mark.parametrize("sign", SPOILS)
-def test_each_sign_is_noticed_within_one_interval_and_rolled_back(tmp_path: Path, sign: str) -> None:
+def test_each_sign_is_noticed_within_one_interval_and_rolled_back(
+    tmp_path: Path, sign: str
+) -> None:
     hook = once_at(0.4, SPOILS[sign], sign)
     seen: list[dict[str, Any]] = []
 
@@ -113,7 +123,9 @@ def test_each_sign_is_noticed_within_one_interval_and_rolled_back(tmp_path: Path
     signs = [finding["sign"] for finding in trained.findings]
     assert sign in signs, trained.findings
     first = next(f for f in trained.findings if f["sign"] == sign)
-    if sign == "certain":  # it takes the discriminator a while; from then on one line is enough, or three that are less clear
+    if (
+        sign == "certain"
+    ):  # it takes the discriminator a while; from then on one line is enough, or three that are less clear
         gaps = certain_gaps(seen, first["kimg"])
         assert gaps[-1] > divergence.SURE or len(gaps) == 3
         assert max(gaps[:-1], default=0.0) <= divergence.SURE
@@ -122,7 +134,11 @@ def test_each_sign_is_noticed_within_one_interval_and_rolled_back(tmp_path: Path
     assert trained.parts.position.attempt >= 1
     rate = trained.parts.optimisers["generator"].learning_rate
     assert rate == pytest.approx(2e-4 * 0.5**trained.parts.position.attempt)
-    assert all(torch.isfinite(p).all() for network in trained.parts.networks.values() for p in network.parameters())
+    assert all(
+        torch.isfinite(p).all()
+        for network in trained.parts.networks.values()
+        for p in network.parameters()
+    )
 
 
 def certain_gaps(seen: list[dict[str, Any]], until: float) -> list[float]:
@@ -161,7 +177,9 @@ def test_a_nan_that_comes_back_ends_the_training_after_three_attempts(tmp_path: 
         run(tmp_path, always, on_divergence="rollback")
 
 
-def test_what_breaks_between_two_looks_is_no_place_to_go_back_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_breaks_between_two_looks_is_no_place_to_go_back_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A NaN arises after a look, time is over before the next one, so the broken weights are saved: going back passes them over."""
     real_step, ticks, stops = loop.step, [0.0], 3
     monkeypatch.setattr(loop.time, "monotonic", lambda: ticks[0])
@@ -173,7 +191,9 @@ def test_what_breaks_between_two_looks_is_no_place_to_go_back_to(tmp_path: Path,
         ticks[0] += 10.0 if 416 <= parts.position.images < 416 + 16 * stops else 0.0
 
     monkeypatch.setattr(loop, "step", step)
-    settings = TrainConfig(**{**BASE, "log_kimg": 0.1, "state_kimg": 0.1, "kimg": 0.6, "on_divergence": "rollback"})
+    settings = TrainConfig(
+        **{**BASE, "log_kimg": 0.1, "state_kimg": 0.1, "kimg": 0.6, "on_divergence": "rollback"}
+    )
     for _ in range(stops):
         stopped = train(pictures(), Setting(settings, tmp_path, 32, max_seconds=5.0))
         assert not stopped.complete and 416 <= stopped.parts.position.images < 500
@@ -182,7 +202,11 @@ def test_what_breaks_between_two_looks_is_no_place_to_go_back_to(tmp_path: Path,
     trained = train(pictures(), Setting(settings, tmp_path, 32))
     assert trained.complete and [finding["sign"] for finding in trained.findings] == ["nan"]
     assert trained.parts.position.attempt == 1
-    assert all(torch.isfinite(p).all() for network in trained.parts.networks.values() for p in network.parameters())
+    assert all(
+        torch.isfinite(p).all()
+        for network in trained.parts.networks.values()
+        for p in network.parameters()
+    )
 
 
 def test_a_rollback_is_as_reproducible_as_the_rest(tmp_path: Path) -> None:
@@ -199,10 +223,16 @@ def test_oscillation_is_the_share_of_the_one_common_frequency() -> None:
     x = torch.arange(32.0)
     stripe = torch.cos(2 * torch.pi * 12 / 32 * x).expand(1, 1, 32, 32)
     for share in (0.0, 0.3, 0.8):
-        mixed = noise * (1 - share) ** 0.5 + stripe * 2**0.5 * share**0.5  # the stripe's own variance is one half
+        mixed = (
+            noise * (1 - share) ** 0.5 + stripe * 2**0.5 * share**0.5
+        )  # the stripe's own variance is one half
         assert float(divergence.oscillation(mixed)) == pytest.approx(share, abs=0.03)
-    moving = torch.stack([torch.cos(2 * torch.pi * (12 / 32 * x + p)) for p in torch.rand(64, generator=random)])
-    assert float(divergence.oscillation(moving[:, None, None, :].expand(64, 1, 32, 32))) < 0.1  # another phase in every picture
+    moving = torch.stack(
+        [torch.cos(2 * torch.pi * (12 / 32 * x + p)) for p in torch.rand(64, generator=random)]
+    )
+    assert (
+        float(divergence.oscillation(moving[:, None, None, :].expand(64, 1, 32, 32))) < 0.1
+    )  # another phase in every image
     coarse = torch.cos(2 * torch.pi * 2 / 32 * x).expand(64, 1, 32, 32)
     assert float(divergence.oscillation(coarse)) < 1e-4
 
@@ -211,16 +241,32 @@ def test_power_iteration_finds_the_largest_singular_value() -> None:
     for seed in range(5):
         weight = torch.randn(24, 10, 3, 3, generator=torch.Generator().manual_seed(seed))
         exact = float(torch.linalg.matrix_norm(weight.flatten(1), 2))
-        assert float(divergence.largest_singular_value(weight, 30)) == pytest.approx(exact, rel=0.03)
+        assert float(divergence.largest_singular_value(weight, 30)) == pytest.approx(
+            exact, rel=0.03
+        )
 
 
 def test_spacing_is_the_nearest_over_the_usual_distance() -> None:
     pictures = torch.randn(20, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     small = np.asarray(
-        [[p[c, y : y + 2, x : x + 2].mean() for c in range(3) for y in (0, 2, 4, 6) for x in (0, 2, 4, 6)] for p in pictures]
+        [
+            [
+                p[c, y : y + 2, x : x + 2].mean()
+                for c in range(3)
+                for y in (0, 2, 4, 6)
+                for x in (0, 2, 4, 6)
+            ]
+            for p in pictures
+        ]
     )
-    distances = [sorted(float(np.linalg.norm(a - b)) for b in np.delete(small, n, 0)) for n, a in enumerate(small)]
-    lower = [sorted(values)[(len(values) - 1) // 2] for values in ([d[0] for d in distances], sum(distances, []))]
+    distances = [
+        sorted(float(np.linalg.norm(a - b)) for b in np.delete(small, n, 0))
+        for n, a in enumerate(small)
+    ]
+    lower = [
+        sorted(values)[(len(values) - 1) // 2]
+        for values in ([d[0] for d in distances], sum(distances, []))
+    ]
     assert float(divergence.spacing(pictures)) == pytest.approx(lower[0] / lower[1], rel=1e-4)
     repeated = pictures[:4].repeat(5, 1, 1, 1) + 0.01 * pictures
     assert float(divergence.spacing(repeated)) < 0.05
@@ -228,7 +274,21 @@ def test_spacing_is_the_nearest_over_the_usual_distance() -> None:
 
 def test_a_young_training_is_given_time_a_grown_one_little_and_each_sign_is_told_once() -> None:
     gaps = {"sure": 0.998, "nearly": 0.993, "calm": 0.9}
-    lines = ["sure", "sure", "calm", "sure", "sure", "sure", "sure", "calm", "nearly", "nearly", "nearly", "nearly", "sure"]
+    lines = [
+        "sure",
+        "sure",
+        "calm",
+        "sure",
+        "sure",
+        "sure",
+        "sure",
+        "calm",
+        "nearly",
+        "nearly",
+        "nearly",
+        "nearly",
+        "sure",
+    ]
     watch, told = Watch(0.5), []
     for place, name in enumerate(lines):
         line = {"kimg": float(place), "score_real": 0.999, "score_fake": 0.999 - gaps[name]}
@@ -240,10 +300,16 @@ def test_a_young_training_is_given_time_a_grown_one_little_and_each_sign_is_told
 @pytest.mark.parametrize("spectral_norm", [False, True])
 def test_every_layer_with_weights_is_looked_at(spectral_norm: bool) -> None:
     """The conditional net's first convolution stands inside a module that makes pictures grey."""
-    settings = TrainConfig(network={"name": "dcgan28_mnist", "width": 0.125}, spectral_norm=spectral_norm)
+    settings = TrainConfig(
+        network={"name": "dcgan28_mnist", "width": 0.125}, spectral_norm=spectral_norm
+    )
     parts = build(settings, seed=0, device="cpu", image_size=28)
     found = divergence.layer_sigmas(parts.networks)
-    layers = [f"sigma_{role}_{info.name}" for role, network in parts.networks.items() for info in network.layers()]
+    layers = [
+        f"sigma_{role}_{info.name}"
+        for role, network in parts.networks.items()
+        for info in network.layers()
+    ]
     assert list(found) == layers
     inner = parts.networks["discriminator"].layer("conv1").operation.convolution
     weight = inner.parametrizations["weight"].original if spectral_norm else inner.weight
@@ -271,7 +337,9 @@ def test_what_is_advised_is_what_the_settings_take(sign: str, mode: str) -> None
 
 
 @pytest.mark.parametrize("how", ["stop", "rollback"])
-def test_no_more_is_lost_than_some_minutes_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+def test_no_more_is_lost_than_some_minutes_of_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
     """Of a training so slow that its next state is an hour away. A rollback comes back to states: theirs have their place in kimg."""
     monkeypatch.setattr(loop, "STATE_SECONDS", 0.0)
     trained = run(tmp_path, None, kimg=0.5, log_kimg=0.1, state_kimg=100, on_divergence=how)
@@ -282,9 +350,13 @@ def test_no_more_is_lost_than_some_minutes_of_training(tmp_path: Path, monkeypat
 
 def test_while_a_warning_lasts_there_are_states_to_resume_from(tmp_path: Path) -> None:
     """`few` is a warning under `stop`: no state counts as good from then on, and none is lost either."""
-    trained = run(tmp_path, once_at(0.3, spoil_latents, "few"), kimg=1.2, log_kimg=0.1, state_kimg=0.2)
+    trained = run(
+        tmp_path, once_at(0.3, spoil_latents, "few"), kimg=1.2, log_kimg=0.1, state_kimg=0.2
+    )
     assert trained.complete and "few" in [finding["sign"] for finding in trained.findings]
     assert not trained.parts.watch.clean
     kept = sorted(path.name for path in tmp_path.glob("state-*"))
-    assert len(kept) == 3, kept  # the newest two, the end and one shortly before it, and the last good one
+    assert len(kept) == 3, (
+        kept
+    )  # the newest two, the end and one shortly before it, and the last good one
     assert int(kept[1].split("-")[1]) >= 900

@@ -14,10 +14,10 @@ import torch
 
 from gan_core.config import TrainConfig
 from gan_core.errors import WorkError
-from gan_core.training import graphs
-from gan_core.training.graphs import Minibatch, ReplayedSteps, trial
+from gan_core.training import cuda_graphs as graphs
+from gan_core.training.cuda_graphs import Minibatch, ReplayedSteps, trial
 from gan_core.training.loop import Setting, step
-from gan_core.training.parts import Parts, build
+from gan_core.training.trainer_state import Parts, build
 
 BASE: dict[str, Any] = {"network": {"width": 0.125}, "batch": 16, "flip": True, "compile": "graphs"}
 ALL = {"augment": ["color", "translation", "cutout"], "r1": 1.0, "spectral_norm": True}
@@ -29,17 +29,27 @@ def again(work: Callable[[], None], random: torch.Generator) -> Callable[[], Non
     return work
 
 
-def prepared(tmp_path: Path, count: int = 8, **options: Any) -> tuple[Setting, Callable[[], Parts], list[Minibatch]]:
+def prepared(
+    tmp_path: Path, count: int = 8, **options: Any
+) -> tuple[Setting, Callable[[], Parts], list[Minibatch]]:
     settings = TrainConfig(**{**BASE, **options})
     size = 28 if "network" in options else 32
     setting = Setting(settings, tmp_path, size, compiled="graphs")
-    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (count, 16, size, size, 3), np.uint8))
+    pixels = torch.from_numpy(
+        np.random.default_rng(0).integers(0, 256, (count, 16, size, size, 3), np.uint8)
+    )
     labels = torch.arange(16) % 10 if size == 28 else None
-    return setting, lambda: build(settings, seed=3, device="cpu", image_size=size), [(batch, labels) for batch in pixels]
+    return (
+        setting,
+        lambda: build(settings, seed=3, device="cpu", image_size=size),
+        [(batch, labels) for batch in pixels],
+    )
 
 
 @pytest.mark.parametrize(
-    "options", [{"mode": "paper"}, {}, ALL, CONDITIONAL], ids=["paper", "modern", "options", "conditional"]
+    "options",
+    [{"mode": "paper"}, {}, ALL, CONDITIONAL],
+    ids=["paper", "modern", "options", "conditional"],
 )
 def test_replayed_steps_are_the_steps_bit_for_bit(tmp_path: Path, options: dict[str, Any]) -> None:
     setting, make, batches = prepared(tmp_path, 6, **options)
@@ -53,7 +63,9 @@ def test_replayed_steps_are_the_steps_bit_for_bit(tmp_path: Path, options: dict[
     assert ordinary.position == other.position and ordinary.position.index == 13
     assert ordinary.extra() == other.extra()
     mine, theirs = ordinary.tensors(), other.tensors()
-    assert mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+    assert mine.keys() == theirs.keys() and all(
+        torch.equal(mine[name], theirs[name]) for name in mine
+    )
 
 
 @pytest.mark.parametrize("mode", ["paper", "modern"])
@@ -66,17 +78,32 @@ def test_the_trial_passes_what_is_right_and_finds_what_is_not(tmp_path: Path, mo
 
     def lost(work: Callable[[], None], random: torch.Generator) -> Callable[[], None]:
         calls: list[int] = []
-        return lambda: calls.append(1) if len(calls) == 2 else (calls.append(1), work())[1]  # one replay does nothing
+        return lambda: (
+            calls.append(1) if len(calls) == 2 else (calls.append(1), work())[1]
+        )  # one replay does nothing
 
     def half_the_rate(parts: Parts, setting: Setting, *rest: Any) -> None:
         if len(rest) == 3:  # as it was recorded
             parts.set_rate(1e-4)
         step(parts, setting, *rest)
 
-    def stale_pixels(parts: Parts, setting: Setting, pixels: Any, labels: Any, random: Any = None) -> None:
-        step(parts, setting, torch.full_like(pixels, 9) if random is not None else pixels, labels, random)
+    def stale_pixels(
+        parts: Parts, setting: Setting, pixels: Any, labels: Any, random: Any = None
+    ) -> None:
+        step(
+            parts,
+            setting,
+            torch.full_like(pixels, 9) if random is not None else pixels,
+            labels,
+            random,
+        )
 
-    for record, stepping in ((stale_random, step), (lost, step), (again, half_the_rate), (again, stale_pixels)):
+    for record, stepping in (
+        (stale_random, step),
+        (lost, step),
+        (again, half_the_rate),
+        (again, stale_pixels),
+    ):
         with pytest.raises(WorkError, match="replayed steps") as caught:
             trial(make, setting, stepping, batches, record)
         print(mode, record.__name__, getattr(stepping, "__name__", ""), caught.value.message)
@@ -84,7 +111,14 @@ def test_the_trial_passes_what_is_right_and_finds_what_is_not(tmp_path: Path, mo
 
 @pytest.mark.parametrize(
     ("noise", "found", "passes"),
-    [(0.0, 0.009, True), (0.001, 0.05, False), (0.01, 0.09, True), (0.1, 0.21, False), (0.3, 0.5, True), (0.3, 0.7, False)],
+    [
+        (0.0, 0.009, True),
+        (0.001, 0.05, False),
+        (0.01, 0.09, True),
+        (0.1, 0.21, False),
+        (0.3, 0.5, True),
+        (0.3, 0.7, False),
+    ],
 )
 def test_how_far_replayed_steps_may_be_from_ordinary_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noise: float, found: float, passes: bool
@@ -92,7 +126,9 @@ def test_how_far_replayed_steps_may_be_from_ordinary_ones(
     """Where kernels add in any order, ordinary steps differ among themselves by as much."""
     _, make, _ = prepared(tmp_path)
     ordinary, again, other = make(), make(), make()
-    monkeypatch.setattr(graphs, "deviation", lambda _, parts, *rest: noise if parts is again else found)
+    monkeypatch.setattr(
+        graphs, "deviation", lambda _, parts, *rest: noise if parts is again else found
+    )
     with contextlib.nullcontext() if passes else pytest.raises(WorkError, match=f"{found:.1%}"):
         graphs.compare(ordinary, again, other, dict.fromkeys(ordinary.optimisers, []))
 

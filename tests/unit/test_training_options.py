@@ -11,17 +11,23 @@ import torch
 from pydantic import ValidationError
 
 from gan_core.config import HashConfig, NetworkConfig, TrainConfig
-from gan_core.dedup.autoencoder import fit
+from gan_core.dedup.hashing.autoencoder import fit
 from gan_core.errors import WorkError
+from gan_core.inspection.memorisation import (
+    TrainingCodes,
+    draw,
+    images_of,
+    memorisation,
+    nearest_distances,
+)
+from gan_core.methods._augment import augment
 from gan_core.methods.dcgan import r1_penalty
 from gan_core.networks.base import measure_statistics
-from gan_core.training.augment import augment
+from gan_core.networks.snapshot import last_snapshot, load_snapshot
 from gan_core.training.data import ArrayImages
 from gan_core.training.loop import Setting, train
-from gan_core.training.memorisation import TrainingCodes, draw, memorisation, nearest_distances, pictures_of
-from gan_core.training.parts import build, plain
 from gan_core.training.probe import Probe
-from gan_core.training.snapshots import last_snapshot, load_snapshot
+from gan_core.training.trainer_state import build, plain
 from gan_core.vision.tensors import to_float
 
 BASE: dict[str, Any] = {"network": {"width": 0.125}, "batch": 16, "kimg": 0.16, "log_kimg": 0.05}
@@ -32,8 +38,10 @@ def noise(count: int = 64, size: int = 32) -> ArrayImages:
 
 
 @pytest.mark.parametrize("kind", ["color", "translation", "cutout"])
-def test_augmentation_changes_each_picture_its_own_way_and_passes_the_gradient(kind: str) -> None:
-    x = (torch.rand(16, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1).requires_grad_(True)
+def test_augmentation_changes_each_image_its_own_way_and_passes_the_gradient(kind: str) -> None:
+    x = (
+        torch.rand(16, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    ).requires_grad_(True)
     out = augment(x, [kind], torch.Generator().manual_seed(1))
     assert out.shape == x.shape and not torch.equal(out, x)
     assert torch.equal(out, augment(x, [kind], torch.Generator().manual_seed(1)))
@@ -50,8 +58,14 @@ def test_translation_is_a_shift_by_whole_pixels_with_zeros_outside() -> None:
         for down in range(-2, 3):
             for across in range(-2, 3):
                 moved = torch.zeros_like(before)
-                ys, xs = slice(max(0, down), 16 + min(0, down)), slice(max(0, across), 16 + min(0, across))
-                yt, xt = slice(max(0, -down), 16 + min(0, -down)), slice(max(0, -across), 16 + min(0, -across))
+                ys, xs = (
+                    slice(max(0, down), 16 + min(0, down)),
+                    slice(max(0, across), 16 + min(0, across)),
+                )
+                yt, xt = (
+                    slice(max(0, -down), 16 + min(0, -down)),
+                    slice(max(0, -across), 16 + min(0, -across)),
+                )
                 moved[:, ys, xs] = before[:, yt, xt]
                 if torch.equal(moved, after):
                     shifts.append((down, across))
@@ -61,17 +75,22 @@ def test_translation_is_a_shift_by_whole_pixels_with_zeros_outside() -> None:
 
 
 @pytest.mark.parametrize("side", [32, 64, 29, 30])
-def test_cutout_is_that_of_its_authors_picture_by_picture(side: int) -> None:
+def test_cutout_is_that_of_its_authors_image_by_image(side: int) -> None:
     """mit-han-lab/data-efficient-gans, rand_cutout: size int(side / 2 + 0.5), placed by a number below side + (1 - size % 2)."""
     size = int(side * 0.5 + 0.5)
     out = augment(torch.ones(200, 1, side, side), ["cutout"], torch.Generator().manual_seed(0))
-    places = torch.randint(0, side + (1 - size % 2), (2, 200), generator=torch.Generator().manual_seed(0)).tolist()
-    for picture, down, across in zip(out, *places, strict=True):
+    places = torch.randint(
+        0, side + (1 - size % 2), (2, 200), generator=torch.Generator().manual_seed(0)
+    ).tolist()
+    for image, down, across in zip(out, *places, strict=True):
         mask = torch.ones(side, side)
         for i in range(size):
             for j in range(size):
-                mask[min(max(down + i - size // 2, 0), side - 1), min(max(across + j - size // 2, 0), side - 1)] = 0
-        assert torch.equal(picture[0], mask)
+                mask[
+                    min(max(down + i - size // 2, 0), side - 1),
+                    min(max(across + j - size // 2, 0), side - 1),
+                ] = 0
+        assert torch.equal(image[0], mask)
     assert int((out == 0).sum((1, 2, 3)).max()) == size * size and len(set(places[0])) > side * 0.9
 
 
@@ -90,15 +109,23 @@ def test_r1_is_the_squared_slope_of_the_score() -> None:
             return (x.square() / 2).sum((1, 2, 3))[:, None]
 
     x = torch.randn(5, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    assert float(r1_penalty(Quadratic(), x)) == pytest.approx(float(x.square().sum((1, 2, 3)).mean()), rel=1e-5)  # type: ignore[arg-type]
+    assert float(r1_penalty(Quadratic(), x)) == pytest.approx(
+        float(x.square().sum((1, 2, 3)).mean()), rel=1e-5
+    )  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_options_train_and_resume_and_leave_ordinary_snapshots(tmp_path: Path, precision: str) -> None:
-    settings = TrainConfig(**BASE, augment=["color", "translation", "cutout"], r1=1.0, spectral_norm=True, flip=True)
+def test_options_train_and_resume_and_leave_ordinary_snapshots(
+    tmp_path: Path, precision: str
+) -> None:
+    settings = TrainConfig(
+        **BASE, augment=["color", "translation", "cutout"], r1=1.0, spectral_norm=True, flip=True
+    )
     whole = train(noise(), Setting(settings, tmp_path / "a", 32, precision=precision))
     assert all("r1" in line for line in whole.stats) and whole.complete
-    while not train(noise(), Setting(settings, tmp_path / "b", 32, precision=precision, max_seconds=0.05)).complete:
+    while not train(
+        noise(), Setting(settings, tmp_path / "b", 32, precision=precision, max_seconds=0.05)
+    ).complete:
         pass
     a, b = (last_snapshot(tmp_path / name / "products") for name in "ab")
     assert a.read_bytes() == b.read_bytes()
@@ -106,7 +133,9 @@ def test_options_train_and_resume_and_leave_ordinary_snapshots(tmp_path: Path, p
     x = torch.rand(4, 3, 32, 32)
     trained = plain(whole.parts.networks["discriminator"], whole.parts.spec)
     real = to_float(torch.from_numpy(noise().pixels()))
-    measure_statistics(trained, [real[i : i + 16] for i in range(0, 64, 16)])  # of all its training pictures, in batches
+    measure_statistics(
+        trained, [real[i : i + 16] for i in range(0, 64, 16)]
+    )  # of all its training images, in batches
     assert torch.allclose(snapshot.discriminator(x), trained.eval()(x), atol=1e-4)
 
 
@@ -126,16 +155,18 @@ def test_paper_mode_refuses_what_the_authors_did_not_do() -> None:
 
 
 def test_the_conditional_network_trains_on_labels(tmp_path: Path) -> None:
-    settings = TrainConfig(**{**BASE, "network": {"name": "dcgan28_mnist", "width": 0.125}}, mode="paper")
+    settings = TrainConfig(
+        **{**BASE, "network": {"name": "dcgan28_mnist", "width": 0.125}}, mode="paper"
+    )
     trained = train(noise(size=28), Setting(settings, tmp_path, 28), labels=np.arange(64) % 10)
     assert trained.complete
     snapshot = load_snapshot(last_snapshot(tmp_path / "products"))
     assert snapshot.prior.classes == 10
-    assert pictures_of(snapshot, 12, torch.Generator().manual_seed(0)).shape == (12, 28, 28, 3)
+    assert images_of(snapshot, 12, torch.Generator().manual_seed(0)).shape == (12, 28, 28, 3)
 
 
 def coloured(count: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Pictures whose class is their colour, in noise."""
+    """Images whose class is their colour, in noise."""
     random = np.random.default_rng(0)
     labels = random.integers(0, 3, count)
     pixels = random.integers(0, 120, (count, 32, 32, 3))
@@ -155,7 +186,9 @@ def test_the_probe_reads_off_what_is_there_and_nothing_else() -> None:
         for parameter in discriminator.parameters():
             parameter.zero_()
     dead = Probe(ArrayImages(pixels), labels, seed=0).accuracy(discriminator, parts.spec)
-    assert dead < 0.6, "a discriminator that has died gives chance, and no error before anybody looks for divergence"
+    assert dead < 0.6, (
+        "a discriminator that has died gives chance, and no error before anybody looks for divergence"
+    )
 
 
 def test_nearest_distances_are_brute_force() -> None:
@@ -167,22 +200,26 @@ def test_nearest_distances_are_brute_force() -> None:
     assert np.array_equal(nearest_distances(b, b, skip_one=True), own[:, 1])
 
 
-def test_a_generator_that_draws_its_training_set_is_caught_and_its_copies_rejected(tmp_path: Path) -> None:
+def test_a_generator_that_draws_its_training_set_is_caught_and_its_copies_rejected(
+    tmp_path: Path,
+) -> None:
     train(noise(), Setting(TrainConfig(**BASE), tmp_path, 32))
     snapshot = load_snapshot(last_snapshot(tmp_path / "products"))
     others = np.random.default_rng(5).integers(0, 256, (512, 32, 32, 3), np.uint8)
     encoder = fit(others, HashConfig(epochs=1, min_steps=1), 0)
 
-    strangers = TrainingCodes(encoder, np.random.default_rng(1).integers(0, 256, (500, 16), np.uint8))
+    strangers = TrainingCodes(
+        encoder, np.random.default_rng(1).integers(0, 256, (500, 16), np.uint8)
+    )
     honest = memorisation(snapshot, strangers, seed=0, samples=64)
     assert honest["collisions"] == 0 and honest["nearest_median"] > 10
     assert draw(snapshot, 10, seed=0, reject_collisions=strangers)[1] == 0
 
     first = draw(snapshot, 10, seed=0)[0]
     planted = TrainingCodes(encoder, np.concatenate([strangers.codes, encoder.encode(first[:4])]))
-    pictures, rejected = draw(snapshot, 10, seed=0, reject_collisions=planted)
-    assert rejected >= 1 and len(pictures) == 10
-    assert (planted.nearest(pictures) > 0).all()
+    images, rejected = draw(snapshot, 10, seed=0, reject_collisions=planted)
+    assert rejected >= 1 and len(images) == 10
+    assert (planted.nearest(images) > 0).all()
 
     everything = TrainingCodes(encoder, planted.codes)
     with pytest.raises(WorkError, match="draws its training set"):

@@ -9,16 +9,10 @@ import pytest
 import torch
 
 from gan_core.config import NetworkConfig, TrainConfig
+from gan_core.devices import resolve_precision
 from gan_core.errors import RequestError, StoreError
 from gan_core.networks.base import LayeredNetwork
-from gan_core.training import state
-from gan_core.training.average import Average
-from gan_core.training.data import ArrayImages, Feed, Order
-from gan_core.training.loop import crossed
-from gan_core.training.parts import build
-from gan_core.training.precision import resolve_precision
-from gan_core.training.record import Figures, reached, tile
-from gan_core.training.snapshots import (
+from gan_core.networks.snapshot import (
     Prior,
     generate,
     load_snapshot,
@@ -27,6 +21,12 @@ from gan_core.training.snapshots import (
     snapshot_name,
     write_snapshot,
 )
+from gan_core.training import checkpoint as state
+from gan_core.training.data import ArrayImages, Feed, Order
+from gan_core.training.ema import Average
+from gan_core.training.logging import Figures, reached, tile
+from gan_core.training.loop import crossed
+from gan_core.training.trainer_state import build
 
 TINY = TrainConfig(network=NetworkConfig(width=0.125), batch=8, kimg=0.1)
 
@@ -76,10 +76,15 @@ def test_the_average_is_the_recursion_written_out() -> None:
                 p.add_(0.1 * step)
         average.follow(source, images=20_000, step=8)
         decay = 0.5 ** (8 / 1000)
-        expected = [decay * old + (1 - decay) * p.detach() for old, p in zip(expected, source.parameters(), strict=True)]
+        expected = [
+            decay * old + (1 - decay) * p.detach()
+            for old, p in zip(expected, source.parameters(), strict=True)
+        ]
     for a, b in zip(average.network.parameters(), expected, strict=True):
         assert torch.allclose(a, b, atol=1e-6)
-    assert average.weight(100, 8) == pytest.approx(1 - 0.5 ** (8 / 10))  # early: a tenth of the images seen
+    assert average.weight(100, 8) == pytest.approx(
+        1 - 0.5 ** (8 / 10)
+    )  # early: a tenth of the images seen
 
 
 def test_figures_are_means_over_their_own_updates() -> None:
@@ -93,14 +98,26 @@ def test_figures_are_means_over_their_own_updates() -> None:
 def test_places_in_names_sort_as_they_follow_and_never_meet() -> None:
     places = [0, 0.05, 0.999, 1, 1.001, 1.5, 2, 2.5, 59.96, 60, 60.25, 1000, 123456]
     names = [snapshot_name(place) for place in places]
-    assert names == sorted(set(names)) and names[3] == "snapshot-000001.safetensors" and "000060_250" in names[10]
-    seen = [reached(images, 0.4) for images in range(16, 4100, 16) if crossed(images - 16, images, 0.4)]
+    assert (
+        names == sorted(set(names))
+        and names[3] == "snapshot-000001.safetensors"
+        and "000060_250" in names[10]
+    )
+    seen = [
+        reached(images, 0.4) for images in range(16, 4100, 16) if crossed(images - 16, images, 0.4)
+    ]
     assert [round(place * 1000) for place in seen] == list(range(400, 4100, 400))
 
 
 @pytest.mark.parametrize(
     ("before", "after", "every", "expected"),
-    [(0, 64, 0.1, False), (64, 128, 0.1, True), (1990, 2010, 1.0, True), (2000, 2064, 1.0, False), (0, 5000, 0, False)],
+    [
+        (0, 64, 0.1, False),
+        (64, 128, 0.1, True),
+        (1990, 2010, 1.0, True),
+        (2000, 2064, 1.0, False),
+        (0, 5000, 0, False),
+    ],
 )
 def test_crossed(before: int, after: int, every: float, expected: bool) -> None:
     assert crossed(before, after, every) is expected
@@ -112,7 +129,7 @@ def test_precision_is_recorded_as_one_of_two() -> None:
     assert resolve_precision("auto", "cpu") in ("float32", "bf16")
 
 
-def test_tile_places_pictures_in_reading_order() -> None:
+def test_tile_places_images_in_reading_order() -> None:
     images = torch.linspace(-1, 1, 6)[:, None, None, None].expand(6, 3, 2, 2)
     sheet = tile(images, columns=4, gap=1)
     assert sheet.shape == (7, 13, 3)
@@ -121,8 +138,16 @@ def test_tile_places_pictures_in_reading_order() -> None:
 
 def test_states_keep_two_ignore_half_written_and_damaged_ones(tmp_path: Path) -> None:
     for images in (100, 200, 300):
-        state.save_state(tmp_path, state.Position(index=images, images=images), {"x": torch.full((2,), float(images))}, {})
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["state-000000000200", "state-000000000300"]
+        state.save_state(
+            tmp_path,
+            state.Position(index=images, images=images),
+            {"x": torch.full((2,), float(images))},
+            {},
+        )
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "state-000000000200",
+        "state-000000000300",
+    ]
     (tmp_path / "state-000000000400.ab.work").mkdir()
     found = state.load_state(tmp_path, 1000)
     assert found is not None and found[0].images == 300 and found[1]["x"].tolist() == [300.0, 300.0]
@@ -141,7 +166,9 @@ def test_a_shorter_training_does_not_clear_what_a_longer_one_left(tmp_path: Path
     assert [p.name[-3:] for p in sorted(tmp_path.iterdir())] == ["200", "300", "500", "600"]
 
 
-def test_states_written_aside_are_those_of_their_moment_and_what_fails_is_told(tmp_path: Path) -> None:
+def test_states_written_aside_are_those_of_their_moment_and_what_fails_is_told(
+    tmp_path: Path,
+) -> None:
     """As on a GPU, where training goes on while a state is written."""
     saver = state.Saver(tmp_path / "states", aside=True)
     weights = {"x": torch.zeros(3_000_000), "y": torch.arange(6.0).reshape(2, 3).T}
@@ -156,7 +183,9 @@ def test_states_written_aside_are_those_of_their_moment_and_what_fails_is_told(t
     saver.wait()
     for images in (3, 4):
         found = state.load_state(tmp_path / "states", images)
-        assert found is not None and found[0] == state.Position(images=images, updates={"generator": images})
+        assert found is not None and found[0] == state.Position(
+            images=images, updates={"generator": images}
+        )
         assert found[1]["x"].eq(images).all() and torch.equal(found[1]["y"], weights["y"])
         assert found[2] == {"figures": {"loss": [images]}}
     blocked = tmp_path / "file"
@@ -176,7 +205,11 @@ def test_stats_read_back_without_torn_lines_the_last_of_each_place_counting(tmp_
         state.append_stats(tmp_path, {"images": images, "loss": loss})
     with open(tmp_path / "stats.jsonl", "a") as file:
         file.write('{"images": 40')
-    assert [(line["images"], line["loss"]) for line in state.read_stats(tmp_path, 300)] == [(100, 3.0), (200, 2.0), (300, None)]
+    assert [(line["images"], line["loss"]) for line in state.read_stats(tmp_path, 300)] == [
+        (100, 3.0),
+        (200, 2.0),
+        (300, None),
+    ]
 
 
 def _snapshot(path: Path) -> dict[str, LayeredNetwork]:
@@ -195,10 +228,13 @@ def _snapshot(path: Path) -> dict[str, LayeredNetwork]:
 def test_snapshot_round_trip_equal_bytes_and_a_seeded_sample(tmp_path: Path) -> None:
     networks = _snapshot(tmp_path / "snapshot-000001.safetensors")
     _snapshot(tmp_path / "again.safetensors")
-    assert (tmp_path / "snapshot-000001.safetensors").read_bytes() == (tmp_path / "again.safetensors").read_bytes()
+    assert (tmp_path / "snapshot-000001.safetensors").read_bytes() == (
+        tmp_path / "again.safetensors"
+    ).read_bytes()
     snapshot = load_snapshot(tmp_path / "snapshot-000001.safetensors")
     assert torch.equal(
-        snapshot.discriminator.layer("conv1").operation.weight, networks["discriminator"].layer("conv1").operation.weight
+        snapshot.discriminator.layer("conv1").operation.weight,
+        networks["discriminator"].layer("conv1").operation.weight,
     )
     latents = sample_latents(snapshot.prior, 5, torch.Generator().manual_seed(0))
     assert latents.min() >= -1 and latents.max() <= 1
@@ -219,11 +255,15 @@ def test_what_is_no_snapshot_is_refused(tmp_path: Path) -> None:
             read_meta(tmp_path / f"{name}.safetensors")
 
 
-def test_a_snapshot_runs_no_code_but_that_of_a_network_that_was_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_snapshot_runs_no_code_but_that_of_a_network_that_was_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The file names a module of its writer's choice; neither it nor the package around it is imported unasked."""
     for name in ("planted", "planted/networks"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "__init__.py").write_text("raise SystemExit('the code of a stranger ran')")
+        (tmp_path / name / "__init__.py").write_text(
+            "raise SystemExit('the code of a stranger ran')"
+        )
     monkeypatch.syspath_prepend(str(tmp_path))
     parts = build(TINY, seed=0, device="cpu", image_size=32)
     meta = {
@@ -232,7 +272,9 @@ def test_a_snapshot_runs_no_code_but_that_of_a_network_that_was_named(tmp_path: 
     }
     path = write_snapshot(tmp_path / "a.safetensors", parts.networks, parts.grid_latents, meta)
     for allow in ([], ["dcgan32"], ["planted"]):
-        with pytest.raises(RequestError, match=r"asks for the network 'planted\.networks'") as caught:
+        with pytest.raises(
+            RequestError, match=r"asks for the network 'planted\.networks'"
+        ) as caught:
             load_snapshot(path, allow=allow)
     assert "--network planted.networks" in caught.value.remedy
     with pytest.raises(SystemExit, match="stranger"):  # asked for by name, it is

@@ -25,30 +25,40 @@ def smooth(width: int = 40, height: int = 30, seed: int = 0) -> Image.Image:
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
 
-def saved(picture: Image.Image, form: str, **options: object) -> bytes:
+def saved(image: Image.Image, form: str, **options: object) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, form, **options)
+    image.save(buffer, form, **options)
     return buffer.getvalue()
 
 
-def tiny_png(width: int, height: int, rows: bytes = b"\0" * 100, depth: int = 8, colour: int = 2) -> bytes:
+def tiny_png(
+    width: int, height: int, rows: bytes = b"\0" * 100, depth: int = 8, colour: int = 2
+) -> bytes:
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.parametrize("form", ["PNG", "WEBP", "BMP", "TIFF", "PPM"])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_lossless_formats_come_back_exactly(form: str, mode: str) -> None:
-    picture = smooth().convert(mode)
+    image = smooth().convert(mode)
     options = {"lossless": True} if form == "WEBP" else {}
-    assert np.array_equal(decode(saved(picture, form, **options)), np.asarray(picture.convert("RGB")))
+    assert np.array_equal(decode(saved(image, form, **options)), np.asarray(image.convert("RGB")))
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 30}, {"restart_marker_rows": 1}]
+    "options",
+    [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 30}, {"restart_marker_rows": 1}],
 )
 def test_jpeg_is_as_pillow_reads_it(options: dict[str, object]) -> None:
     data = saved(smooth(), "JPEG", **options)
@@ -57,15 +67,15 @@ def test_jpeg_is_as_pillow_reads_it(options: dict[str, object]) -> None:
 
 
 def test_transparency_is_laid_on_white() -> None:
-    picture = smooth().convert("RGBA")
+    image = smooth().convert("RGBA")
     alpha = np.zeros((30, 40), np.uint8)
     alpha[:, 10:20] = 128
     alpha[:, 20:] = 255
-    picture.putalpha(Image.fromarray(alpha))
-    colours = np.asarray(picture, dtype=float)
+    image.putalpha(Image.fromarray(alpha))
+    colours = np.asarray(image, dtype=float)
     expected = colours[..., :3] * colours[..., 3:] / 255 + 255 * (1 - colours[..., 3:] / 255)
     for form, options in (("PNG", {}), ("WEBP", {"lossless": True, "exact": True}), ("TIFF", {})):
-        got = decode(saved(picture, form, **options))
+        got = decode(saved(image, form, **options))
         assert np.abs(got - expected).max() <= 1, form
         assert (got[:, :10] == 255).all()
 
@@ -76,27 +86,34 @@ def test_a_transparent_palette_and_a_transparent_colour_are_laid_on_white() -> N
     got = decode(saved(palette, "PNG", transparency=0))
     assert got.tolist() == [[[255, 255, 255], [200, 100, 50]], [[200, 100, 50], [255, 255, 255]]]
     marked = Image.fromarray(np.array([[[1, 2, 3], [9, 9, 9]]], np.uint8))
-    assert decode(saved(marked, "PNG", transparency=(1, 2, 3))).tolist() == [[[255, 255, 255], [9, 9, 9]]]
+    assert decode(saved(marked, "PNG", transparency=(1, 2, 3))).tolist() == [
+        [[255, 255, 255], [9, 9, 9]]
+    ]
 
 
 def test_sixteen_bits_keep_their_high_byte() -> None:
     levels = np.arange(0, 65536, 37, dtype=np.uint16)[: 40 * 44].reshape(40, 44)
     for data in (saved(Image.fromarray(levels), "PNG"), saved(Image.fromarray(levels), "TIFF")):
-        assert np.array_equal(decode(data), np.repeat((levels >> 8).astype(np.uint8)[..., None], 3, 2))
+        assert np.array_equal(
+            decode(data), np.repeat((levels >> 8).astype(np.uint8)[..., None], 3, 2)
+        )
     colour = np.random.default_rng(0).integers(0, 65536, (6, 5, 3), dtype=np.uint16)
     done, data = cv2.imencode(".png", colour[..., ::-1])
     assert done and np.array_equal(decode(data.tobytes()), (colour >> 8).astype(np.uint8))
 
 
 def test_cmyk_is_near_the_colours_it_was_made_of() -> None:
-    picture = smooth()
-    got = decode(saved(picture.convert("CMYK"), "JPEG", quality=95))
-    assert np.abs(got.astype(int) - np.asarray(picture).astype(int)).mean() < 4
+    image = smooth()
+    got = decode(saved(image.convert("CMYK"), "JPEG", quality=95))
+    assert np.abs(got.astype(int) - np.asarray(image).astype(int)).mean() < 4
 
 
 @pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_of_several_frames_the_first_counts(form: str) -> None:
-    first, second = Image.new("RGB", (12, 9), (200, 30, 40)), Image.new("RGB", (12, 9), (10, 220, 30))
+    first, second = (
+        Image.new("RGB", (12, 9), (200, 30, 40)),
+        Image.new("RGB", (12, 9), (10, 220, 30)),
+    )
     options = {"lossless": True} if form == "WEBP" else {}
     data = saved(first, form, save_all=True, append_images=[second], **options)
     assert probe(data).frames == 2
@@ -110,7 +127,9 @@ def test_every_orientation_is_turned_upright(form: str, orientation: int) -> Non
     exif[0x0112] = orientation
     options = {"lossless": True} if form == "WEBP" else {"quality": 95} if form == "JPEG" else {}
     data = saved(smooth(), form, exif=exif.tobytes(), **options)
-    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"), dtype=int)
+    expected = np.asarray(
+        ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"), dtype=int
+    )
     got = decode(data)
     assert got.shape == expected.shape and got.flags["C_CONTIGUOUS"]
     assert np.abs(got - expected).max() <= (2 if form == "JPEG" else 0)
@@ -126,7 +145,9 @@ def test_turning_back_and_forth_changes_nothing() -> None:
 
 def bombs() -> dict[str, bytes]:
     vp8x = b"VP8X" + struct.pack("<IBBHHBHB", 10, 0, 0, 0, 0x3FFF, 0, 0x3FFF, 0)
-    vp8x = b"VP8X" + struct.pack("<I", 10) + bytes([0, 0, 0, 0]) + (49_999).to_bytes(3, "little") * 2
+    vp8x = (
+        b"VP8X" + struct.pack("<I", 10) + bytes([0, 0, 0, 0]) + (49_999).to_bytes(3, "little") * 2
+    )
     body = b"WEBP" + vp8x + b"VP8L" + struct.pack("<I", 5) + b"\x2f\0\0\0\0\0"
     return {
         "png": tiny_png(50_000, 50_000),
@@ -141,7 +162,7 @@ def bombs() -> dict[str, bytes]:
     }  # fmt: skip
 
 
-def test_a_huge_declared_picture_is_refused_in_little_memory() -> None:
+def test_a_huge_declared_image_is_refused_in_little_memory() -> None:
     """In a process that may not have more than a little: 50,000 x 50,000 pixels would need 7.5 GB."""
     script = (
         "import resource, sys; sys.path.insert(0, sys.argv[1])\n"
@@ -154,14 +175,26 @@ def test_a_huge_declared_picture_is_refused_in_little_memory() -> None:
         "    else: print(name, 'decoded', sep='|')\n"
         "print('grown', (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024, sep='|')\n"
     )
-    done = subprocess.run([sys.executable, "-c", script, str(ROOT)], capture_output=True, text=True, timeout=120, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(ROOT)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=ROOT,
+    )
     assert done.returncode == 0, done.stderr
     said = dict(line.split("|") for line in done.stdout.strip().splitlines())
     assert int(said.pop("grown")) < 50
     assert set(said) == set(bombs())
     for name, reason in said.items():
-        assert reason.startswith(("truncated: ", "damaged: ") if name == "ppm" else "too_large: "), (name, reason)
-    assert "50000 x 50000" in said["png"] and "2,500 megapixels" in said["png"] and "max_megapixels" in said["png"]
+        assert reason.startswith(
+            ("truncated: ", "damaged: ") if name == "ppm" else "too_large: "
+        ), (name, reason)
+    assert (
+        "50000 x 50000" in said["png"]
+        and "2,500 megapixels" in said["png"]
+        and "max_megapixels" in said["png"]
+    )
 
 
 def test_the_limit_is_a_setting() -> None:
@@ -173,22 +206,28 @@ def test_the_limit_is_a_setting() -> None:
 
 @pytest.mark.parametrize(
     ("size", "limit", "told"),
-    [((640, 427), 0.01, "0.3 megapixels; at most 0.01 are"), ((200, 100), 0.0199, "0.02 megapixels; at most 0.0199 are")],
+    [
+        ((640, 427), 0.01, "0.3 megapixels; at most 0.01 are"),
+        ((200, 100), 0.0199, "0.02 megapixels; at most 0.0199 are"),
+    ],
 )
-def test_small_limits_are_told_in_useful_figures(size: tuple[int, int], limit: float, told: str) -> None:
+def test_small_limits_are_told_in_useful_figures(
+    size: tuple[int, int], limit: float, told: str
+) -> None:
     with pytest.raises(UnreadableImage, match=told):
         decode(tiny_png(*size), max_megapixels=limit)
 
 
-def test_a_picture_hardly_above_the_limit_is_told_to_be_above_it() -> None:
+def test_a_image_hardly_above_the_limit_is_told_to_be_above_it() -> None:
     with pytest.raises(UnreadableImage, match=r"100\.01 megapixels; at most 100 are"):
         decode(tiny_png(10_001, 10_000))
 
 
 @pytest.mark.parametrize(
-    ("depth", "colour", "row"), [(8, 2, 193), (8, 0, 65), (8, 6, 257), (16, 0, 129), (1, 0, 9), (4, 0, 33)]
+    ("depth", "colour", "row"),
+    [(8, 2, 193), (8, 0, 65), (8, 6, 257), (16, 0, 129), (1, 0, 9), (4, 0, 33)],
 )
-def test_fewer_rows_than_declared_are_no_picture(depth: int, colour: int, row: int) -> None:
+def test_fewer_rows_than_declared_are_no_image(depth: int, colour: int, row: int) -> None:
     """Right checksums and too few pixels: Pillow would return the rest black."""
     assert decode(tiny_png(64, 64, b"\0" * (row * 64), depth, colour)).shape == (64, 64, 3)
     for missing in (1, row * 40):
@@ -204,7 +243,7 @@ def test_odd_png_of_any_size_is_full(size: tuple[int, int], mode: str) -> None:
 
 
 def test_an_interlaced_png_is_full() -> None:
-    """Seven passes of a 3 x 3 RGBA picture by hand: 1, 0, 0, 1+1, 1, 1x2... rows as the standard's section 8 counts them."""
+    """Seven passes of a 3 x 3 RGBA image by hand: 1, 0, 0, 1+1, 1, 1x2... rows as the standard's section 8 counts them."""
     passes = [(1, 1), (0, 0), (0, 0), (1, 1), (2, 1), (1, 2), (3, 1)]
     rows = b"".join((b"\0" + b"\x80\x40\x20\xff" * columns) * lines for columns, lines in passes)
     data = bytearray(tiny_png(3, 3, rows, 8, 6))
@@ -225,7 +264,9 @@ def test_masks_keep_their_numbers() -> None:
     coloured.putpalette(list(range(256)) * 3)
     assert np.array_equal(decode_mask(saved(grey, "PNG")), numbers)
     assert np.array_equal(decode_mask(saved(coloured, "PNG")), numbers)
-    assert np.array_equal(decode_mask(saved(Image.fromarray(numbers.astype(np.uint16)), "PNG")), numbers)
+    assert np.array_equal(
+        decode_mask(saved(Image.fromarray(numbers.astype(np.uint16)), "PNG")), numbers
+    )
     with pytest.raises(UnreadableImage, match="one number a pixel"):
         decode_mask(saved(smooth(), "PNG"))
     with pytest.raises(UnreadableImage, match="more than 255"):

@@ -18,7 +18,13 @@ SETTINGS = {"scale_factor": 1.1, "min_neighbors": 5, "min_side": 64, "margin": 1
 
 
 def test_detections_are_judged_largest_first() -> None:
-    faces = judge([(300, 100, 60, 60), (100, 100, 100, 100), (120, 120, 40, 40)], 500, 400, margin=1.3, size=64)
+    faces = judge(
+        [(300, 100, 60, 60), (100, 100, 100, 100), (120, 120, 40, 40)],
+        500,
+        400,
+        margin=1.3,
+        size=64,
+    )
     assert [face.rejected for face in faces] == ["", "", "nested"]
     assert [face.box.x1 - face.box.x0 for face in faces] == [130, 78, 52]
     assert (faces[0].box.x0, faces[0].box.y0) == (85, 85)
@@ -35,14 +41,17 @@ def test_the_order_of_detections_does_not_matter() -> None:
     boxes = [(0, 0, 50, 50), (100, 0, 50, 50), (0, 100, 50, 50), (40, 40, 90, 90)]
     expected = judge(boxes, 300, 300, margin=1.3, size=32)
     assert all(
-        judge(list(np.random.default_rng(seed).permutation(boxes)), 300, 300, margin=1.3, size=32) == expected
+        judge(list(np.random.default_rng(seed).permutation(boxes)), 300, 300, margin=1.3, size=32)
+        == expected
         for seed in range(5)
     )
 
 
 def test_the_cascade_is_recorded_by_hash() -> None:
     said = FaceDetector(cascade="alt2", **SETTINGS).describe()
-    assert said["cascade"] == "haarcascade_frontalface_alt2.xml" and len(said["cascade_sha256"]) == 64
+    assert (
+        said["cascade"] == "haarcascade_frontalface_alt2.xml" and len(said["cascade_sha256"]) == 64
+    )
     assert cv2.__version__ in said["detector"]
     with pytest.raises(UnknownName, match="alt2"):
         FaceDetector(cascade="alt3", **SETTINGS)
@@ -67,15 +76,22 @@ def hit(face: Face, truth: list[float], margin: float = 1.3) -> bool:
 @pytest.mark.data
 def test_marked_faces_are_found_and_rooms_have_few(real_data: Path) -> None:
     """All 1,400 photos gave a recall of 0.956; every ninth of them stands here for the rest."""
-    rows = pq.read_table(real_data / "faces" / "photos.parquet", columns=["image", "box_xyxy"]).to_pylist()[::9]
-    pictures = [decode(row["image"]["bytes"]) for row in rows]
+    rows = pq.read_table(
+        real_data / "faces" / "photos.parquet", columns=["image", "box_xyxy"]
+    ).to_pylist()[::9]
+    images = [decode(row["image"]["bytes"]) for row in rows]
     detector = FaceDetector(cascade="alt2", **{**SETTINGS, "size": 32})
     with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(detector.find, pictures))
+        found = list(pool.map(detector.find, images))
     recall = np.mean(
-        [any(hit(face, row["box_xyxy"]) for face in faces if not face.rejected) for faces, row in zip(found, rows, strict=True)]
+        [
+            any(hit(face, row["box_xyxy"]) for face in faces if not face.rejected)
+            for faces, row in zip(found, rows, strict=True)
+        ]
     )
     assert recall >= 0.93
-    assert found[:20] == [detector.find(picture) for picture in pictures[:20]], "threads change nothing"
-    rooms = [decode(path.read_bytes()) for path in sorted((real_data / "rooms").glob("*/*.jpg"))[::4]]
+    assert found[:20] == [detector.find(image) for image in images[:20]], "threads change nothing"
+    rooms = [
+        decode(path.read_bytes()) for path in sorted((real_data / "rooms").glob("*/*.jpg"))[::4]
+    ]
     assert sum(len(detector.find(room)) for room in rooms) <= 2

@@ -24,11 +24,13 @@ from gan_core.vision.geometry import (
 
 
 def python2_round(value: Fraction) -> int:
-    return int((Decimal(value.numerator) / Decimal(value.denominator)).quantize(Decimal(1), ROUND_HALF_UP))
+    return int(
+        (Decimal(value.numerator) / Decimal(value.denominator)).quantize(Decimal(1), ROUND_HALF_UP)
+    )
 
 
 def coordinates(width: int, height: int) -> np.ndarray:
-    """A picture whose red is the column and whose green is the row."""
+    """An image whose red is the column and whose green is the row."""
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     return np.stack([x, y, np.zeros_like(x)], axis=2).astype(np.uint8)
 
@@ -51,16 +53,19 @@ def test_the_shorter_side_becomes_the_size(width: int, height: int, size: int) -
 @pytest.mark.parametrize(("width", "height", "size", "left", "top"), [
     (33, 32, 32, 1, 0), (35, 32, 32, 2, 0), (32, 37, 32, 0, 3), (40, 32, 32, 4, 0), (32, 32, 32, 0, 0),
 ])  # fmt: skip
-def test_the_centre_is_where_the_authors_cut(width: int, height: int, size: int, left: int, top: int) -> None:
+def test_the_centre_is_where_the_authors_cut(
+    width: int, height: int, size: int, left: int, top: int
+) -> None:
     """lib/data_utils.py: j = int(round((h - ph) / 2.)); 0.5 goes to 1, 1.5 to 2 and 2.5 to 3 under Python 2."""
-    picture = coordinates(width, height)
-    square, box = centre_crop(picture, size)
-    assert np.array_equal(square, picture[top : top + size, left : left + size])
+    image = coordinates(width, height)
+    square, box = centre_crop(image, size)
+    assert np.array_equal(square, image[top : top + size, left : left + size])
     assert box == Box(left, top, left + size, top + size)
 
 
 @pytest.mark.parametrize(
-    ("width", "height", "size"), [(250, 200, 32), (97, 203, 32), (20, 26, 32), (255, 64, 64), (64, 64, 32)]
+    ("width", "height", "size"),
+    [(250, 200, 32), (97, 203, 32), (20, 26, 32), (255, 64, 64), (64, 64, 32)],
 )
 def test_a_box_says_where_the_pixels_came_from(width: int, height: int, size: int) -> None:
     """Each pixel of the crop holds the coordinates of its source: they must lie where the box puts them."""
@@ -78,7 +83,9 @@ def test_a_box_says_where_the_pixels_came_from(width: int, height: int, size: in
 def test_shrinking_averages_and_growing_interpolates() -> None:
     board = np.indices((64, 64)).sum(0) % 2 * 255
     grey = resize(np.repeat(board[..., None], 3, 2).astype(np.uint8), 16, 16)
-    assert np.abs(grey.astype(int) - 127).max() <= 1, "linear interpolation would alias a checkerboard"
+    assert np.abs(grey.astype(int) - 127).max() <= 1, (
+        "linear interpolation would alias a checkerboard"
+    )
     step = np.repeat(np.array([[0, 255]], np.uint8)[..., None], 3, 2)
     assert len(np.unique(resize(np.repeat(step, 2, 0), 16, 16))) > 4
 
@@ -93,7 +100,7 @@ def test_masks_are_picked_never_mixed() -> None:
     assert np.array_equal(centre_crop(blocks, 4, nearest=True)[0], np.arange(16).reshape(4, 4))
 
 
-def test_a_very_long_picture_stays_small_on_its_way() -> None:
+def test_a_very_long_image_stays_small_on_its_way() -> None:
     """1 x 200,000 pixels would become 32 x 6,400,000 before its centre is cut out."""
     strip = np.zeros((1, 200_000, 3), np.uint8)
     strip[0, 99_996:100_004] = 255
@@ -104,9 +111,9 @@ def test_a_very_long_picture_stays_small_on_its_way() -> None:
 
 
 def test_cutting_the_ends_first_moves_nothing() -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (20, 400, 3), dtype=np.uint8)
-    square, box = centre_crop(picture, 20)
-    assert np.array_equal(square, picture[:, 190:210]) and box == Box(190, 0, 210, 20)
+    image = np.random.default_rng(0).integers(0, 256, (20, 400, 3), dtype=np.uint8)
+    square, box = centre_crop(image, 20)
+    assert np.array_equal(square, image[:, 190:210]) and box == Box(190, 0, 210, 20)
 
 
 @given(
@@ -121,7 +128,11 @@ def test_a_face_square_lies_inside_and_around(
     left, top = int(x * (width - w)), int(y * (height - h))
     box = square_around(left, top, w, h, margin, width, height)
     side = box.x1 - box.x0
-    assert side == box.y1 - box.y0 == min(python2_round(Fraction(max(w, h)) * Fraction(margin)), width, height)
+    assert (
+        side
+        == box.y1 - box.y0
+        == min(python2_round(Fraction(max(w, h)) * Fraction(margin)), width, height)
+    )
     assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
     if side >= max(w, h):  # moved inside, it still holds the detection
         assert box.x0 <= left and box.y0 <= top and box.x1 >= left + w and box.y1 >= top + h
@@ -130,7 +141,7 @@ def test_a_face_square_lies_inside_and_around(
 
 
 def test_a_crop_of_a_box_is_that_part() -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
-    assert np.array_equal(crop_box(picture, Box(10, 20, 26, 36), 16), picture[20:36, 10:26])
-    expected = cv2.resize(picture[0:48, 0:48], (16, 16), interpolation=cv2.INTER_AREA)
-    assert np.array_equal(crop_box(picture, Box(0, 0, 48, 48), 16), expected)
+    image = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
+    assert np.array_equal(crop_box(image, Box(10, 20, 26, 36), 16), image[20:36, 10:26])
+    expected = cv2.resize(image[0:48, 0:48], (16, 16), interpolation=cv2.INTER_AREA)
+    assert np.array_equal(crop_box(image, Box(0, 0, 48, 48), 16), expected)

@@ -13,12 +13,12 @@ from PIL import Image
 
 from gan_core.vision.headers import UnreadableImage, exif_orientation, probe, sniff
 
-PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (21, 34, 3), dtype=np.uint8))
+IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (21, 34, 3), dtype=np.uint8))
 
 
-def saved(picture: Image.Image, form: str, **options: object) -> bytes:
+def saved(image: Image.Image, form: str, **options: object) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, form, **options)
+    image.save(buffer, form, **options)
     return buffer.getvalue()
 
 
@@ -33,72 +33,95 @@ def exif(orientation: int) -> bytes:
 
 
 CASES: dict[str, tuple[Callable[[], bytes], tuple[str, int, int, str, int, bool]]] = {
-    "jpeg": (lambda: saved(PICTURE, "JPEG"), ("JPEG", 34, 21, "RGB", 1, True)),
-    "progressive jpeg": (lambda: saved(PICTURE, "JPEG", progressive=True), ("JPEG", 34, 21, "RGB", 1, True)),
-    "grey jpeg": (lambda: saved(PICTURE.convert("L"), "JPEG"), ("JPEG", 34, 21, "L", 1, True)),
-    "cmyk jpeg": (lambda: saved(PICTURE.convert("CMYK"), "JPEG"), ("JPEG", 34, 21, "CMYK", 1, False)),
-    "turned jpeg": (lambda: saved(PICTURE, "JPEG", exif=exif(6)), ("JPEG", 21, 34, "RGB", 1, True)),
-    "png": (lambda: saved(PICTURE, "PNG"), ("PNG", 34, 21, "RGB", 1, True)),
-    "alpha png": (lambda: saved(PICTURE.convert("RGBA"), "PNG"), ("PNG", 34, 21, "RGBA", 1, False)),
-    "palette png": (lambda: saved(PICTURE.convert("P"), "PNG"), ("PNG", 34, 21, "P", 1, False)),
-    "black and white png": (lambda: saved(PICTURE.convert("1"), "PNG"), ("PNG", 34, 21, "1", 1, False)),
-    "turned png": (lambda: saved(PICTURE, "PNG", exif=exif(8)), ("PNG", 21, 34, "RGB", 1, True)),
+    "jpeg": (lambda: saved(IMAGE, "JPEG"), ("JPEG", 34, 21, "RGB", 1, True)),
+    "progressive jpeg": (
+        lambda: saved(IMAGE, "JPEG", progressive=True),
+        ("JPEG", 34, 21, "RGB", 1, True),
+    ),
+    "grey jpeg": (lambda: saved(IMAGE.convert("L"), "JPEG"), ("JPEG", 34, 21, "L", 1, True)),
+    "cmyk jpeg": (
+        lambda: saved(IMAGE.convert("CMYK"), "JPEG"),
+        ("JPEG", 34, 21, "CMYK", 1, False),
+    ),
+    "turned jpeg": (lambda: saved(IMAGE, "JPEG", exif=exif(6)), ("JPEG", 21, 34, "RGB", 1, True)),
+    "png": (lambda: saved(IMAGE, "PNG"), ("PNG", 34, 21, "RGB", 1, True)),
+    "alpha png": (lambda: saved(IMAGE.convert("RGBA"), "PNG"), ("PNG", 34, 21, "RGBA", 1, False)),
+    "palette png": (lambda: saved(IMAGE.convert("P"), "PNG"), ("PNG", 34, 21, "P", 1, False)),
+    "black and white png": (
+        lambda: saved(IMAGE.convert("1"), "PNG"),
+        ("PNG", 34, 21, "1", 1, False),
+    ),
+    "turned png": (lambda: saved(IMAGE, "PNG", exif=exif(8)), ("PNG", 21, 34, "RGB", 1, True)),
     "16-bit png": (
         lambda: saved(Image.fromarray(np.arange(714, dtype=np.uint16).reshape(21, 34)), "PNG"),
         ("PNG", 34, 21, "I;16", 1, False),
     ),
     "animated png": (
-        lambda: saved(PICTURE, "PNG", save_all=True, append_images=[PICTURE.rotate(90)]),
+        lambda: saved(IMAGE, "PNG", save_all=True, append_images=[IMAGE.rotate(90)]),
         ("PNG", 34, 21, "RGB", 2, False),
     ),
-    "webp": (lambda: saved(PICTURE, "WEBP"), ("WEBP", 34, 21, "RGB", 1, True)),
-    "lossless webp": (lambda: saved(PICTURE, "WEBP", lossless=True), ("WEBP", 34, 21, "RGB", 1, True)),
+    "webp": (lambda: saved(IMAGE, "WEBP"), ("WEBP", 34, 21, "RGB", 1, True)),
+    "lossless webp": (
+        lambda: saved(IMAGE, "WEBP", lossless=True),
+        ("WEBP", 34, 21, "RGB", 1, True),
+    ),
     "alpha webp": (lambda: saved(half_transparent(), "WEBP"), ("WEBP", 34, 21, "RGBA", 1, False)),
-    "turned webp": (lambda: saved(PICTURE, "WEBP", exif=exif(5)), ("WEBP", 21, 34, "RGB", 1, True)),
+    "turned webp": (lambda: saved(IMAGE, "WEBP", exif=exif(5)), ("WEBP", 21, 34, "RGB", 1, True)),
     "animated webp": (
-        lambda: saved(PICTURE, "WEBP", save_all=True, append_images=[PICTURE.rotate(90)]),
+        lambda: saved(IMAGE, "WEBP", save_all=True, append_images=[IMAGE.rotate(90)]),
         ("WEBP", 34, 21, "RGB", 2, False),
     ),
-    "gif": (lambda: saved(PICTURE, "GIF"), ("GIF", 34, 21, "P", 1, False)),
+    "gif": (lambda: saved(IMAGE, "GIF"), ("GIF", 34, 21, "P", 1, False)),
     "animated gif": (
-        lambda: saved(PICTURE, "GIF", save_all=True, append_images=[PICTURE.rotate(90)]),
+        lambda: saved(IMAGE, "GIF", save_all=True, append_images=[IMAGE.rotate(90)]),
         ("GIF", 34, 21, "P", 2, False),
     ),
-    "bmp": (lambda: saved(PICTURE, "BMP"), ("BMP", 34, 21, "RGB", 1, False)),
-    "tiff": (lambda: saved(PICTURE, "TIFF"), ("TIFF", 34, 21, "RGB", 1, False)),
-    "ppm": (lambda: saved(PICTURE, "PPM"), ("PPM", 34, 21, "RGB", 1, True)),
-    "pgm": (lambda: saved(PICTURE.convert("L"), "PPM"), ("PPM", 34, 21, "L", 1, False)),
+    "bmp": (lambda: saved(IMAGE, "BMP"), ("BMP", 34, 21, "RGB", 1, False)),
+    "tiff": (lambda: saved(IMAGE, "TIFF"), ("TIFF", 34, 21, "RGB", 1, False)),
+    "ppm": (lambda: saved(IMAGE, "PPM"), ("PPM", 34, 21, "RGB", 1, True)),
+    "pgm": (lambda: saved(IMAGE.convert("L"), "PPM"), ("PPM", 34, 21, "L", 1, False)),
 }
 
 
 def half_transparent() -> Image.Image:
-    picture = PICTURE.convert("RGBA")
-    picture.putalpha(128)
-    return picture
+    image = IMAGE.convert("RGBA")
+    image.putalpha(128)
+    return image
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_header_says_what_was_saved(name: str) -> None:
     make, (form, width, height, mode, frames, plain) = CASES[name]
     header = probe(make())
-    assert (header.format, header.width, header.height, header.frames, header.plain) == (form, width, height, frames, plain)
+    assert (header.format, header.width, header.height, header.frames, header.plain) == (
+        form,
+        width,
+        height,
+        frames,
+        plain,
+    )
     if name != "animated webp":  # an animation's canvas is RGBA whatever its frames are
         assert header.mode == mode
 
 
-@pytest.mark.parametrize("name", [name for name, (_, said) in CASES.items() if said[0] in ("JPEG", "PNG", "WEBP")])
+@pytest.mark.parametrize(
+    "name", [name for name, (_, said) in CASES.items() if said[0] in ("JPEG", "PNG", "WEBP")]
+)
 def test_every_cut_is_found_in_the_common_formats(name: str) -> None:
     data = CASES[name][0]()
     for length in range(len(data)):
         with pytest.raises(UnreadableImage) as caught:
             probe(data[:length])
-        assert caught.value.code in ("empty", "not_an_image", "truncated", "damaged"), (length, caught.value)
+        assert caught.value.code in ("empty", "not_an_image", "truncated", "damaged"), (
+            length,
+            caught.value,
+        )
 
 
-def test_the_end_mark_of_a_thumbnail_is_not_the_pictures() -> None:
+def test_the_end_mark_of_a_thumbnail_is_not_the_images() -> None:
     """A cut JPEG with an Exif thumbnail holds an end mark all the same."""
-    thumbnail = saved(PICTURE.resize((8, 8)), "JPEG")
-    whole = saved(PICTURE, "JPEG")
+    thumbnail = saved(IMAGE.resize((8, 8)), "JPEG")
+    whole = saved(IMAGE, "JPEG")
     segment = b"Exif\0\0" + thumbnail
     data = whole[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + whole[2:]
     assert probe(data).width == 34
@@ -108,19 +131,19 @@ def test_the_end_mark_of_a_thumbnail_is_not_the_pictures() -> None:
 
 
 def test_what_follows_the_end_mark_does_no_harm() -> None:
-    assert probe(saved(PICTURE, "JPEG") + b"a film that a telephone appended" * 10).width == 34
-    assert probe(saved(PICTURE, "PNG") + b"more").width == 34
+    assert probe(saved(IMAGE, "JPEG") + b"a film that a telephone appended" * 10).width == 34
+    assert probe(saved(IMAGE, "PNG") + b"more").width == 34
 
 
 def test_a_wrong_checksum_is_found() -> None:
-    data = bytearray(saved(PICTURE, "PNG"))
+    data = bytearray(saved(IMAGE, "PNG"))
     data[data.index(b"IDAT") + 20] ^= 1
     with pytest.raises(UnreadableImage, match=r"damaged: the checksum of a 'IDAT' chunk is wrong"):
         probe(bytes(data))
 
 
 def test_a_wrong_checksum_of_a_comment_does_no_harm() -> None:
-    data = saved(PICTURE, "PNG")
+    data = saved(IMAGE, "PNG")
     end = data.index(b"IEND") - 4
     comment = bytearray(chunk(b"tEXt", b"key\0value"))
     comment[-1] ^= 1
@@ -144,7 +167,7 @@ def test_a_wrong_checksum_of_a_comment_does_no_harm() -> None:
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not_an_image"),
     ],
 )
-def test_what_is_no_picture_is_called_so(data: bytes, code: str) -> None:
+def test_what_is_no_image_is_called_so(data: bytes, code: str) -> None:
     with pytest.raises(UnreadableImage) as caught:
         probe(data)
     assert caught.value.code == code
@@ -152,8 +175,11 @@ def test_what_is_no_picture_is_called_so(data: bytes, code: str) -> None:
 
 def test_a_failed_file_still_tells_its_size() -> None:
     with pytest.raises(UnreadableImage) as caught:
-        probe(saved(PICTURE, "JPEG")[:-2])
-    assert caught.value.header is not None and (caught.value.header.width, caught.value.header.height) == (34, 21)
+        probe(saved(IMAGE, "JPEG")[:-2])
+    assert caught.value.header is not None and (
+        caught.value.header.width,
+        caught.value.header.height,
+    ) == (34, 21)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -168,13 +194,18 @@ def test_orientation_is_read_in_both_byte_orders(orientation: int, order: str) -
 
 
 def test_a_broken_exif_block_is_upright() -> None:
-    assert exif_orientation(b"") == exif_orientation(b"II*\0\xff\xff\xff\xff") == exif_orientation(b"XX*\0") == 1
+    assert (
+        exif_orientation(b"")
+        == exif_orientation(b"II*\0\xff\xff\xff\xff")
+        == exif_orientation(b"XX*\0")
+        == 1
+    )
     assert exif_orientation(exif(6)[6:][:12]) == 1
 
 
 def test_reasons_are_the_same_each_time() -> None:
     """Reasons are content: an object's address in one would change the digest of equal data."""
-    for data in (b"GIF89a" + b"\0" * 4, saved(PICTURE, "TIFF")[:40], saved(PICTURE, "BMP")[:20]):
+    for data in (b"GIF89a" + b"\0" * 4, saved(IMAGE, "TIFF")[:40], saved(IMAGE, "BMP")[:20]):
         texts = set()
         for _ in range(3):
             with pytest.raises(UnreadableImage) as caught:

@@ -1,4 +1,4 @@
-"""Pictures and tensors: x / 127.5 - 1 and back, nothing lost."""
+"""Images and tensors: x / 127.5 - 1 and back, nothing lost."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from gan_core.vision.tensors import to_float, to_uint8
 def test_every_level_comes_back() -> None:
     levels = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1).repeat(2, 1, 1, 3)
     floats = to_float(levels)
-    assert floats.shape == (2, 3, 16, 16) and floats.dtype == torch.float32 and floats.is_contiguous()
+    assert (
+        floats.shape == (2, 3, 16, 16) and floats.dtype == torch.float32 and floats.is_contiguous()
+    )
     assert floats.min() == -1 and floats.max() == 1
     assert torch.allclose(floats[0, 0].flatten(), torch.arange(256) / 127.5 - 1, atol=1e-7)
     assert torch.equal(to_uint8(floats), levels)
 
 
 def test_channels_go_to_the_front() -> None:
-    picture = torch.zeros(1, 4, 5, 3, dtype=torch.uint8)
-    picture[0, 1, 2] = torch.tensor([10, 20, 30])
-    assert (to_float(picture)[0, :, 1, 2] + 1).mul(127.5).round().tolist() == [10, 20, 30]
+    image = torch.zeros(1, 4, 5, 3, dtype=torch.uint8)
+    image[0, 1, 2] = torch.tensor([10, 20, 30])
+    assert (to_float(image)[0, :, 1, 2] + 1).mul(127.5).round().tolist() == [10, 20, 30]
 
 
 def test_what_lies_outside_is_clipped_and_half_precision_is_taken() -> None:

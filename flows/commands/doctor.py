@@ -1,0 +1,165 @@
+"""`discern doctor`: what is installed, which known traps it falls into, and what this machine offers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+from importlib import metadata
+
+from flows.commands import console
+from flows.home import open_store, resolve_home
+from flows.prefect_server import health as operated
+from flows.prefect_server import server, settings
+from gan_core.devices import bf16_units, cpu_cores, cuda_count, memory_bytes
+from gan_core.errors import DiscernError
+
+Check = tuple[str, str, str]  # what, 'ok' | 'warning' | 'error', a sentence
+
+
+def examine(home: str | None, *, as_json: bool) -> int:
+    """Prints the checks; returns 1 when one of them is an error."""
+    checks = [*_packages(), *_machine(), *_home(home)]
+    if as_json:
+        console.print_json(
+            {
+                "checks": [
+                    {"what": what, "state": state, "told": told} for what, state, told in checks
+                ]
+            }
+        )
+    else:
+        marks = {"ok": "ok     ", "warning": "WARNING", "error": "ERROR  "}
+        for what, state, told in checks:
+            print(f"{marks[state]}  {what:<10} {told}")
+    return 1 if any(state == "error" for _, state, _ in checks) else 0
+
+
+def _version(name: str) -> tuple[int, ...] | None:
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        parts = metadata.version(name).split("+")[0].split(".")
+        return tuple(int(part) for part in parts if part.isdigit())
+    return None
+
+
+def _packages() -> list[Check]:
+    checks: list[Check] = []
+    for name in ("torch", "torchvision", "pyarrow", "scikit-learn", "prefect"):
+        found = _version(name)
+        state = "ok" if found else "error"
+        checks.append(
+            (name, state, metadata.version(name) if found else "is missing; run `make setup`")
+        )
+    fastapi, alchemy, prefect = _version("fastapi"), _version("sqlalchemy"), _version("prefect")
+    if prefect and prefect < (3, 9) and fastapi and fastapi >= (0, 151):
+        checks.append(
+            (
+                "fastapi",
+                "error",
+                f"{metadata.version('fastapi')}: Prefect 3.8's server does not start; install fastapi<0.151",
+            )
+        )
+    if prefect and prefect < (3, 9) and alchemy and alchemy >= (2, 1):
+        checks.append(
+            (
+                "sqlalchemy",
+                "error",
+                f"{metadata.version('sqlalchemy')}: schedules never fire; install sqlalchemy<2.1",
+            )
+        )
+    faiss = [name for name in ("faiss-gpu", "faiss-cpu") if _version(name)]
+    checks.append(
+        (
+            "faiss",
+            "ok" if len(faiss) == 1 else "warning",
+            " and ".join(faiss) or "missing: dedup by radius and kNN need it",
+        )
+    )
+    opencv = [
+        name
+        for name in ("opencv-python-headless", "opencv-python", "opencv-contrib-python")
+        if _version(name)
+    ]
+    if len(opencv) > 1:
+        checks.append(
+            (
+                "opencv",
+                "warning",
+                f"{' and '.join(opencv)} lie over each other; keep opencv-python-headless alone",
+            )
+        )
+    elif (found := _version(opencv[0]) if opencv else None) and found >= (5,):
+        checks.append(
+            (
+                "opencv",
+                "warning",
+                "version 5 has no CascadeClassifier: face crops do not work; install opencv-python-headless<5",
+            )
+        )
+    else:
+        checks.append(
+            (
+                "opencv",
+                "ok" if opencv else "error",
+                f"{opencv[0]} {metadata.version(opencv[0])}" if opencv else "is missing",
+            )
+        )
+    return checks
+
+
+def _machine() -> list[Check]:
+    gpus = cuda_count()
+    memory = memory_bytes() / 2**30
+    units = "bf16 units" if bf16_units("cpu") else "no bf16 units"
+    return [
+        (
+            "gpu",
+            "ok",
+            f"{gpus} CUDA device{'s' if gpus != 1 else ''}"
+            if gpus
+            else "none: scales default to small, training runs on the CPU",
+        ),
+        ("cpu", "ok", f"{cpu_cores()} cores, {memory:.0f} GiB of memory, {units}"),
+    ]
+
+
+def _home(home: str | None) -> list[Check]:
+    place = resolve_home(home)
+    try:
+        store = open_store(place)
+    except DiscernError as error:
+        return [("home", "error", error.message)]
+    free = shutil.disk_usage(store.home).free / 2**30
+    checks: list[Check] = [
+        ("home", "ok" if free > 5 else "warning", f"{place}, {free:.0f} GiB free")
+    ]
+    folder = store.home / "prefect"
+    if folder.exists() and stat.S_IMODE(os.stat(folder).st_mode) & 0o077:
+        checks.append(
+            (
+                "results",
+                "warning",
+                f"{folder} can be read by others: chmod 700 it (Prefect's results are code)",
+            )
+        )
+    own = settings.read_file(settings.server_file(folder)).get("PREFECT_API_URL")
+    if (url := server.configured_api()) not in (None, own):
+        up = server.healthy(url)
+        told = "answers" if up else "does not answer; start it or unset PREFECT_API_URL"
+        checks.append(("server", "ok" if up else "error", f"{url} {told}"))
+        login = server.configured("PREFECT_API_AUTH_STRING")
+        return checks + (operated.checks(url, login, store.address) if up else [])
+    url = server.running(folder)
+    state, told = "ok", f"the home's own at {url}"
+    if url is None and server.configured_api():
+        state, told = (
+            "error",
+            f"{own} does not answer: discern server start, or start its service (log: {folder}/server.log)",
+        )
+    elif url is None:
+        told = f"none configured: a run starts one (log: {folder}/server.log)"
+    checks.append(("server", state, told))
+    return checks + (
+        operated.checks(url, settings.credentials(folder), store.address) if url else []
+    )

@@ -1,0 +1,245 @@
+"""`discern run` and its shorter forms: plan first, and start Prefect only when something has to be made."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from flows.commands import console, outcome
+from flows.home import open_store
+from flows.prefect_server.settings import HEARTBEAT_SECONDS
+from flows.runners import parse_runner
+from gan_core.artifacts.store import Store
+from gan_core.features.external.preflight import Look
+from gan_core.pipeline.preflight import Refusal, refusals, refuse_before_starting
+from gan_core.pipeline.request import Prepared, RunRequest, images_expected, prepare
+from gan_core.pipeline.run_record import Run
+from gan_core.pipeline.runner import result_of
+from gan_core.recipes import dump_recipe
+
+_FLOWS = {"report": "represent", "pack": "prepare"}
+_COUNTED = {
+    "ingest",
+    "crop",
+    "dedup",
+    "pack",
+}  # what became of the images; told where no report does
+_MOST_WARNINGS = 8  # on a terminal
+
+
+def run_command(request: RunRequest, *, dry_run: bool, as_json: bool, verbose: bool) -> int:
+    """Runs a request; returns the exit code."""
+    console.log_to_stderr(verbose)
+    parse_runner(request.runner)
+    store = open_store(request.home, writing=not dry_run)
+    prepared = prepare(request, store, planning=dry_run)
+    for note in prepared.notes:
+        console.say(note)
+    if dry_run:
+        return _show_plan(prepared, as_json)
+    if prepared.to_do or prepared.to_fetch:
+        refuse_before_starting(prepared)
+        record = _through_prefect(request, store, verbose)
+    else:
+        record = _nothing_to_do(store, prepared) or _through_prefect(request, store, verbose)
+    _show_outcome(store, record, as_json)
+    names = _nodes(store, record)
+    if (request.only or request.until) == "evaluate" and not any(
+        name.startswith("evaluate:") for name in names
+    ):
+        features = any(name.startswith("extract:") for name in names)
+        console.say(
+            "There are no scores: the sources have no labels to evaluate with. "
+            + (
+                "The features are there all the same."
+                if features
+                else "`discern extract` makes features without labels."
+            )
+        )
+    return 0
+
+
+def _show_plan(prepared: Prepared, as_json: bool) -> int:
+    """The plan, what it would take, and what would be refused; the exit code is not 0 where it can never run."""
+    from gan_core.pipeline.estimates import needs
+
+    refused = list(refusals(prepared))
+    for_good = [refusal.error for refusal in refused if refusal.for_good]
+    outside = _look(prepared) if prepared.outside and prepared.to_do and not for_good else None
+    rough = None
+    if prepared.to_do and not prepared.outside and not for_good:
+        rough = needs(prepared.recipe, prepared.settings.device, images_expected(prepared))
+    if as_json:
+        console.print_json(
+            {
+                "plan": console.plan_rows(prepared.standings),
+                "download": prepared.to_fetch,
+                "estimate": asdict(rough) if rough else None,
+                "features": asdict(outside) if outside else None,
+                "refused": [_told(refusal) for refusal in refused],
+                "recipe": prepared.recipe.model_dump(mode="json"),
+            }
+        )
+    else:
+        console.print_plan(prepared)
+        if outside:
+            print("\n" + "\n".join([*outside.assumed, f"{outside.length} values for each image"]))
+        if rough:
+            print(
+                "\nRoughly, each within a factor of three:\n"
+                + "\n".join(f"  {line}" for line in rough.lines())
+            )
+        print("\n# the recipe, every default written out\n" + dump_recipe(prepared.recipe))
+        for refusal in refused:
+            how = "This cannot run: " if refusal.for_good else "Here this run would be refused: "
+            console.say(how + refusal.error.explain(), "yellow")
+    return max((error.exit_code for error in for_good), default=0)
+
+
+def _told(refusal: Refusal) -> dict[str, Any]:
+    error = refusal.error
+    return {
+        "error": error.message,
+        "expected": error.expected,
+        "remedy": error.remedy,
+        "for_good": refusal.for_good,
+    }
+
+
+def _look(prepared: Prepared) -> Look:
+    from gan_core.features.external.preflight import look
+
+    assert prepared.outside is not None
+    return look(prepared.recipe.extract, prepared.outside, prepared.recipe.crop.size)
+
+
+def _nothing_to_do(store: Store, prepared: Prepared) -> dict[str, Any] | None:
+    """Records a run in which the store had everything; None when `discern gc` took some of it away after the plan was made."""
+    run = Run(store, prepared)
+    for name, standing in prepared.standings.items():
+        assert standing.manifest is not None
+        if not store.artifacts.hold(standing.manifest.ref()):
+            run.finish(
+                "failed", f"{name} was removed while the run was planned; it is planned anew"
+            )
+            return None
+        run.results[name] = result_of(name, standing.manifest, cached=True)
+    return {**run.finish("completed"), "computed": []}
+
+
+def _through_prefect(request: RunRequest, store: Store, verbose: bool) -> dict[str, Any]:
+    os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
+    os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "gan_core")
+    os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", str(HEARTBEAT_SECONDS))
+    os.environ.setdefault(
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO" if verbose else "CRITICAL"
+    )
+    from flows.prefect_server.server import prefect_server
+
+    with prefect_server(store.home) as url:
+        console.say(f"Prefect at {url.removesuffix('/api')}", "dim")
+        console.log_to_stderr(verbose)
+        from flows import represent
+
+        flow = represent.ALL[_FLOWS.get(request.until, request.until)]
+        represent.typed.set(request.command)
+        record = flow(**represent.parameters_of(request))
+    return {**record, "computed": _computed(store, record)}
+
+
+def _computed(store: Store, record: dict[str, Any]) -> list[str]:
+    return [name for name, node in _nodes(store, record).items() if not node["cached"]]
+
+
+def _nodes(store: Store, record: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    from gan_core.files import read_json
+
+    return {
+        node["node"]: node
+        for node in read_json(store.home / "runs" / record["run"] / "run.json")["nodes"]
+    }
+
+
+def _show_outcome(store: Store, record: dict[str, Any], as_json: bool) -> None:
+    folder = store.home / "runs" / record["run"]
+    nodes = list(_nodes(store, record).values())
+    report = next((node for node in nodes if node["node"] == "report" and node["ref"]), None)
+    summary = None
+    if report:
+        summary = console.read_summary(outcome.folder_of(store, report))
+    made = outcome.feature_sets(store, nodes)
+    scored = [] if summary else outcome.scores(store, nodes)
+    warned = outcome.warnings(store, nodes)
+    if as_json:
+        extra = {"features": made, **({"scores": scored} if scored else {}), "warnings": warned}
+        console.print_json(
+            {**record, "folder": str(folder), "nodes": nodes, "summary": summary, **extra}
+        )
+        return
+    computed = record["computed"]
+    if record["state"] == "paused":
+        console.say(
+            "Training was ended by its time limit, cleanly. The same command continues it.",
+            "yellow",
+        )
+    elif not computed:
+        console.say("Nothing to do: the store has every stage of this run.")
+    else:
+        rest = "; the rest were cached" if len(computed) < len(nodes) else ""
+        console.say(f"Made {len(computed)} of {len(nodes)} artifacts{rest}.")
+    if not report:
+        for counted in outcome.counts(
+            store, [node for node in nodes if node["node"].partition(":")[0] in _COUNTED]
+        ):
+            numbers = sorted(counted["counts"].items(), key=lambda one: one[0] != "in")
+            print(
+                f"{counted['node']}  " + ", ".join(f"{number:,} {what}" for what, number in numbers)
+            )
+    _show_warnings(warned, outcome.ignored(store, nodes))
+    if summary:
+        console.print_scores(summary)
+    elif scored:
+        console.print_scores({"scores": scored})
+    for features in made:
+        print(
+            "".join(f"          {sentence}\n" for sentence in features.get("assumed", [])), end=""
+        )
+        print(f"values    {features['length']} for each image")
+        print(f"features  {_short(Path(features['folder']))}/features-*.parquet")
+    print(f"run       {_short(folder)}")
+    if record.get("report"):
+        print(f"report    {_short(Path(record['report']))}")
+
+
+def _show_warnings(warned: list[dict[str, str]], ignored: dict[str, dict[str, int]]) -> None:
+    for source, files in ignored.items():
+        console.say(
+            f"ignored   in {source}: "
+            + ", ".join(f"{count:,} {what}" for what, count in files.items())
+        )
+    kinds: dict[str, list[str]] = {}
+    for one in warned:
+        line = f"{one['node']}: {one['warning']}"
+        # one of many cells: they differ in features, probe and labels
+        cell = re.fullmatch(r"[^:]+ at .+ labels: (.*)", one["warning"])
+        kind = re.sub(r" \([^)]*\)", "", cell[1]) if cell else line
+        kinds.setdefault(kind, []).append(line)
+    for kind, lines in [*kinds.items()][:_MOST_WARNINGS]:
+        console.say(
+            lines[0] if len(lines) == 1 else f"{len(lines)} times in evaluate: {kind}", "yellow"
+        )
+    if len(kinds) > _MOST_WARNINGS:
+        console.say(
+            f"... and {len(kinds) - _MOST_WARNINGS} more, in the report and with --json", "yellow"
+        )
+
+
+def _short(path: Path) -> str:
+    """The path as a person would type it from here."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

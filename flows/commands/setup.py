@@ -1,0 +1,105 @@
+"""`discern setup`: the settings files of the home's server, and what the server must hold. May be repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from flows.commands import console
+from flows.home import open_store, resolve_home
+from flows.prefect_server import server, settings
+from gan_core.errors import RequestError
+
+Step = tuple[str, str, str]
+
+
+def set_up(
+    home: str | None, *, port: int | None, slots: int | None, webhook: str | None, as_json: bool
+) -> int:
+    """Writes settings, makes pool, block and automations; says what it made, changed, and found as it was."""
+    if slots is not None and slots < 1:
+        raise RequestError(
+            f"--slots is {slots}.", expected="1 run at a time, or one for each GPU of the machine"
+        )
+    store = open_store(resolve_home(home))
+    folder = store.home / "prefect"
+    own = server.configured_api() in (
+        None,
+        settings.read_file(settings.server_file(folder)).get("PREFECT_API_URL"),
+    )
+    if port is not None and not own:
+        raise RequestError(
+            f"--port {port} was given, and the configured server is {server.configured_api()}: its port is its operator's.",
+            expected="--port with the home's own server only",
+            remedy="leave --port out, or unset PREFECT_API_URL (and the active profile's) to set up the home's own server",
+        )
+    steps = _files(folder, store.address, port) if own else []
+    with server.prefect_server(store.home) as url:
+        from flows import represent
+        from flows.prefect_server.provision import provision
+
+        steps += provision([*represent.ALL, "stage", "gc"], slots, webhook)
+    _tell(steps, url if not own else None, str(folder), as_json)
+    return 0
+
+
+def _files(folder: Path, home: str, port: int | None) -> list[Step]:
+    if port is not None and port != _port(folder):
+        if server.running(folder):
+            raise RequestError(
+                f"The server is up on port {_port(folder)}, and --port {port} was asked for.",
+                expected="a server that is stopped while its port changes",
+                remedy="`discern server stop`, then the same command again",
+            )
+        if not settings.is_free(port):
+            raise RequestError(
+                f"Port {port} of loopback is taken.", expected="a port that nobody listens on"
+            )
+    closed = settings.make_private(folder)
+    steps: list[Step] = [
+        ("results folder", "changed" if closed else "as it was", f"{folder}, closed to others")
+    ]
+    writers: list[tuple[Path, Callable[[], list[str]]]] = [
+        (settings.server_file(folder), lambda: settings.ensure_server_file(folder, port)),
+        (settings.worker_file(folder), lambda: settings.ensure_worker_file(folder, home)),
+    ]
+    for path, write in writers:
+        new = not path.exists()
+        written = write()
+        told = f"{len(written)} settings" if new else ", ".join(written) or "complete"
+        steps.append(
+            (path.name, "made" if new else "changed" if written else "as it was", f"{path}: {told}")
+        )
+    return steps
+
+
+def _port(folder: Path) -> int | None:
+    port = settings.read_file(settings.server_file(folder)).get("PREFECT_SERVER_API_PORT")
+    return int(port) if port else None
+
+
+def _tell(steps: list[Step], url: str | None, folder: str, as_json: bool) -> None:
+    changed = [what for what, state, _ in steps if state in ("made", "changed", "removed")]
+    if as_json:
+        console.print_json(
+            {
+                "steps": [
+                    dict(zip(("what", "state", "told"), step, strict=True)) for step in steps
+                ],
+                "changed": changed,
+            }
+        )
+        return
+    for what, state, told in steps:
+        print(f"{state:<10} {what:<46} {told}")
+    if url:
+        print(
+            f"\nDone on the configured server {url}; its settings are its operator's: none were written."
+        )
+    if not changed:
+        print("\nNothing to change: everything is set up.")
+        return
+    print(
+        f"\nNext: discern server start\n      set -a; . {folder}/worker.env; set +a\n"
+        "      prefect --no-prompt deploy --all        (from the checkout)\n      prefect worker start --pool discern"
+    )

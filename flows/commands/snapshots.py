@@ -1,0 +1,203 @@
+"""Commands about trained networks: import somebody's weights as a snapshot, draw samples from one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import tempfile
+import zlib
+from datetime import UTC, datetime
+from pathlib import Path
+
+from flows.commands import console
+from flows.home import open_store, resolve_home
+from gan_core import registry
+from gan_core.artifacts.manifest import Manifest
+from gan_core.artifacts.store import Store
+from gan_core.contract import StageOutcome
+from gan_core.devices import memory_bytes
+from gan_core.errors import RequestError, UnknownName
+from gan_core.pipeline.plan import imported_key
+from gan_core.specs import spec_of
+
+KINDS = ("dcgan-authors",)
+
+
+def import_weights(
+    kind: str, folder: Path, *, name: str | None, home: str | None, check: bool, as_json: bool
+) -> int:
+    """Turns released weights into a snapshot artifact that recipes name as `train.snapshot`; returns the exit code."""
+    if kind not in KINDS:
+        raise UnknownName("kind of weights to import", kind, KINDS)
+    if not folder.is_dir():
+        raise RequestError(
+            f"There is no folder {folder}.", expected="the folder with the released .npy files"
+        )
+    from gan_core.importers import dcgan_authors as authors
+
+    figures = authors.check(folder) if check else []
+    name = name or "dcgan-authors-svhn"
+    store = open_store(resolve_home(home))
+    with tempfile.TemporaryDirectory() as scratch:
+        made = authors.import_dcgan_authors(folder, Path(scratch))
+        right = all(figure.right for figure in figures)
+        address = _publish(store, name, made) if right else None
+    told = [
+        {"figure": f.name, "expected": f.expected, "found": f.found, "right": f.right}
+        for f in figures
+    ]
+    if as_json:
+        console.print_json(
+            {"name": name, "snapshot": str(address) if address else None, "check": told}
+        )
+    else:
+        for entry in told:
+            difference = float(str(entry["found"])) - float(str(entry["expected"]))
+            mark = "ok   " if entry["right"] else "WRONG"
+            print(
+                f"{mark}  {entry['figure']:<40} {entry['found']:.6f}  expected {entry['expected']:.6f}  difference {difference:+.1e}"
+            )
+        if address:
+            print(
+                f"snapshot  {address}\nuse it    --set train.snapshot={name}, or discern sample {address} --out grid.png"
+            )
+        else:
+            print(
+                "No snapshot was made: these are not the released weights. Without --check they are imported as they are."
+            )
+    return 0 if right else 1
+
+
+def _publish(store: Store, name: str, snapshot: Path) -> Path:
+    key = imported_key(name)
+    with store.lock("train", key, "discern import"):
+        work = store.work("train", key)
+        (work / snapshot.name).write_bytes(snapshot.read_bytes())
+        spec = spec_of("train")
+        manifest = Manifest(
+            stage="train",
+            version=spec.version,
+            key=key,
+            digest="",
+            node="train",
+            part={"snapshot": name},
+            outcome=StageOutcome(summary={"imported": name, "kimg": 0}),
+            made={"at": datetime.now(UTC).isoformat(timespec="seconds")},
+        )
+        ref, _ = store.publish(work, manifest, spec.content)
+    return store.path(ref) / snapshot.name
+
+
+def sample(
+    snapshot: Path,
+    *,
+    count: int,
+    out: Path,
+    seed: int,
+    columns: int,
+    reject: Path | None,
+    network: str | None,
+    force: bool = False,
+    as_json: bool,
+) -> int:
+    """Draws a grid of samples from a snapshot (a file, or a train artifact's folder); returns the exit code.
+
+    Args:
+        network: dotted path of a network module from outside the project that the snapshot names, and whose code then runs.
+        force: replace a file that something else wrote.
+    Raises:
+        RequestError: a destination that is no PNG, or somebody else's; more samples than memory holds; a network that it does not name.
+    """
+    from gan_core.files import atomic_write_bytes
+    from gan_core.inspection.memorisation import TrainingCodes, draw
+    from gan_core.networks.snapshot import chosen_snapshot, load_snapshot
+    from gan_core.vision.sheets import encode_png, sheet
+
+    _check_destination(out, force=force)
+    if not snapshot.exists():
+        raise RequestError(
+            f"There is no snapshot at {snapshot}.",
+            expected="a .safetensors file, or a train artifact's folder",
+        )
+    path = chosen_snapshot(snapshot) if snapshot.is_dir() else snapshot
+    loaded = load_snapshot(path, allow=[network] if network else [])
+    named = str(loaded.meta["network"]["name"])
+    if network is not None and network != named:
+        raise RequestError(
+            f"The snapshot {path.name} is of the network {named}, and --network names {network}.",
+            expected="the network that the snapshot names"
+            + ("" if "." in named else ", which is Discern's own"),
+            remedy="leave --network out" if "." not in named else f"--network {named}",
+        )
+    among = TrainingCodes.read(reject) if reject else None
+    _refuse_too_many(count, registry.load("networks", named).IMAGE_SIZE)
+    images, rejected = draw(loaded, count, seed=seed, reject_collisions=among)
+    try:
+        atomic_write_bytes(out, signed(encode_png(sheet(images, columns=columns))))
+    except OSError as error:
+        raise RequestError(
+            f"{out} cannot be written: {error.strerror or error}.",
+            expected="a file in a folder that this user may write",
+            remedy="choose another place with --out",
+        ) from error
+    if as_json:
+        console.print_json(
+            {"out": str(out), "samples": count, "rejected": rejected, "snapshot": str(path)}
+        )
+    else:
+        print(
+            f"{out}: {count} samples of {path.name}"
+            + (f", {rejected} rejected as copies" if reject else "")
+        )
+    return 0
+
+
+_SIGNATURE = b"Software\x00discern sample"  # of a text chunk: the next `discern sample` knows its own grids by it
+_HEADER = 33  # bytes of a PNG before its second chunk
+
+
+def signed(png: bytes) -> bytes:
+    """A PNG with a text chunk that says who wrote it."""
+    body = b"tEXt" + _SIGNATURE
+    return (
+        png[:_HEADER]
+        + struct.pack(">I", len(_SIGNATURE))
+        + body
+        + struct.pack(">I", zlib.crc32(body))
+        + png[_HEADER:]
+    )
+
+
+def _check_destination(out: Path, *, force: bool) -> None:
+    if out.suffix.lower() != ".png":
+        raise RequestError(
+            f"--out {out} is no PNG file.",
+            expected="a name that ends in .png",
+            remedy="--out grid.png",
+        )
+    if out.is_dir():
+        raise RequestError(
+            f"{out} is a folder.", expected="a file to write", remedy=f"--out {out / 'grid.png'}"
+        )
+    if force or not os.path.lexists(out):
+        return
+    with contextlib.suppress(OSError), open(out, "rb") as file:
+        if _SIGNATURE in file.read(_HEADER + len(_SIGNATURE) + 12):
+            return
+    raise RequestError(
+        f"{out} is there and was not written by this command.",
+        expected="a name that is not taken, or a grid of an earlier `discern sample`",
+        remedy="choose another name with --out, or replace the file with --force",
+    )
+
+
+def _refuse_too_many(count: int, size: int) -> None:
+    """A grid is drawn in memory, images in float32 first and then twice as bytes."""
+    needed, there = count * size * size * 3 * (4 + 2), memory_bytes()
+    if needed > there / 2:
+        raise RequestError(
+            f"{count:,} samples of {size} x {size} pixels take {needed / 2**30:,.0f} GiB of memory, and there are {there / 2**30:,.0f}.",
+            expected=f"at most {there // (2 * size * size * 18):,} samples in one grid",
+            remedy="several calls with other --seed, or gan_core.networks.snapshot.generate in a loop",
+        )

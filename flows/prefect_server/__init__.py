@@ -1,0 +1,1 @@
+"""Operating a Prefect server: settings, start and stop, provisioning, health."""

@@ -1,0 +1,288 @@
+"""The Prefect server behind a run: the configured one, or one of the home's own on loopback, kept while somebody uses it.
+
+The home's server is started by a keeper process. Everybody who uses it holds a shared lock on `<home>/prefect/users.lock`; the
+kernel drops that lock when a user dies, and when nobody holds it any more the keeper stops the server. So two runs share one
+server, a killed run leaves none behind, and `discern server start` is a user that stays.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from flows.prefect_server.rearm import rearm
+from flows.prefect_server.settings import (
+    client_environment,
+    ensure_server_file,
+    free_port,
+    is_free,
+    read_file,
+    server_environment,
+    server_file,
+)
+from gan_core.artifacts.locks import file_lock
+from gan_core.errors import WorkError
+from gan_core.files import source_root, write_json
+
+START_SECONDS = 120.0
+
+
+def configured(name: str) -> str | None:
+    """A setting of Prefect's from the user's environment or active Prefect profile, without importing Prefect."""
+    if value := os.environ.get(name):
+        return value
+    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
+    try:
+        content = tomllib.loads((home / "profiles.toml").read_text())
+    except (OSError, tomllib.TOMLDecodeError):
+        return None
+    active = os.environ.get("PREFECT_PROFILE") or content.get("active")
+    profile = content.get("profiles", {}).get(active, {}) if active else {}
+    return profile.get(name) if isinstance(profile, dict) else None
+
+
+def configured_api() -> str | None:
+    """The API address that the user's environment or active Prefect profile names."""
+    return configured("PREFECT_API_URL")
+
+
+def refuse_wrong_login(url: str, folder: Path) -> None:
+    """Refuses a configured server that answers but does not let us in, before anything is asked of it.
+
+    Raises:
+        WorkError: it wants a password, and none or another is set.
+    """
+    login = configured("PREFECT_API_AUTH_STRING")
+    if configured("PREFECT_API_KEY"):
+        return  # not signed in by password
+    try:
+        ask(url, "/admin/version", login)
+    except urllib.error.HTTPError as error:
+        if error.code == 401:
+            raise WorkError(
+                f"The Prefect server at {url} wants a password, and "
+                + (
+                    "does not take the one in PREFECT_API_AUTH_STRING."
+                    if login
+                    else "PREFECT_API_AUTH_STRING is not set."
+                ),
+                expected="the password of that server, as user:password",
+                remedy=f"set -a; . {folder}/worker.env; set +a   (or the worker.env of the home that the server belongs to)",
+            ) from error
+    except (OSError, ValueError):
+        return  # `healthy` has said that it is up; what else is wrong is Prefect's to say
+
+
+def healthy(url: str, login: str | None = None, timeout: float = 10.0) -> bool:
+    """Whether a Prefect API answers at `url`; with a login, whether it is one that this login opens.
+
+    Where nobody listens the answer is quick; a busy server is given time.
+    """
+    try:
+        ask(url, "/health" if login is None else "/admin/version", login, timeout)
+    except (OSError, urllib.error.URLError, ValueError):
+        return False
+    return True
+
+
+def ask(
+    url: str, path: str, login: str | None = None, timeout: float = 5.0, *, body: Any = None
+) -> Any:
+    """What a Prefect API answers to a GET, or with a body to a POST, without importing Prefect."""
+    headers = (
+        {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"} if login else {}
+    )
+    data = None
+    if body is not None:
+        data = json.dumps(body).encode()
+        headers |= {"Content-Type": "application/json", **_csrf(url, login, timeout)}
+    with urllib.request.urlopen(
+        urllib.request.Request(url + path, data=data, headers=headers), timeout=timeout
+    ) as answer:
+        return json.loads(answer.read())
+
+
+def _csrf(url: str, login: str | None, timeout: float) -> dict[str, str]:
+    """The token that a server with CSRF protection wants beside a POST; nothing for one without."""
+    client = f"discern-{os.getpid()}"
+    try:
+        return {
+            "Prefect-Csrf-Token": ask(url, f"/csrf-token?client={client}", login, timeout)["token"],
+            "Prefect-Csrf-Client": client,
+        }
+    except urllib.error.HTTPError as error:
+        if error.code == 401:
+            raise
+        return {}
+
+
+def running(folder: Path) -> str | None:
+    """The API address of the home's server if one is up, whoever started it; another home's server is not taken for it."""
+    settings = read_file(server_file(folder))
+    url, login = settings.get("PREFECT_API_URL"), settings.get("PREFECT_SERVER_API_AUTH_STRING")
+    return url if url and login and healthy(url, login) else None
+
+
+@contextlib.contextmanager
+def prefect_server(home: Path) -> Iterator[str]:
+    """The API address to use during a block; starts the home's own server when none is configured.
+
+    Sets Prefect's environment variables in this process: import Prefect only inside the block.
+
+    Raises:
+        WorkError: the server does not come up, and the message names its log; or a configured one does not answer.
+    """
+    folder = home / "prefect"
+    own = read_file(server_file(folder)).get("PREFECT_API_URL")
+    if (url := configured_api()) not in (None, own):
+        if not healthy(url):
+            raise WorkError(
+                f"The Prefect server at {url} does not answer.",
+                expected="the server that PREFECT_API_URL or the active profile names",
+                remedy="start it, or unset PREFECT_API_URL: the home's own server is then used",
+            )
+        refuse_wrong_login(url, folder)
+        os.environ.setdefault("PREFECT_API_URL", url)
+        yield url
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "users.lock", "a") as user:
+        fcntl.flock(user, fcntl.LOCK_SH)
+        url = start(folder)
+        os.environ.update(client_environment(folder, url))
+        yield url
+
+
+def start(folder: Path) -> str:
+    """Starts the home's server unless it runs, and waits until it answers. The caller holds the users' lock."""
+    with file_lock(folder / "start.lock", "a starting server"):
+        if (url := running(folder)) is not None:
+            return url
+        log = folder / "server.log"
+        with open(log, "ab") as out:
+            subprocess.Popen(
+                [sys.executable, "-m", "flows.prefect_server.server", str(folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+                env={**os.environ, "PYTHONPATH": source_root()},
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            if (url := running(folder)) is not None:
+                return url
+            time.sleep(0.2)
+    raise WorkError(
+        f"The Prefect server did not come up within {START_SECONDS:.0f} s.",
+        expected="a server on loopback",
+        remedy=f"its log is {log}; `discern doctor` checks the pins that it needs",
+    )
+
+
+def keep(folder: Path) -> None:
+    """The keeper: runs the server until nobody holds the users' lock. Runs in a process of its own."""
+    settings = server_environment(folder)
+    if not is_free(int(settings["PREFECT_SERVER_API_PORT"])):
+        if healthy(
+            settings["PREFECT_API_URL"], settings["PREFECT_SERVER_API_AUTH_STRING"], timeout=60
+        ):
+            return  # it was only busy
+        # somebody else's by now
+        ensure_server_file(folder, free_port())
+        settings = server_environment(folder)
+    try:
+        rearm(settings["PREFECT_SERVER_DATABASE_CONNECTION_URL"])
+    except Exception as error:  # a database that cannot be read is for the server to say; its log is also this process's
+        print(
+            f"Runs that went on while the server was away may be marked Crashed: {error}",
+            file=sys.stderr,
+            flush=True,
+        )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "prefect", "server", "start"], env={**os.environ, **settings}
+    )
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    time.sleep(2.0)
+    idle = 0
+    with open(folder / "users.lock", "a") as users:
+        while process.poll() is None:
+            time.sleep(0.5)
+            try:
+                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                idle = 0
+                continue
+            idle += 1
+            if idle >= 3:
+                break  # with the lock held: who comes now waits until this server is gone, and starts another
+            fcntl.flock(users, fcntl.LOCK_UN)
+        process.terminate()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def stay(folder: Path) -> int:
+    """A user that stays (`discern server start`): holds the lock until told to stop. Returns its process id."""
+    command = [sys.executable, "-m", "flows.prefect_server.server", str(folder), "--stay"]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": source_root()},
+    )
+    return process.pid
+
+
+def _stay(folder: Path) -> None:
+    with open(folder / "stay.lock", "a") as alone, open(folder / "users.lock", "a") as user:
+        fcntl.flock(
+            alone, fcntl.LOCK_EX
+        )  # held for life: whoever finds it free knows that nobody stays
+        fcntl.flock(user, fcntl.LOCK_SH)
+        write_json(folder / "stay.json", {"pid": os.getpid()})
+        start(folder)
+        signal.pause()
+
+
+def staying(folder: Path) -> int | None:
+    """The process id of the user that stays, if it lives; a process id alone could be anybody's by now."""
+    with (
+        contextlib.suppress(OSError, ValueError, KeyError),
+        open(folder / "stay.lock", "a") as alone,
+    ):
+        try:
+            fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return int(json.loads((folder / "stay.json").read_text())["pid"])
+    return None
+
+
+def stop_staying(folder: Path) -> bool:
+    """Ends `stay`; False when nobody stayed. The keeper then stops the server unless a run still uses it."""
+    pid = staying(folder)
+    if pid is None:
+        return False
+    os.kill(pid, signal.SIGTERM)
+    return True
+
+
+if __name__ == "__main__":
+    (_stay if "--stay" in sys.argv else keep)(Path(sys.argv[1]))

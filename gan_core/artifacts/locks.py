@@ -1,0 +1,184 @@
+"""One writer at a time: a lock that the kernel frees on death, and a lease for stores that are not a local disk."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+Waiting = Callable[[str], None]
+
+
+def _holder_text(path: Path) -> str:
+    try:
+        holder = json.loads(path.read_text() or "{}")
+    except (OSError, ValueError):
+        holder = {}
+    return f"{holder.get('who', 'another run')} (process {holder.get('pid', '?')})"
+
+
+def _open(path: Path, public: bool) -> int:
+    """Opens or makes a lock's file. A public one may be made by somebody else, in a folder where all may write: no link is followed."""
+    known = os.O_RDWR | os.O_CLOEXEC | (os.O_NOFOLLOW if public else 0)
+    with contextlib.suppress(FileNotFoundError):
+        return os.open(
+            path, known
+        )  # without O_CREAT, which the kernel refuses for another user's file in such a folder
+    handle = os.open(path, known | os.O_CREAT, 0o644)
+    if public:
+        with contextlib.suppress(PermissionError):  # somebody else was quicker
+            os.fchmod(handle, 0o666)
+    return handle
+
+
+@contextlib.contextmanager
+def file_lock(
+    path: Path, who: str, waiting: Waiting | None = None, *, poll: float = 0.2, public: bool = False
+) -> Iterator[None]:
+    """Holds an exclusive flock on `path`; waits while another process or thread has it.
+
+    A process that dies, by kill -9 too, loses its locks at once. The file is left in place: removing it would let two
+    writers hold "the same" lock on two files.
+
+    Args:
+        who: said to those who wait ('run cifar10-20261123-101500').
+        waiting: called once, with the holder's words, if the lock is not free at once.
+        public: other users of the machine may take it, too.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = _open(path, public)
+    try:
+        told = False
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if waiting and not told:
+                    waiting(_holder_text(path))
+                    told = True
+                time.sleep(poll)
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps({"who": who, "pid": os.getpid()}).encode(), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def shared_lock(path: Path, *, alone: bool = False) -> Iterator[None]:
+    """Holds a flock on `path` together with others, or (`alone`) without any; waits for it. For short moments: nobody is told."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def try_lock(path: Path) -> Iterator[bool]:
+    """Holds the lock that `file_lock` takes if it is free at once; yields whether it is held."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(handle)
+
+
+def held(path: Path) -> bool:
+    """Whether somebody alive holds a flock on `path`; False when there is no such file."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def lease(
+    filesystem: Any,
+    path: str,
+    who: str,
+    waiting: Waiting | None = None,
+    *,
+    seconds: float = 60.0,
+    poll: float = 0.5,
+) -> Iterator[None]:
+    """Holds a lease on an fsspec filesystem: a small file created only if absent, renewed by a thread, stale after `seconds`.
+
+    Creation is conditional (`pipe_file(mode="create")`: If-None-Match on S3). A lease whose time is over is removed by whoever
+    waits; the writer's clock decides, so clocks must agree to within a third of `seconds`.
+    """
+    token = uuid.uuid4().hex
+
+    def body() -> bytes:
+        return json.dumps({"who": who, "token": token, "until": time.time() + seconds}).encode()
+
+    told = False
+    while True:
+        try:
+            filesystem.pipe_file(path, body(), mode="create")
+            break
+        except FileExistsError:
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                held = json.loads(filesystem.cat_file(path))
+                if waiting and not told:
+                    waiting(str(held.get("who", "another run")))
+                    told = True
+                if held.get("until", 0) < time.time() and json.loads(filesystem.cat_file(path)).get(
+                    "token"
+                ) == held.get("token"):
+                    filesystem.rm_file(path)
+                    continue
+            time.sleep(poll)
+    stop = threading.Event()
+
+    def renew() -> None:
+        while not stop.wait(seconds / 3):
+            # a passing fault, in whatever words of the store's client: the next renewal is in time
+            with contextlib.suppress(Exception):
+                held = json.loads(filesystem.cat_file(path))
+                if held.get("token") == token:
+                    filesystem.pipe_file(path, body())
+                else:  # equal work gives equal digests, so nothing is wrong yet; but somebody should know
+                    log.warning(
+                        "The lease on %s has run out and is held by %s now: the same is made twice.",
+                        path,
+                        held.get("who"),
+                    )
+                    return
+
+    thread = threading.Thread(target=renew, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            if json.loads(filesystem.cat_file(path)).get("token") == token:
+                filesystem.rm_file(path)

@@ -1,0 +1,261 @@
+"""The store: immutable artifacts under a home, found by key, published whole or not at all.
+
+Layout under the home:
+    artifacts/<stage>/<key>/<digest12>/   content, by-products, manifest.json
+    artifacts/<stage>/<key>/current.json  which version is in use
+    artifacts/<stage>/<key>/.work/        what a running or killed attempt has written so far
+    locks/  state/  cache/  runs/  prefect/
+
+A home on an object store (any fsspec address) keeps artifacts and locks there and everything else in a local folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from gan_core.artifacts.locks import Waiting, file_lock, shared_lock
+from gan_core.artifacts.manifest import MANIFEST, Manifest, describe_files, digest_of, problems
+from gan_core.contract import ArtifactRef
+from gan_core.errors import StoreError
+from gan_core.files import exchange, read_json, write_json
+
+_USED = "used"  # an empty file in a key's folder; its time of change is when a run last took what is there
+
+
+class Artifacts(Protocol):
+    """Where artifacts are kept: a local folder (`LocalArtifacts`) or an object store (`remote.RemoteArtifacts`)."""
+
+    def find(self, stage: str, key: str) -> Manifest | None:
+        """The version in use under a key, if all its content files are there in their sizes; else None."""
+
+    def claim(self, stage: str, key: str) -> Manifest | None:
+        """As `find`, and marks what was found as used now: cleaning leaves it to the runs that are going on."""
+
+    def hold(self, ref: ArtifactRef) -> bool:
+        """Marks one version as used now; False when it is gone."""
+
+    def get(self, ref: ArtifactRef) -> Manifest | None:
+        """One version by its digest, whole or not; None when its manifest is gone or cannot be read."""
+
+    def local(self, ref: ArtifactRef) -> Path:
+        """A local folder with the version's files."""
+
+    def anew(self, ref: ArtifactRef) -> Path:
+        """As `local`, with what an object store holds fetched once more, whatever copy is here."""
+
+    def put(self, work: Path, manifest: Manifest) -> ArtifactRef:
+        """Publishes a finished work folder and makes it the version in use."""
+
+    def refs(self, stage: str | None = None) -> Iterator[ArtifactRef]:
+        """Every version; one without a readable manifest is named by its folder."""
+
+    def drop(self, ref: ArtifactRef) -> None:
+        """Removes one version (and its key's folder when nothing is left)."""
+
+    def lock(
+        self, stage: str, key: str, who: str, waiting: Waiting | None
+    ) -> contextlib.AbstractContextManager[None]:
+        """One writer per key."""
+
+
+class LocalArtifacts:
+    """Artifacts on a local disk: published by rename, locked by the kernel."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.root = home / "artifacts"
+
+    def folder(self, ref: ArtifactRef) -> Path:
+        """Where a version lies."""
+        return self.root / ref.stage / ref.key / ref.digest[:12]
+
+    def find(self, stage: str, key: str) -> Manifest | None:
+        base = self.root / stage / key
+        try:
+            name = str(read_json(base / "current.json")["version"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        manifest = _read_manifest(base / name)
+        if manifest is None or problems(base / name, manifest, deep=False):
+            return None
+        return manifest
+
+    def get(self, ref: ArtifactRef) -> Manifest | None:
+        return _read_manifest(self.folder(ref))
+
+    def local(self, ref: ArtifactRef) -> Path:
+        return self.folder(ref)
+
+    def anew(self, ref: ArtifactRef) -> Path:
+        return self.folder(ref)
+
+    def put(self, work: Path, manifest: Manifest) -> ArtifactRef:
+        target = self.root / manifest.stage / manifest.key / manifest.digest[:12]
+        write_json(work / MANIFEST, manifest.model_dump(mode="json"))
+        # made again with equal content: the newer by-products (a report's page) take the place of the older
+        if target.exists():
+            exchange(work, target)
+            shutil.rmtree(work, ignore_errors=True)
+        else:
+            work.rename(target)
+        write_json(target.parent / "current.json", {"version": target.name})
+        return manifest.ref(target.relative_to(self.home).as_posix())
+
+    def refs(self, stage: str | None = None) -> Iterator[ArtifactRef]:
+        for folder in sorted(self.root.glob(f"{stage or '*'}/*/[0-9a-f]*/")):
+            address = folder.relative_to(self.home).as_posix()
+            manifest = _read_manifest(folder)
+            if manifest is not None:
+                yield manifest.ref(address)
+            else:  # its manifest is gone or cannot be read: `verify` says so
+                stage_name, key, version = folder.parts[-3:]
+                yield ArtifactRef(stage=stage_name, key=key, digest=version, address=address)
+
+    def drop(self, ref: ArtifactRef) -> None:
+        folder = self.folder(ref)
+        self.forget(ref)
+        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            folder.parent.rmdir()
+
+    def claim(self, stage: str, key: str) -> Manifest | None:
+        with shared_lock(self._deciding):
+            manifest = self.find(stage, key)
+            if manifest is not None:
+                self._touch(self.root / stage / key)
+            return manifest
+
+    def hold(self, ref: ArtifactRef) -> bool:
+        with shared_lock(self._deciding):
+            if not (self.folder(ref) / MANIFEST).exists():
+                return False
+            self._touch(self.folder(ref).parent)
+            return True
+
+    def decide_alone(self) -> contextlib.AbstractContextManager[None]:
+        """Holds off everybody who would take an artifact into use, for the moment in which cleaning decides."""
+        return shared_lock(self._deciding, alone=True)
+
+    def last_use(self, ref: ArtifactRef) -> float:
+        """When the key was last published under or claimed (time.time); 0 when its marks are gone."""
+        folder = self.folder(ref)
+        marks = [folder.parent / "current.json", folder.parent / _USED, folder / MANIFEST]
+        return max((mark.stat().st_mtime for mark in marks if mark.exists()), default=0.0)
+
+    def forget(self, ref: ArtifactRef) -> None:
+        """Lets the key no longer lead to this version."""
+        folder = self.folder(ref)
+        (folder.parent / _USED).unlink(missing_ok=True)
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            if read_json(folder.parent / "current.json")["version"] == folder.name:
+                (folder.parent / "current.json").unlink()
+
+    @staticmethod
+    def _touch(folder: Path) -> None:
+        with contextlib.suppress(OSError):  # a home that may only be read: nobody cleans it either
+            (folder / _USED).touch()
+
+    @property
+    def _deciding(self) -> Path:
+        return self.home / "locks" / "cleaning.lock"
+
+    def lock(
+        self, stage: str, key: str, who: str, waiting: Waiting | None
+    ) -> contextlib.AbstractContextManager[None]:
+        return file_lock(self.home / "locks" / f"{stage}-{key}.lock", who, waiting)
+
+
+class Store:
+    """The home as stages, planner and command line see it.
+
+    Args:
+        home: an absolute local folder, or an fsspec address such as 's3://bucket/discern'.
+        local: for an fsspec address, the local folder for work, state, runs and copies.
+    """
+
+    def __init__(self, home: str | Path, local: Path | None = None) -> None:
+        if "://" in str(home):
+            from gan_core.artifacts.object_store import RemoteArtifacts
+
+            if local is None:
+                raise StoreError(
+                    f"A home at {home} needs a local folder for work and copies.",
+                    remedy="give one beside --home",
+                )
+            self.home = local
+            self.artifacts: Artifacts = RemoteArtifacts(str(home), local / "cache" / "artifacts")
+        else:
+            self.home = Path(home).absolute()
+            self.artifacts = LocalArtifacts(self.home)
+        self.address = str(home)
+
+    def find(self, stage: str, key: str) -> Manifest | None:
+        """The artifact in use under a key if it is there and whole (all files, right sizes), else None."""
+        return self.artifacts.find(stage, key)
+
+    def claim(self, stage: str, key: str) -> Manifest | None:
+        """As `find`, for whoever goes on to use it: cleaning will not remove it while this run lasts."""
+        return self.artifacts.claim(stage, key)
+
+    def path(self, ref: ArtifactRef) -> Path:
+        """A local folder with an artifact's files (copied from the object store when it is kept there)."""
+        return self.artifacts.local(ref)
+
+    def work(self, stage: str, key: str) -> Path:
+        """The folder in which an attempt at a key works; what a killed attempt left is still in it."""
+        folder = self.home / "artifacts" / stage / key / ".work"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def state(self, *names: str) -> Path:
+        """A folder below `state/`, for what must outlive an attempt (training state, ingest's memory); made when asked for."""
+        folder = self.home.joinpath("state", *names)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def publish(
+        self, work: Path, manifest: Manifest, patterns: tuple[str, ...]
+    ) -> tuple[ArtifactRef, Manifest]:
+        """Hashes a work folder's files, completes the manifest, and publishes both at once.
+
+        Raises:
+            StoreError: the work folder holds no content file.
+        """
+        shutil.rmtree(work / "scratch", ignore_errors=True)
+        content, byproducts = describe_files(work, patterns)
+        if not content:
+            raise StoreError(
+                f"The stage {manifest.stage} wrote no content file.",
+                expected=f"at least one of {', '.join(patterns)} in {work}",
+            )
+        complete = manifest.model_copy(
+            update={"content": content, "byproducts": byproducts, "digest": digest_of(content)}
+        )
+        return self.artifacts.put(work, complete), complete
+
+    def lock(
+        self, stage: str, key: str, who: str, waiting: Waiting | None = None
+    ) -> contextlib.AbstractContextManager[None]:
+        """Holds the key while an artifact is made; a second writer waits and then finds it published."""
+        return self.artifacts.lock(stage, key, who, waiting)
+
+    def verify(self, ref: ArtifactRef) -> list[str]:
+        """What is wrong with one version: empty when every file has the hash that the manifest names."""
+        manifest = self.artifacts.get(ref)
+        if manifest is None:
+            return [f"{MANIFEST} is missing or cannot be read"]
+        found = problems(self.artifacts.anew(ref), manifest, deep=True)
+        if digest_of(manifest.content) != manifest.digest:
+            found.append("the manifest's digest does not fit its list of files")
+        return found
+
+
+def _read_manifest(folder: Path) -> Manifest | None:
+    try:
+        return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,26 @@
+"""The network that was trained, with the weights it had before: what its architecture alone is worth."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gan_core.randomness import torch_stream
+
+if TYPE_CHECKING:
+    from gan_core.networks.base import LayeredNetwork
+
+ABOUT = "the same network with random weights (the authors' initialisation)"
+
+
+def network(
+    name: str, width: float, seed: int, role: str = "discriminator", latent_dim: int | None = None
+) -> LayeredNetwork:
+    """The discriminator (or encoder) of a network file, initialised as the authors do, from the stream 'random-network' of `seed`."""
+    from gan_core.networks.base import initialise
+    from gan_core.networks.snapshot import build_networks
+
+    made: LayeredNetwork = build_networks(
+        {"name": name, "width": width, "latent_dim": latent_dim}, (role,)
+    )[role]
+    initialise(made, torch_stream(seed, "random-network"))
+    return made.eval().requires_grad_(False)

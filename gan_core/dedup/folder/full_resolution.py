@@ -1,0 +1,198 @@
+"""Pairs of a folder's images looked at in their originals (`closer`): what the thumbnails could not tell apart.
+
+Reads the originals of accepted pairs, each about once more, on threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gan_core.datasets._reading import read_ordered
+from gan_core.datasets.base import Blob
+from gan_core.datasets.folder import FolderSource
+from gan_core.dedup.folder.read import Images
+from gan_core.dedup.folder.thumbnails import Shared
+from gan_core.dedup.hashing.autoencoder import SIDE
+from gan_core.dedup.search import compare_full_resolution as closer
+from gan_core.dedup.search.verify_pairs import Verified
+from gan_core.progress import Progress, silent
+from gan_core.vision.decode import decode
+from gan_core.vision.headers import UnreadableImage
+
+Rows = npt.NDArray[np.int64]
+
+DETAILED = 64 * 64  # pixels of the smaller original from which its details are compared ...
+COLOURED = (
+    40 * 40
+)  # ... and its colours; at 32 px both cost copies (6 of CIFAR-10's 255 found pairs fail on colours)
+PAIRS = 2048  # looked at together
+IN_MEMORY = 8192  # originals held, 27 kB each
+
+
+class Originals:
+    """Confirms pairs of rows; `asked` and `rejected` count them.
+
+    Args:
+        parts: images and the numbers of those that are rows, one part after the other.
+        workers: threads that read.
+        scratch: a folder for more originals than `IN_MEMORY`.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[tuple[Images, Rows]],
+        workers: int,
+        max_megapixels: float,
+        scratch: Path,
+        progress: Progress = silent,
+    ) -> None:
+        self._parts, self._workers, self._max, self._scratch = (
+            parts,
+            workers,
+            max_megapixels,
+            scratch,
+        )
+        self._progress = progress
+        self._first = np.cumsum([0, *(len(numbers) for _, numbers in parts)])
+        self._facts = np.concatenate([images.facts[numbers] for images, numbers in parts])
+        # Containers are read forwards, once for all pairs of a call; files of their own can be read again.
+        self._files = all(isinstance(images.source, FolderSource) for images, _ in parts)
+        self._held: dict[int, npt.NDArray[np.uint8]] = {}
+        self._digests: dict[int, bytes] = {}  # of all pixels of an original that was read
+        self.asked = self.rejected = 0
+
+    def __call__(self, pairs: Verified) -> npt.NDArray[np.bool_]:
+        """Whether each pair still agrees; what cannot be read again keeps its first verdict."""
+        good = np.ones(len(pairs.i), np.bool_)
+        order = np.lexsort((pairs.j, pairs.i))
+        step = PAIRS if self._files else max(1, len(order))
+        for start in range(0, len(order), step):
+            chosen = order[start : start + step]
+            good[chosen] = self._agree(pairs.take(chosen))
+            self._progress(
+                min(start + step, len(order)), len(order), "pairs looked at in their originals"
+            )
+        self.asked += len(good)
+        self.rejected += int((~good).sum())
+        return good
+
+    def identical(self, first: Rows, second: Rows) -> npt.NDArray[np.bool_]:
+        """Whether the originals of pairs with equal thumbnails have equal pixels; what cannot be read again counts as differing."""
+        same = np.asarray((self._facts[first, :2] == self._facts[second, :2]).all(axis=1), np.bool_)
+        # At the thumbnail's size the thumbnail is the image.
+        larger = np.flatnonzero(same & (self._facts[first, :2] != SIDE).any(axis=1))
+        asked = np.unique(np.concatenate([first[larger], second[larger]]))
+        self._digest(
+            np.array([row for row in asked.tolist() if row not in self._digests], np.int64)
+        )
+        for at in larger.tolist():
+            digest = self._digests.get(int(first[at]))
+            same[at] = digest is not None and digest == self._digests.get(int(second[at]))
+        return same
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """How many pairs were asked about, and how many denied: plain JSON."""
+        return {"looked_at": {"asked": self.asked, "rejected": self.rejected}}
+
+    def _agree(self, pairs: Verified) -> npt.NDArray[np.bool_]:
+        areas = self._facts[:, 0] * self._facts[:, 1]
+        smaller = np.minimum(areas[pairs.i], areas[pairs.j])
+        detailed, coloured = smaller >= DETAILED, smaller >= COLOURED
+        self._hold(np.unique(np.concatenate([pairs.i[detailed], pairs.j[detailed]])))
+        there = np.array(
+            [
+                int(i) in self._held and int(j) in self._held
+                for i, j in zip(pairs.i, pairs.j, strict=True)
+            ],
+            np.bool_,
+        )
+        good = np.ones(len(pairs.i), np.bool_)
+        for rows, large in (
+            (np.flatnonzero(detailed & there), True),
+            (np.flatnonzero(coloured & ~detailed), False),
+        ):
+            for start in range(0, len(rows), 64):
+                part = rows[start : start + 64]
+                left, right = (self._pixels(side[part], large=large) for side in (pairs.i, pairs.j))
+                flip = pairs.mirrored[part]
+                left[flip] = left[flip][:, :, ::-1]
+                look = closer.agree if large else closer.agree_in_colour
+                good[part] = look(left, right, pairs.maps[part])
+        return good
+
+    def _pixels(self, rows: Rows, *, large: bool) -> npt.NDArray[np.uint8]:
+        if large:
+            return np.stack([self._held[row] for row in rows.tolist()])
+        out = []
+        for row in rows.tolist():
+            images, number = self._place(row)
+            out.append(images.thumbnails[number])
+        return np.stack(out)
+
+    def _place(self, row: int) -> tuple[Images, int]:
+        part = int(np.searchsorted(self._first, row, side="right")) - 1
+        images, numbers = self._parts[part]
+        return images, int(numbers[row - self._first[part]])
+
+    def _hold(self, rows: Rows) -> None:
+        """Reads what is not held yet; when that grows too much, what these pairs do not need is dropped."""
+        if self._files and len(self._held) + len(rows) > IN_MEMORY:
+            wanted = set(rows.tolist())
+            self._held = {row: pixels for row, pixels in self._held.items() if row in wanted}
+        for images, numbers, mine in self._by_part(
+            np.array([row for row in rows.tolist() if row not in self._held], np.int64)
+        ):
+            self._read(images, numbers, mine)
+
+    def _by_part(self, rows: Rows) -> Iterator[tuple[Images, Rows, Rows]]:
+        """Rows by the part that they lie in, in its order: its images, their numbers there, and the rows."""
+        for part, (images, numbers) in enumerate(self._parts):
+            mine = rows[(rows >= self._first[part]) & (rows < self._first[part + 1])]
+            if len(mine):
+                there = numbers[mine - self._first[part]]
+                order = np.argsort(there, kind="stable")
+                yield images, there[order], mine[order]
+
+    def _digest(self, rows: Rows) -> None:
+        """Reads originals for their digests alone."""
+
+        def work(_: int, blob: Blob) -> bytes | None:
+            try:
+                return closer.digest_of(decode(blob.read(), self._max))
+            except UnreadableImage:
+                return None
+
+        for images, numbers, mine in self._by_part(rows):
+            digests = read_ordered(images.source, _requests(images, numbers), work, self._workers)
+            self._digests |= {
+                row: digest for row, digest in zip(mine.tolist(), digests, strict=True) if digest
+            }
+
+    def _read(self, images: Images, numbers: Rows, rows: Rows) -> None:
+        shape = (len(rows), closer.SIDE, closer.SIDE, 3)
+        store = Shared.make(shape, np.uint8, self._scratch if len(rows) > IN_MEMORY else None)
+        store.close()
+
+        def work(at: int, blob: Blob) -> bytes | None:
+            try:
+                store.array[at], digest = closer.pixels_of(blob.read(), self._max)
+            except UnreadableImage:
+                return None
+            return digest
+
+        for at, digest in enumerate(
+            read_ordered(images.source, _requests(images, numbers), work, self._workers)
+        ):
+            if digest:
+                row = int(rows[at])
+                self._held[row], self._digests[row] = store.array[at], digest
+
+
+def _requests(images: Images, numbers: Rows) -> list[tuple[str, str]]:
+    return [(images.addresses[number], images.members[number]) for number in numbers.tolist()]

@@ -1,0 +1,121 @@
+"""Where the table and the page of `discern dedup` may be written: never over an image, a set or anybody else's file.
+
+Asks the file system; writes nothing. Tables and pages carry a mark, by which the next run knows its own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gan_core.errors import RequestError
+
+MARK = "discern dedup"
+GENERATOR = f'<meta name="generator" content="{MARK}">'
+_HEAD = 4096  # the page's mark stands in its first bytes
+
+
+def marked(table: pa.Table) -> pa.Table:
+    """The table with the mark in its schema's metadata (key `generator`)."""
+    return table.replace_schema_metadata(
+        {**(table.schema.metadata or {}), b"generator": MARK.encode()}
+    )
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is a table or a page that `discern dedup` wrote; what cannot be read is not."""
+    if not path.is_file():
+        return False
+    try:
+        if path.suffix.lower() == ".html":
+            with open(path, "rb") as file:
+                return GENERATOR.encode() in file.read(_HEAD)
+        return (pq.read_schema(path).metadata or {}).get(b"generator") == MARK.encode()
+    except (OSError, pa.ArrowException):
+        return False
+
+
+def check_destination(out: Path, places: Sequence[Path], *, force: bool = False) -> Path:
+    """Makes sure, before any work, that `out` and the page beside it can be written and destroy nothing.
+
+    Args:
+        out: the table to be written.
+        places: the sets that are read; their files are never replaced, whatever `force` says.
+        force: replace files that some other program wrote, outside the sets.
+
+    Returns:
+        where the page goes.
+
+    Raises:
+        RequestError: another ending, a folder or a foreign file in the way, a file of a set, or a folder that cannot be written.
+    """
+    if out.suffix.lower() not in (".parquet", ".pq"):
+        raise RequestError(
+            f"--out {out} is no Parquet file.",
+            expected="a name that ends in .parquet",
+            remedy="--out copies.parquet",
+        )
+    sheet = out.with_suffix(".html")
+    for path in (out, sheet):
+        if path.is_dir():
+            raise RequestError(
+                f"{path} is a folder.",
+                expected="a file to write",
+                remedy="--out FOLDER/copies.parquet",
+            )
+        if os.path.lexists(path):
+            _check_replaceable(path, places, force=force)
+    _check_folder(out.parent)
+    return sheet
+
+
+def _check_replaceable(path: Path, places: Sequence[Path], *, force: bool) -> None:
+    if is_ours(path) and not any(_same(path, place) for place in places):
+        return
+    for place in places:
+        if (
+            _same(path, place)
+            or place.resolve() in path.resolve().parents
+            or place.absolute() in path.absolute().parents
+        ):
+            raise RequestError(
+                f"{path} is a file of {place}, which is only read: it is not replaced.",
+                expected="a name that is not taken, or a table that this command wrote",
+                remedy="choose another name with --out",
+            )
+    if not force:
+        raise RequestError(
+            f"{path} is there and was not written by this command.",
+            expected="a name that is not taken, or a table and a page of an earlier `discern dedup`",
+            remedy="choose another name with --out, or replace the file with --force",
+        )
+
+
+def _same(path: Path, other: Path) -> bool:
+    try:
+        return path.samefile(other)
+    except OSError:
+        return False
+
+
+def _check_folder(folder: Path) -> None:
+    """The folder, or the first one above it that exists, must be a folder that may be written."""
+    there = folder.absolute()
+    while not os.path.lexists(there) and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise RequestError(
+            f"{folder} cannot be made: {there} is a file.",
+            expected="a folder to write into",
+            remedy="choose another --out",
+        )
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise RequestError(
+            f"{there} may not be written by this user.",
+            expected="a folder to write into",
+            remedy="choose another --out",
+        )

@@ -1,0 +1,392 @@
+"""Near-duplicates in any folder of images or Parquet set, without a pipeline: `discern dedup FOLDER [--against FOLDER]`.
+
+The table has one row for every image, the unreadable ones too.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from gan_core.config import DedupConfig
+from gan_core.dedup.folder.full_resolution import Originals
+from gan_core.dedup.folder.hardlinks import is_real, kind_of
+from gan_core.dedup.folder.read import Images, read_images
+from gan_core.dedup.hashing.autoencoder import SIDE
+from gan_core.dedup.search.across_sets import find_across
+from gan_core.dedup.search.find_duplicates import find_copies
+from gan_core.dedup.tables import Found, size_report
+from gan_core.devices import cpu_cores
+from gan_core.errors import DataError, RequestError
+from gan_core.progress import Progress, silent
+
+log = logging.getLogger(__name__)
+
+Rows = npt.NDArray[np.int64]
+
+Look = Callable[[Sequence[tuple[Images, Rows]]], Originals]
+
+LARGE_SHARE = 0.2  # more copies than this deserve a look before anything is deleted ...
+FEW = 10  # ... in sets of at least so many
+
+IMAGES = pa.schema(
+    [
+        # the image
+        ("image_id", pa.string()),
+        ("address", pa.string()),
+        ("member", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        # 'ok', or 'failed' with the reason; a failed image is kept: nobody knows what it shows
+        ("status", pa.string()),
+        # False: a copy of the image named next
+        ("keep", pa.bool_()),
+        ("keeper_id", pa.string()),
+        ("keeper_address", pa.string()),
+        ("keeper_member", pa.string()),
+        # of the pair (image, keeper): 0 to 1, null for images that are kept; how they differ, or why reading failed
+        ("score", pa.float32()),
+        ("reason", pa.string()),
+        # the keeper's id for all of a group, '' for an image without copies
+        ("group", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class FolderResult:
+    """What `dedup_images` found.
+
+    Attributes:
+        table: IMAGES, one row for every image of the folder.
+        counts: in, kept, duplicates, failed (among the kept), links (among the duplicates: further names of one file).
+        summary: figures of the search: plain JSON.
+        warnings: sentences for a person.
+        ignored: {place: {kind: files}} that are no images of the set; places without any are left out.
+        images, against: for a sheet (`gan_core.dedup.folder.html`).
+    """
+
+    table: pa.Table
+    counts: dict[str, int]
+    summary: dict[str, Any]
+    warnings: list[str]
+    ignored: dict[str, dict[str, int]]
+    images: Images
+    against: Images | None
+
+
+def dedup_images(
+    location: Path,
+    config: DedupConfig | None = None,
+    *,
+    against: Path | None = None,
+    dataset: str | None = None,
+    workers: int = 0,
+    max_megapixels: float = 100.0,
+    progress: Progress = silent,
+) -> FolderResult:
+    """Finds the near-duplicates in a folder, or the images of a folder that already stand in another one.
+
+    Args:
+        location: a folder of images or of Parquet files, or one Parquet file.
+        against: a second place; then an image of `location` is a duplicate when it has a copy there, and copies within
+            `location` do not count.
+        dataset: kind of source of `location` ('folder', 'parquet', a name of gan_core/datasets); None looks.
+        workers: threads or processes that read; 0: one for each core.
+
+    Raises:
+        RequestError: nothing there, one place given twice, or a mode that needs a fitted hash.
+        DataError: no image that can be read, in either place.
+    """
+    config = config or DedupConfig()
+    if config.mode != "verified":
+        raise RequestError(
+            f"A folder is deduplicated by looking at its images; the mode {config.mode!r} needs the codes of a recipe's hash.",
+            expected="mode 'verified'",
+            remedy="leave out the mode, or use `discern prepare folder --data PATH --set dedup.mode=paper`",
+        )
+    if (
+        against is not None
+        and location.exists()
+        and against.exists()
+        and location.samefile(against)
+    ):
+        raise RequestError(
+            f"{str(location)!r} and --against {str(against)!r} are the same place: every image stands in it.",
+            expected="another set",
+            remedy="leave out --against to find copies within one set",
+        )
+    workers = workers or cpu_cores()
+    with tempfile.TemporaryDirectory(prefix="discern-dedup-") as scratch:
+
+        def look(parts: Sequence[tuple[Images, Rows]]) -> Originals:
+            return Originals(parts, workers, max_megapixels, Path(scratch), progress)
+
+        ours = _read(location, dataset, workers, max_megapixels, Path(scratch), progress)
+        if against is None:
+            return _within(ours, config, look, progress)
+        theirs = _read(against, None, workers, max_megapixels, Path(scratch), progress)
+        return _between(ours, theirs, config, look, progress)
+
+
+def _read(
+    location: Path,
+    dataset: str | None,
+    workers: int,
+    max_megapixels: float,
+    scratch: Path,
+    progress: Progress,
+) -> Images:
+    images = read_images(location, dataset, workers, max_megapixels, scratch, progress)
+    if not len(images.usable):
+        raise DataError(
+            f"None of the {len(images.ids):,} files in {str(location)!r} could be read as an image.",
+            expected="images (JPEG, PNG, WebP, GIF, BMP, TIFF, ...)",
+            remedy=f"the first one: {images.problems[0]}"
+            if images.problems
+            else "name another folder",
+        )
+    return images
+
+
+@dataclass(frozen=True)
+class Ties:
+    """What each image is a copy of.
+
+    Attributes:
+        keeper: int64 [n], a number; its own when it is kept in its own set, -1 without a copy in another set.
+        hit: bool [n], it is a copy.
+        score: float32 [n]; reason: of each copy.
+    """
+
+    keeper: Rows
+    hit: npt.NDArray[np.bool_]
+    score: npt.NDArray[np.float32]
+    reason: list[str]
+
+    @classmethod
+    def of(cls, keeper: Rows, pair: Rows, found: Found) -> Ties:
+        """From the number of the pair that ties each image, -1 for none."""
+        score = np.zeros(len(pair), np.float32)
+        score[pair >= 0] = found.score[pair[pair >= 0]]
+        return cls(
+            keeper, pair >= 0, score, [found.reason[at] if at >= 0 else "" for at in pair.tolist()]
+        )
+
+
+def keeper_rank(images: Images, rows: Rows) -> Rows:
+    """Rank of the given images as keepers, 0 the most preferred.
+
+    The largest (width times height); of equal ones the opaque before the transparent, then the one with more bytes (a heavily
+    recompressed copy has fewer), then the smallest id.
+    """
+    width, height, size, transparent = images.facts[rows].T
+    ids = np.array([images.ids[at] for at in rows.tolist()])
+    order = np.lexsort((ids, -size, transparent, -width * height))
+    rank = np.empty(len(rows), np.int64)
+    rank[order] = np.arange(len(rows))
+    return rank
+
+
+def _within(ours: Images, config: DedupConfig, look: Look, progress: Progress) -> FolderResult:
+    usable = ours.usable
+    # Further names of a file are no images of their own: they are tied to the file that is there.
+    link = usable[(ours.same[usable] != usable) & np.isin(ours.same[usable], usable)]
+    own = np.setdiff1d(usable, link)
+    confirm = look([(ours, own)])
+    rank = keeper_rank(ours, own)
+    copies = find_copies(
+        lambda rows: ours.thumbnails[own[rows]],
+        rank,
+        config,
+        progress=progress,
+        confirm=confirm,
+        identical=confirm.identical,
+    )
+    keeper = np.arange(len(ours.ids))
+    keeper[own] = own[copies.groups.keeper]
+    pair = np.full(len(ours.ids), -1, np.int64)
+    pair[own] = copies.groups.pair
+    ties = Ties.of(keeper, pair, copies.found)
+    for number, path in zip(link.tolist(), ours.paths(link.tolist()), strict=True):
+        file = int(ours.same[number])
+        keeper[number], ties.hit[number] = keeper[file], True
+        ties.score[number] = ties.score[file] if ties.hit[file] else 1
+        ties.reason[number] = "; ".join(
+            text for text in (kind_of(path, ours.root), ties.reason[file]) if text
+        )
+    table = _table(ours, ours, ties, np.bincount(keeper, minlength=len(keeper))[keeper] > 1)
+    return _result(
+        ours,
+        None,
+        table,
+        size_report(copies.groups) | copies.found.summary | confirm.summary,
+        config,
+        links=len(link),
+    )
+
+
+def _between(
+    ours: Images, theirs: Images, config: DedupConfig, look: Look, progress: Progress
+) -> FolderResult:
+    queries = ours.usable
+    shared = _shared(ours, theirs)
+    targets = np.setdiff1d(theirs.usable, shared)
+    count = len(queries) + len(targets)
+
+    def fetch(rows: Rows) -> npt.NDArray[np.uint8]:
+        out = np.empty((len(rows), SIDE, SIDE, 3), np.uint8)
+        first = rows < len(queries)
+        out[first] = ours.thumbnails[queries[rows[first]]]
+        out[~first] = theirs.thumbnails[targets[rows[~first] - len(queries)]]
+        return out
+
+    confirm = look([(ours, queries), (theirs, targets)])
+    rows_of_theirs = np.arange(len(queries), count)
+    found = find_across(
+        fetch,
+        count,
+        np.arange(len(queries)),
+        rows_of_theirs,
+        config,
+        progress,
+        confirm,
+        identical=confirm.identical,
+    )
+    keeper = np.full(len(ours.ids), -1, np.int64)
+    pair = np.full(len(ours.ids), -1, np.int64)
+    best = np.lexsort((found.j, -found.score, found.i))
+    rows, first = np.unique(found.i[best], return_index=True)
+    pair[queries[rows]] = best[first]
+    keeper[queries[rows]] = targets[found.j[best[first]] - len(queries)]
+    table = _table(ours, theirs, Ties.of(keeper, pair, found), keeper >= 0)
+    result = _result(ours, theirs, table, found.summary | confirm.summary, config)
+    if len(shared):
+        result.warnings.append(
+            f"{len(shared):,} of the images in the other set are files of this set themselves (a folder within the other, or "
+            "links): an image is no copy of itself, so they do not count."
+        )
+    return result
+
+
+def _shared(ours: Images, theirs: Images) -> Rows:
+    """Images of the other set that are one and the same file as one of ours, which leads over no link."""
+    place: dict[tuple[int, int], list[int]] = {}
+    both = np.isin(ours.files[:, 1], theirs.files[:, 1])
+    for number in np.flatnonzero(both).tolist():
+        place.setdefault((int(ours.files[number, 0]), int(ours.files[number, 1])), []).append(
+            number
+        )
+    out = []
+    for number in np.flatnonzero(np.isin(theirs.files[:, 1], ours.files[:, 1])).tolist():
+        own = place.get((int(theirs.files[number, 0]), int(theirs.files[number, 1])), [])
+        where = os.path.realpath(theirs.paths([number])[0])
+        for one, path in zip(own, ours.paths(own), strict=True):
+            same = ours.members[one] == theirs.members[number] and os.path.realpath(path) == where
+            if same and is_real(path, ours.root):
+                out.append(number)
+                break
+    return np.array(out, np.int64)
+
+
+def _table(ours: Images, theirs: Images, ties: Ties, grouped: npt.NDArray[np.bool_]) -> pa.Table:
+    """The table of IMAGES; keepers are images of `theirs`."""
+    chosen = ties.keeper.tolist()
+    reasons = [
+        problem or reason for problem, reason in zip(ours.problems, ties.reason, strict=True)
+    ]
+    # An image that is kept in its own set is its own keeper; without a copy in another set it has none.
+    keepers = [
+        (theirs.ids[at], theirs.addresses[at], theirs.members[at]) if at >= 0 else ("", "", "")
+        for at in chosen
+    ]
+    columns = {
+        "image_id": ours.ids,
+        "address": ours.addresses,
+        "member": ours.members,
+        "width": ours.sizes[:, 0],
+        "height": ours.sizes[:, 1],
+        "status": ["failed" if problem else "ok" for problem in ours.problems],
+        "keep": ~ties.hit,
+        "keeper_id": [one[0] for one in keepers],
+        "keeper_address": [one[1] for one in keepers],
+        "keeper_member": [one[2] for one in keepers],
+        "score": pa.array(ties.score, pa.float32(), mask=~ties.hit),
+        "reason": reasons,
+        "group": [
+            theirs.ids[at] if more else ""
+            for at, more in zip(chosen, grouped.tolist(), strict=True)
+        ],
+    }
+    return pa.table(columns).cast(IMAGES)
+
+
+def _result(
+    ours: Images,
+    theirs: Images | None,
+    table: pa.Table,
+    summary: dict[str, Any],
+    config: DedupConfig,
+    *,
+    links: int = 0,
+) -> FolderResult:
+    kept = int(np.asarray(table["keep"]).sum())
+    failed = sum(bool(problem) for problem in ours.problems)
+    warnings = []
+    for images, where in ((ours, ""), (theirs, " of the other set")):
+        if images is not None:
+            warnings += [*images.source.warnings, *_unread(images, where)]
+    if summary["threshold"] > config.threshold:
+        warnings.append(
+            f"Different images here agree in their details (typically {summary['background']['mode']:.2f}), so the threshold "
+            f"for copies was raised from {config.threshold:.2f} to {summary['threshold']:.2f}."
+        )
+    if summary["looked_at"]["rejected"]:
+        warnings.append(
+            f"{summary['looked_at']['rejected']:,} of {summary['looked_at']['asked']:,} pairs that agree in small differ in their "
+            "originals, in text, objects or colours: they count as different images."
+        )
+    counts = {
+        "in": len(ours.ids),
+        "kept": kept,
+        "duplicates": len(ours.ids) - kept,
+        "failed": failed,
+        "links": links,
+    }
+    share = (counts["duplicates"] - links) / max(1, counts["in"] - links)
+    if theirs is None and counts["in"] >= FEW and share > LARGE_SHARE:
+        warnings.append(
+            f"{100 * share:.0f} % of the images count as copies of others: look at the page before you delete anything; "
+            "raise --threshold if they are different images."
+        )
+    log.info("dedup: %d images, %d copies", counts["in"], counts["duplicates"])
+    there = {
+        str(one.root): one.ignored for one in (ours, theirs) if one is not None and one.ignored
+    }
+    return FolderResult(table, counts, summary, warnings, there, ours, theirs)
+
+
+def _unread(images: Images, where: str) -> list[str]:
+    """The warning for images that could not be read, if there are any."""
+    failed = [number for number, problem in enumerate(images.problems) if problem]
+    if not failed:
+        return []
+    told = (
+        "their rows say status 'failed' and why"
+        if not where
+        else "what is in them was not looked for"
+    )
+    first = failed[0]
+    return [
+        f"{len(failed):,} of {len(images.ids):,} images{where} could not be read (the first: {images.addresses[first]}, "
+        f"{images.problems[first]}); {told}."
+    ]

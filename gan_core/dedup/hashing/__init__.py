@@ -1,0 +1,1 @@
+"""The denoising-autoencoder hash and look-ups by code."""

@@ -1,0 +1,1 @@
+"""Near-duplicates by descriptors, alignment and verification on pixels."""

@@ -1,0 +1,115 @@
+"""Copies across two sets: which of these images already stand in those."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from gan_core.config import DedupConfig
+from gan_core.dedup.hashing.hamming_search import equal_codes
+from gan_core.dedup.search import neighbours
+from gan_core.dedup.search.descriptors import Described, Fetch, describe
+from gan_core.dedup.search.find_duplicates import (
+    SIMILARITY_FLOOR,
+    SMALL_SET,
+    accept,
+    all_pairs,
+    gates_for,
+    reasons,
+)
+from gan_core.dedup.search.recheck import Confirm, Identical, settle, twin_pairs, twin_reasons
+from gan_core.dedup.search.threshold import background
+from gan_core.dedup.search.verify_pairs import Verified, verify
+from gan_core.dedup.tables import Found
+from gan_core.progress import Progress, silent
+
+Rows = npt.NDArray[np.int64]
+
+
+def find_across(
+    fetch: Fetch,
+    count: int,
+    queries: Rows,
+    targets: Rows,
+    config: DedupConfig,
+    progress: Progress = silent,
+    confirm: Confirm | None = None,
+    identical: Identical | None = None,
+) -> Found:
+    """Pairs (i of `queries`, j of `targets`) that are copies; both sorted, no row in both.
+
+    A query with equal pixels in the targets is paired with the first of them alone: there may be very many.
+
+    Args:
+        fetch: gives uint8 [m, S, S, 3] RGB for row numbers 0..count-1.
+        confirm: asked about the best pair of each query; what it denies is no pair.
+        identical: see `confirm.twin_reasons`.
+
+    Returns:
+        pairs sorted by (i, j); summary with queries, targets, queries_found and what the verification saw.
+    """
+    described = describe(fetch, count, progress)
+    twin = _twins(described, queries, targets)
+    if confirm and (twin >= 0).any():
+        hit = np.flatnonzero(twin >= 0)
+        twin[hit[~confirm(twin_pairs(queries[hit], twin[hit]))]] = -1
+    sought = queries[twin < 0]
+    usual = background(fetch, described, targets, config.threshold)
+    threshold = max(config.threshold, usual.bound)
+    if len(sought) * len(targets) <= SMALL_SET**2 // 2:
+        near = all_pairs(sought, targets, described, mirror=config.mirror)
+    else:
+        near = neighbours.nearest(
+            described.edges,
+            config.neighbours,
+            floor=SIMILARITY_FLOOR,
+            mirror=config.mirror,
+            queries=sought,
+            targets=targets,
+        )
+    verified = verify(fetch, described, near, progress, gates=gates_for(threshold))
+    accepted = accept(verified, threshold)
+    # Candidates hold the smaller row first; here the query comes first.
+    asked = np.zeros(count, np.bool_)
+    asked[queries] = True
+    if confirm:
+        accepted = settle(accepted, _best(accepted, asked), confirm)
+    swap = ~asked[accepted.i]
+    i = np.concatenate([np.where(swap, accepted.j, accepted.i), queries[twin >= 0]])
+    j = np.concatenate([np.where(swap, accepted.i, accepted.j), twin[twin >= 0]])
+    score = np.concatenate([accepted.score, np.ones(int((twin >= 0).sum()), np.float32)])
+    reason = reasons(accepted) + twin_reasons(queries[twin >= 0], twin[twin >= 0], fetch, identical)
+    order = np.lexsort((j, i))
+    summary = {
+        "queries": len(queries),
+        "targets": len(targets),
+        "queries_found": len(np.unique(i)),
+        "identical": int((twin >= 0).sum()),
+        "candidates": len(near.i),
+        "verified": verified.passed[-1],
+        "threshold": round(threshold, 4),
+        "background": usual._asdict(),
+    }
+    return Found(i[order], j[order], score[order], [reason[at] for at in order.tolist()], summary)
+
+
+def _best(accepted: Verified, asked: npt.NDArray[np.bool_]) -> Callable[[Rows], Rows]:
+    """For `settle`: the best pair of each query."""
+    query = np.where(asked[accepted.i], accepted.i, accepted.j)
+
+    def choose(alive: Rows) -> Rows:
+        order = alive[np.lexsort((accepted.j[alive], accepted.i[alive], -accepted.score[alive]))]
+        return order[np.unique(query[order], return_index=True)[1]]
+
+    return choose
+
+
+def _twins(described: Described, queries: Rows, targets: Rows) -> Rows:
+    """For each query the first target with equal pixels, or -1."""
+    classes, first = equal_codes(described.digest[np.concatenate([targets, queries])])
+    standing = first[classes[len(targets) :]]
+    if not len(targets):
+        return np.full(len(queries), -1, np.int64)
+    return np.where(standing < len(targets), targets[np.minimum(standing, len(targets) - 1)], -1)

@@ -1,0 +1,1 @@
+"""Features of external networks: load, check, hook."""

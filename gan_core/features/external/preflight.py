@@ -1,0 +1,159 @@
+"""A look at a network from outside before anything else is done: it is made, given its weights and run on one empty image.
+
+In a process of its own (`python -m gan_core.features.external.preflight`, a question as JSON on standard input, the answer as the last line of
+standard output): code that somebody edits between two runs must never be found half old in a process that lasts.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gan_core.config import ExtractConfig
+from gan_core.errors import DiscernError, RequestError
+from gan_core.features.external.fingerprint import Stamp
+
+UNTRAINED = (
+    "No weights were given (--weights): these are features of the network as its code makes it, untrained like the control with random "
+    "weights unless that code loads weights by itself."
+)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a network gives: `length` as '2,048 (main_0) + ... = 15,360', `dims` in all, `assumed` in sentences."""
+
+    length: str
+    dims: int
+    assumed: tuple[str, ...]
+
+
+def look(config: ExtractConfig, stamp: Stamp, side: int) -> Look:
+    """What the network of `config` gives for images of `side` x `side`.
+
+    Raises: RequestError or DataError: it cannot be made, its weights do not fit, it does not run on images, it has no such layer.
+    """
+    question = {
+        "extract": config.model_dump(mode="json"),
+        "context": stamp.context(),
+        "part": stamp.part(),
+        "side": side,
+    }
+    return _asked(json.dumps(question, sort_keys=True), os.environ.get("PYTHONPATH", ""))
+
+
+@functools.lru_cache(
+    maxsize=8
+)  # the command asks, and so does its flow; a changed file is another question
+def _asked(question: str, path: str) -> Look:
+    from gan_core.errors import error_from_json
+    from gan_core.files import source_root
+
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([source_root(), path]).rstrip(os.pathsep),
+    }
+    command = [sys.executable, "-m", "gan_core.features.external.preflight"]
+    done = subprocess.run(command, input=question, capture_output=True, text=True, env=environment)
+    try:
+        answer = json.loads(done.stdout.strip().split("\n")[-1])
+    except ValueError:
+        last = (done.stderr.strip() or done.stdout.strip() or "it said nothing").split("\n")[-1]
+        raise RequestError(
+            f"The network could not be looked at: its process ended with exit code {done.returncode}: {last}",
+            remedy="see that the module can be imported and makes its network in plain Python",
+        ) from None
+    if "error" in answer:
+        raise error_from_json(answer["error"])
+    return Look(answer["length"], answer["dims"], tuple(answer["assumed"]))
+
+
+def network_of(
+    config: ExtractConfig,
+    context: dict[str, Any],
+    part: dict[str, Any],
+    side: int,
+    *,
+    seed: int,
+    fresh: bool,
+) -> Any:
+    """The network itself: a `ForeignNetwork` on the CPU, with the weights of `context`, or fresh ones.
+
+    Args:
+        context: `Stamp.context`.
+        part: `Stamp.part`: files that have changed since are refused.
+        side: of the images as they come.
+    """
+    from gan_core.features.external.network import ForeignNetwork
+    from gan_core.features.external.weights import build_module, load_weights
+    from gan_core.files import sha256_file
+    from gan_core.randomness import derive_seed
+
+    root = Path(context["root"])
+    weights = Path(context["weights"]) if context.get("weights") and not fresh else None
+    expected = {root / name: digest for name, digest in part["sources"].items()}
+    if weights is not None:
+        expected[weights] = part["weights"]
+    for path, digest in expected.items():
+        if not path.is_file() or sha256_file(path) != digest:
+            raise RequestError(
+                f"{path.name} has changed since this run was planned.",
+                remedy="run the same command again",
+            )
+    stream = derive_seed(seed, "random-network")
+    module = build_module(config.network, config.network_args, root=root, seed=stream, fresh=fresh)
+    if weights is not None:
+        load_weights(module, weights)
+    network = ForeignNetwork(module, config.side, config.values, given=side)
+    if weights is None and not fresh and not _asks_for_weights(config):
+        network.assumed.append(UNTRAINED)
+    return network
+
+
+def _asks_for_weights(config: ExtractConfig) -> bool:
+    """Whether the network's arguments tell it to load weights of its own, by the names that constructors use for that."""
+    from gan_core.features.external.weights import arguments_of
+
+    arguments = arguments_of(config.network, config.network_args)
+    return any(arguments.get(name) for name in ("weights", "pretrained", "checkpoint"))
+
+
+def _answer(question: dict[str, Any]) -> dict[str, Any]:
+    from gan_core.features.external.network import columns
+    from gan_core.features.modes import taking
+    from gan_core.features.pooling import told
+
+    config = ExtractConfig.model_validate(question["extract"])
+    network = network_of(
+        config, question["context"], question["part"], int(question["side"]), seed=0, fresh=False
+    )
+    sizes = taking(
+        network, config.mode, columns(network, config.layers), config.grid, config.pool
+    ).sizes
+    return {
+        "length": told(sizes),
+        "dims": sum(size.dims for size in sizes),
+        "assumed": network.assumed,
+    }
+
+
+def main() -> None:
+    """Answers the question on standard input."""
+    channel = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # a stranger's module may print
+    try:
+        answer = _answer(json.loads(sys.stdin.read()))
+    except DiscernError as error:
+        fields = {"message": error.message, "expected": error.expected, "remedy": error.remedy}
+        answer = {"error": {"kind": type(error).__name__, **fields}}
+    print(json.dumps(answer), file=channel, flush=True)
+
+
+if __name__ == "__main__":
+    main()

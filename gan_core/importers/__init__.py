@@ -1,0 +1,1 @@
+"""Released weights of others as snapshots."""

@@ -1,0 +1,1 @@
+"""What runs and when: plan, pre-flight checks, runner, run record."""

@@ -1,0 +1,175 @@
+"""A stage in a process of its own: request as a JSON file, progress and outcome as JSON lines, death with its parent.
+
+A child can be stopped at a time limit, gives its GPU memory back, and is out of reach of what the parent's libraries do to
+forked processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import json
+import logging
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from typing import IO
+
+from gan_core.contract import StageOutcome, StageRequest
+from gan_core.errors import DiscernError, TransientError, WorkError, error_from_json
+from gan_core.files import atomic_write_bytes, source_root
+from gan_core.progress import Progress
+
+log = logging.getLogger(__name__)
+
+GRACE_SECONDS = 20.0
+_TAIL_LINES = 30
+
+
+def run_child(
+    request: StageRequest, progress: Progress, time_limit: float, processes: int = 1
+) -> tuple[StageOutcome, float]:
+    """Runs a stage as `python -m gan_core STAGE request.json` and waits for it.
+
+    Args:
+        processes: several: torchrun starts so many, each dies with this process, and the loss of one is one error.
+        time_limit: seconds; after it the child gets TERM, and KILL when it is still there after a grace period.
+    Returns: the outcome, and the child's peak resident memory in MiB.
+    Raises:
+        DiscernError: the child's own error, as raised there.
+        WorkError: the time limit was reached.
+        TransientError: the child died without a word (killed, out of memory).
+    """
+    share = "-{}-of-{}".format(*request.context["share"]) if "share" in request.context else ""
+    path = request.work / "scratch" / f"request{share}.json"
+    atomic_write_bytes(path, request.model_dump_json().encode())
+    command = [
+        sys.executable,
+        "-m",
+        "gan_core",
+        request.stage,
+        str(path),
+        "--parent",
+        str(os.getpid()),
+    ]
+    if processes > 1:
+        command += ["--processes", str(processes)]
+    environment = {
+        "OMP_WAIT_POLICY": "PASSIVE",  # see flows/__init__.py
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(
+            [str(source_root()), os.environ.get("PYTHONPATH", "")]
+        ).rstrip(os.pathsep),
+    }
+    # In a session of its own: a terminal's Ctrl-C is for this process, which then tells the child to end, once.
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+    tail: list[str] = []
+    # In the caller's context, so that a log handler there knows which run a line belongs to.
+    inside = contextvars.copy_context()
+    reader = threading.Thread(
+        target=inside.run, args=(_forward_log, process.stderr, request.node, tail), daemon=True
+    )
+    reader.start()
+    expired = threading.Event()
+    timer = threading.Timer(time_limit, _end, (process, expired))
+    timer.daemon = True
+    timer.start()
+    try:
+        outcome, error, peak = _listen(process.stdout, progress)
+        code = process.wait()
+    except BaseException:
+        if request.stage == "train" and process.poll() is None:
+            log.info("%s: is told to end, and saves its state first.", request.node)
+        _terminate(process)
+        if request.stage == "train" and process.returncode == -signal.SIGKILL:
+            log.warning(
+                "%s: did not end by itself and was killed: it goes on from its last saved state.",
+                request.node,
+            )
+        raise
+    finally:
+        timer.cancel()
+        reader.join(timeout=5)
+    if expired.is_set():
+        raise WorkError(
+            f"{request.node} was ended after its time limit of {time_limit:.0f} s.",
+            remedy="run the same command again: it continues; or split the work with --max-seconds",
+        )
+    if error is not None:
+        raise error
+    if outcome is None or code != 0:
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        raise TransientError(
+            f"The process of {request.node} died ({how}) without saying why.",
+            expected="enough memory, and nobody who kills it",
+            remedy="run the same command again: it continues. Its last lines: "
+            + (" | ".join(tail[-3:]) or "none"),
+        )
+    return outcome, peak
+
+
+def _listen(
+    stream: IO[str] | None, progress: Progress
+) -> tuple[StageOutcome | None, DiscernError | None, float]:
+    outcome: StageOutcome | None = None
+    said_errors: list[DiscernError] = []
+    peak = 0.0
+    for line in stream or []:
+        try:
+            said = json.loads(line)
+        except ValueError:
+            log.info("%s", line.rstrip())
+            continue
+        if "progress" in said:
+            report = said["progress"]
+            progress(report["done"], report["total"], report["unit"], **report.get("figures", {}))
+        elif "error" in said:
+            said_errors.append(error_from_json(said["error"]))
+        elif "outcome" in said:
+            outcome = StageOutcome.model_validate(said["outcome"])
+            peak = float(said.get("peak_memory_mb", 0.0))
+    # Of several processes one meets the cause and the others its consequences, which are the errors that may pass.
+    causes = [error for error in said_errors if not error.retryable]
+    return outcome, next(iter(causes or said_errors[::-1]), None), peak
+
+
+def _forward_log(stream: IO[str] | None, node: str, tail: list[str]) -> None:
+    for line in stream or []:
+        text = line.rstrip()
+        if text:
+            tail.append(text)
+            del tail[:-_TAIL_LINES]
+            log.info("%s", text if text.startswith(node) else f"{node}: {text}")
+
+
+def _end(process: subprocess.Popen[str], expired: threading.Event) -> None:
+    expired.set()
+    _terminate(process)
+
+
+def _terminate(process: subprocess.Popen[str]) -> None:
+    """TERM, a grace period, KILL; the latter at once when this process is told to end a second time meanwhile."""
+    try:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE_SECONDS)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def peak_memory_mb() -> float:
+    """Peak resident memory of this process in MiB (ru_maxrss is in KiB on Linux)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,0 +1,152 @@
+"""Why a planned run would not be begun: what never fits together, and what would not fit into memory or a day. Reads the store only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import TYPE_CHECKING
+
+from gan_core.errors import DiscernError, RequestError
+from gan_core.pipeline.plan import OUTSIDE
+from gan_core.pipeline.request import Prepared
+
+if TYPE_CHECKING:
+    from gan_core.features.external.preflight import Look
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a run would not be begun. `for_good`: with these settings and data, however long it may take, not for want of memory or time."""
+
+    error: DiscernError
+    for_good: bool
+
+
+def refusals(prepared: Prepared) -> Iterator[Refusal]:
+    """What a run of this plan would be refused for, as far as its sources are known (they are, once ingested).
+
+    The last one where it is for good: what never runs need not be measured.
+    """
+    checks: list[tuple[Callable[[], object], bool]] = [
+        (partial(_refuse_another_size, prepared), True),
+        (partial(_refuse_batch, prepared), True),
+        (partial(_refuse_the_large, prepared), False),
+    ]
+    if prepared.outside is not None:
+        seen = cache(partial(_look_at_network, prepared))  # it is made once for both
+        checks = [(seen, True), (lambda: _refuse_long_features(prepared, seen()), False)]
+    for check, for_good in checks:
+        try:
+            check()
+        except DiscernError as error:
+            yield Refusal(error, for_good)
+            if for_good:
+                return
+
+
+def refuse_before_starting(prepared: Prepared) -> None:
+    """Refuses a run that cannot work, or would not fit into memory or a day, as far as its sources are known.
+
+    Raises:
+        DiscernError: the first of `refusals`, with the figures.
+    """
+    for refusal in refusals(prepared):
+        raise refusal.error
+
+
+def _refuse_another_size(prepared: Prepared) -> None:
+    from gan_core import registry
+
+    network, given = prepared.recipe.train.network.name, prepared.recipe.crop.size
+    if (
+        "train" not in _stages_to_do(prepared)
+        or (size := registry.load("networks", network).IMAGE_SIZE) == given
+    ):
+        return
+    raise RequestError(
+        f"The network {network} takes images of {size} pixels, and crop.size is {given}.",
+        expected=f"--set crop.size={size}, or a network for {given} pixels",
+        remedy="`discern list networks` shows the networks",
+    )
+
+
+def _refuse_batch(prepared: Prepared) -> None:
+    """Fewer training images than one batch, or a batch that its processes cannot share: before hours of work, not after."""
+    from gan_core.devices import resolve_processes
+    from gan_core.stages.train import refuse_small, refuse_uneven
+
+    train = prepared.recipe.train
+    if "train" not in _stages_to_do(prepared) or train.snapshot is not None or prepared.undecided:
+        return
+    refuse_uneven(train.batch, resolve_processes(train.processes, prepared.settings.device))
+    pack = prepared.standings.get("pack")
+    if pack is not None and pack.manifest is not None:
+        counts = pack.manifest.outcome.counts
+        if "kept" in counts:
+            refuse_small(counts["kept"], train, counts.get("duplicates", 0))
+    elif (most := _training_images(prepared)) is not None:
+        refuse_small(most, train)
+
+
+def _training_images(prepared: Prepared) -> int | None:
+    """How many images there are to train on, at most; None where that is not known: before ingest, or where faces are cut out."""
+    if prepared.recipe.crop.kind == "faces":
+        return None
+    most = 0
+    for source in prepared.recipe.sources.train:
+        standing = prepared.standings.get(f"ingest:{source.name}")
+        if standing is None or standing.manifest is None:
+            return None
+        outcome = standing.manifest.outcome
+        # how many cannot be used is known of all splits together
+        most += min(
+            outcome.counts.get("ok", 0), int(outcome.summary.get("splits", {}).get("train", 0))
+        )
+    return most
+
+
+def _refuse_the_large(prepared: Prepared) -> None:
+    from gan_core.pipeline.estimates import refuse_the_impossible
+
+    stages = _stages_to_do(prepared)
+    if stages & {"train", "evaluate"}:
+        trains = "train" in stages and prepared.settings.max_seconds is None
+        refuse_the_impossible(
+            prepared.recipe, prepared.settings.device, _rows_to_evaluate(prepared), trains=trains
+        )
+
+
+def _stages_to_do(prepared: Prepared) -> set[str]:
+    return {standing.node.stage for standing in prepared.to_do}
+
+
+def _rows_to_evaluate(prepared: Prepared) -> int:
+    """Images that evaluation will hold at once, as far as their sources are known."""
+    evaluated = {f"ingest:{source.name}" for source in prepared.recipe.evaluated()}
+    return sum(
+        standing.manifest.outcome.counts.get("ok", 0)
+        for name, standing in prepared.standings.items()
+        if name in evaluated
+        and standing.manifest
+        and any(other.node.stage == "evaluate" for other in prepared.to_do)
+    )
+
+
+def _look_at_network(prepared: Prepared) -> Look | None:
+    """Makes a network from outside once, where its features are still to be taken: what does not fit is said before any work."""
+    from gan_core.features.external.preflight import look
+
+    if prepared.outside is None or not any(
+        standing.node.id.endswith(f":{OUTSIDE}") and standing.node.stage == "extract"
+        for standing in prepared.to_do
+    ):
+        return None
+    return look(prepared.recipe.extract, prepared.outside, prepared.recipe.crop.size)
+
+
+def _refuse_long_features(prepared: Prepared, found: Look | None) -> None:
+    from gan_core.pipeline.estimates import refuse_what_exceeds_memory
+
+    if found is not None:
+        refuse_what_exceeds_memory(_rows_to_evaluate(prepared), found.dims)

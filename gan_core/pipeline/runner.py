@@ -1,0 +1,364 @@
+"""Makes one artifact: ask the store, take the key's lock, ask again, compute, publish.
+
+Prefect's tasks, the command line and tests all come through here, so that there is one meaning of "cached".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import logging
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from gan_core.artifacts.manifest import Manifest, problems
+from gan_core.artifacts.store import Store
+from gan_core.contract import ArtifactRef, StageInput, StageOutcome, StageRequest
+from gan_core.errors import DiscernError, StoreError, TrainingDiverged, TransientError
+from gan_core.pipeline.child_process import run_child
+from gan_core.pipeline.data_growth import trajectory_of
+from gan_core.pipeline.gpu_lock import alone_on, identities
+from gan_core.pipeline.plan import Node, key_of
+from gan_core.progress import Progress, silent
+from gan_core.specs import spec_of
+
+log = logging.getLogger(__name__)
+
+
+BEGUN_ANEW = (
+    "begun-anew"  # the mark of a refreshed training that is not complete, in its state folder
+)
+
+Spread = Callable[
+    [StageRequest], int
+]  # makes the shares of a request, perhaps on other machines; returns how many
+
+
+class StageResult(BaseModel):
+    """What came of one node: small, frozen, JSON; what tasks return."""
+
+    model_config = ConfigDict(frozen=True)
+
+    node: str
+    ref: ArtifactRef | None
+    cached: bool
+    paused: bool = False
+    waited_for: str = ""
+    seconds: float = 0.0
+    peak_memory_mb: float = 0.0
+    outcome: StageOutcome = StageOutcome()
+
+
+def result_of(node: str, manifest: Manifest, *, cached: bool, waited_for: str = "") -> StageResult:
+    """The result that an artifact in the store stands for."""
+    made = manifest.made
+    return StageResult(
+        node=node,
+        ref=manifest.ref(),
+        cached=cached,
+        waited_for=waited_for,
+        seconds=float(made.get("seconds", 0.0)),
+        peak_memory_mb=float(made.get("peak_memory_mb", 0.0)),
+        outcome=manifest.outcome,
+    )
+
+
+def execute(
+    store: Store,
+    node: Node,
+    inputs: dict[str, ArtifactRef],
+    *,
+    who: str = "discern",
+    progress: Progress = silent,
+    refresh: bool = False,
+    waiting: Callable[[str], None] | None = None,
+    spread: Spread | None = None,
+) -> StageResult:
+    """Returns a node's artifact, computing it when the store has none.
+
+    Args:
+        inputs: node id to artifact, for every node that this one reads.
+        who: said to another run that waits for this key.
+        refresh: compute even when an artifact is there; it becomes another version under the key.
+        waiting: called with the holder's words when another run is making the same artifact.
+        spread: makes the shares of a stage that can be divided, before the stage itself takes them up and publishes.
+    Raises:
+        DiscernError: what went wrong, for people; OSErrors of a full disk or a closed folder come as StoreError.
+    """
+    key = key_of(node, {name: ref.digest for name, ref in inputs.items()})
+    held: list[str] = []
+
+    def wait_said(holder: str) -> None:
+        held.append(holder)
+        log.info("%s: waiting for %s, which is making the same artifact", node.id, holder)
+        if waiting:
+            waiting(holder)
+
+    try:
+        if not refresh and (manifest := store.claim(node.stage, key)):
+            return result_of(node.id, manifest, cached=True)
+        with store.lock(node.stage, key, who, wait_said):
+            if (not refresh or held) and (manifest := store.claim(node.stage, key)):
+                return result_of(node.id, manifest, cached=True, waited_for=held[0] if held else "")
+            return _make_alone(store, node, key, inputs, progress, who, refresh, spread)
+    except OSError as error:
+        raise explain_os_error(error, store.home) from error
+
+
+def take(store: Store, node: Node) -> StageResult:
+    """The result of a node that the plan has pinned: its artifact as it is.
+
+    Raises:
+        StoreError: it is gone or damaged.
+    """
+    assert node.pinned is not None
+    manifest = store.artifacts.get(node.pinned)
+    whole = manifest is not None and store.artifacts.hold(node.pinned)
+    if manifest is None or not whole or problems(store.path(node.pinned), manifest, deep=False):
+        raise StoreError(
+            f"The artifact {node.pinned.stage}/{node.pinned.key}, which {node.id} stands on, is gone or damaged.",
+            remedy="run the same command again: the plan is made anew",
+        )
+    return result_of(node.id, manifest, cached=True)
+
+
+def _make_alone(
+    store: Store,
+    node: Node,
+    key: str,
+    inputs: dict[str, ArtifactRef],
+    progress: Progress,
+    who: str,
+    refresh: bool,
+    spread: Spread | None,
+) -> StageResult:
+    """Trainings of several lengths share one state folder: they take turns at it."""
+    if node.stage != "train" or "train" not in node.key_part:
+        return _make(store, node, key, inputs, progress, who, spread)
+    trajectory = trajectory_key(node, inputs)
+    with store.lock(
+        "trajectory",
+        trajectory,
+        who,
+        lambda holder: log.info("%s: waiting for %s", node.id, holder),
+    ):
+        if not refresh:
+            return _make(store, node, key, inputs, progress, who)
+        with begun_anew(store.state("train", trajectory), node.id) as mark:
+            result = _make(store, node, key, inputs, progress, who)
+            if not result.paused:
+                mark.unlink(missing_ok=True)
+            return result
+
+
+@contextlib.contextmanager
+def begun_anew(state: Path, node: str) -> Iterator[Path]:
+    """A refreshed training begins without the state of earlier ones, and only once: another try continues what this one has learned.
+
+    A mark in the state folder says so until the training is complete or has diverged: a retry of the task or of the run, or the same
+    command given again after a kill or a time limit, finds it.
+    """
+    mark = state / BEGUN_ANEW
+    if mark.exists():
+        log.info("%s: goes on with the training that was begun anew", node)
+    else:
+        shutil.rmtree(state, ignore_errors=True)
+        state.mkdir(parents=True)
+        mark.touch()
+    try:
+        yield mark
+    except TrainingDiverged:
+        mark.unlink(missing_ok=True)
+        raise
+
+
+def _make(
+    store: Store,
+    node: Node,
+    key: str,
+    inputs: dict[str, ArtifactRef],
+    progress: Progress,
+    who: str,
+    spread: Spread | None = None,
+) -> StageResult:
+    spec = spec_of(node.stage)
+    checked = {
+        role: [_checked(store, inputs[name]) for name in ids] for role, ids in node.inputs.items()
+    }
+    processes = int(node.part.get("train", {}).get("processes", 1)) if node.stage == "train" else 1
+    gpus = identities(str(node.context.get("device", "cpu")), processes) if spec.child else []
+    with alone_on(
+        gpus, who, lambda holder: log.info("%s: waiting for %s, which has the GPU", node.id, holder)
+    ):
+        request = StageRequest(
+            stage=node.stage,
+            node=node.id,
+            key=key,
+            part=node.part,
+            inputs=checked,
+            context={**node.context, **_context(store, node, inputs)},
+            work=store.work(node.stage, key),
+        )
+        started = time.perf_counter()
+        if spec.shares and spread is not None:
+            request = request.model_copy(
+                update={"context": {**request.context, "shares": spread(request)}}
+            )
+        if spec.child:
+            outcome, peak = run_child(request, progress, spec.time_limit, processes)
+        else:
+            with _peak_memory() as measured:
+                module = importlib.import_module(f"gan_core.stages.{node.stage}")
+                outcome = module.run(request, progress)
+            peak = measured[0]
+    seconds = time.perf_counter() - started
+    if not outcome.complete:
+        return StageResult(
+            node=node.id, ref=None, cached=False, paused=True, seconds=seconds, outcome=outcome
+        )
+    manifest = Manifest(
+        stage=node.stage,
+        version=spec.version,
+        key=key,
+        digest="",
+        node=node.id,
+        part=node.key_part,
+        inputs={role: [inputs[name] for name in ids] for role, ids in node.inputs.items()},
+        outcome=outcome,
+        made={
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(seconds, 3),
+            "peak_memory_mb": round(peak, 1),
+            "python": sys.version.split()[0],
+            "device": node.context.get("device", "cpu"),
+        },
+    )
+    ref, complete = store.publish(request.work, manifest, spec.content)
+    log.info("%s: made %s in %.1f s", node.id, ref.digest[:12], seconds)
+    return result_of(node.id, complete, cached=False)
+
+
+def _checked(store: Store, ref: ArtifactRef) -> StageInput:
+    """An input whose bytes were compared with its manifest: damage must not travel on into what is made from it."""
+    manifest = store.artifacts.get(ref)
+    wrong, path = ["its manifest is gone"], Path()
+    if manifest is not None:
+        for place in (
+            store.path,
+            store.artifacts.anew,
+        ):  # a copy may be damaged where the object store's is whole
+            path = place(ref)
+            wrong = [
+                text
+                for text in problems(path, manifest, deep=True)
+                if text.split(" ")[0] in manifest.content
+            ]
+            if not wrong:
+                break
+    if wrong:
+        raise StoreError(
+            f"The artifact {ref.stage}/{ref.key}/{ref.digest[:12]} is damaged: {'; '.join(wrong[:3])}.",
+            expected="the bytes that its manifest names",
+            remedy="discern verify --all --remove drops damaged artifacts; the next run makes them again",
+        )
+    return StageInput(ref=ref, path=path)
+
+
+def _context(store: Store, node: Node, inputs: dict[str, ArtifactRef]) -> dict[str, Any]:
+    """What a stage may use beside its work folder: folders that outlive an attempt, earlier artifacts."""
+    if node.stage == "ingest":
+        return {"state": str(store.state("ingest", str(node.part["source"]["name"])))}
+    if node.stage == "crop":
+        return {"earlier": _earlier(store, node)}
+    if node.stage == "train" and "train" in node.key_part:
+        return {"state": str(store.state("train", trajectory_key(node, inputs)))}
+    return {}
+
+
+def _earlier(store: Store, node: Node, most: int = 2) -> list[str]:
+    """Folders of the newest artifacts of the same place and settings: their rows can be copied instead of read again."""
+    found = []
+    for ref in store.artifacts.refs(node.stage):
+        manifest = store.artifacts.get(ref)
+        same = (
+            manifest
+            and manifest.part == node.key_part
+            and manifest.version == spec_of(node.stage).version
+        )
+        if manifest and same and manifest.node == node.id:
+            found.append((str(manifest.made.get("at", "")), ref, manifest))
+    chosen: list[str] = []
+    for _, ref, manifest in sorted(found, key=lambda entry: entry[0], reverse=True):
+        # held: rows are copied until the very end, and cleaning must leave it until then
+        if (
+            len(chosen) < most
+            and store.artifacts.hold(ref)
+            and not problems(store.path(ref), manifest, deep=False)
+        ):
+            chosen.append(str(store.path(ref)))
+    return chosen
+
+
+def trajectory_key(node: Node, inputs: dict[str, ArtifactRef]) -> str:
+    """What decides the path of a training but not its length: longer training continues from the state kept under it."""
+    digests = {role: [inputs[name].digest for name in ids] for role, ids in node.inputs.items()}
+    return trajectory_of(spec_of(node.stage).version, node.key_part, digests)
+
+
+@contextlib.contextmanager
+def _peak_memory() -> Any:
+    """Measures the peak resident memory (MiB) of this process over a block; the counter is reset first where Linux lets us."""
+    measured = [0.0]
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    try:
+        yield measured
+    finally:
+        with contextlib.suppress(OSError, StopIteration, ValueError):
+            lines = Path("/proc/self/status").read_text().splitlines()
+            measured[0] = (
+                int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+            )
+
+
+def explain_os_error(error: OSError, home: Path) -> DiscernError:
+    """An operating-system error as an error for people: a full disk, a closed folder, a system out of something."""
+    where = error.filename or home
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StoreError(
+            f"No room is left while writing {where}: {error.strerror}.",
+            expected=f"free space under {home}",
+            remedy="free some space, or choose another disk with --home; what is finished is kept, the same command continues",
+        )
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return StoreError(
+            f"{where} cannot be written or read: {error.strerror}.",
+            expected=f"a home that this user may write ({home})",
+            remedy="choose another home with --home or DISCERN_HOME, or mend the permissions",
+        )
+    if isinstance(error, ConnectionError | TimeoutError) or error.errno in (
+        errno.EIO,
+        errno.ESTALE,
+        errno.EHOSTUNREACH,
+        errno.ENETUNREACH,
+    ):
+        return TransientError(
+            f"A disk or a connection failed: {error.strerror or error or type(error).__name__} ({where}).",
+            remedy="the task is tried again",
+        )
+    if error.errno in (errno.ENOMEM, errno.EAGAIN, errno.EMFILE):
+        return TransientError(
+            f"The system had no more to give: {error.strerror} ({where}).",
+            remedy="the task is tried again",
+        )
+    return StoreError(
+        f"{where}: {error.strerror or error}.", expected="a file that can be read and written"
+    )

@@ -1,0 +1,343 @@
+"""Reads what the other stages wrote into counts and small tables: everything here comes from content files, nothing from a clock."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from gan_core.contract import StageRequest
+from gan_core.specs import REPORT_ROLES
+
+FAILURES_SHOWN = 20
+OUTSIDE = "network"  # the name of features of somebody's own network (gan_core.pipeline.plan)
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """The folders of the artifacts that a report is about, by role; any of them may be missing.
+
+    Attributes:
+        recipe: the resolved recipe as JSON values.
+        report: its report section.
+    """
+
+    recipe: dict[str, Any] = field(default_factory=dict)
+    report: dict[str, Any] = field(default_factory=dict)
+    images: tuple[Path, ...] = ()
+    crops: tuple[Path, ...] = ()
+    codes: tuple[Path, ...] = ()
+    duplicates: tuple[Path, ...] = ()
+    pack: tuple[Path, ...] = ()
+    snapshot: tuple[Path, ...] = ()
+    features: tuple[Path, ...] = ()
+    cells: tuple[Path, ...] = ()
+    inspect: tuple[Path, ...] = ()
+
+    @staticmethod
+    def of(request: StageRequest) -> ReportInputs:
+        """From the request of the report stage."""
+        folders = {
+            role: tuple(entry.path for entry in request.inputs.get(role, []))
+            for role in REPORT_ROLES.values()
+        }
+        recipe = dict(request.part.get("recipe") or {})
+        return ReportInputs(
+            recipe, dict(request.part.get("report") or recipe.get("report") or {}), **folders
+        )
+
+    def sources(self, role: str) -> list[str]:
+        """Names of the sources in a role ('train' or 'evaluate'; none to evaluate means the training sources)."""
+        named = self.recipe.get("sources", {})
+        found = named.get(role) or (named.get("train", []) if role == "evaluate" else [])
+        return [str(source["name"]) for source in found]
+
+
+def read_tables(
+    folders: Iterable[Path], name: str, columns: list[str] | None = None
+) -> pa.Table | None:
+    """The tables `name` of several artifacts as one; None when none of them has it."""
+    tables = []
+    for folder in folders:
+        path = folder / name
+        if path.is_file():
+            there = pq.read_schema(path).names
+            tables.append(
+                pq.read_table(path, columns=[c for c in columns if c in there] if columns else None)
+            )
+    return pa.concat_tables(tables, promote_options="default") if tables else None
+
+
+def tally(column: pa.ChunkedArray) -> dict[str, int]:
+    """How often each value occurs, most frequent first, equal counts by name; null counts as ''."""
+    counts = Counter(
+        {
+            str(row["values"] or ""): int(row["counts"])
+            for row in pc.value_counts(column).to_pylist()
+        }
+    )
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def code_of(reason: str) -> str:
+    """The code that a reason starts with: 'truncated: ...' gives 'truncated'."""
+    return reason.split(":", 1)[0].strip() or "no reason given"
+
+
+def reasons(table: pa.Table) -> dict[str, int]:
+    """Rows by the code of their reason, most frequent first."""
+    counts: Counter[str] = Counter()
+    for reason, count in tally(table["reason"]).items():
+        counts[code_of(reason)] += count
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def flow_of_images(inputs: ReportInputs) -> dict[str, dict[str, Any]]:
+    """Per source: rows in, readable, failed by reason, splits, formats, labels."""
+    table = read_tables(
+        inputs.images,
+        "images.parquet",
+        ["source", "status", "reason", "split", "format", "label", "width", "height"],
+    )
+    found: dict[str, dict[str, Any]] = {}
+    if table is None:
+        return found
+    for source in tally(table["source"]):
+        rows = table.filter(pc.equal(table["source"], source))
+        bad = rows.filter(pc.not_equal(rows["status"], "ok"))
+        good = rows.filter(pc.equal(rows["status"], "ok"))
+        labels = (
+            pc.drop_null(good["label"])
+            if "label" in good.column_names
+            else pa.chunked_array([], pa.int32())
+        )
+        found[source] = {
+            "in": rows.num_rows,
+            "ok": good.num_rows,
+            "failed": bad.num_rows,
+            "reasons": reasons(bad),
+            "splits": tally(good["split"]),
+            "formats": tally(good["format"]),
+            "sizes": _sizes(good),
+            "labelled": len(labels),
+            "classes": len(pc.unique(labels)),
+        }
+    return found
+
+
+def _sizes(rows: pa.Table) -> dict[str, int]:
+    if not rows.num_rows:
+        return {}
+    names = ("width", "height")
+    ends = {name: pc.min_max(rows[name]).as_py() for name in names}
+    return {f"{end}_{name}": int(ends[name][end] or 0) for name in names for end in ("min", "max")}
+
+
+def flow_of_crops(inputs: ReportInputs) -> dict[str, dict[str, Any]]:
+    """Per source: rows of the crop table by status, usable ones by split, reasons of the others, images without a crop."""
+    table = read_tables(
+        inputs.crops, "crops.parquet", ["image_id", "source", "status", "reason", "split"]
+    )
+    found: dict[str, dict[str, Any]] = {}
+    if table is None:
+        return found
+    for source in tally(table["source"]):
+        rows = table.filter(pc.equal(table["source"], source))
+        good = rows.filter(pc.equal(rows["status"], "ok"))
+        bad = rows.filter(pc.not_equal(rows["status"], "ok"))
+        found[source] = {
+            "rows": rows.num_rows,
+            "images": pc.count_distinct(rows["image_id"]).as_py(),
+            "ok": good.num_rows,
+            "status": tally(rows["status"]),
+            "reasons": reasons(bad),
+            "splits": tally(good["split"]),
+        }
+    return found
+
+
+def flow_of_duplicates(inputs: ReportInputs) -> dict[str, dict[str, Any]]:
+    """Per source: training rows looked at, removed and kept; under '' the groups of all sources together."""
+    table = read_tables(inputs.duplicates, "duplicates.parquet", ["source", "group", "keep"])
+    if table is None:
+        return {}
+    found: dict[str, dict[str, Any]] = {}
+    for source in tally(table["source"]):
+        rows = table.filter(pc.equal(table["source"], source))
+        kept = pc.sum(rows["keep"]).as_py() or 0
+        found[source] = {"rows": rows.num_rows, "kept": kept, "removed": rows.num_rows - kept}
+    grouped = table.filter(pc.not_equal(pc.fill_null(table["group"], ""), ""))
+    sizes = [int(row["counts"]) for row in pc.value_counts(grouped["group"]).to_pylist()]
+    removed = sum(entry["removed"] for entry in found.values())
+    found[""] = {
+        "rows": table.num_rows,
+        "removed": removed,
+        "groups": len(sizes),
+        "largest": max(sizes, default=0),
+    }
+    return found
+
+
+def flow_of_pack(inputs: ReportInputs) -> dict[str, int]:
+    """Images in the training set, by source."""
+    table = read_tables(inputs.pack, "crops.parquet", ["source", "status"])
+    return (
+        tally(table.filter(pc.equal(table["status"], "ok"))["source"]) if table is not None else {}
+    )
+
+
+def feature_sets(inputs: ReportInputs) -> list[dict[str, Any]]:
+    """Each features artifact: source, name, rows, splits, kept, layers with shapes, values per image, lineage."""
+    found = []
+    for folder in inputs.features:
+        files = sorted(folder.glob("features-*.parquet"))
+        if not files:
+            continue
+        schema = pq.read_schema(files[0])
+        lineage = json.loads((schema.metadata or {}).get(b"discern", b"{}"))
+        layers = {
+            entry.name: list(entry.type.shape)
+            for entry in schema
+            if isinstance(entry.type, pa.FixedShapeTensorType)
+        }
+        columns = [name for name in ("source", "split", "kept") if name in schema.names]
+        rows = pa.concat_tables([pq.read_table(path, columns=columns) for path in files])
+        found.append(
+            {
+                "source": next(iter(tally(rows["source"])), ""),
+                "features": str(
+                    lineage.get("features")
+                    or ("pixels" if list(layers) == ["pixels"] else folder.name)
+                ),
+                "rows": rows.num_rows,
+                "splits": tally(rows["split"]),
+                "layers": layers,
+                "values": sum(_product(shape) for shape in layers.values()),
+                "bytes": sum(path.stat().st_size for path in files),
+                "lineage": lineage,
+            }
+        )
+    return found
+
+
+def outside_network(features: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The network from outside that features were taken of, from their lineage; {} where a GAN of ours was.
+
+    Args: features: as `feature_sets` gives them.
+    Returns: name; weights, their SHA-256 or '' where none were given; images and crelu_images: the training images that its batch-norm
+        statistics, or those of mode bn_crelu, were measured over.
+    """
+    for entry in features:
+        network = entry["lineage"].get("network") or {}
+        if entry["features"] == OUTSIDE and "sources" in network:
+            weights, statistics = (
+                str(network.get("weights") or ""),
+                entry["lineage"].get("statistics") or {},
+            )
+            return {
+                "name": str(network["name"]),
+                "weights": "" if weights.startswith("random") else weights,
+                **{name: int(statistics.get(name) or 0) for name in ("images", "crelu_images")},
+            }
+    return {}
+
+
+def _product(shape: list[int]) -> int:
+    out = 1
+    for side in shape:
+        out *= int(side)
+    return out
+
+
+def failures(inputs: ReportInputs) -> dict[str, Any]:
+    """The first rows that failed (at reading or at cropping), and how many there are in all."""
+    columns = ["source", "address", "member", "status", "reason"]
+    shown: list[dict[str, str]] = []
+    total = 0
+    read = read_tables(inputs.images, "images.parquet", columns)
+    cropped = read_tables(inputs.crops, "crops.parquet", columns)
+    seen: set[tuple[str, str, str]] = set()
+    for stage, table in (("ingest", read), ("crop", cropped)):
+        if table is None:
+            continue
+        bad = table.filter(pc.not_equal(table["status"], "ok"))
+        for row in bad.sort_by(
+            [(name, "ascending") for name in ("source", "address", "member")]
+        ).to_pylist():
+            place = (str(row["source"]), str(row["address"]), str(row["member"] or ""))
+            if place in seen:
+                continue  # crop hands on the rows that ingest could not read
+            seen.add(place)
+            total += 1
+            if len(shown) < FAILURES_SHOWN:
+                shown.append(
+                    {
+                        "source": place[0],
+                        "address": place[1] + (f" #{place[2]}" if place[2] else ""),
+                        "stage": stage,
+                        "status": str(row["status"]),
+                        "reason": str(row["reason"] or ""),
+                    }
+                )
+    return {"total": total, "shown": shown}
+
+
+def label_names(inputs: ReportInputs) -> dict[str, dict[int, str]]:
+    """Per source: the name of each label; the number itself where there is none."""
+    name = "crops.parquet" if inputs.crops else "images.parquet"
+    table = read_tables(inputs.crops or inputs.images, name, ["source", "label", "label_name"])
+    found: dict[str, dict[int, str]] = {}
+    if table is None:
+        return found
+    pairs = (
+        table.filter(pc.is_valid(table["label"]))
+        .group_by(["source", "label", "label_name"])
+        .aggregate([])
+    )
+    for row in pairs.sort_by([("source", "ascending"), ("label", "ascending")]).to_pylist():
+        found.setdefault(str(row["source"]), {})[int(row["label"])] = str(
+            row["label_name"] or row["label"]
+        )
+    return found
+
+
+def training_record(inputs: ReportInputs) -> dict[str, Any]:
+    """What the snapshot that features are taken of says of its training (its metadata; the weights are not read)."""
+    for folder in inputs.snapshot:
+        found = sorted(folder.glob("snapshot-*.safetensors"))
+        if found:
+            used = next((path for path in found if path.stem == "snapshot-chosen"), found[-1])
+            return {"file": used.name, "snapshots": len(found), **_safetensors_record(used)}
+    return {}
+
+
+def _safetensors_record(path: Path) -> dict[str, Any]:
+    """Metadata and sizes from the file's header: 8 bytes of length, then JSON. Read here by hand to keep torch out of the report."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    record: dict[str, Any] = json.loads(header.pop("__metadata__", {}).get("discern", "{}"))
+    weights: Counter[str] = Counter()
+    for name, entry in header.items():
+        role, dot, rest = name.partition(".")
+        if dot and not rest.endswith(("running_mean", "running_var", "num_batches_tracked")):
+            weights[role] += _product(entry["shape"])
+    return {**record, "weights": dict(sorted(weights.items()))}
+
+
+def inspection_numbers(inputs: ReportInputs) -> dict[str, Any]:
+    """Every JSON file of the inspect artifact, by its name without the ending."""
+    files = [
+        path
+        for folder in inputs.inspect
+        for path in sorted(folder.glob("*.json"))
+        if path.name != "manifest.json"
+    ]
+    return {path.stem: json.loads(path.read_bytes()) for path in files}

@@ -1,0 +1,123 @@
+"""What each stage is to the planner and the store: version, content, where it runs. Imports nothing heavy.
+
+Raise `version` when a change alters what the stage writes for the same request; `tests/contract/test_stage_versions.py`
+compares the syntax trees of a stage's `rooms` with the remembered ones and says which line to edit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gan_core.errors import UnknownName
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One stage.
+
+    Attributes:
+        name: the stage's name, and its module in gan_core/stages.
+        version: in the key; raised when equal requests would give other content.
+        content: glob patterns of the files whose bytes make the digest; every other file is a by-product.
+        rooms: files and folders of gan_core whose code decides the content.
+        child: runs in a process of its own, which a time limit can end and which gives its GPU memory back.
+        time_limit: seconds after which the task ends it.
+        keyless: settings of its part that change no content and stay out of the key.
+        shares: its long part can be divided: told `share` [k, n], it leaves the k-th of n shares in its work folder and publishes
+            nothing; told `shares` n afterwards, it takes them up.
+    """
+
+    name: str
+    version: int
+    content: tuple[str, ...]
+    rooms: tuple[str, ...]
+    child: bool = False
+    time_limit: float = 6 * 3600
+    keyless: frozenset[str] = field(default_factory=frozenset)
+    shares: bool = False
+
+
+_ALL = (
+    StageSpec(
+        "ingest", 3, ("images.parquet",), ("stages/ingest.py", "datasets", "vision/headers.py")
+    ),
+    StageSpec(
+        "crop",
+        1,
+        ("crops.parquet", "pixels-*.npy", "masks-*.npy"),
+        ("stages/crop.py", "datasets", "vision"),
+        shares=True,
+    ),
+    StageSpec(
+        "hash",
+        3,
+        ("codes.parquet", "encoder.safetensors"),
+        ("stages/hash.py", "dedup/hashing/autoencoder.py", "dedup/hashing/codes.py"),
+    ),
+    StageSpec(
+        "dedup",
+        4,
+        ("duplicates.parquet", "pairs.parquet", "leaked.parquet", "quality.json"),
+        ("stages/dedup.py", "dedup", "metrics/intervals.py"),
+    ),
+    StageSpec("pack", 1, ("crops.parquet", "pixels-*.npy"), ("stages/pack.py",)),
+    StageSpec(
+        "train",
+        2,
+        ("snapshot-*.safetensors",),
+        ("stages/train.py", "training", "methods", "networks"),
+        child=True,
+        time_limit=7 * 24 * 3600,
+        keyless=frozenset({"log_kimg", "grid_kimg", "state_kimg", "probe_kimg"}),
+    ),
+    StageSpec(
+        "extract",
+        3,
+        ("features-*.parquet", "statistics.safetensors", "codebook.safetensors"),
+        ("stages/extract.py", "features", "baselines", "networks"),
+        child=True,
+        time_limit=24 * 3600,
+        shares=True,
+    ),
+    StageSpec(
+        "evaluate",
+        3,
+        ("scores.parquet", "predictions.parquet", "choices.parquet"),
+        (
+            "stages/evaluate.py",
+            "probes",
+            "metrics/draws.py",
+            "features/parquet.py",
+            "metrics/intervals.py",
+        ),
+        time_limit=24 * 3600,
+    ),
+    StageSpec("inspect", 1, ("*.json", "*.png"), ("stages/inspect.py", "inspection", "networks")),
+    StageSpec("report", 4, ("summary.json",), ("stages/report.py", "reporting")),
+)
+
+STAGES: dict[str, StageSpec] = {spec.name: spec for spec in _ALL}
+
+
+def spec_of(stage: str) -> StageSpec:
+    """The stage of that name.
+
+    Raises:
+        UnknownName: there is none.
+    """
+    if stage not in STAGES:
+        raise UnknownName("stage", stage, STAGES)
+    return STAGES[stage]
+
+
+REPORT_ROLES = {
+    "ingest": "images",
+    "crop": "crops",
+    "hash": "codes",
+    "dedup": "duplicates",
+    "pack": "pack",
+    "train": "snapshot",
+    "extract": "features",
+    "evaluate": "cells",
+    "inspect": "inspect",
+}  # stage to the role of its artifacts in a report

@@ -1,0 +1,116 @@
+"""What training says of itself while it runs: figures averaged over an interval, TensorBoard, sample grids as PNG."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gan_core.files import atomic_write_bytes, kimg_label
+from gan_core.vision.tensors import to_uint8
+
+logger = logging.getLogger(__name__)
+
+
+def crossed(before: int, after: int, every_kimg: float) -> bool:
+    """Whether a multiple of `every_kimg` lies in (before, after], both in images."""
+    return every_kimg > 0 and after // (every_kimg * 1000) > before // (every_kimg * 1000)
+
+
+class Figures:
+    """Means of named scalars over an interval. Sums stay on the device: adding never waits for it."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, figures: Mapping[str, Tensor]) -> None:
+        for name, value in figures.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def means(self) -> dict[str, Tensor]:
+        return {name: self.sums[name] / self.counts[name] for name in sorted(self.sums)}
+
+    def share(self, mean: Callable[[Tensor], Tensor]) -> None:
+        """Puts the mean over processes in place of this process's sums, so that a state holds the figures of all."""
+        if self.sums:
+            shared = mean(torch.stack([value.float() for value in self.sums.values()]))
+            self.sums = dict(zip(self.sums, shared.unbind(), strict=True))
+
+    def clear(self) -> None:
+        self.sums, self.counts = {}, {}
+
+
+class Board:
+    """TensorBoard events under `folder`; silent where tensorboard is not installed."""
+
+    def __init__(self, folder: Path, images: int) -> None:
+        self._writer: Any = None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(folder), purge_step=images or None)
+        except ImportError:
+            logger.info("tensorboard is not installed; statistics go to stats.jsonl only")
+
+    def scalars(self, line: Mapping[str, Any], images: int) -> None:
+        for name, value in line.items():
+            if self._writer is not None and isinstance(value, float):
+                self._writer.add_scalar(name, value, images)
+
+    def grid(self, pixels: np.ndarray[Any, Any], images: int) -> None:
+        if self._writer is not None:
+            self._writer.add_image("samples", pixels, images, dataformats="HWC")
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+def tile(images: Tensor, columns: int = 8, gap: int = 2) -> np.ndarray[Any, Any]:
+    """Images [n, C, S, S] in [-1, 1] (C 1 or 3) side by side: uint8 [rows * (S + gap) + gap, columns * (S + gap) + gap, 3]."""
+    pictures = to_uint8(images).cpu().numpy()
+    count, height, width, channels = pictures.shape
+    if channels == 1:
+        pictures = np.repeat(pictures, 3, axis=3)
+    rows = math.ceil(count / columns)
+    sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, np.uint8)
+    for number, image in enumerate(pictures):
+        top, left = (
+            gap + (number // columns) * (height + gap),
+            gap + (number % columns) * (width + gap),
+        )
+        sheet[top : top + height, left : left + width] = image
+    return sheet
+
+
+def write_png(path: Path, pixels: np.ndarray[Any, Any]) -> None:
+    """Writes uint8 [H, W, 3] RGB as PNG, atomically."""
+    import cv2
+
+    _, data = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+    atomic_write_bytes(path, data.tobytes())
+
+
+def reached(images: int, every_kimg: float) -> float:
+    """The last multiple of `every_kimg` at or before `images`, in kimg: the place that a snapshot or grid was asked for."""
+    return images // (every_kimg * 1000) * every_kimg
+
+
+def grid_name(kimg: float) -> str:
+    """File name of a sample grid."""
+    return f"grid-{kimg_label(kimg)}.png"
+
+
+@torch.no_grad()
+def weight_norm(parameters: list[Tensor]) -> Tensor:
+    """Euclidean norm of all weights together."""
+    total: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(parameters)))
+    return total

@@ -1,0 +1,66 @@
+"""Images for the Prefect UI: small, inside Markdown, since the UI shows no local files."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+from prefect.artifacts import create_markdown_artifact
+
+from gan_core.reporting.charts import read_statistics, training_charts
+from gan_core.reporting.svg import beside, standalone
+from tasks.base import artifact_key
+
+# The list of artifacts downloads all of them: a run's images stay under half a megabyte together, as text. Inspect's share one part;
+# the samples are shown twice (while training goes on, and at its end), and so is the curve, which has few points whatever its length.
+SAMPLES_BYTES = 80_000
+INSPECT_BYTES = 200_000
+
+
+def show_image(node: str, name: str, path: Path, caption: str, most: int = SAMPLES_BYTES) -> None:
+    """Publishes an image as a Markdown artifact with a data URI of at most `most` bytes."""
+    text = f"{image(path, caption, most)}\n\n{caption}. Full size: `{path}`"
+    create_markdown_artifact(key=artifact_key(name, node), markdown=text, description=caption)
+
+
+def image(path: Path, caption: str, most: int = SAMPLES_BYTES) -> str:
+    """A PNG as a Markdown image; one that is too large as WebP, first of lower quality, then smaller; '' when it cannot be read."""
+    room = most * 3 // 4 - 300  # base64 makes four letters of three bytes
+    data, kind = path.read_bytes(), "png"
+    if len(data) > room:
+        data, kind = _smaller(data, room), "webp"
+    return _markdown(data, kind, caption) if data else ""
+
+
+def training_curve(folder: Path) -> str:
+    """Losses and the discriminator's verdicts over training as a Markdown image; '' where there are no statistics yet."""
+    charts = training_charts(read_statistics([folder]))
+    return (
+        _markdown(
+            standalone(beside(charts)).encode(), "svg+xml", "Losses and verdicts over training"
+        )
+        if charts
+        else ""
+    )
+
+
+def _markdown(data: bytes, kind: str, caption: str) -> str:
+    return f"![{caption}](data:image/{kind};base64,{base64.b64encode(data).decode()})"
+
+
+def _smaller(data: bytes, room: int) -> bytes:
+    import cv2
+    import numpy as np
+
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if pixels is None:
+        return b""
+    quality = 90
+    while True:
+        _, encoded = cv2.imencode(".webp", pixels, [cv2.IMWRITE_WEBP_QUALITY, quality])
+        if len(encoded) <= room:
+            return bytes(encoded.tobytes())
+        if quality > 50:
+            quality -= 20
+        else:
+            pixels = cv2.resize(pixels, None, fx=0.7, fy=0.7, interpolation=cv2.INTER_AREA)
