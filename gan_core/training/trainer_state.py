@@ -29,16 +29,16 @@ from gan_core.training.ema import Average
 from gan_core.training.logging import Figures
 from gan_core.vision.tensors import to_float
 
-GRID = 64  # pictures in a sample grid
+GRID = 64  # images in a sample grid
 STATISTICS_BATCHES = (
     16  # batches of latents over which a snapshot's generator gets its batch-norm statistics
 )
-REAL = 2048  # training pictures over which its discriminator gets them
+REAL = 2048  # training images over which its discriminator gets them
 
 
 @dataclass(frozen=True)
 class Real:
-    """Some training pictures, drawn once: uint8 [n, S, S, 3] in main memory, with labels [n] int64 where training uses them."""
+    """Some training images, drawn once: uint8 [n, S, S, 3] in main memory, with labels [n] int64 where training uses them."""
 
     pixels: Tensor
     labels: Tensor | None = None
@@ -55,7 +55,7 @@ class Parts:
         grid_latents: [64, dim], the same in every grid.
         products: names of the snapshots and grids made so far.
         watch: what looks for divergence; findings: what it has found, {kimg, sign, sentence}.
-        real: some training pictures, for what is measured beside training.
+        real: some training images, for what is measured beside training.
     """
 
     networks: dict[str, LayeredNetwork]
@@ -155,14 +155,14 @@ def network_spec(settings: TrainConfig, module: ModuleType) -> dict[str, Any]:
 def build(settings: TrainConfig, *, seed: int, device: str, image_size: int) -> Parts:
     """Fresh parts with the authors' initialisation.
 
-    Raises: RequestError: the network is for pictures of another size.
+    Raises: RequestError: the network is for images of another size.
     """
     module = registry.load("networks", settings.network.name)
     method_module = registry.load("methods", settings.method)
     if image_size != module.IMAGE_SIZE:
         fitting = [name for name in registry.names("networks") if f"{image_size}" in name]
         raise RequestError(
-            f"The network {settings.network.name} takes pictures of {module.IMAGE_SIZE} px, and the crops have {image_size} px.",
+            f"The network {settings.network.name} takes images of {module.IMAGE_SIZE} px, and the crops have {image_size} px.",
             expected=f"crops of {module.IMAGE_SIZE} px, or a network for {image_size} px ({', '.join(fitting) or 'there is none'})",
             remedy=f"--set crop.size={module.IMAGE_SIZE}, or --set train.network.name=...",
         )
@@ -250,7 +250,7 @@ def plain(network: LayeredNetwork, spec: Mapping[str, Any]) -> LayeredNetwork:
 
 
 def some_real(images: ImageSet, labels: npt.NDArray[np.int64] | None, seed: int) -> Real:
-    """At most 2,048 training pictures of their own stream. Args: labels: int64 [n] of the whole set, or None."""
+    """At most 2,048 training images of their own stream. Args: labels: int64 [n] of the whole set, or None."""
     rows = np.sort(numpy_stream(seed, "statistics", "real").permutation(len(images))[:REAL])
     return Real(
         torch.from_numpy(images.pixels(rows)),
@@ -259,10 +259,10 @@ def some_real(images: ImageSet, labels: npt.NDArray[np.int64] | None, seed: int)
 
 
 def settle_readers(parts: Parts, *, batch: int) -> dict[str, LayeredNetwork]:
-    """Copies of the networks that take pictures, with spectral norm multiplied in and batch-norm statistics of real pictures.
+    """Copies of the networks that take images, with spectral norm multiplied in and batch-norm statistics of real images.
 
-    In training the discriminator takes the statistics of each batch, of real pictures or of generated ones. The stored ones are
-    those of real training pictures, unchanged ones, so that a score says how an image looks among these.
+    In training the discriminator takes the statistics of each batch, of real images or of generated ones. The stored ones are
+    those of real training images, unchanged ones, so that a score says how an image looks among these.
     """
     import copy
 

@@ -115,10 +115,10 @@ def test_from_images_to_scores_and_what_runs_again(
     command = ("evaluate", *NETWORK, *data, *LITTLE, "--json")
     assert answer(home, *command)["computed"] == []
     weigh(folder, 1)
-    assert to_do(answer(home, *command, "--dry-run")) == {"extract:pictures:network"}
+    assert to_do(answer(home, *command, "--dry-run")) == {"extract:images:network"}
     (folder / "blocks.py").write_text(BLOCKS.replace("0.2", "0.1"))
     plan = answer(home, *command, "--dry-run")
-    assert to_do(plan) == {"extract:pictures:network", "extract:pictures:random"}
+    assert to_do(plan) == {"extract:images:network", "extract:images:random"}
     assert plan["features"]["dims"] == 192
 
 

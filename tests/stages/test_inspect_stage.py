@@ -120,9 +120,7 @@ def test_guided_looks_at_training_images_where_there_are_some(
     )
     numbers = json.loads((tmp_path / "out" / "guided.json").read_text())
     assert (
-        numbers["of"] == "training pictures"
-        and numbers["pictures"] == 20
-        and numbers["features"] == 2
+        numbers["of"] == "training images" and numbers["images"] == 20 and numbers["features"] == 2
     )
     tiles = tiles_of(read_image(tmp_path / "out" / "guided.png"), 32)
     assert tiles is not None and tiles.shape[:2] == (2, 12)

@@ -369,7 +369,7 @@ def test_half_precision_is_run_in_float32_and_said(caplog: pytest.LogCaptureFixt
 
 
 class GreyInside(nn.Module):
-    """Colour pictures; its first convolution in the order of its making sees one channel of them."""
+    """Colour images; its first convolution in the order of its making sees one channel of them."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -160,5 +160,5 @@ def test_nan_is_refused_with_its_layer_and_images_and_infinity_is_counted() -> N
     sizes = [LayerSize(name, (1, 32, 32), (1, 4, 4)) for name in ("fine", "bad")]
     found, clipped = extract.take(network, images, sizes[:1], batch=3)
     assert clipped == 2 and found["fine"].max() == 65504
-    with pytest.raises(DataError, match="1 activations of layer 'bad' .* in 1 of 3 pictures: c"):
+    with pytest.raises(DataError, match="1 activations of layer 'bad' .* in 1 of 3 images: c"):
         extract.take(network, images, sizes, batch=3, names=list("abcde"))

@@ -149,7 +149,7 @@ def test_numbers_tell_structure_from_noise() -> None:
 def test_the_figure_repeats_itself(network: LayeredNetwork, pictures: Tensor) -> None:
     first, second = (draw_guided(network, pictures, features=6, most=3, seed=0) for _ in range(2))
     assert first.images.shape == first.trained.shape == first.random.shape == (6, 3, 32, 32, 3)
-    for name in ("pictures", "trained", "random"):
+    for name in ("images", "trained", "random"):
         assert (getattr(first, name) == getattr(second, name)).all()
     assert first.numbers == second.numbers and first.numbers["layer"] == "conv3"
     assert (first.random != draw_guided(network, pictures, most=3, seed=1).random).any()

@@ -44,7 +44,7 @@ def spoil_weights(parts: Parts) -> None:
 
 
 def spoil_projection(parts: Parts) -> None:
-    """Latents no longer reach the pictures."""
+    """Latents no longer reach the images."""
     with torch.no_grad():
         norm = parts.networks["generator"].layer("project").norm
         assert norm is not None and norm.weight is not None and norm.bias is not None
@@ -75,7 +75,7 @@ def spoil_discriminator(parts: Parts) -> None:
 
 
 def spoil_latents(parts: Parts) -> None:
-    """Of each latent only two signs still matter: four pictures."""
+    """Of each latent only two signs still matter: four images."""
 
     def rounded(_: Any, given: tuple[Any, ...]) -> tuple[Any, ...]:
         return (torch.cat([given[0][:, :2].sign(), 0 * given[0][:, 2:]], 1), *given[1:])
@@ -299,7 +299,7 @@ def test_a_young_training_is_given_time_a_grown_one_little_and_each_sign_is_told
 
 @pytest.mark.parametrize("spectral_norm", [False, True])
 def test_every_layer_with_weights_is_looked_at(spectral_norm: bool) -> None:
-    """The conditional net's first convolution stands inside a module that makes pictures grey."""
+    """The conditional net's first convolution stands inside a module that makes images grey."""
     settings = TrainConfig(
         network={"name": "dcgan28_mnist", "width": 0.125}, spectral_norm=spectral_norm
     )

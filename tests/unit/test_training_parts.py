@@ -287,6 +287,6 @@ def test_normal_prior_is_normal() -> None:
 
 
 def test_a_network_for_another_size_is_refused_with_the_setting() -> None:
-    with pytest.raises(RequestError, match="dcgan32_svhn takes pictures of 32 px") as caught:
+    with pytest.raises(RequestError, match="dcgan32_svhn takes images of 32 px") as caught:
         build(TINY, seed=0, device="cpu", image_size=64)
     assert "dcgan64" in caught.value.expected and "crop.size=32" in caught.value.remedy
