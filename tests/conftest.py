@@ -48,7 +48,7 @@ def discern(tmp_path: Path) -> Callable[..., Answer]:
     def run(
         *arguments: str,
         home: Path | None = None,
-        timeout: float = 300,
+        timeout: float = 1200,
         cwd: Path | None = None,
         **variables: str,
     ) -> Answer:

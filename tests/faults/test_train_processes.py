@@ -84,7 +84,7 @@ def run(folder: Path, name: str, processes: int, *how: str) -> list[list[str]]:
         str(folder / name),
         *how,
     ]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stderr[-3000:]
     return [(folder / name / f"ended-{rank}").read_text().split() for rank in range(processes)]
 

@@ -75,7 +75,7 @@ def told(
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 1500
         while (images := reached(folder)) < 500:
             assert thread.is_alive() and time.monotonic() < deadline, came
             time.sleep(0.05)

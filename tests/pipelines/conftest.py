@@ -65,7 +65,7 @@ def answer(command: Callable[..., Any]) -> Callable[..., Any]:
 
     def ask(home: Path, *arguments: str, code: int = 0, **variables: str) -> Any:
         process = command(home, *arguments, **variables)
-        out, err = process.communicate(timeout=400)
+        out, err = process.communicate(timeout=1500)
         assert process.returncode == code, (
             f"exit code {process.returncode}\n{out[-3000:]}\n{err[-5000:]}"
         )

@@ -45,7 +45,7 @@ class Api:
         )
         for attempt in range(8):
             try:
-                with urllib.request.urlopen(request, timeout=60) as answer:
+                with urllib.request.urlopen(request, timeout=120) as answer:
                     return json.loads(answer.read() or "null")
             except urllib.error.HTTPError as error:
                 if (
@@ -198,7 +198,7 @@ class Worker:
         for pid in {self.process.pid, *self.children("")}:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self.process.wait(timeout=20)
+        self.process.wait(timeout=120)
 
 
 class Browser:
@@ -242,7 +242,7 @@ class Browser:
         )
         try:
             assert process.stderr is not None
-            async with asyncio.timeout(150):
+            async with asyncio.timeout(600):
                 address = ""
                 while not address:
                     line = (await process.stderr.readline()).decode()
@@ -267,7 +267,7 @@ class Browser:
         seen = {}
         for path, expression in pages.items():
             await page.call("Page.navigate", url=f"{self.origin}{path}")
-            deadline = time.monotonic() + 45
+            deadline = time.monotonic() + 300
             while not (text := await page.value(f"String(({expression}) || '')")):
                 if time.monotonic() > deadline:
                     shown = await page.value("document.body.innerText.slice(0, 2000)")

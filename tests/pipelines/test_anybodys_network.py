@@ -163,7 +163,7 @@ def test_the_readmes_second_example_in_short(tmp_path: Path, discern: Callable[.
         str(tmp_path),
         "1",
     ]
-    subprocess.run(trainer, check=True, capture_output=True, timeout=300)
+    subprocess.run(trainer, check=True, capture_output=True, timeout=1500)
     network = (
         "--network",
         "tutorial_dcgan:Discriminator",
@@ -200,7 +200,7 @@ def test_the_readmes_second_example(tmp_path: Path, answer: Callable[..., Any]) 
         str(tmp_path),
         "10",
     ]
-    subprocess.run(trainer, check=True, capture_output=True, timeout=500)
+    subprocess.run(trainer, check=True, capture_output=True, timeout=1500)
     network = (
         "--network",
         "tutorial_dcgan:Discriminator",

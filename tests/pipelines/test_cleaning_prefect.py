@@ -73,7 +73,7 @@ def python(code: str, server: dict[str, str], *arguments: str) -> Any:
         capture_output=True,
         text=True,
         env={**os.environ, **server},
-        timeout=300,
+        timeout=1500,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])

@@ -234,13 +234,13 @@ def test_ctrl_c_in_a_training_loses_no_minibatch(
         )
 
     before = images()
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 1500
     while images() <= max(before, 6000):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
     reached = images()
     os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 130, err
     assert (
         "Stopped. What is finished is kept" in err
@@ -272,7 +272,7 @@ def test_two_runs_at_once_share_the_work(
     runs = [command(home, *DIGITS) for _ in range(2)]
     said = []
     for process in runs:
-        out, err = process.communicate(timeout=500)
+        out, err = process.communicate(timeout=1500)
         assert process.returncode == 0, err[-3000:]
         said.append(json.loads(out))
     made = [set(one["computed"]) for one in said]
@@ -281,7 +281,7 @@ def test_two_runs_at_once_share_the_work(
     assert digests(said[0]) == digests(said[1]) == digests(finished[1])
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 def test_kill_9_in_every_stage_and_the_same_command_again(
     finished: tuple[Path, Answer],
     tmp_path: Path,

@@ -148,7 +148,7 @@ def test_ignore_keeps_the_snapshot_and_new_images_get_features_and_scores(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 def test_few_new_images_leave_the_snapshot_and_many_do_not(
     grown: tuple[Path, Path, Answer], answer: Ask
 ) -> None:
@@ -167,7 +167,7 @@ def test_few_new_images_leave_the_snapshot_and_many_do_not(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 def test_continue_goes_on_from_the_old_state_and_says_so_in_its_key(
     grown: tuple[Path, Path, Answer], answer: Ask, tmp_path: Path
 ) -> None:

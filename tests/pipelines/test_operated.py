@@ -81,7 +81,7 @@ def discern(shell: dict[str, str], *words: str) -> Any:
         env=shell,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=1500,
         cwd=ROOT,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -76,7 +76,7 @@ def work(home: Path, runner: str, server: dict[str, str]) -> dict[str, Any]:
         capture_output=True,
         text=True,
         env=environment,
-        timeout=500,
+        timeout=1500,
     )
     assert done.returncode == 0, done.stderr[-5000:]
     return json.loads(done.stdout.splitlines()[-1])

@@ -43,7 +43,7 @@ class Api:
 
     def task_runs(self, flow_run: str, expected: int) -> dict[str, dict[str, Any]]:
         """Name to task run; they arrive some seconds after the flow has ended."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while True:
             body = {"flow_runs": {"id": {"any_": [flow_run]}}}
             found = {run["name"]: run for run in self.ask("/task_runs/filter", body)}
@@ -166,7 +166,7 @@ def test_the_benchmark_of_orchestration_runs() -> None:
     ]
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     done = subprocess.run(
-        command, capture_output=True, text=True, cwd=operating.ROOT, env=clean, timeout=200
+        command, capture_output=True, text=True, cwd=operating.ROOT, env=clean, timeout=1500
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "'failed': 0, 'missing': 0" in done.stdout and "| SQLite |" in done.stdout

@@ -70,5 +70,5 @@ def test_the_benchmark_of_training_serves_the_engine() -> None:
         "--serve",
         json.dumps(asked),
     ]
-    done = subprocess.run(command, input="", capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, input="", capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stderr

@@ -11,6 +11,7 @@ from gan_core.artifacts.store import Store
 from gan_core.config import ProbeConfig, Recipe
 from gan_core.errors import RequestError
 from gan_core.features.external.fingerprint import Stamp
+from gan_core.pipeline import plan
 from gan_core.pipeline.plan import Node, Settings, build_plan, explain, key_of, look_up, up_to
 from gan_core.recipes import load_recipe
 from gan_core.specs import spec_of
@@ -37,9 +38,17 @@ def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
 
 
 def test_nothing_outside_the_recipe_enters_a_key() -> None:
-    assert keys() == keys(
-        device="cuda", rehash=True, max_seconds=5.0, locations={"digits": Path("elsewhere")}
+    same = "train.precision=float32"  # `auto` depends on the device, and the resolved one is in the key
+    assert keys(same) == keys(
+        same, device="cuda", rehash=True, max_seconds=5.0, locations={"digits": Path("elsewhere")}
     )
+
+
+def test_the_precision_in_the_key_is_the_resolved_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "bf16_units", lambda device: False)
+    assert keys("train.precision=auto") == keys("train.precision=float32")
+    monkeypatch.setattr(plan, "bf16_units", lambda device: True)
+    assert keys("train.precision=auto") == keys("train.precision=bf16")
 
 
 def test_a_c_grid_touches_its_probe_and_the_report_alone() -> None:
