@@ -105,7 +105,7 @@ class Api:
         )
 
     def until(
-        self, look: Callable[[], Any], good: Callable[[Any], bool], seconds: float = 90
+        self, look: Callable[[], Any], good: Callable[[Any], bool], seconds: float = 600
     ) -> Any:
         deadline = time.monotonic() + seconds
         while not good(found := look()):

@@ -46,9 +46,9 @@ def test_nothing_outside_the_recipe_enters_a_key() -> None:
 
 def test_the_precision_in_the_key_is_the_resolved_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "bf16_units", lambda device: False)
-    assert keys("train.precision=auto") == keys("train.precision=float32")
+    assert keys("train.precision=auto")["train"] == keys("train.precision=float32")["train"]
     monkeypatch.setattr(plan, "bf16_units", lambda device: True)
-    assert keys("train.precision=auto") == keys("train.precision=bf16")
+    assert keys("train.precision=auto")["train"] == keys("train.precision=bf16")["train"]
 
 
 def test_a_c_grid_touches_its_probe_and_the_report_alone() -> None:
