@@ -1,8 +1,10 @@
-"""What dedup costs: all pairs of codes within a radius among a million, with a check that none is missed; the whole search by size.
+"""What dedup costs: all pairs of codes within a radius among a million, with a check that none is
+missed; the whole search by size.
 
-python benchmarks/dedup.py --codes 1000000                 random codes with planted near copies, radius 4
-python benchmarks/dedup.py --codes 1000000 --faiss         the same with FAISS' IndexBinaryMultiHash beside it
-python benchmarks/dedup.py --images "$DISCERN_DATA"      fit, encode and find copies on CIFAR-10, seconds for each step
+python benchmarks/dedup.py --codes 1000000                 random codes with planted near copies,
+radius 4 python benchmarks/dedup.py --codes 1000000 --faiss         the same with FAISS'
+IndexBinaryMultiHash beside it python benchmarks/dedup.py --images "$DISCERN_DATA"      fit, encode
+and find copies on CIFAR-10, seconds for each step
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ RADIUS = 4
 def planted_codes(
     rows: int, seed: int = 0
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """128-bit codes of which the last tenth are copies with 0 to 4 flipped bits; codes, copies, their originals."""
+    """128-bit codes of which the last tenth are copies with 0 to 4 flipped bits; codes, copies,
+    their originals.
+    """
     rng = np.random.default_rng(seed)
     codes = rng.integers(0, 256, (rows, 16), dtype=np.uint8)
     copies = np.arange(rows - rows // 10, rows)

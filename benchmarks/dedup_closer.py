@@ -1,9 +1,11 @@
-"""What the closer look of `discern dedup FOLDER` accepts and denies, of pairs that are accepted at 32x32.
+"""What the closer look of `discern dedup FOLDER` accepts and denies, of pairs that are accepted at
+32x32.
 
     python benchmarks/dedup_closer.py --data "$DISCERN_DATA"
 
-Copies: photographs, drawn documents and flags, altered. Different: documents of one template, flags of one layout. The
-settings of `gan_core/dedup/search/compare_full_resolution.py` were chosen on these pairs.
+Copies: photographs, drawn documents and flags, altered. Different: documents of one template, flags
+of one layout. The settings of `gan_core/dedup/search/compare_full_resolution.py` were chosen on
+these pairs.
 """
 
 from __future__ import annotations
@@ -32,7 +34,26 @@ from gan_core.vision.geometry import resize
 
 Image = npt.NDArray[np.uint8]
 
-WORDS = "invoice total amount due payment net tax item quantity unit price order customer service license monthly hours travel".split()  # noqa: SIM905
+WORDS = [
+    "invoice",
+    "total",
+    "amount",
+    "due",
+    "payment",
+    "net",
+    "tax",
+    "item",
+    "quantity",
+    "unit",
+    "price",
+    "order",
+    "customer",
+    "service",
+    "license",
+    "monthly",
+    "hours",
+    "travel",
+]
 COLOURS = {
     "r": (206, 43, 55),
     "g": (0, 146, 70),

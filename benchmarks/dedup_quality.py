@@ -1,11 +1,15 @@
-"""How good dedup is on CIFAR-10: recall of the pairs that people found, precision by eye, injected copies, the threshold sweep.
+"""How good dedup is on CIFAR-10: recall of the pairs that people found, precision by eye, injected
+copies, the threshold sweep.
 
-    python benchmarks/dedup_quality.py --data "$DISCERN_DATA" --out docs/dedup            everything; writes the sheet to judge
-    python benchmarks/dedup_quality.py --verdicts docs/dedup                              precision from the verdicts
+    python benchmarks/dedup_quality.py --data "$DISCERN_DATA" --out docs/dedup
+    everything; writes the sheet to judge python benchmarks/dedup_quality.py --verdicts docs/dedup
+    precision from the verdicts
 
-Verdicts: same (one photograph, whatever was done to it), similar (another moment, another variant), different.
+Verdicts: same (one photograph, whatever was done to it), similar (another moment, another variant),
+    different.
 
-Truth: ciFAIR's near-duplicate pairs (cvjena/cifair, Judgment 1): 249 test-train, 30 test-test. Settings were chosen on half A.
+Truth: ciFAIR's near-duplicate pairs (cvjena/cifair, Judgment 1): 249 test-train, 30 test-test.
+    Settings were chosen on half A.
 """
 
 from __future__ import annotations
@@ -38,11 +42,15 @@ from gan_core.vision import sheets
 
 HALF_SEED = 2024
 DRAWN = 200
-LOOKED_AT = 0.9  # threshold above which pairs were drawn to be looked at; those that a stricter rule accepts are a draw from these
+# threshold above which pairs were drawn to be looked at; those that a stricter rule accepts are a
+# draw from these
+LOOKED_AT = 0.9
 
 
 def cifar(folder: Path) -> npt.NDArray[np.uint8]:
-    """The 50,000 training images, then the 10,000 test images, in the official order: uint8 [60000, 32, 32, 3]."""
+    """The 50,000 training images, then the 10,000 test images, in the official order: uint8 [60000,
+    32, 32, 3].
+    """
     out = np.empty((60_000, 32, 32, 3), np.uint8)
     for pattern, first in (("train-*.parquet", 0), ("test-*.parquet", 50_000)):
         for path in sorted(folder.glob(pattern)):
@@ -108,7 +116,9 @@ def draw(
     name: str,
     out: Path,
 ) -> None:
-    """Draws 200 of the given pairs, lists them in NAME.csv and lays them out in NAME.webp, numbered."""
+    """Draws 200 of the given pairs, lists them in NAME.csv and lays them out in NAME.webp,
+    numbered.
+    """
     drawn = np.sort(
         pairs[numpy_stream(7, "dedup", "by eye").choice(len(pairs), DRAWN, replace=False)]
     )
@@ -145,7 +155,9 @@ def draw(
 
 
 def measure(data: Path, out: Path) -> dict[str, Any]:
-    """Runs everything and writes numbers, sheet and the list of drawn pairs; pairs that somebody has judged are not drawn anew."""
+    """Runs everything and writes numbers, sheet and the list of drawn pairs; pairs that somebody
+    has judged are not drawn anew.
+    """
     pixels, pairs = cifar(data / "cifar10"), truth(data / "cifar10")
     result: dict[str, Any] = {"sweep": {}}
     started = time.perf_counter()
@@ -196,7 +208,8 @@ def measure(data: Path, out: Path) -> dict[str, Any]:
     (out / "numbers.json").write_text(json.dumps(result, indent=1) + "\n")
     if any(out.glob("verdicts*.csv")):
         print(
-            f"{out} holds verdicts of the pairs that lie there: nothing is drawn. Another --out draws anew.",
+            f"{out} holds verdicts of the pairs that lie there: nothing is drawn. Another --out "
+            "draws anew.",
             file=sys.stderr,
         )
         return result
@@ -204,7 +217,8 @@ def measure(data: Path, out: Path) -> dict[str, Any]:
         lambda rows: pixels[rows], rank, DedupConfig(threshold=LOOKED_AT), codes
     )
     draw(pixels, looked_at, np.arange(len(looked_at.found.i)), "drawn", out)
-    # One pair of each group: a series of fifty images makes a thousand pairs and would be half of a draw from all pairs.
+    # One pair of each group: a series of fifty images makes a thousand pairs and would be half of a
+    # draw from all pairs.
     out_of = looked_at.groups.pair[~looked_at.groups.keep]
     keepers = looked_at.groups.keeper[~looked_at.groups.keep]
     order = numpy_stream(8, "dedup", "by eye").permutation(len(out_of))
@@ -214,7 +228,9 @@ def measure(data: Path, out: Path) -> dict[str, Any]:
 
 
 def judged(drawn: Path, path: Path) -> dict[str, Any]:
-    """Precision of all drawn pairs, and of those accepted at several thresholds now, from verdicts (same | similar | different)."""
+    """Precision of all drawn pairs, and of those accepted at several thresholds now, from verdicts
+    (same | similar | different).
+    """
     with open(drawn) as file:
         columns = list(csv.DictReader(file))
     score, detail, deformation = (

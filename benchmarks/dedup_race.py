@@ -1,12 +1,15 @@
-"""Whole processes in turn: this project's 128-bit hash against imagededup's PHash, on the same PNG files of CIFAR-10.
+"""Whole processes in turn: this project's 128-bit hash against imagededup's PHash, on the same PNG
+files of CIFAR-10.
 
-    python -m venv /tmp/peer && /tmp/peer/bin/pip install imagededup
-    python benchmarks/dedup_race.py --data "$DISCERN_DATA" --peer /tmp/peer/bin/python --images /tmp/cifar-png --rounds 3
+    python -m venv /tmp/peer && /tmp/peer/bin/pip install imagededup python benchmarks/dedup_race.py
+    --data "$DISCERN_DATA" --peer /tmp/peer/bin/python --images /tmp/cifar-png --rounds 3
 
-Encoding, all 60,000 files: imagededup; ours with the autoencoder fitted in the same process; ours with a stored encoder.
-Encoding and finding, the first 15,000 files: imagededup at its default distance (10 of 64 bits); ours by code, at radius 4 of 128 bits,
-with a stored encoder; and `discern dedup`, which verifies every pair on pixels. Every process starts with its imports and reads the files
-(which lie in the page cache after the first round); seconds by the clock and of processor, medians over the rounds.
+Encoding, all 60,000 files: imagededup; ours with the autoencoder fitted in the same process; ours
+    with a stored encoder.
+Encoding and finding, the first 15,000 files: imagededup at its default distance (10 of 64 bits);
+ours by code, at radius 4 of 128 bits, with a stored encoder; and `discern dedup`, which verifies
+every pair on pixels. Every process starts with its imports and reads the files (which lie in the
+page cache after the first round); seconds by the clock and of processor, medians over the rounds.
 """
 
 from __future__ import annotations
@@ -26,15 +29,21 @@ sys.path.insert(0, str(ROOT))
 
 SMALL = 15_000
 
-PEER_ENCODE = "from imagededup.methods import PHash; codes = PHash().encode_images(image_dir={folder!r}); print(len(codes))"
+PEER_ENCODE = (
+    "from imagededup.methods import PHash; codes = "
+    "PHash().encode_images(image_dir={folder!r}); print(len(codes))"
+)
 PEER_FIND = (
-    "from imagededup.methods import PHash; p = PHash(); codes = p.encode_images(image_dir={folder!r}); "
+    "from imagededup.methods import PHash; p = PHash(); codes = "
+    "p.encode_images(image_dir={folder!r}); "
     "found = p.find_duplicates(encoding_map=codes); print(sum(map(len, found.values())) // 2)"
 )
 
 
 def write_images(data: Path, folder: Path) -> None:
-    """60,000 PNG files in all/, links to the first 15,000 in small/; nothing is done where they are there."""
+    """60,000 PNG files in all/, links to the first 15,000 in small/; nothing is done where they are
+    there.
+    """
     import cv2
 
     from benchmarks.dedup_quality import cifar
@@ -76,7 +85,9 @@ def encode(folder: Path, encoder: Path, fit: bool, radius: int | None) -> int:
 
 
 def timed(command: list[str], env: dict[str, str]) -> tuple[float, float, str]:
-    """(seconds by the clock, of processor with all children, last line printed) of one whole process."""
+    """(seconds by the clock, of processor with all children, last line printed) of one whole
+    process.
+    """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
     done = subprocess.run(command, env=env, capture_output=True, text=True)
@@ -99,10 +110,14 @@ def race(data: Path, peer: str, folder: Path, rounds: int) -> dict[str, object]:
     ours = [sys.executable, __file__]
     racers = {
         "encode 60,000: imagededup PHash": [peer, "-c", PEER_ENCODE.format(folder=str(whole))],
-        "encode 60,000: ours, autoencoder fitted": [*ours, "--encode", str(whole), "--encoder", str(encoder), "--fit"],
-        "encode 60,000: ours, stored encoder": [*ours, "--encode", str(whole), "--encoder", str(encoder)],
-        "encode and find 15,000: imagededup PHash": [peer, "-c", PEER_FIND.format(folder=str(small))],
-        "encode and find 15,000: ours by code": [*ours, "--encode", str(small), "--encoder", str(encoder), "--radius", "4"],
+        "encode 60,000: ours, autoencoder "
+        "fitted": [*ours, "--encode", str(whole), "--encoder", str(encoder), "--fit"],
+        "encode 60,000: ours, stored "
+        "encoder": [*ours, "--encode", str(whole), "--encoder", str(encoder)],
+        "encode and find 15,000: imagededup "
+        "PHash": [peer, "-c", PEER_FIND.format(folder=str(small))],
+        "encode and find 15,000: ours by "
+        "code": [*ours, "--encode", str(small), "--encoder", str(encoder), "--radius", "4"],
         "encode and find 15,000: discern dedup (verified)": [
             str(Path(sys.executable).with_name("discern")), "dedup", str(small), "--out", str(folder / "found.parquet"),
         ],
@@ -115,7 +130,8 @@ def race(data: Path, peer: str, folder: Path, rounds: int) -> dict[str, object]:
             wall, processor, said[name] = timed(command, env)
             seconds[name].append((wall, processor))
             print(
-                f"round {number + 1}: {name}: {wall:.2f} s, processor {processor:.2f} s ({said[name]})",
+                f"round {number + 1}: {name}: {wall:.2f} s, processor {processor:.2f} s "
+                f"({said[name]})",
                 file=sys.stderr,
             )
     medians = {

@@ -1,10 +1,13 @@
-"""How dedup's cost grows: codes within 4 bits at 1, 3 and 10 million, and each step of mode verified on 40,000 to 160,000 images.
+"""How dedup's cost grows: codes within 4 bits at 1, 3 and 10 million, and each step of mode
+verified on 40,000 to 160,000 images.
 
-    python benchmarks/dedup_scale.py --codes 1000000 3000000 10000000
-    python benchmarks/dedup_scale.py --data "$DISCERN_DATA" --images 40000 80000 160000      CIFAR-10, then Tiny ImageNet at 32x32
-    python benchmarks/dedup_scale.py --data "$DISCERN_DATA" --search 1000000          the whole search, planted copies counted
+    python benchmarks/dedup_scale.py --codes 1000000 3000000 10000000 python
+    benchmarks/dedup_scale.py --data "$DISCERN_DATA" --images 40000 80000 160000      CIFAR-10, then
+    Tiny ImageNet at 32x32 python benchmarks/dedup_scale.py --data "$DISCERN_DATA" --search 1000000
+    the whole search, planted copies counted
 
-Every size runs in a process of its own, so that the peak of memory is its own. CPU seconds count all threads.
+Every size runs in a process of its own, so that the peak of memory is its own. CPU seconds count
+all threads.
 """
 
 from __future__ import annotations
@@ -84,7 +87,9 @@ def images(data: Path, rows: int) -> npt.NDArray[np.uint8]:
 
 
 def _pieces(out: npt.NDArray[np.uint8], whole: int) -> None:
-    """Fills the rows after `whole` with the corners (20 pixels of 32), then the middles, of the images before, enlarged."""
+    """Fills the rows after `whole` with the corners (20 pixels of 32), then the middles, of the
+    images before, enlarged.
+    """
     corners = [(0, 0), (0, 12), (12, 0), (12, 12), (6, 6)]
     if len(out) > whole * (1 + len(corners)):
         raise SystemExit(f"{whole:,} images and their pieces make no {len(out):,}")
@@ -99,7 +104,9 @@ def _pieces(out: npt.NDArray[np.uint8], whole: int) -> None:
 
 
 def of_search(data: Path, rows: int) -> dict[str, Any]:
-    """The whole search with mirror images, and how many of 2,000 planted copies (JPEG 50, then darker) it finds."""
+    """The whole search with mirror images, and how many of 2,000 planted copies (JPEG 50, then
+    darker) it finds.
+    """
     from gan_core.config import DedupConfig
     from gan_core.dedup.search.find_duplicates import find_copies
     from gan_core.randomness import numpy_stream

@@ -1,8 +1,11 @@
-"""Features from the paper's 28,672-feature network: images a second in float32 and bf16, interleaved, and how far they differ.
+"""Features from the paper's 28,672-feature network: images a second in float32 and bf16,
+interleaved, and how far they differ.
 
-    python benchmarks/extract.py [--images 256] [--rounds 3] [--batch 128] [--device cpu] [--threads 0] [--network dcgan32]
+    python benchmarks/extract.py [--images 256] [--rounds 3] [--batch 128] [--device cpu] [--threads
+    0] [--network dcgan32]
 
-The weights are random, the statistics are taken over the same random images: the speed does not depend on either.
+The weights are random, the statistics are taken over the same random images: the speed does not
+    depend on either.
 """
 
 from __future__ import annotations
@@ -59,17 +62,20 @@ def main() -> None:
             ).astype(np.float32)
     base = statistics.median(times["float32"])
     print(
-        f"{options.network}, {sum(size.dims for size in sizes):,} values, {options.device}, batch {options.batch}"
+        f"{options.network}, {sum(size.dims for size in sizes):,} values, {options.device}, batch "
+        f"{options.batch}"
     )
     print(
-        "| precision | images/s | ratio | relative RMS difference | largest |\n|---|---|---|---|---|"
+        "| precision | images/s | ratio | relative RMS difference | largest "
+        "|\n|---|---|---|---|---|"
     )
     for precision, spent in times.items():
         apart = found[precision] - found["float32"]
         rms = float(np.sqrt((apart**2).mean() / (found["float32"] ** 2).mean()))
         median = statistics.median(spent)
         print(
-            f"| {precision} | {options.images / median:.0f} | {base / median:.2f} | {rms:.4f} | {np.abs(apart).max():.3f} |"
+            f"| {precision} | {options.images / median:.0f} | {base / median:.2f} | {rms:.4f} | "
+            f"{np.abs(apart).max():.3f} |"
         )
 
 

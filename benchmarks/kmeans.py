@@ -1,10 +1,13 @@
-"""The K-means control against the published figures: CIFAR-10, linear SVM on all labels (Coates, Ng, Lee, AISTATS 2011).
+"""The K-means control against the published figures: CIFAR-10, linear SVM on all labels (Coates,
+Ng, Lee, AISTATS 2011).
 
-    python benchmarks/kmeans.py --data "$DISCERN_DATA" --centres 1600 --grid 5e-4 1e-3 2e-3 4e-3 --threads 1        published: 77.9 %
-    python benchmarks/kmeans.py --data "$DISCERN_DATA" --centres 4000 --grid 2e-3 4e-3 --threads 1                  published: 79.6 %
+    python benchmarks/kmeans.py --data "$DISCERN_DATA" --centres 1600 --grid 5e-4 1e-3 2e-3 4e-3
+    --threads 1        published: 77.9 % python benchmarks/kmeans.py --data "$DISCERN_DATA"
+    --centres 4000 --grid 2e-3 4e-3 --threads 1                  published: 79.6 %
 
-Centres and scale are learned on the 50,000 training images without labels. C is chosen on 500 images of each class taken out of
-them, then fitted on all; the test split is read once, for the C chosen. Processor seconds count all threads.
+Centres and scale are learned on the 50,000 training images without labels. C is chosen on 500
+images of each class taken out of them, then fitted on all; the test split is read once, for the C
+chosen. Processor seconds count all threads.
 """
 
 from __future__ import annotations
@@ -28,7 +31,9 @@ TRAIN, VALIDATION = 50_000, 500  # images; of each class
 
 
 def labels(folder: Path) -> npt.NDArray[np.int64]:
-    """Of the 50,000 training images, then of the 10,000 test images, in the official order: [60000]."""
+    """Of the 50,000 training images, then of the 10,000 test images, in the official order:
+    [60000].
+    """
     out = np.full(60_000, -1, np.int64)
     for pattern, first in (("train-*.parquet", 0), ("test-*.parquet", TRAIN)):
         for path in sorted(folder.glob(pattern)):

@@ -1,13 +1,16 @@
 """Ten flow runs at once on one Prefect server: SQLite and PostgreSQL, interleaved in one call.
 
-    python benchmarks/orchestration.py --postgres postgresql+asyncpg://discern:PASSWORD@127.0.0.1:5432/bench [--rounds 2]
+    python benchmarks/orchestration.py --postgres
+    postgresql+asyncpg://discern:PASSWORD@127.0.0.1:5432/bench [--rounds 2]
         [--runs 10] [--tasks 20] [--write PAGE]
 
-Each round starts a server of its own with the settings that Discern ships (recorder in batches, database timeout 60 s), first over
-one database, then over the other. Ten processes import Prefect, wait for each other, and then each runs one flow of twenty tasks; a task
-hashes 2 MB and publishes a table, as a stage task does. Measured from the common start: seconds until the last flow has ended, until the
-server shows every task run as completed, flows that failed, and lines of the server's log with "database is locked". `--write PAGE` puts
-the table between the two marks of a page (docs/benchmarks.md).
+Each round starts a server of its own with the settings that Discern ships (recorder in batches,
+database timeout 60 s), first over one database, then over the other. Ten processes import Prefect,
+wait for each other, and then each runs one flow of twenty tasks; a task hashes 2 MB and publishes a
+table, as a stage task does. Measured from the common start: seconds until the last flow has ended,
+until the server shows every task run as completed, flows that failed, and lines of the server's log
+with "database is locked". `--write PAGE` puts the table between the two marks of a page
+(docs/benchmarks.md).
 """
 
 from __future__ import annotations
@@ -180,11 +183,14 @@ def table(results: dict[str, list[dict[str, Any]]], arguments: argparse.Namespac
     ).stdout.strip()
     load = os.getloadavg()[0]
     lines = [
-        f"{arguments.runs} flows of {arguments.tasks} tasks at once, {arguments.rounds} rounds each, interleaved; "
-        f"{datetime.now(UTC):%Y-%m-%d}, commit {commit or 'unknown'}, {os.cpu_count()} cores, {platform.machine()}, no GPU; "
+        f"{arguments.runs} flows of {arguments.tasks} tasks at once, {arguments.rounds} rounds "
+        "each, interleaved; "
+        f"{datetime.now(UTC):%Y-%m-%d}, commit {commit or 'unknown'}, {os.cpu_count()} cores, "
+        f"{platform.machine()}, no GPU; "
         f"load average {load:.1f} at the end (medians, every round in brackets).",
         "",
-        "| database | first flow done, s | last, s | all task runs shown, s | flows failed | task runs missing | 'database is locked' |",
+        "| database | first flow done, s | last, s | all task runs shown, s | flows failed | task "
+        "runs missing | 'database is locked' |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, rounds in results.items():

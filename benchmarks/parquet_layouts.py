@@ -1,9 +1,10 @@
-"""Parquet layouts for features, written and read in turn: GB/s of logical float32, and the ratio to the plain float32 list column.
+"""Parquet layouts for features, written and read in turn: GB/s of logical float32, and the ratio to
+the plain float32 list column.
 
     python benchmarks/parquet_layouts.py [--rows 1500] [--rounds 5] [--folder /tmp]
 
-The values are float16 activations of the shape of the 28,672-feature network (random numbers, 30 % zeros): uncompressed
-layouts do not depend on what they are. Files come from the page cache.
+The values are float16 activations of the shape of the 28,672-feature network (random numbers, 30 %
+zeros): uncompressed layouts do not depend on what they are. Files come from the page cache.
 """
 
 from __future__ import annotations
@@ -117,7 +118,8 @@ def main() -> None:
     }
     base = next(iter(figures.values()))
     print(
-        f"{options.rows} rows x 28,672, medians of {options.rounds}; ratios by the clock and by processor seconds"
+        f"{options.rows} rows x 28,672, medians of {options.rounds}; ratios by the clock and by "
+        "processor seconds"
     )
     print("| layout | write GB/s | ratio | by cpu | read GB/s | ratio | by cpu |")
     print("|---|---|---|---|---|---|---|")

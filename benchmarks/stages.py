@@ -1,9 +1,11 @@
-"""Seconds per stage of `digits`, through Prefect with a running server and without Prefect, interleaved in one call.
+"""Seconds per stage of `digits`, through Prefect with a running server and without Prefect,
+interleaved in one call.
 
     python benchmarks/stages.py [--rounds 2] [--scale debug] [--write]
 
-Each round runs the recipe twice in fresh homes: once as the flow `represent`, once by calling the runner directly, in turn. What is
-reported is Prefect's share: (flow - direct) / flow, of whole runs. `--write` puts the table into docs/benchmarks.md.
+Each round runs the recipe twice in fresh homes: once as the flow `represent`, once by calling the
+runner directly, in turn. What is reported is Prefect's share: (flow - direct) / flow, of whole
+runs. `--write` puts the table into docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ MARK = "<!-- benchmarks/stages.py -->"
 
 
 def direct(home: Path, scale: str) -> tuple[float, dict[str, float]]:
-    """The plan's nodes one after another through `gan_core.pipeline.runner`, as the flow orders them."""
+    """The plan's nodes one after another through `gan_core.pipeline.runner`, as the flow orders
+    them.
+    """
     from gan_core.artifacts.store import Store
     from gan_core.pipeline.request import RunRequest, prepare
     from gan_core.pipeline.run_record import Run, versions
@@ -115,8 +119,10 @@ def table(runs: dict[str, list[tuple[float, dict[str, float]]]], scale: str) -> 
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT
     ).stdout.strip()
     head = (
-        f"`python benchmarks/stages.py --rounds {len(runs['direct'])} --scale {scale}`, {datetime.now(UTC):%Y-%m-%d}, "
-        f"commit {commit or 'unknown'}, {_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}; "
+        f"`python benchmarks/stages.py --rounds {len(runs['direct'])} --scale {scale}`, "
+        f"{datetime.now(UTC):%Y-%m-%d}, "
+        f"commit {commit or 'unknown'}, {_processor()}, {os.cpu_count()} cores, Python "
+        f"{platform.python_version()}; "
         f"medians of {len(runs['direct'])} interleaved rounds."
     )
     return (

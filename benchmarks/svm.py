@@ -1,15 +1,18 @@
-"""The probes linear_svm and logistic against scikit-learn on the features of an artifact, interleaved in one run.
+"""The probes linear_svm and logistic against scikit-learn on the features of an artifact,
+interleaved in one run.
 
-    python benchmarks/svm.py FEATURES [--layers conv1] [--rows 20000] [--costs 1e-6,1e-5,1e-4] [--rounds 1] [--limit 1800]
-    python benchmarks/svm.py FEATURES --probe logistic --tolerances 1e-4
+    python benchmarks/svm.py FEATURES [--layers conv1] [--rows 20000] [--costs 1e-6,1e-5,1e-4]
+    [--rounds 1] [--limit 1800] python benchmarks/svm.py FEATURES --probe logistic --tolerances 1e-4
 
-FEATURES is a folder with features-*.parquet (an extract artifact). Ours solves all classes and all C in one call, on all cores;
-LinearSVC (LogisticRegression) is fitted once for each C and each of --tolerances. Every fit has a process of its own, which reads
-the features itself; reading is not counted. One that takes longer than --limit seconds is ended and counts as that long.
+FEATURES is a folder with features-*.parquet (an extract artifact). Ours solves all classes and all
+C in one call, on all cores; LinearSVC (LogisticRegression) is fitted once for each C and each of
+--tolerances. Every fit has a process of its own, which reads the features itself; reading is not
+counted. One that takes longer than --limit seconds is ended and counts as that long.
 
-Printed: wall and processor seconds, the peak of memory, objectives and answers on the training rows (computed here in float64),
-and a table in Markdown for docs/benchmarks.md. Answers that differ are ties where, by scikit-learn's decision values, the best two
-classes are nearer than 1e-3 of the largest.
+Printed: wall and processor seconds, the peak of memory, objectives and answers on the training rows
+(computed here in float64), and a table in Markdown for docs/benchmarks.md. Answers that differ are
+ties where, by scikit-learn's decision values, the best two classes are nearer than 1e-3 of the
+largest.
 """
 
 from __future__ import annotations
@@ -174,7 +177,8 @@ def machine() -> str:
         commit = done.stdout.strip() or commit
     cpu = names[0] if names else platform.processor()
     return (
-        f"{date.today()}, commit {commit}, {cpu} ({', '.join(units) or 'no bf16 units'}), {os.cpu_count()} cores, "
+        f"{date.today()}, commit {commit}, {cpu} ({', '.join(units) or 'no bf16 units'}), "
+        f"{os.cpu_count()} cores, "
         f"{memory:.0f} GiB, torch {torch.__version__}, scikit-learn {sklearn.__version__}"
     )
 
@@ -203,7 +207,8 @@ def compare(
         other, ties = other + int(apart.sum()), ties + int((apart & theirs.ties[0]).sum())
         line = ", ".join(f"{name} {value:.2f}" for name, value in spent.items())
         print(
-            f"theirs tol={tol} C={cost:g}: {line}, ours - theirs {difference:.1e}, {int(apart.sum())} other answers",
+            f"theirs tol={tol} C={cost:g}: {line}, ours - theirs {difference:.1e}, "
+            f"{int(apart.sum())} other answers",
             flush=True,
         )
         total = {
@@ -259,13 +264,16 @@ def main() -> None:
             )
     load.append(os.getloadavg()[0])
     print(
-        f"\n`python benchmarks/svm.py {' '.join(['FEATURES', *sys.argv[2:]])}`: {options.rows} x {shape[0]}, C {options.costs};"
+        f"\n`python benchmarks/svm.py {' '.join(['FEATURES', *sys.argv[2:]])}`: {options.rows} x "
+        f"{shape[0]}, C {options.costs};"
     )
     print(
-        f"{machine()}; load {load[0]:.1f} before, {load[1]:.1f} after; medians of {options.rounds} round(s)\n"
+        f"{machine()}; load {load[0]:.1f} before, {load[1]:.1f} after; medians of "
+        f"{options.rounds} round(s)\n"
     )
     print(
-        "| solver | wall s, all C | ours / it | processor s | ours / it | peak GiB | objective, ours to it | other answers (ties) | |"
+        "| solver | wall s, all C | ours / it | processor s | ours / it | peak GiB | objective, "
+        "ours to it | other answers (ties) | |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
     medians = {
@@ -278,7 +286,8 @@ def main() -> None:
     for name, (wall, cpu, peak) in medians.items():
         said = sums[name][-1][1]
         print(
-            f"| {name} | {wall:.1f} | {first[0] / wall:.3f} | {cpu:.1f} | {first[1] / cpu:.3f} | {peak:.1f} | {' | '.join(said)} |"
+            f"| {name} | {wall:.1f} | {first[0] / wall:.3f} | {cpu:.1f} | {first[1] / cpu:.3f} | "
+            f"{peak:.1f} | {' | '.join(said)} |"
         )
 
 

@@ -1,18 +1,23 @@
-"""Images per second of the training engine against the loop that a person would write from the PyTorch DCGAN tutorial.
+"""Images per second of the training engine against the loop that a person would write from the
+PyTorch DCGAN tutorial.
 
-    python benchmarks/training.py [--networks dcgan32_svhn dcgan64:0.5] [--batch 128] [--rounds 5] [--seconds 3] [--threads N]
+    python benchmarks/training.py [--networks dcgan32_svhn dcgan64:0.5] [--batch 128] [--rounds 5]
+    [--seconds 3] [--threads N]
                                   [--device auto] [--compile] [--profile FOLDER] [--commit ABC]
 
-Each loop runs in a process of its own, so that none inherits another's compiled code, chosen kernels or memory; the processes take turns,
-and figures are medians over the rounds. All train the same networks; the number after the colon is their width: `dcgan64:0.5` has base
-width 64.
+Each loop runs in a process of its own, so that none inherits another's compiled code, chosen
+kernels or memory; the processes take turns, and figures are medians over the rounds. All train the
+same networks; the number after the colon is their width: `dcgan64:0.5` has base width 64.
 
-The plain loop is the tutorial's: eager float32, torch's own modules in an nn.Sequential in torch's own memory layout, a DataLoader over a
-Dataset that converts each image (2 workers on a GPU; on a CPU none and 2, of which the better counts), torch.optim.Adam as it comes, the
-losses read at every step. On a GPU torch's defaults let its convolutions round to TF32, which the engine's float32 does not: there it runs
-once as it comes, which is the row that ratios refer to, and once in float32 alone. The engine is `training.loop`'s step and average as
-`train` runs them, without lines of statistics and saved states: step by step, and as `auto` has it on this device.
-CPU seconds, those of DataLoader workers included, stand beside wall seconds: other work on the machine distorts the latter.
+The plain loop is the tutorial's: eager float32, torch's own modules in an nn.Sequential in torch's
+own memory layout, a DataLoader over a Dataset that converts each image (2 workers on a GPU; on a
+CPU none and 2, of which the better counts), torch.optim.Adam as it comes, the losses read at every
+step. On a GPU torch's defaults let its convolutions round to TF32, which the engine's float32 does
+not: there it runs once as it comes, which is the row that ratios refer to, and once in float32
+alone. The engine is `training.loop`'s step and average as `train` runs them, without lines of
+statistics and saved states: step by step, and as `auto` has it on this device. CPU seconds, those
+of DataLoader workers included, stand beside wall seconds: other work on the machine distorts the
+latter.
 """
 
 from __future__ import annotations
@@ -52,7 +57,9 @@ from gan_core.training.data import ArrayImages, Feed
 from gan_core.training.trainer_state import build
 
 STORED = 4096  # images in memory
-EPOCH = 100_000  # images that the tutorial's Dataset claims: its workers start anew each epoch, as seldom as on a real set
+# images that the tutorial's Dataset claims: its workers start anew each epoch, as seldom as on a
+# real set
+EPOCH = 100_000
 WARM_UP = 10  # steps before the first measurement
 PROFILED = 20  # steps under the profiler
 
@@ -63,7 +70,8 @@ class Loop:
 
     Attributes:
         label: in the table. kind: 'plain' or 'engine'. precision: 'float32' or 'bf16'.
-        compile: `train.compile` of the engine; workers: of the plain loop's DataLoader; times: the set's size in STORED.
+        compile: `train.compile` of the engine; workers: of the plain loop's DataLoader; times: the
+            set's size in STORED.
         tf32: whether float32 may be TF32, of the plain loop on a GPU.
     """
 
@@ -99,7 +107,8 @@ def loops(device: str, compiled: bool) -> list[Loop]:
     return [*found, Loop("engine, bf16, ten times the images", "engine", "bf16", how, times=10)]
 
 
-# The tutorial -----------------------------------------------------------------------------------------------------------------
+# The tutorial
+# -----------------------------------------------------------------------------------------------------------------
 
 
 class Images(Dataset[torch.Tensor]):
@@ -119,7 +128,9 @@ class Images(Dataset[torch.Tensor]):
 
 
 def plain_network(network: LayeredNetwork) -> nn.Sequential:
-    """The same layers from torch's own modules, fresh, in torch's own memory layout; scores end in a sigmoid, as in the tutorial."""
+    """The same layers from torch's own modules, fresh, in torch's own memory layout; scores end in
+    a sigmoid, as in the tutorial.
+    """
     layers: list[nn.Module] = []
     for info in network.layers():
         layer = network.layer(info.name)
@@ -187,13 +198,16 @@ def plain_loop(
             yield
 
 
-# The engine -------------------------------------------------------------------------------------------------------------------
+# The engine
+# -------------------------------------------------------------------------------------------------------------------
 
 
 def engine(
     settings: TrainConfig, array: np.ndarray[Any, Any], device: str, one: Loop
 ) -> tuple[Iterator[None], str]:
-    """`train`'s steps and average, a batch for each `next`; and how they run: 'off', 'graphs', 'on' or 'reduce-overhead'."""
+    """`train`'s steps and average, a batch for each `next`; and how they run: 'off', 'graphs', 'on'
+    or 'reduce-overhead'.
+    """
     use_gpu(device, one.precision, search=True)
     long = 10 * WORTH * settings.batch / 1000  # kimg: `auto` leaves short trainings as they are
     settings = settings.model_copy(update={"compile": one.compile, "kimg": long})
@@ -218,7 +232,8 @@ def engine(
     return steps(), setting.compiled
 
 
-# A process of its own for each loop -------------------------------------------------------------------------------------------
+# A process of its own for each loop
+# -------------------------------------------------------------------------------------------
 
 
 def processor_seconds() -> float:
@@ -234,7 +249,9 @@ def processor_seconds() -> float:
 
 
 def serve(told: dict[str, Any]) -> None:
-    """The process of one loop: says when it is ready, then answers each line 'measure SECONDS' or 'profile FILE' with a line of JSON."""
+    """The process of one loop: says when it is ready, then answers each line 'measure SECONDS' or
+    'profile FILE' with a line of JSON.
+    """
     torch.set_num_threads(told["threads"])
     torch._dynamo.config.fail_on_recompile_limit_hit = (
         True  # instead of going on in eager under a compiled label
@@ -293,7 +310,8 @@ class Served:
         line = self._process.stdout.readline()
         if not line:
             raise RuntimeError(
-                f"the process of a loop ended with code {self._process.wait()}; its last words are above"
+                f"the process of a loop ended with code {self._process.wait()}; its last words "
+                "are above"
             )
         found: dict[str, Any] = json.loads(line)
         return found
@@ -312,7 +330,8 @@ class Served:
         self._process.wait()
 
 
-# Where the time goes ----------------------------------------------------------------------------------------------------------
+# Where the time goes
+# ----------------------------------------------------------------------------------------------------------
 
 PARTS = {  # words in a kernel's or an operation's name, looked for in this order
     "changes of layout": (
@@ -330,7 +349,9 @@ PARTS = {  # words in a kernel's or an operation's name, looked for in this orde
 def profile(
     steps: Iterator[None], wait: Callable[[], object], device: str, path: Path
 ) -> dict[str, float]:
-    """Writes the 25 most expensive kernels (operations, on a CPU) of some steps to `path`. Returns: shares of the time, by part."""
+    """Writes the 25 most expensive kernels (operations, on a CPU) of some steps to `path`. Returns:
+    shares of the time, by part.
+    """
     from torch.profiler import ProfilerActivity
 
     cuda = device.startswith("cuda")
@@ -357,7 +378,8 @@ def profile(
         shares[part] += spent / wall
     shares["idle" if cuda else "outside operations"] = max(0.0, 1 - sum(shares.values()))
     lines = [
-        f"{PROFILED if cuda else 3} steps, {wall / 1000:.1f} ms by the clock, the profiler's own time included",
+        f"{PROFILED if cuda else 3} steps, {wall / 1000:.1f} ms by the clock, the profiler's own "
+        "time included",
         "",
     ]
     lines += [f"{share:7.1%}  {part}" for part, share in shares.items()]
@@ -371,8 +393,9 @@ def profile(
 
 
 def matrix_rate(device: str, kind: torch.dtype) -> float:
-    """GFLOP/s of a square matrix product: what this processor can do at most. On a GPU 8192 wide and by its own clock; on a CPU 2048 wide
-    and by processor seconds, of which every thread has its own."""
+    """GFLOP/s of a square matrix product: what this processor can do at most. On a GPU 8192 wide
+    and by its own clock; on a CPU 2048 wide and by processor seconds, of which every thread has its
+    own."""
     cuda = device.startswith("cuda")
     size, repetitions = (8192, 20) if cuda else (2048, 5)
     a, b = (torch.randn(size, size, device=device).to(kind) for _ in range(2))
@@ -394,9 +417,11 @@ def matrix_rate(device: str, kind: torch.dtype) -> float:
 
 
 def gflop_per_image(settings: TrainConfig, size: int, kind: str = "engine") -> float:
-    """Multiply-adds x 2 of one image's share of a step, forwards and backwards, in 1e9, counted by torch.
+    """Multiply-adds x 2 of one image's share of a step, forwards and backwards, in 1e9, counted by
+    torch.
 
-    The plain loop's are a tenth more: in the generator's update it computes gradients of the discriminator's weights as well.
+    The plain loop's are a tenth more: in the generator's update it computes gradients of the
+    discriminator's weights as well.
     """
     few = settings.model_copy(update={"batch": 8})
     if kind == "plain":
@@ -411,7 +436,8 @@ def gflop_per_image(settings: TrainConfig, size: int, kind: str = "engine") -> f
     return counter.get_total_flops() / few.batch / 1e9
 
 
-# The table --------------------------------------------------------------------------------------------------------------------
+# The table
+# --------------------------------------------------------------------------------------------------------------------
 
 
 def hardware(device: str) -> str:
@@ -420,7 +446,10 @@ def hardware(device: str) -> str:
         model = next((line for line in file if line.startswith("model name")), platform.processor())
     cpu = f"{cpu_cores()} cores of {model.partition(':')[2].strip() or model}"
     gpu = f"{torch.cuda.get_device_name(device)}, " if device.startswith("cuda") else ""
-    return f"{gpu}{cpu}, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}, torch {torch.__version__}"
+    return (
+        f"{gpu}{cpu}, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}, torch "
+        f"{torch.__version__}"
+    )
 
 
 def commit() -> str:
@@ -466,7 +495,8 @@ def main() -> None:
     device = resolve_device(options.device)
     given = " ".join(argument for argument in sys.argv[1:] if not argument.startswith("--commit"))
     print(
-        f"`python benchmarks/training.py {given}`, {datetime.date.today()}, commit {options.commit or commit()}, {hardware(device)}."
+        f"`python benchmarks/training.py {given}`, {datetime.date.today()}, commit "
+        f"{options.commit or commit()}, {hardware(device)}."
     )
     rates = {}
     for kind, dtype in (
@@ -481,7 +511,8 @@ def main() -> None:
             else rates["float32"]
         )
     print(
-        f"Batch {options.batch}, {options.threads} threads; a matrix product runs at {rates['float32']:.0f} GFLOP/s in float32, ",
+        f"Batch {options.batch}, {options.threads} threads; a matrix product runs at "
+        f"{rates['float32']:.0f} GFLOP/s in float32, ",
         end="",
     )
     if device.startswith("cuda"):
@@ -529,7 +560,8 @@ def report(named: str, options: argparse.Namespace, device: str, rates: dict[str
     usual = [label for label, one in kinds.items() if one.kind == "plain" and one.tf32 == cuda]
     plain = [max(middle[label][i] for label in usual) for i in range(2)]
     print(
-        "| network | loop | images/s | to plain | images per CPU second | to plain | of the matrix rate |"
+        "| network | loop | images/s | to plain | images per CPU second | to plain | of the "
+        "matrix rate |"
     )
     print("|---|---|---|---|---|---|---|")
     for label, (wall, cpu) in middle.items():
@@ -537,7 +569,10 @@ def report(named: str, options: argparse.Namespace, device: str, rates: dict[str
         rate = "bf16" if one.precision == "bf16" else "tf32" if one.tf32 else "float32"
         share = (wall if cuda else cpu) * work[one.kind] / rates[rate]
         heading = f"{named} ({work['engine']:.2f} GFLOP an image)"
-        row = f"| {heading} | {label} | {wall:.0f} | {wall / plain[0]:.2f} | {cpu:.0f} | {cpu / plain[1]:.2f} | {share:.0%} |"
+        row = (
+            f"| {heading} | {label} | {wall:.0f} | {wall / plain[0]:.2f} | {cpu:.0f} | "
+            f"{cpu / plain[1]:.2f} | {share:.0%} |"
+        )
         print(row)
     print("\n" + "".join(f"{note}\n" for note in notes), flush=True)
 

@@ -1,4 +1,6 @@
-"""From a row of features to the image it came from, and back: `python examples/read_features.py FOLDER`."""
+"""From a row of features to the image it came from, and back: `python examples/read_features.py
+FOLDER`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ import pyarrow.parquet as pq
 
 
 def main(folder: str) -> None:
-    """Prints where the image of one row is, and the features of that image. Args: folder: an extract artifact."""
+    """Prints where the image of one row is, and the features of that image. Args: folder: an
+    extract artifact.
+    """
     files = sorted(Path(folder).glob("features-*.parquet"))
     where = ["image_id", "source", "address", "member", "split", "label"]
     row = pq.read_table(files, columns=where).slice(0, 1).to_pylist()[0]

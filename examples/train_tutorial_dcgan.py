@@ -1,9 +1,11 @@
-"""Trains the tutorial's DCGAN on scikit-learn's handwritten digits for a minute: `python examples/train_tutorial_dcgan.py FOLDER`.
+"""Trains the tutorial's DCGAN on scikit-learn's handwritten digits for a minute: `python
+examples/train_tutorial_dcgan.py FOLDER`.
 
-Writes FOLDER/digits/<digit>/<number>.png (1,797 images of 64 x 64) and FOLDER/netD.pth, the discriminator's state dict. Then, in
-examples/:
+Writes FOLDER/digits/<digit>/<number>.png (1,797 images of 64 x 64) and FOLDER/netD.pth, the
+discriminator's state dict. Then, in examples/:
 
-    discern run --network tutorial_dcgan:Discriminator --network-args ngpu=1 --weights FOLDER/netD.pth --data FOLDER/digits
+    discern run --network tutorial_dcgan:Discriminator --network-args ngpu=1 --weights
+    FOLDER/netD.pth --data FOLDER/digits
 """
 
 import sys
@@ -72,7 +74,8 @@ def train(pictures: np.ndarray, updates: int) -> Discriminator:
         optimisers[1].step()
         if update % 10 == 9:
             print(
-                f"{update + 1} of {updates} updates: loss of D {d_loss.item():.3f}, of G {g_loss.item():.3f}",
+                f"{update + 1} of {updates} updates: loss of D {d_loss.item():.3f}, of G "
+                f"{g_loss.item():.3f}",
                 flush=True,
             )
     return discriminator

@@ -1,6 +1,8 @@
-"""The two networks of PyTorch's DCGAN tutorial, with its names of layers: weights saved by the tutorial's own script fit.
+"""The two networks of PyTorch's DCGAN tutorial, with its names of layers: weights saved by the
+tutorial's own script fit.
 
-Nothing here knows of Discern: this is the `my_module` of `discern extract --network my_module:Discriminator`.
+Nothing here knows of Discern: this is the `my_module` of `discern extract --network
+    my_module:Discriminator`.
 """
 
 import torch.nn as nn

@@ -1,7 +1,9 @@
-"""Tells when features have become clearly worse: an event that an automation of `discern setup` waits for.
+"""Tells when features have become clearly worse: an event that an automation of `discern setup`
+waits for.
 
-Triggers match names and not numbers, so what "fell" means is decided here: with the same recipe and the same settings, the test
-accuracy of the last report's headline lies below the lower end of its 95 % interval then.
+Triggers match names and not numbers, so what "fell" means is decided here: with the same recipe and
+the same settings, the test accuracy of the last report's headline lies below the lower end of its
+95 % interval then.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ EVENT = "discern.accuracy.fell"
 
 
 def tell_if_it_fell(run: Run) -> None:
-    """Compares a finished run with the one before it of the same recipe; never ends a run that has done its work."""
+    """Compares a finished run with the one before it of the same recipe; never ends a run that has
+    done its work.
+    """
     try:
         _compare(run)
     except Exception as error:
@@ -48,7 +52,9 @@ def _compare(run: Run) -> None:
 
 
 def fall(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """What fell between two summaries, as a sentence; '' when nothing did or they have no score in common."""
+    """What fell between two summaries, as a sentence; '' when nothing did or they have no score in
+    common.
+    """
     names = ("source", "features", "probe", "labels")
     was = before.get("headline") or {}
     for score in now.get("scores") or []:
@@ -57,7 +63,10 @@ def fall(before: dict[str, Any], now: dict[str, Any]) -> str:
             and all(score.get(name) == was.get(name) for name in names)
             and score["mean"] < was["low"]
         ):
-            what = f"{score['features']} features, {score['probe']}, {score['labels']} labels on {score['source']}"
+            what = (
+                f"{score['features']} features, {score['probe']}, {score['labels']} labels on "
+                f"{score['source']}"
+            )
             return (
                 f"{what}: {100 * score['mean']:.1f} %, was {100 * was['mean']:.1f} ({around(was)})"
             )
@@ -65,7 +74,9 @@ def fall(before: dict[str, Any], now: dict[str, Any]) -> str:
 
 
 def summary_before(run: Run) -> tuple[str, dict[str, Any]] | None:
-    """Name and summary of the newest completed run before this one whose resolved recipe is the same."""
+    """Name and summary of the newest completed run before this one whose resolved recipe is the
+    same.
+    """
     recipe = (run.folder / "recipe.yaml").read_bytes()
     found = []
     for path in run.folder.parent.glob("*/run.json"):

@@ -1,4 +1,6 @@
-"""What the forms of the UI offer: the recipes that come with Discern and their scales, read from the recipes room."""
+"""What the forms of the UI offer: the recipes that come with Discern and their scales, read from
+the recipes room.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,11 @@ LACKING = "; ".join(
     for scale in SCALES
     if (without := [name for name in RECIPES if scale not in _HAVE[name]])
 )
-"""Which recipe lacks which scale, for the sentence beside the field: a form cannot make one choice depend on another."""
+"""Which recipe lacks which scale, for the sentence beside the field: a form cannot make one choice
+depend on another.
+"""
 
 SETTING = rf"^({'|'.join(sorted(Recipe.model_fields))})(\.[^=\s]+)?\s*="
-"""What an override looks like. Which keys a section has is checked when the run begins, where the nearest one can be named."""
+"""What an override looks like. Which keys a section has is checked when the run begins, where the
+nearest one can be named.
+"""

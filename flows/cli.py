@@ -1,4 +1,6 @@
-"""The command `discern`. Nothing heavy is imported before a command needs it: `--help` answers at once."""
+"""The command `discern`. Nothing heavy is imported before a command needs it: `--help` answers at
+once.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,10 @@ from flows.commands.network_options import (
 
 app = typer.Typer(
     name="discern",
-    help="Learn image features without labels from GANs: prepare, train, extract, evaluate, report; each stage cached and re-runnable.",
+    help=(
+        "Learn image features without labels from GANs: prepare, train, extract, evaluate, "
+        "report; each stage cached and re-runnable."
+    ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -82,7 +87,10 @@ RunnerOption = Annotated[
     str,
     typer.Option(
         "--runner",
-        help="threads, dask or ray: who makes the shares of crop and extract (dask:4, dask:tcp://HOST:8786)",
+        help=(
+            "threads, dask or ray: who makes the shares of crop and extract (dask:4, "
+            "dask:tcp://HOST:8786)"
+        ),
     ),
 ]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="more of the log")]
@@ -249,7 +257,9 @@ def gc(
     home: HomeOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Remove what the last runs of each kind do not name, and Prefect's records of older runs; safe beside running ones."""
+    """Remove what the last runs of each kind do not name, and Prefect's records of older runs; safe
+    beside running ones.
+    """
     from flows.commands.gc import collect
 
     raise typer.Exit(collect(home, keep=keep, dry_run=dry_run, as_json=json_))
@@ -298,7 +308,9 @@ def dedup(
     ] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Find near-duplicates in a folder: one row an image, one keeper a group, and a page to look at."""
+    """Find near-duplicates in a folder: one row an image, one keeper a group, and a page to look
+    at.
+    """
     from flows.commands.dedup import DedupRequest, dedup_folder
 
     request = DedupRequest(
@@ -332,7 +344,9 @@ def import_(
     home: HomeOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Turn released weights into a snapshot that sampling, extraction and evaluation use like any other."""
+    """Turn released weights into a snapshot that sampling, extraction and evaluation use like any
+    other.
+    """
     from flows.commands.snapshots import import_weights
 
     raise typer.Exit(import_weights(kind, folder, name=name, home=home, check=check, as_json=json_))
@@ -412,7 +426,9 @@ def setup(
     home: HomeOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Prepare scheduled running: the server's settings, a work pool with its limit, automations. May be repeated."""
+    """Prepare scheduled running: the server's settings, a work pool with its limit, automations.
+    May be repeated.
+    """
     from flows.commands.setup import set_up
 
     raise typer.Exit(set_up(home, port=port, slots=slots, webhook=notify, as_json=json_))
@@ -436,7 +452,9 @@ def server_stop(home: HomeOption = None, json_: JsonOption = False) -> None:
 
 @server_app.command("rearm")
 def server_rearm(home: HomeOption = None, json_: JsonOption = False) -> None:
-    """Before a service of your own starts the server: give runs that went on without it time to be heard."""
+    """Before a service of your own starts the server: give runs that went on without it time to be
+    heard.
+    """
     from flows.commands.store_and_server import rearm_server
 
     raise typer.Exit(rearm_server(home, as_json=json_))

@@ -1,4 +1,6 @@
-"""Where everything is kept, decided once at the edge: `--home`, then DISCERN_HOME, then `data/` of the checkout."""
+"""Where everything is kept, decided once at the edge: `--home`, then DISCERN_HOME, then `data/` of
+the checkout.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ def resolve_home(given: str | None) -> str:
     if not given and os.environ.get("DISCERN_HOME") == "":
         raise RequestError(
             "DISCERN_HOME is set, and empty.",
-            expected="the folder of the store: without it a second store would begin in the checkout",
+            expected=(
+                "the folder of the store: without it a second store would begin in the checkout"
+            ),
             remedy="in a deployment: set -a; . <home>/prefect/worker.env; set +a; prefect --no-prompt deploy --all. "
             "In a shell: unset DISCERN_HOME, or give it a folder",
         )
@@ -28,7 +32,8 @@ def resolve_home(given: str | None) -> str:
 
 
 def need_variables() -> None:
-    """The first step of `prefect deploy` (prefect.yaml): ends it when what deployments are filled with is not set.
+    """The first step of `prefect deploy` (prefect.yaml): ends it when what deployments are filled
+    with is not set.
 
     Ends the command itself: an error would be shown below a page of Prefect's own frames.
     """
@@ -50,7 +55,9 @@ def checkout() -> Path | None:
 
 
 def default_home() -> Path:
-    """`data/` beside pyproject.toml when this is a checkout; else a folder of the user's data directory."""
+    """`data/` beside pyproject.toml when this is a checkout; else a folder of the user's data
+    directory.
+    """
     if (folder := checkout()) is not None:
         return folder / "data"
     base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
@@ -61,7 +68,8 @@ def open_store(home: str, *, writing: bool = True) -> Store:
     """The store at a home; refuses one that cannot be written, before any work is done.
 
     Args:
-        writing: False for commands that only look: the home may belong to somebody else, and where there is none, none is made.
+        writing: False for commands that only look: the home may belong to somebody else, and where
+            there is none, none is made.
     Raises:
         RequestError: something that is no folder stands there.
         StoreError: the home cannot be made or written, or cannot be read.

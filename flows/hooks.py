@@ -1,4 +1,6 @@
-"""Runs and task runs that Prefect leaves Running for ever, because the process that would have ended them is gone."""
+"""Runs and task runs that Prefect leaves Running for ever, because the process that would have
+ended them is gone.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ log = logging.getLogger("gan_core.hooks")
 
 
 def close_task_runs(flow: Any, flow_run: FlowRun, state: State) -> None:
-    """Marks the task runs of a crashed run as crashed. The worker does it when the run's process was killed."""
+    """Marks the task runs of a crashed run as crashed. The worker does it when the run's process
+    was killed.
+    """
     with get_client(sync_client=True) as client:
         for run in client.read_task_runs(
             flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id]))
@@ -39,7 +43,8 @@ def close_task_runs(flow: Any, flow_run: FlowRun, state: State) -> None:
 
 
 def close_left_over(flows: list[str]) -> int:
-    """The same for earlier runs of these flows that an automation has marked, since no worker was left to do it; returns how many.
+    """The same for earlier runs of these flows that an automation has marked, since no worker was
+    left to do it; returns how many.
 
     Each run begins with this. It never ends one: what is left over is only untidy.
     """
@@ -64,10 +69,12 @@ def close_left_over(flows: list[str]) -> int:
 
 
 def close_dead_runs(home: Path) -> int:
-    """Marks runs of this home as crashed whose process is gone, on the server and in the home; returns how many.
+    """Marks runs of this home as crashed whose process is gone, on the server and in the home;
+    returns how many.
 
-    `discern run` has no worker that would see it die, and without `discern setup` there is no automation either. A run that is
-    being tried again, on whatever machine, is left alone. Each run begins with this, and it never ends one.
+    `discern run` has no worker that would see it die, and without `discern setup` there is no
+    automation either. A run that is being tried again, on whatever machine, is left alone. Each run
+    begins with this, and it never ends one.
     """
     count = 0
     for folder, record in dead_runs(home):

@@ -19,13 +19,15 @@ from gan_core.specs import STAGES
 
 Chain = Flow[..., dict[str, Any]]
 
-# The command that was typed, for the report; runs that were scheduled or started from a form are told the command that does the same.
+# The command that was typed, for the report; runs that were scheduled or started from a form are
+# told the command that does the same.
 typed: ContextVar[str] = ContextVar("typed", default="")
 
 
 def _choice(*names: str) -> Any:
-    """A list to choose from in the UI's form, which the server also checks. Python callers may go beyond it (a recipe of
-    their own) and are answered by `gan_core`, with the nearest match: hence no Literal, whose refusal names none."""
+    """A list to choose from in the UI's form, which the server also checks. Python callers may go
+    beyond it (a recipe of their own) and are answered by `gan_core`, with the nearest match: hence
+    no Literal, whose refusal names none."""
     return Field(json_schema_extra={"enum": list(names)})
 
 
@@ -50,7 +52,9 @@ def _run_name() -> str:
 
 
 def _chain(name: str, until: str, about: str) -> Chain:
-    """A flow that runs the plan up to a stage; all of them have the same parameters, in the UI's form too."""
+    """A flow that runs the plan up to a stage; all of them have the same parameters, in the UI's
+    form too.
+    """
 
     def chain(
         recipe: Recipe = "digits",
@@ -115,7 +119,10 @@ _SHARED = f"""
         overrides: Settings to change, each as section.key=value, such as train.kimg=20.
 """
 
-_SECONDS = "max_seconds: Training ends cleanly after so many seconds, and the next run continues it; 0 is no limit."
+_SECONDS = (
+    "max_seconds: Training ends cleanly after so many seconds, and the next run continues "
+    "it; 0 is no limit."
+)
 
 _REST = """
         device: Where to compute: auto takes the GPU if there is one.

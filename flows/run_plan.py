@@ -1,4 +1,6 @@
-"""How a flow runs a plan: one stage task after another, each given the states of the tasks it stands on."""
+"""How a flow runs a plan: one stage task after another, each given the states of the tasks it
+stands on.
+"""
 
 from __future__ import annotations
 
@@ -93,10 +95,15 @@ def run_plan(request: RunRequest) -> dict[str, Any]:
 
 
 def _report_divergence(run: Run, error: TrainingDiverged) -> None:
-    """The report of a run that ends here, as a page and in short in the UI; a page that cannot be made must not hide the error."""
+    """The report of a run that ends here, as a page and in short in the UI; a page that cannot be
+    made must not hide the error.
+    """
     try:
         path = run.report_divergence(error)
-        text = f"# The training diverged\n\n{error.message}\n\nWhat led to it, with samples and curves, is one file: `{path}`"
+        text = (
+            f"# The training diverged\n\n{error.message}\n\nWhat led to it, with samples and "
+            f"curves, is one file: `{path}`"
+        )
         create_markdown_artifact(
             key="report", markdown=text, description="The report of this run, in short"
         )
@@ -107,7 +114,8 @@ def _report_divergence(run: Run, error: TrainingDiverged) -> None:
 def _plan_again(
     store: Store, request: RunRequest, run: Run, states: dict[str, State[StageResult] | StageResult]
 ) -> Prepared:
-    """The plan once its sources are ingested. A folder that changed meanwhile is ingested again, a few times.
+    """The plan once its sources are ingested. A folder that changed meanwhile is ingested again, a
+    few times.
 
     Raises:
         DataError: the folder keeps changing.
@@ -124,14 +132,17 @@ def _plan_again(
             del states[name]
         _walk(store, prepared, run, states)
     raise DataError(
-        f"The data of recipe {prepared.recipe.name} changed while it was read, {_MOST_INGESTS} times over.",
+        f"The data of recipe {prepared.recipe.name} changed while it was read, {_MOST_INGESTS} "
+        "times over.",
         expected="files that stay as they are for the time of a look",
         remedy="run the same command again once copying has ended",
     )
 
 
 def _decide(store: Store, prepared: Prepared, run: Run) -> Prepared:
-    """The plan once the training set is packed: how much of it is new, and which training is used, can be said now."""
+    """The plan once the training set is packed: how much of it is new, and which training is used,
+    can be said now.
+    """
     made = frozenset(result.ref.stage for result in run.results.values() if result.ref)
     prepared = plan_anew(prepared, store, made)
     for note in prepared.notes:
@@ -150,7 +161,9 @@ def _labels_were_unknown(prepared: Prepared) -> bool:
 def _take_inputs(
     store: Store, prepared: Prepared, run: Run, states: dict[str, State[StageResult] | StageResult]
 ) -> None:
-    """For one stage alone: its inputs are taken from the store as they are, without tasks of their own."""
+    """For one stage alone: its inputs are taken from the store as they are, without tasks of their
+    own.
+    """
     for name, standing in prepared.standings.items():
         if standing.node.stage != prepared.request.only and standing.manifest:
             result = take(store, replace(standing.node, pinned=standing.ref))
@@ -161,10 +174,12 @@ def _take_inputs(
 def _walk(
     store: Store, prepared: Prepared, run: Run, states: dict[str, State[StageResult] | StageResult]
 ) -> None:
-    """Runs the plan's nodes that have no state yet; what stands on a paused node waits for another run.
+    """Runs the plan's nodes that have no state yet; what stands on a paused node waits for another
+    run.
 
-    When a source has not been ingested before, only the ingest nodes are run: whether it has labels decides the rest. When it has
-    to be decided what a grown training set does to training, only what leads to that set.
+    When a source has not been ingested before, only the ingest nodes are run: whether it has labels
+    decides the rest. When it has to be decided what a grown training set does to training, only
+    what leads to that set.
     """
     wanted = (
         {"ingest"}

@@ -1,4 +1,6 @@
-"""`--runner`: what is asked for, checked before anything starts. Imports neither Prefect nor Dask nor Ray."""
+"""`--runner`: what is asked for, checked before anything starts. Imports neither Prefect nor Dask
+nor Ray.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ KINDS = ("threads", "dask", "ray")
 
 
 def parse_runner(text: str) -> tuple[str, str]:
-    """(kind, place) of 'threads', 'dask', 'dask:4' (processes) or 'dask:tcp://HOST:8786' (a cluster that is there); ray alike.
+    """(kind, place) of 'threads', 'dask', 'dask:4' (processes) or 'dask:tcp://HOST:8786' (a cluster
+    that is there); ray alike.
 
     Raises:
         RequestError: another kind, a number below 1, or the package behind it is not installed.
@@ -32,6 +35,9 @@ def parse_runner(text: str) -> tuple[str, str]:
         raise RequestError(
             f"--runner {kind} needs the package prefect-{kind}, which is not installed.",
             expected=f"discern-gan with its extra {kind!r}",
-            remedy=f"pip install --constraint requirements.lock -e '.[{kind}]'   (uv pip install takes the same words)",
+            remedy=(
+                f"pip install --constraint requirements.lock -e '.[{kind}]'   (uv pip install "
+                "takes the same words)"
+            ),
         )
     return kind, place

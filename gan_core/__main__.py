@@ -1,8 +1,10 @@
-"""`python -m gan_core STAGE request.json`: one stage from a request file, without Prefect and without a store.
+"""`python -m gan_core STAGE request.json`: one stage from a request file, without Prefect and
+without a store.
 
-Progress, outcome or error go to standard output as JSON lines; logs go to standard error. With `--parent PID` the process
-dies with that parent. With `--processes N` the stage runs in N processes that torchrun starts, and dies with this one; on several machines
-start torchrun by hand: `torchrun --nnodes=2 ... -m gan_core train request.json`. Among several processes the first reports; each may
+Progress, outcome or error go to standard output as JSON lines; logs go to standard error. With
+`--parent PID` the process dies with that parent. With `--processes N` the stage runs in N processes
+that torchrun starts, and dies with this one; on several machines start torchrun by hand: `torchrun
+--nnodes=2 ... -m gan_core train request.json`. Among several processes the first reports; each may
 say an error.
 """
 
@@ -47,7 +49,9 @@ def rank() -> int:
 
 
 def start_processes(given: argparse.Namespace) -> int:
-    """Runs the stage in several processes by torchrun, which ends all of them when one is lost; returns the exit code."""
+    """Runs the stage in several processes by torchrun, which ends all of them when one is lost;
+    returns the exit code.
+    """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
@@ -66,7 +70,8 @@ def start_processes(given: argparse.Namespace) -> int:
     try:
         torchrun([*command, "--parent", str(os.getpid())])
     except ChildFailedError as error:
-        # Of those that are gone the one that somebody killed: what another died of, or said, when it lost contact came of that.
+        # Of those that are gone the one that somebody killed: what another died of, or said, when
+        # it lost contact came of that.
         number, failure = min(
             error.failures.items(),
             key=lambda one: (_consequence(one[1].exitcode), one[1].timestamp),
@@ -76,7 +81,10 @@ def start_processes(given: argparse.Namespace) -> int:
             if failure.exitcode < 0
             else f"ended with code {failure.exitcode}"
         )
-        message = f"Process {number} of the {given.processes} of {given.stage} {how}; the others were stopped."
+        message = (
+            f"Process {number} of the {given.processes} of {given.stage} {how}; the others "
+            "were stopped."
+        )
         remedy = "run the same command again: it continues from the last saved state"
         _say(
             error={
@@ -93,7 +101,9 @@ def start_processes(given: argparse.Namespace) -> int:
 
 
 def _consequence(code: int) -> int:
-    """0 for death by a signal, 1 for an exit code, 2 for an abort, which the communication's threads end in at times."""
+    """0 for death by a signal, 1 for an exit code, 2 for an abort, which the communication's
+    threads end in at times.
+    """
     return 2 if code == -signal.SIGABRT else 1 if code >= 0 else 0
 
 
@@ -200,7 +210,8 @@ def main(given: argparse.Namespace) -> int:
     return 0
 
 
-# Libraries print to standard output too: the channel keeps the real one, and print() elsewhere lands among the logs.
+# Libraries print to standard output too: the channel keeps the real one, and print() elsewhere
+# lands among the logs.
 _channel = os.fdopen(os.dup(1), "w")
 
 if __name__ == "__main__":

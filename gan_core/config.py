@@ -1,8 +1,9 @@
 """A recipe: every choice of a run, as models that refuse what they do not know.
 
-A section of the recipe belongs to one stage, and its values other than the defaults are part of that stage's key
-(`key_part`): a field left at its default is left out, so that a new field empties no cache. What must never enter a key
-(device, workers, paths, logging) is not here: it travels as the context of a request.
+A section of the recipe belongs to one stage, and its values other than the defaults are part of
+that stage's key (`key_part`): a field left at its default is left out, so that a new field empties
+no cache. What must never enter a key (device, workers, paths, logging) is not here: it travels as
+the context of a request.
 """
 
 from __future__ import annotations
@@ -24,16 +25,22 @@ class Section(BaseModel):
     )
 
     def key_part(self) -> dict[str, Any]:
-        """What of this section differs from the defaults, as JSON values: its share of a stage's key."""
+        """What of this section differs from the defaults, as JSON values: its share of a stage's
+        key.
+        """
         return self.model_dump(mode="json", exclude_defaults=True)
 
 
 class SplitConfig(Section):
-    """How rows without a published split are divided, by content hash: identical files never straddle splits."""
+    """How rows without a published split are divided, by content hash: identical files never
+    straddle splits.
+    """
 
     use: Literal["published", "content"] = Field(
         "published",
-        description="published: the source's own splits where it names them; content: divide every row anew",
+        description=(
+            "published: the source's own splits where it names them; content: divide every row anew"
+        ),
     )
     test: float = Field(
         0.2, ge=0, lt=1, description="share of rows for the test split when the source names none"
@@ -44,8 +51,9 @@ class SplitConfig(Section):
 class SourceConfig(Section):
     """A set of images at one address.
 
-    `dataset` is a file name in gan_core/datasets (or a dotted path to a module of one's own); `folder` is where the source
-    lies under the `--data` root when a recipe has more than one source.
+    `dataset` is a file name in gan_core/datasets (or a dotted path to a module of one's own);
+    `folder` is where the source lies under the `--data` root when a recipe has more than one
+    source.
     """
 
     name: str = Field(
@@ -62,7 +70,9 @@ class SourceConfig(Section):
     )
     layout: str = Field(
         "",
-        description="what is expected there and how it is laid out, for whoever does not have it yet",
+        description=(
+            "what is expected there and how it is laid out, for whoever does not have it yet"
+        ),
     )
     images: int | None = Field(
         None, ge=1, description="how many are expected, for estimates before they are read"
@@ -88,8 +98,8 @@ class SourcesConfig(Section):
 class CropConfig(Section):
     """From a decoded image to a square of `size` pixels.
 
-    centre: shorter side resized to `size` (area interpolation down, linear up), then the centre is cut out (DCGAN paper,
-    section 4). faces: one crop per detected face.
+    centre: shorter side resized to `size` (area interpolation down, linear up), then the centre is
+    cut out (DCGAN paper, section 4). faces: one crop per detected face.
     """
 
     kind: Literal["centre", "faces"] = "centre"
@@ -111,7 +121,8 @@ class CropConfig(Section):
 class HashConfig(Section):
     """The 3072-128-3072 denoising, dropout-regularised ReLU autoencoder (DCGAN paper, section 4.1).
 
-    The paper names the network and the threshold; noise, dropout rates, optimiser and length are ours.
+    The paper names the network and the threshold; noise, dropout rates, optimiser and length are
+    ours.
     """
 
     epochs: int = Field(4, ge=1)
@@ -134,8 +145,9 @@ class HashConfig(Section):
 class DedupConfig(Section):
     """Which crops are near-duplicates of which; ids only, pixels stay.
 
-    verified: neighbours by edge histograms and by code, each pair verified on pixels with tolerance for shift, scale, brightness
-    and mirroring. paper: equal codes (DCGAN paper, section 4.1). radius: codes within `radius` bits. off: everything is kept.
+    verified: neighbours by edge histograms and by code, each pair verified on pixels with tolerance
+    for shift, scale, brightness and mirroring. paper: equal codes (DCGAN paper, section 4.1).
+    radius: codes within `radius` bits. off: everything is kept.
     """
 
     mode: Literal["verified", "paper", "radius", "off"] = "verified"
@@ -155,11 +167,16 @@ class DedupConfig(Section):
     max_group: int = Field(1000, ge=2, description="a group of more crops than this gets a warning")
     leakage: bool = Field(
         True,
-        description="verified: look the held-out splits up in the training split; nothing is removed",
+        description=(
+            "verified: look the held-out splits up in the training split; nothing is removed"
+        ),
     )
     measure: bool = Field(
         True,
-        description="measure the search for the report: copies put in on purpose, chance look-alikes, other thresholds",
+        description=(
+            "measure the search for the report: copies put in on purpose, chance "
+            "look-alikes, other thresholds"
+        ),
     )
 
     @field_validator("mode", mode="before")
@@ -179,12 +196,17 @@ class NetworkConfig(Section):
 
 
 class TrainConfig(Section):
-    """How the GAN is trained. Lengths are in kimg: thousands of real images shown to the discriminator."""
+    """How the GAN is trained. Lengths are in kimg: thousands of real images shown to the
+    discriminator.
+    """
 
     method: str = Field("dcgan", description="file name in gan_core/methods, or a dotted path")
     mode: Literal["paper", "modern"] = Field(
         "modern",
-        description="paper: a minibatch feeds either a D or a G update; modern: both, with an averaged generator",
+        description=(
+            "paper: a minibatch feeds either a D or a G update; modern: both, with an "
+            "averaged generator"
+        ),
     )
     network: NetworkConfig = NetworkConfig()
     snapshot: str | None = Field(
@@ -210,24 +232,37 @@ class TrainConfig(Section):
     r1: float = Field(0.0, ge=0, description="weight of the R1 gradient penalty (modern)")
     spectral_norm: bool = Field(
         False,
-        description="divide the discriminator's weights by their largest singular value (modern); layers with batch norm undo it",
+        description=(
+            "divide the discriminator's weights by their largest singular value (modern); "
+            "layers with batch norm undo it"
+        ),
     )
     processes: Processes = Field(
         1,
-        description="training processes on this machine, each with its share of a batch; auto: one for each GPU",
+        description=(
+            "training processes on this machine, each with its share of a batch; auto: "
+            "one for each GPU"
+        ),
     )
     synchronise_norms: bool = Field(
         True,
-        description="with several processes: batch norm over all of them, or each over its own share",
+        description=(
+            "with several processes: batch norm over all of them, or each over its own share"
+        ),
     )
     probe_kimg: float = Field(
         0.0,
         ge=0,
-        description="a linear probe on validation labels of the training images every so often; 0: never",
+        description=(
+            "a linear probe on validation labels of the training images every so often; 0: never"
+        ),
     )
     choose: Literal["last", "best_probe"] = Field(
         "last",
-        description="the snapshot that features are taken of; best_probe: where that probe read labels off best (said in every result)",
+        description=(
+            "the snapshot that features are taken of; best_probe: where that probe read "
+            "labels off best (said in every result)"
+        ),
     )
     precision: Literal["auto", "float32", "bf16"] = Field(
         "float32", description="auto: bf16 where the processor has units for it"
@@ -235,7 +270,8 @@ class TrainConfig(Section):
     compile: Literal["auto", "off", "graphs", "on", "reduce-overhead"] = Field(
         "auto",
         description="graphs: each step as one CUDA graph; on: torch.compile of the networks; reduce-overhead: that with graphs of its own. "
-        "auto: graphs on a GPU where training is long enough to pay, off on a CPU (docs/benchmarks.md)",
+        "auto: graphs on a GPU where training is long enough to pay, off on a CPU "
+        "(docs/benchmarks.md)",
     )
     log_kimg: float = Field(2.0, gt=0, description="a line of statistics every so often")
     grid_kimg: float = Field(
@@ -251,11 +287,17 @@ class TrainConfig(Section):
     )
     on_divergence: Literal["stop", "rollback", "warn"] = Field(
         "stop",
-        description="rollback: on from the last good state at half the learning rate, three times at most; warn: only say so",
+        description=(
+            "rollback: on from the last good state at half the learning rate, three times "
+            "at most; warn: only say so"
+        ),
     )
     on_new_data: Literal["ignore", "retrain", "continue"] = Field(
         "retrain",
-        description="a training set that has grown: keep the present snapshot, train anew, or train the old state further on it",
+        description=(
+            "a training set that has grown: keep the present snapshot, train anew, or "
+            "train the old state further on it"
+        ),
     )
     min_new_share: float = Field(
         0.0,
@@ -280,7 +322,8 @@ class TrainConfig(Section):
         given = [name for name in ("augment", "r1", "spectral_norm") if getattr(self, name)]
         if self.mode == "paper" and given:
             raise ValueError(
-                f"{', '.join(given)} belong to mode 'modern'; mode 'paper' trains as the authors did"
+                f"{', '.join(given)} belong to mode 'modern'; mode 'paper' trains as the authors "
+                "did"
             )
         return self
 
@@ -290,11 +333,17 @@ class ExtractConfig(Section):
 
     network: str = Field(
         "discriminator",
-        description="discriminator or encoder of the snapshot, or anybody's: my_module:Discriminator; then no GAN is trained",
+        description=(
+            "discriminator or encoder of the snapshot, or anybody's: "
+            "my_module:Discriminator; then no GAN is trained"
+        ),
     )
     weights: str | None = Field(
         None,
-        description="anybody's network: file of its weights, safetensors or a state dict; its digest is in the key",
+        description=(
+            "anybody's network: file of its weights, safetensors or a state dict; its "
+            "digest is in the key"
+        ),
     )
     network_args: dict[str, Any] = Field(
         default_factory=dict, description="anybody's network: arguments of its constructor"
@@ -302,14 +351,19 @@ class ExtractConfig(Section):
     side: int | None = Field(
         None,
         ge=1,
-        description="anybody's network: images are resized to this; None: to what it takes, if need be",
+        description=(
+            "anybody's network: images are resized to this; None: to what it takes, if need be"
+        ),
     )
     values: Literal["-1..1", "0..1", "imagenet"] = Field(
         "-1..1", description="anybody's network: what it was trained on"
     )
     mode: FeatureMode = Field(
         "dcgan",
-        description="dcgan: all convolutional layers, pooled; output, ali, avepool, bn_crelu: see gan_core/features/modes.py",
+        description=(
+            "dcgan: all convolutional layers, pooled; output, ali, avepool, bn_crelu: see "
+            "gan_core/features/modes.py"
+        ),
     )
     layers: list[str] | None = Field(None, description="None: the mode's choice")
     grid: int = Field(4, ge=1, description="mode dcgan: maps are pooled to grid x grid")
@@ -334,7 +388,8 @@ class ExtractConfig(Section):
         outside = [name for name in ("weights", "network_args", "side") if getattr(self, name)]
         if ":" not in self.network and outside:
             raise ValueError(
-                f"{', '.join(outside)} belong to a network from outside (extract.network: my_module:Discriminator)"
+                f"{', '.join(outside)} belong to a network from outside (extract.network: "
+                "my_module:Discriminator)"
             )
         if self.mode != "dcgan" and (self.grid != 4 or self.pool != "max"):
             raise ValueError(
@@ -343,7 +398,8 @@ class ExtractConfig(Section):
         return self
 
 
-# Values tried where neither `grid` nor `grids` says any: features of another scale have their best C elsewhere.
+# Values tried where neither `grid` nor `grids` says any: features of another scale have their best
+# C elsewhere.
 KIND_GRIDS: dict[str, dict[str, list[float]]] = {
     "kmeans": {"linear_svm": [5e-4, 1e-3, 2e-3, 4e-3, 8e-3]}
 }
@@ -351,7 +407,9 @@ FeatureKind = Literal["discriminator", "encoder", "network", "pixels", "random",
 
 
 class ProbeConfig(Section):
-    """A classifier on frozen features and the values of its setting that are tried on the validation split."""
+    """A classifier on frozen features and the values of its setting that are tried on the
+    validation split.
+    """
 
     name: str = Field(description="file name in gan_core/probes, or a dotted path")
     grid: list[float] = Field(
@@ -367,23 +425,28 @@ class ProbeConfig(Section):
         for value in [*self.grid, *(value for values in self.grids.values() for value in values)]:
             if self.name == "knn" and not (value >= 1 and float(value).is_integer()):
                 raise ValueError(
-                    f"{value:g} is no number of neighbours: knn takes whole numbers from 1, such as 1, 5, 25"
+                    f"{value:g} is no number of neighbours: knn takes whole numbers from 1, such "
+                    "as 1, 5, 25"
                 )
             if self.name in ("linear_svm", "logistic", "ridge") and not value > 0:
                 raise ValueError(
-                    f"{self.name} cannot be fitted with {value:g}: its values are numbers above 0, such as 0.001"
+                    f"{self.name} cannot be fitted with {value:g}: its values are numbers above "
+                    "0, such as 0.001"
                 )
         return self
 
     def tried(self, kind: str) -> list[float]:
-        """The values tried on features of a kind: its own, else the probe's grid; empty: what the probe's file says."""
+        """The values tried on features of a kind: its own, else the probe's grid; empty: what the
+        probe's file says.
+        """
         own = next((values for name, values in self.grids.items() if name == kind), [])
         return own or self.grid or KIND_GRIDS.get(kind, {}).get(self.name, [])
 
 
 # Published protocols as settings; what a recipe says beside `protocol` goes before them.
 PROTOCOLS: dict[str, dict[str, Any]] = {
-    # svhn/svhn_semisup_analysis.py of the DCGAN authors: 1,000 labels, 10,000 validation rows, 10 draws for each C, 100 fresh ones
+    # svhn/svhn_semisup_analysis.py of the DCGAN authors: 1,000 labels, 10,000 validation rows, 10
+    # draws for each C, 100 fresh ones
     "svhn-1000": {
         "labels_per_class": [100],
         "draws": 10,
@@ -481,7 +544,9 @@ class InspectConfig(Section):
     guided: int = Field(
         6,
         ge=0,
-        description="features of the last convolutional layer that are traced back to pixels; 0: none",
+        description=(
+            "features of the last convolutional layer that are traced back to pixels; 0: none"
+        ),
     )
     guided_images: int = Field(
         1024, ge=2, description="images among which their strongest answers are looked for"
@@ -502,7 +567,9 @@ class ReportConfig(Section):
 
 
 class Recipe(Section):
-    """One run's choices. `scales` holds overlays (`debug`, `small`, `full`) over the sections below it."""
+    """One run's choices. `scales` holds overlays (`debug`, `small`, `full`) over the sections below
+    it.
+    """
 
     name: str
     about: str = ""
@@ -538,8 +605,10 @@ class Recipe(Section):
         ]
         if self.evaluate.exclude_leaked and unknown:
             raise ValueError(
-                f"evaluate.exclude_leaked is true, but nobody looks for the test images of {', '.join(unknown)} that stand in train: "
-                "that is done by dedup.mode 'verified' with dedup.leakage true, for sources that are trained on; leave "
+                "evaluate.exclude_leaked is true, but nobody looks for the test images of "
+                f"{', '.join(unknown)} that stand in train: "
+                "that is done by dedup.mode 'verified' with dedup.leakage true, for sources that "
+                "are trained on; leave "
                 "exclude_leaked out to have it wherever it is known"
             )
         return self

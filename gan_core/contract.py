@@ -1,4 +1,6 @@
-"""What passes between the planner, a stage and the store: small frozen models, JSON on the way to a child process."""
+"""What passes between the planner, a stage and the store: small frozen models, JSON on the way to a
+child process.
+"""
 
 from __future__ import annotations
 
@@ -34,9 +36,11 @@ class StageRequest(BaseModel):
     Attributes:
         stage: the stage's name.
         node: its place in this recipe ('crop:cifar10', 'extract:cifar10:random').
-        part: the stage's settings (a section's whole `model_dump`, plus what the planner adds: seed, threads, ...).
+        part: the stage's settings (a section's whole `model_dump`, plus what the planner adds:
+            seed, threads, ...).
         inputs: role to inputs; a role may hold several (the crops of several training sources).
-        context: device, workers, data paths, max_seconds, state folders, earlier artifacts of the same kind.
+        context: device, workers, data paths, max_seconds, state folders, earlier artifacts of the
+            same kind.
         work: folder to write into. It may hold what a killed attempt left: use it or overwrite it.
             Files under `work/scratch/` are never published.
     """
@@ -68,10 +72,12 @@ class StageOutcome(BaseModel):
     """What a stage says of itself beside its files.
 
     Attributes:
-        counts: rows in and out by status; `in` equals the sum of the others where rows pass through.
+        counts: rows in and out by status; `in` equals the sum of the others where rows pass
+            through.
         summary: small JSON values for the report, the tables and the command line.
         warnings: sentences that a person should read.
-        complete: False when a time limit ended the work cleanly; nothing is published, the next run continues.
+        complete: False when a time limit ended the work cleanly; nothing is published, the next run
+            continues.
     """
 
     counts: dict[str, int] = Field(default_factory=dict)

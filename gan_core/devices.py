@@ -19,7 +19,9 @@ DEVICES = ("auto", "cpu", "cuda")
 
 @functools.cache
 def cuda_count() -> int:
-    """CUDA devices that the driver reports, 0 without a driver. Asks libcuda itself: importing torch takes seconds."""
+    """CUDA devices that the driver reports, 0 without a driver. Asks libcuda itself: importing
+    torch takes seconds.
+    """
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
         count = ctypes.c_int(0)
@@ -34,7 +36,8 @@ def resolve_device(wanted: str) -> str:
     """'cpu' or 'cuda' for a setting of 'auto', 'cpu' or 'cuda' (or 'cuda:1').
 
     Raises:
-        RequestError: another word, with the nearest of these; a GPU was asked for and none is there.
+        RequestError: another word, with the nearest of these; a GPU was asked for and none is
+            there.
     """
     if wanted == "auto":
         return "cuda" if cuda_count() else "cpu"
@@ -55,7 +58,9 @@ def cpu_cores() -> int:
 
 
 def use_threads(count: int) -> None:
-    """Gives torch and OpenCV `count` threads in this process. Sums on a CPU depend on it, so it is in the keys."""
+    """Gives torch and OpenCV `count` threads in this process. Sums on a CPU depend on it, so it is
+    in the keys.
+    """
     import cv2
     import torch
 
@@ -67,9 +72,10 @@ def use_gpu(device: str, precision: str, *, search: bool = False) -> None:
     """Makes `device` this process's GPU and says what its float32 is; does nothing on a CPU.
 
     Args:
-        precision: 'float32' means float32: torch's own default lets convolutions round to TF32, 10 bits of mantissa. Under 'bf16', what
-            autocast leaves in float32 may use it.
-        search: cuDNN times its convolutions at their first call and keeps the quickest: for many passes of one shape.
+        precision: 'float32' means float32: torch's own default lets convolutions round to TF32, 10
+            bits of mantissa. Under 'bf16', what autocast leaves in float32 may use it.
+        search: cuDNN times its convolutions at their first call and keeps the quickest: for many
+            passes of one shape.
     """
     if not device.startswith("cuda"):
         return
@@ -82,7 +88,9 @@ def use_gpu(device: str, precision: str, *, search: bool = False) -> None:
 
 
 def resolve_processes(wanted: int | str, device: str) -> int:
-    """Training processes for a setting of 'auto' or a number: 'auto' is one for each GPU, and one on a CPU."""
+    """Training processes for a setting of 'auto' or a number: 'auto' is one for each GPU, and one
+    on a CPU.
+    """
     if wanted == "auto":
         return max(1, cuda_count()) if device == "cuda" else 1
     return int(wanted)
@@ -94,7 +102,9 @@ def resolve_compile(wanted: str, device: str) -> str:
 
 
 def memory_bytes() -> int:
-    """Main memory that this process may fill, in bytes (the smaller of the machine's and its control group's)."""
+    """Main memory that this process may fill, in bytes (the smaller of the machine's and its
+    control group's).
+    """
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         with open("/sys/fs/cgroup/memory.max") as file:
@@ -108,7 +118,9 @@ def memory_bytes() -> int:
 
 @functools.cache
 def bf16_units(device: str) -> bool:
-    """Whether the processor multiplies bfloat16 in hardware: CUDA devices here always do; a CPU says so in its flags."""
+    """Whether the processor multiplies bfloat16 in hardware: CUDA devices here always do; a CPU
+    says so in its flags.
+    """
     if device.startswith("cuda"):
         return True
     try:
@@ -120,14 +132,18 @@ def bf16_units(device: str) -> bool:
 
 
 def resolve_precision(wanted: str, device: str) -> str:
-    """'float32' or 'bf16' for a setting of 'auto', 'float32' or 'bf16'. Auto: bf16 on CUDA and on CPUs with units for it."""
+    """'float32' or 'bf16' for a setting of 'auto', 'float32' or 'bf16'. Auto: bf16 on CUDA and on
+    CPUs with units for it.
+    """
     if wanted != "auto":
         return wanted
     return "bf16" if bf16_units(device) else "float32"
 
 
 def autocast(precision: str, device: str) -> contextlib.AbstractContextManager[object]:
-    """Convolutions and linear maps in `precision`; weights, norm statistics, losses and optimiser stay float32."""
+    """Convolutions and linear maps in `precision`; weights, norm statistics, losses and optimiser
+    stay float32.
+    """
     import torch
 
     kind = "cuda" if device.startswith("cuda") else "cpu"
@@ -135,7 +151,9 @@ def autocast(precision: str, device: str) -> contextlib.AbstractContextManager[o
 
 
 def memory_format() -> torch.memory_format:
-    """Channels last: the layout in which convolutions of both CPU and GPU were measured to be fastest (docs/benchmarks.md)."""
+    """Channels last: the layout in which convolutions of both CPU and GPU were measured to be
+    fastest (docs/benchmarks.md).
+    """
     import torch
 
     return torch.channels_last

@@ -37,7 +37,9 @@ def canonical_json(value: Any) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as readable JSON (sorted keys, two spaces), atomically. NaN and infinity are refused: JSON has none."""
+    """Writes `value` as readable JSON (sorted keys, two spaces), atomically. NaN and infinity are
+    refused: JSON has none.
+    """
     text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
     atomic_write_bytes(path, (text + "\n").encode())
 
@@ -74,9 +76,11 @@ def write_table(table: pa.Table, path: Path, **options: Any) -> None:
 
 
 def exchange(first: Path, second: Path) -> None:
-    """Lets two folders change names, both of which exist at every moment (Linux: renameat2 with RENAME_EXCHANGE).
+    """Lets two folders change names, both of which exist at every moment (Linux: renameat2 with
+    RENAME_EXCHANGE).
 
-    Where the kernel or the disk cannot, `first` takes the place of `second` in two steps, and `second` is at `first` afterwards as well:
+    Where the kernel or the disk cannot, `first` takes the place of `second` in two steps, and
+    `second` is at `first` afterwards as well:
     killed between them, the name `second` is missing and both folders are there.
     """
     libc = ctypes.CDLL(None, use_errno=True)
@@ -91,12 +95,14 @@ def exchange(first: Path, second: Path) -> None:
 
 
 def source_root() -> str:
-    """The folder that holds gan_core: a child process must run the same code, wherever it was started."""
+    """The folder that holds gan_core: a child process must run the same code, wherever it was
+    started.
+    """
     return str(Path(__file__).resolve().parent.parent)
 
 
 def kimg_label(kimg: float) -> str:
-    """A place in file names: '000060' for 60 kimg, '000060_250' for 60.25. They sort in the order of training, and differ
-    wherever places differ by an image."""
+    """A place in file names: '000060' for 60 kimg, '000060_250' for 60.25. They sort in the order
+    of training, and differ wherever places differ by an image."""
     whole, rest = divmod(round(kimg * 1000), 1000)
     return f"{whole:06d}_{rest:03d}" if rest else f"{whole:06d}"

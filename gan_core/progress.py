@@ -1,6 +1,7 @@
 """How long work says where it stands: one callback, called often, made cheap here.
 
-The core knows nothing of bars, logs or Prefect; whoever calls a stage passes what should happen with a report.
+The core knows nothing of bars, logs or Prefect; whoever calls a stage passes what should happen
+with a report.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Random numbers that are the same tomorrow: one seed, one named stream for each use.
 
-A stream is derived from (seed, name), so that adding a new use of randomness never shifts an old one.
+A stream is derived from (seed, name), so that adding a new use of randomness never shifts an old
+one.
 """
 
 from __future__ import annotations
@@ -34,5 +35,7 @@ def torch_stream(seed: int, *names: str | int, device: str = "cpu") -> torch.Gen
 
 
 def unit_interval(*names: str | int) -> float:
-    """A number in [0, 1) fixed by `names` alone: for splits by content, where identical things must fall together."""
+    """A number in [0, 1) fixed by `names` alone: for splits by content, where identical things must
+    fall together.
+    """
     return derive_seed(0, *names) / 2**63

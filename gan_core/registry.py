@@ -1,4 +1,5 @@
-"""Finds what a recipe names: the file's name in a room is its name; a dotted path reaches a module outside the project.
+"""Finds what a recipe names: the file's name in a room is its name; a dotted path reaches a module
+outside the project.
 
 Listing looks at file names only, so that `discern list` and the planner import nothing heavy.
 """
@@ -42,20 +43,28 @@ def _assigned(path: Path, name: str) -> Any:
 
 
 def check(kind: str, name: str) -> None:
-    """Raises UnknownName when `name` stands for nothing in the room `kind`; imports nothing but a dotted path's parents."""
+    """Raises UnknownName when `name` stands for nothing in the room `kind`; imports nothing but a
+    dotted path's parents.
+    """
     if "." in name:
         try:
             spec = importlib.util.find_spec(name)
         except ImportError as error:
             raise RequestError(
                 f"The module {name!r} cannot be imported: {error}.",
-                expected=f"a name of gan_core/{kind} ({', '.join(names(kind))}) or the dotted path of a module",
+                expected=(
+                    f"a name of gan_core/{kind} ({', '.join(names(kind))}) or the dotted "
+                    "path of a module"
+                ),
                 remedy="put its folder on PYTHONPATH or install it",
             ) from error
         if spec is None:
             raise RequestError(
                 f"There is no module {name!r}.",
-                expected=f"a name of gan_core/{kind} ({', '.join(names(kind))}) or the dotted path of a module",
+                expected=(
+                    f"a name of gan_core/{kind} ({', '.join(names(kind))}) or the dotted "
+                    "path of a module"
+                ),
                 remedy="put its folder on PYTHONPATH or install it",
             )
     elif name not in names(kind):
@@ -79,5 +88,7 @@ def load(kind: str, name: str) -> ModuleType:
 
 
 def about(kind: str, name: str) -> str:
-    """The `ABOUT` sentence of an entry, read from its syntax tree so that nothing heavy is imported."""
+    """The `ABOUT` sentence of an entry, read from its syntax tree so that nothing heavy is
+    imported.
+    """
     return str(_assigned(Path(__file__).parent / kind / f"{name}.py", "ABOUT"))

@@ -1,4 +1,6 @@
-"""The tables that pass between stages: their columns, and the ids that join them. `docs/data-formats.md` explains each column."""
+"""The tables that pass between stages: their columns, and the ids that join them.
+`docs/data-formats.md` explains each column.
+"""
 
 from __future__ import annotations
 
@@ -112,17 +114,23 @@ PREDICTIONS = pa.schema(
 
 
 def image_id(source: str, address: str, member: str = "") -> str:
-    """32 hex digits naming one source image: hash of source name, relative address and member (or row number)."""
+    """32 hex digits naming one source image: hash of source name, relative address and member (or
+    row number).
+    """
     return hashlib.sha256(f"{source}\0{address}\0{member}".encode()).hexdigest()[:32]
 
 
 def shard_of(identity: str, shards: int) -> int:
-    """The shard, 0 to shards - 1, that the row with this image_id belongs to, whatever other rows there are."""
+    """The shard, 0 to shards - 1, that the row with this image_id belongs to, whatever other rows
+    there are.
+    """
     return int(identity[:8], 16) % shards
 
 
 def shard_count(rows: int, rows_per_shard: int = 8192) -> int:
-    """Shards for so many rows: a power of two, so that one row more changes one shard and not all of them."""
+    """Shards for so many rows: a power of two, so that one row more changes one shard and not all
+    of them.
+    """
     count = 1
     while rows > count * rows_per_shard:
         count *= 2

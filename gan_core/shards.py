@@ -1,6 +1,8 @@
-"""Pixels on disk: uint8 NHWC RGB shards (`pixels-00000.npy`) beside one table of their rows (`crops.parquet`).
+"""Pixels on disk: uint8 NHWC RGB shards (`pixels-00000.npy`) beside one table of their rows
+(`crops.parquet`).
 
-Crop and pack write this layout; hash, train and extract read it. Shards are memory-mapped: a set may be larger than memory.
+Crop and pack write this layout; hash, train and extract read it. Shards are memory-mapped: a set
+may be larger than memory.
 """
 
 from __future__ import annotations
@@ -78,7 +80,8 @@ class PixelShards:
     def pixels(self, rows: npt.NDArray[Any] | slice | None = None) -> Pixels:
         """Images of the given rows (None: all), in their order: uint8 [n, height, width, 3] RGB.
 
-        Only the shards of the last call stay mapped: what has been read counts as this process's memory for as long as it is.
+        Only the shards of the last call stay mapped: what has been read counts as this process's
+            memory for as long as it is.
         """
         places = self._place if rows is None else self._place[rows]
         if len(places) and places[:, 2].min() < 0:
@@ -98,7 +101,9 @@ class PixelShards:
 
 
 def write_shard(folder: Path, shard: int, pixels: Pixels, prefix: str = "pixels") -> Path:
-    """Writes one shard, atomically. Args: pixels: uint8 [n, height, width, 3] (or [n, height, width] for masks)."""
+    """Writes one shard, atomically. Args: pixels: uint8 [n, height, width, 3] (or [n, height,
+    width] for masks).
+    """
     import io
 
     from gan_core.files import atomic_write_bytes

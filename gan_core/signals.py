@@ -1,4 +1,6 @@
-"""How a process ends: with the one that started it, and, when it is told to, at a place where nothing is lost."""
+"""How a process ends: with the one that started it, and, when it is told to, at a place where
+nothing is lost.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ _told = threading.Event()
 
 
 def die_with_parent(parent: int) -> None:
-    """Asks the kernel for SIGKILL when the parent dies (Linux), and ends at once if it is dead already.
+    """Asks the kernel for SIGKILL when the parent dies (Linux), and ends at once if it is dead
+    already.
 
     Args:
         parent: process id of the one that started this process.
@@ -25,10 +28,12 @@ def die_with_parent(parent: int) -> None:
 
 
 def end_at_a_good_place(*, alone: bool) -> None:
-    """From now on SIGTERM and SIGINT (Ctrl-C) are remembered: whoever asks `told_to_end` saves its work and ends by itself.
+    """From now on SIGTERM and SIGINT (Ctrl-C) are remembered: whoever asks `told_to_end` saves its
+    work and ends by itself.
 
     Args:
-        alone: no parent sends SIGKILL when that takes too long (gan_core/pipeline/child_process.py): a second signal then ends the process as ever.
+        alone: no parent sends SIGKILL when that takes too long
+            (gan_core/pipeline/child_process.py): a second signal then ends the process as ever.
     """
     _told.clear()
 

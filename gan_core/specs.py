@@ -1,7 +1,9 @@
-"""What each stage is to the planner and the store: version, content, where it runs. Imports nothing heavy.
+"""What each stage is to the planner and the store: version, content, where it runs. Imports nothing
+heavy.
 
-Raise `version` when a change alters what the stage writes for the same request; `tests/contract/test_stage_versions.py`
-compares the syntax trees of a stage's `rooms` with the remembered ones and says which line to edit.
+Raise `version` when a change alters what the stage writes for the same request;
+`tests/contract/test_stage_versions.py` compares the syntax trees of a stage's `rooms` with the
+remembered ones and says which line to edit.
 """
 
 from __future__ import annotations
@@ -18,13 +20,15 @@ class StageSpec:
     Attributes:
         name: the stage's name, and its module in gan_core/stages.
         version: in the key; raised when equal requests would give other content.
-        content: glob patterns of the files whose bytes make the digest; every other file is a by-product.
+        content: glob patterns of the files whose bytes make the digest; every other file is a
+            by-product.
         rooms: files and folders of gan_core whose code decides the content.
-        child: runs in a process of its own, which a time limit can end and which gives its GPU memory back.
+        child: runs in a process of its own, which a time limit can end and which gives its GPU
+            memory back.
         time_limit: seconds after which the task ends it.
         keyless: settings of its part that change no content and stay out of the key.
-        shares: its long part can be divided: told `share` [k, n], it leaves the k-th of n shares in its work folder and publishes
-            nothing; told `shares` n afterwards, it takes them up.
+        shares: its long part can be divided: told `share` [k, n], it leaves the k-th of n shares in
+            its work folder and publishes nothing; told `shares` n afterwards, it takes them up.
     """
 
     name: str

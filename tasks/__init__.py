@@ -1,4 +1,6 @@
-"""Prefect tasks: one module per stage, each a few lines over `gan_core`. `ALL` finds a stage's task by its name."""
+"""Prefect tasks: one module per stage, each a few lines over `gan_core`. `ALL` finds a stage's task
+by its name.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""What every stage task has in common: the store's answer first, a state that says so, retries for what may pass, progress.
+"""What every stage task has in common: the store's answer first, a state that says so, retries for
+what may pass, progress.
 
-A task returns a small frozen `StageResult`. What the store already has ends in the state `Cached`; training that a time limit
-ended ends in `Paused`. Prefect's own result cache is not used: the store decides (docs/architecture.md says why).
+A task returns a small frozen `StageResult`. What the store already has ends in the state `Cached`;
+training that a time limit ended ends in `Paused`. Prefect's own result cache is not used: the store
+decides (docs/architecture.md says why).
 """
 
 from __future__ import annotations
@@ -79,7 +81,9 @@ def _figure(value: float) -> str:
 
 
 class TaskProgress:
-    """Shows progress as a Prefect artifact: made when work lasts, renewed every two seconds at most."""
+    """Shows progress as a Prefect artifact: made when work lasts, renewed every two seconds at
+    most.
+    """
 
     def __init__(
         self,
@@ -172,7 +176,8 @@ def stage_task(
         retry_delay_seconds=exponential_backoff(backoff_factor=2),
         retry_jitter_factor=0.5,
         retry_condition_fn=retryable,
-        # Stages in child processes are ended by `run_child`; the others by Prefect, in the flow's own thread.
+        # Stages in child processes are ended by `run_child`; the others by Prefect, in the flow's
+        # own thread.
         timeout_seconds=None if spec.child else spec.time_limit,
         cache_policy=NO_CACHE,
         persist_result=False,
@@ -187,7 +192,9 @@ def _run_name() -> str:
 
 
 def _show(result: StageResult, folder: Path, publish: Publish | None) -> None:
-    """Counts as a table, warnings as a note, then the stage's own images; a display must never end the work."""
+    """Counts as a table, warnings as a note, then the stage's own images; a display must never end
+    the work.
+    """
     try:
         if result.outcome.counts:
             rows = [{"what": name, "count": count} for name, count in result.outcome.counts.items()]

@@ -11,8 +11,10 @@ from gan_core.reporting.charts import read_statistics, training_charts
 from gan_core.reporting.svg import beside, standalone
 from tasks.base import artifact_key
 
-# The list of artifacts downloads all of them: a run's images stay under half a megabyte together, as text. Inspect's share one part;
-# the samples are shown twice (while training goes on, and at its end), and so is the curve, which has few points whatever its length.
+# The list of artifacts downloads all of them: a run's images stay under half a megabyte together,
+# as text. Inspect's share one part;
+# the samples are shown twice (while training goes on, and at its end), and so is the curve, which
+# has few points whatever its length.
 SAMPLES_BYTES = 80_000
 INSPECT_BYTES = 200_000
 
@@ -24,7 +26,9 @@ def show_image(node: str, name: str, path: Path, caption: str, most: int = SAMPL
 
 
 def image(path: Path, caption: str, most: int = SAMPLES_BYTES) -> str:
-    """A PNG as a Markdown image; one that is too large as WebP, first of lower quality, then smaller; '' when it cannot be read."""
+    """A PNG as a Markdown image; one that is too large as WebP, first of lower quality, then
+    smaller; '' when it cannot be read.
+    """
     room = most * 3 // 4 - 300  # base64 makes four letters of three bytes
     data, kind = path.read_bytes(), "png"
     if len(data) > room:
@@ -33,7 +37,9 @@ def image(path: Path, caption: str, most: int = SAMPLES_BYTES) -> str:
 
 
 def training_curve(folder: Path) -> str:
-    """Losses and the discriminator's verdicts over training as a Markdown image; '' where there are no statistics yet."""
+    """Losses and the discriminator's verdicts over training as a Markdown image; '' where there are
+    no statistics yet.
+    """
     charts = training_charts(read_statistics([folder]))
     return (
         _markdown(

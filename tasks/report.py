@@ -23,7 +23,9 @@ def _publish(result: StageResult, folder: Path) -> None:
 
 
 def _in_short(summary: dict[str, Any], folder: Path) -> str:
-    """Sentence, verdict, scores and caveat as Markdown; the page itself is a file, which a browser may not open from here."""
+    """Sentence, verdict, scores and caveat as Markdown; the page itself is a file, which a browser
+    may not open from here.
+    """
     parts = [f"# {summary.get('title') or 'Report'}"]
     parts += [str(summary[name]) for name in ("sentence", "verdict") if summary.get(name)]
     if rows := scores_table(summary):

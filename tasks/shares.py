@@ -1,8 +1,10 @@
-"""The shares of crop and extract as Prefect tasks on Dask or Ray: each in a process of its own, perhaps on another machine.
+"""The shares of crop and extract as Prefect tasks on Dask or Ray: each in a process of its own,
+perhaps on another machine.
 
-A share leaves its finished pieces in the artifact's work folder, where a killed run would have left them too; the stage then takes them
-up and publishes. So the digest is the same whoever made the shares, one that dies is made again by the stage itself, and the key's lock
-stays with the one stage task. Other machines have to see the home and the images under the same paths.
+A share leaves its finished pieces in the artifact's work folder, where a killed run would have left
+them too; the stage then takes them up and publishes. So the digest is the same whoever made the
+shares, one that dies is made again by the stage itself, and the key's lock stays with the one stage
+task. Other machines have to see the home and the images under the same paths.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ _current: ContextVar[Spread | None] = ContextVar("spread", default=None)
     persist_result=False,
 )
 def make_share(node: str, request: str, number: int, of: int) -> int:
-    """Makes one share of a stage's work. Args: request: a StageRequest as JSON; number: from 1 to `of`."""
+    """Makes one share of a stage's work. Args: request: a StageRequest as JSON; number: from 1 to
+    `of`.
+    """
     whole = StageRequest.model_validate_json(request)
     part = whole.model_copy(update={"context": {**whole.context, "share": [number - 1, of]}})
     run_child(part, silent, spec_of(whole.stage).time_limit)
@@ -54,11 +58,13 @@ def spread() -> Spread | None:
 
 @contextlib.contextmanager
 def spreading(kind: str, place: str = "") -> Iterator[None]:
-    """Lets the stages of a block be made in shares. The cluster is started by the first stage that has any, and stopped at the end.
+    """Lets the stages of a block be made in shares. The cluster is started by the first stage that
+    has any, and stopped at the end.
 
     Args:
         kind: threads (no shares), dask or ray.
-        place: a number of local processes, or the address of a cluster that is there; empty: as many as there are cores.
+        place: a number of local processes, or the address of a cluster that is there; empty: as
+            many as there are cores.
     """
     if kind == "threads":
         yield
@@ -103,7 +109,9 @@ class _Cluster:
         return self._count
 
     def _wait(self, future: Any) -> str:
-        """Waits for a share; '' when it was made, else what went wrong. Dask would wait for ever once all its workers are gone."""
+        """Waits for a share; '' when it was made, else what went wrong. Dask would wait for ever
+        once all its workers are gone.
+        """
         asked = time.monotonic()
         while self._kind == "dask" and not future.wrapped_future.done():
             time.sleep(0.1)

@@ -1,4 +1,6 @@
-"""The train stage as a Prefect task: runs in a child process; shows its curve and samples, while it trains and at its end."""
+"""The train stage as a Prefect task: runs in a child process; shows its curve and samples, while it
+trains and at its end.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ def _publish(result: StageResult, folder: Path) -> None:
 
 
 class Watch:
-    """Curve and newest samples of a training that is going on: one artifact, renewed once a minute and not stored anew."""
+    """Curve and newest samples of a training that is going on: one artifact, renewed once a minute
+    and not stored anew.
+    """
 
     _artifacts: ClassVar[
         dict[str, UUID]

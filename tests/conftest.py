@@ -1,4 +1,6 @@
-"""Fixtures for all tests: where real data lies, a home of one's own, a way to run the command as a user does."""
+"""Fixtures for all tests: where real data lies, a home of one's own, a way to run the command as a
+user does.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ class Answer:
 
 @pytest.fixture
 def discern(tmp_path: Path) -> Callable[..., Answer]:
-    """Runs `discern ARGUMENTS` in a process of its own, with a home under tmp_path unless `home` is given."""
+    """Runs `discern ARGUMENTS` in a process of its own, with a home under tmp_path unless `home` is
+    given.
+    """
 
     def run(
         *arguments: str,

@@ -1,4 +1,6 @@
-"""What the command line prints: tables for people, one JSON object for programs, logs on standard error."""
+"""What the command line prints: tables for people, one JSON object for programs, logs on standard
+error.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def log_to_stderr(verbose: bool) -> None:
 
 
 def say(text: str, style: str | None = None) -> None:
-    """A line for a person, on standard error. It may hold somebody's own words: nothing in it is taken for a mark."""
+    """A line for a person, on standard error. It may hold somebody's own words: nothing in it is
+    taken for a mark.
+    """
     from rich.console import Console
 
     Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False).print(

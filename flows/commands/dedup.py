@@ -38,7 +38,8 @@ def dedup_folder(request: DedupRequest) -> int:
     """Writes the table of images and, beside it, a page to look at; returns the exit code.
 
     Raises:
-        RequestError: nothing there, or a table that cannot be written or would replace somebody's file.
+        RequestError: nothing there, or a table that cannot be written or would replace somebody's
+            file.
         DataError: no image that can be read.
     """
     from gan_core.dedup.folder.output import check_destination, marked
@@ -54,7 +55,8 @@ def dedup_folder(request: DedupRequest) -> int:
         registry.load("datasets", request.dataset), "NEEDS_LOCATION", True
     ):
         raise RequestError(
-            f"--dataset {request.dataset} comes with a package, and does not lie at {request.place}.",
+            f"--dataset {request.dataset} comes with a package, and does not lie at "
+            f"{request.place}.",
             expected="a kind of files: folder, parquet, tar, lmdb",
             remedy="leave --dataset out: it looks",
         )
@@ -101,7 +103,8 @@ def _print(request: DedupRequest, found: FolderResult, sheet: Path) -> None:
         print(f"{counts['in']:,} images: {already}, {counts['kept']:,} do not.")
     else:
         print(
-            f"{counts['in']:,} images: {counts['duplicates']:,} are copies of another one, {counts['kept']:,} are kept."
+            f"{counts['in']:,} images: {counts['duplicates']:,} are copies of another one, "
+            f"{counts['kept']:,} are kept."
         )
     for place, ignored in found.ignored.items():
         print(
@@ -109,7 +112,8 @@ def _print(request: DedupRequest, found: FolderResult, sheet: Path) -> None:
             + ", ".join(f"{count:,} {what}" for what, count in sorted(ignored.items()))
         )
     print(
-        f"table     {request.out}      (keep = false: a copy; keeper_address names what it copies)\nlook      {sheet}"
+        f"table     {request.out}      (keep = false: a copy; keeper_address names what it "
+        f"copies)\nlook      {sheet}"
     )
     print("Nothing was deleted or moved.")
 

@@ -1,4 +1,6 @@
-"""`discern doctor`: what is installed, which known traps it falls into, and what this machine offers."""
+"""`discern doctor`: what is installed, which known traps it falls into, and what this machine
+offers.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,8 @@ def _packages() -> list[Check]:
             (
                 "fastapi",
                 "error",
-                f"{metadata.version('fastapi')}: Prefect 3.8's server does not start; install fastapi<0.151",
+                f"{metadata.version('fastapi')}: Prefect 3.8's server does not start; install "
+                "fastapi<0.151",
             )
         )
     if prefect and prefect < (3, 9) and alchemy and alchemy >= (2, 1):
@@ -94,7 +97,8 @@ def _packages() -> list[Check]:
             (
                 "opencv",
                 "warning",
-                "version 5 has no CascadeClassifier: face crops do not work; install opencv-python-headless<5",
+                "version 5 has no CascadeClassifier: face crops do not work; install "
+                "opencv-python-headless<5",
             )
         )
     else:
@@ -155,7 +159,8 @@ def _home(home: str | None) -> list[Check]:
     if url is None and server.configured_api():
         state, told = (
             "error",
-            f"{own} does not answer: discern server start, or start its service (log: {folder}/server.log)",
+            f"{own} does not answer: discern server start, or start its service (log: "
+            f"{folder}/server.log)",
         )
     elif url is None:
         told = f"none configured: a run starts one (log: {folder}/server.log)"

@@ -1,4 +1,6 @@
-"""`discern gc`: the home cleaned down to the last runs of each kind, and Prefect's records of the runs that went."""
+"""`discern gc`: the home cleaned down to the last runs of each kind, and Prefect's records of the
+runs that went.
+"""
 
 from __future__ import annotations
 
@@ -38,12 +40,14 @@ def collect(home: str | None, *, keep: int, dry_run: bool, as_json: bool) -> int
         print(f"{verb}  {path.relative_to(store.home)}")
     told = "an unknown number of" if pruned is None else str(pruned)
     print(
-        f"{verb}: {len(found.artifacts)} artifacts, {len(found.removed)} runs, {told} flow runs of Prefect: {volume(found.size)}."
+        f"{verb}: {len(found.artifacts)} artifacts, {len(found.removed)} runs, {told} flow runs "
+        f"of Prefect: {volume(found.size)}."
     )
     print(f"kept: {len(found.kept)} runs, with all that they name.")
     if found.passed_over:
         print(
-            f"{found.passed_over} more were passed over: a run that is going on uses or writes them."
+            f"{found.passed_over} more were passed over: a run that is going on uses or writes "
+            "them."
         )
     return 0
 
@@ -60,16 +64,20 @@ def _told(found: Cleaning) -> dict[str, Any]:
 
 
 def _flow_runs(found: Cleaning) -> set[str]:
-    """Prefect's names of the runs that go; a retried flow run may stand behind several, all of which have to go."""
+    """Prefect's names of the runs that go; a retried flow run may stand behind several, all of
+    which have to go.
+    """
     kept = {run.flow_run for run in found.kept}
     return {run.flow_run for run in found.removed if run.flow_run} - kept
 
 
 def _prune(store: Store, found: Cleaning, *, dry_run: bool) -> int | None:
-    """Deletes flow runs with their task runs, artifacts and logs; returns how many, None where nobody can be asked.
+    """Deletes flow runs with their task runs, artifacts and logs; returns how many, None where
+    nobody can be asked.
 
-    On the home's own server also those without a run's folder (refused before anything ran) that ended before the horizon. On
-    another one, which may serve others, only those of the runs that went.
+    On the home's own server also those without a run's folder (refused before anything ran) that
+    ended before the horizon. On another one, which may serve others, only those of the runs that
+    went.
     """
     folder = store.home / "prefect"
     if (
@@ -106,7 +114,9 @@ def _has_tables(folder: Path) -> bool:
 
 
 def _await_logs(client: Any, deleted: list[UUID]) -> None:
-    """Waits until the logs are gone, too: the server deletes them a moment later, and may be stopped before that."""
+    """Waits until the logs are gone, too: the server deletes them a moment later, and may be
+    stopped before that.
+    """
     from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 
     deadline = time.monotonic() + LOGS_SECONDS
@@ -117,7 +127,9 @@ def _await_logs(client: Any, deleted: list[UUID]) -> None:
 
 
 def _ended_before(client: Any, horizon: float) -> set[UUID]:
-    """Flow runs that ended before a time, also those that never began (cancelled, or crashed while they waited)."""
+    """Flow runs that ended before a time, also those that never began (cancelled, or crashed while
+    they waited).
+    """
     from prefect.client.schemas.filters import (
         FlowRunFilter,
         FlowRunFilterEndTime,
@@ -143,7 +155,9 @@ def _ended_before(client: Any, horizon: float) -> set[UUID]:
 
 
 def _delete(client: Any, name: UUID) -> bool:
-    """Deletes one flow run that has ended, its artifacts first; False when it is not there or has not ended."""
+    """Deletes one flow run that has ended, its artifacts first; False when it is not there or has
+    not ended.
+    """
     from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
     from prefect.exceptions import ObjectNotFound
 

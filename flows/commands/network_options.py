@@ -1,4 +1,6 @@
-"""`--network`, `--weights`, `--network-args` and `--layers`: short ways of writing settings of `extract`, the same for every verb."""
+"""`--network`, `--weights`, `--network-args` and `--layers`: short ways of writing settings of
+`extract`, the same for every verb.
+"""
 
 from __future__ import annotations
 

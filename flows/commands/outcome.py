@@ -1,4 +1,6 @@
-"""What a run wrote and what a person should know of it: sizes of features, counts and scores where no report tells them, warnings."""
+"""What a run wrote and what a person should know of it: sizes of features, counts and scores where
+no report tells them, warnings.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ def folder_of(store: Store, node: dict[str, Any]) -> Path:
 
 
 def feature_sets(store: Store, nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each set of features but the plain baselines: {'node', 'folder', 'length', 'dims', 'assumed'}."""
+    """Each set of features but the plain baselines: {'node', 'folder', 'length', 'dims',
+    'assumed'}.
+    """
     found = []
     for node in nodes:
         if (
@@ -47,7 +51,8 @@ def scores(store: Store, nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def warnings(store: Store, nodes: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """Each sentence that a stage has for a person, once, with the first node that says it: {'node', 'warning'}.
+    """Each sentence that a stage has for a person, once, with the first node that says it: {'node',
+    'warning'}.
 
     Cached stages are asked, too: what was lost in an earlier run is lost in this one.
     """

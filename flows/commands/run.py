@@ -1,4 +1,6 @@
-"""`discern run` and its shorter forms: plan first, and start Prefect only when something has to be made."""
+"""`discern run` and its shorter forms: plan first, and start Prefect only when something has to be
+made.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,9 @@ def run_command(request: RunRequest, *, dry_run: bool, as_json: bool, verbose: b
 
 
 def _show_plan(prepared: Prepared, as_json: bool) -> int:
-    """The plan, what it would take, and what would be refused; the exit code is not 0 where it can never run."""
+    """The plan, what it would take, and what would be refused; the exit code is not 0 where it can
+    never run.
+    """
     from gan_core.pipeline.estimates import needs
 
     refused = list(refusals(prepared))
@@ -117,7 +121,9 @@ def _look(prepared: Prepared) -> Look:
 
 
 def _nothing_to_do(store: Store, prepared: Prepared) -> dict[str, Any] | None:
-    """Records a run in which the store had everything; None when `discern gc` took some of it away after the plan was made."""
+    """Records a run in which the store had everything; None when `discern gc` took some of it away
+    after the plan was made.
+    """
     run = Run(store, prepared)
     for name, standing in prepared.standings.items():
         assert standing.manifest is not None

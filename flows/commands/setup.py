@@ -1,4 +1,6 @@
-"""`discern setup`: the settings files of the home's server, and what the server must hold. May be repeated."""
+"""`discern setup`: the settings files of the home's server, and what the server must hold. May be
+repeated.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ Step = tuple[str, str, str]
 def set_up(
     home: str | None, *, port: int | None, slots: int | None, webhook: str | None, as_json: bool
 ) -> int:
-    """Writes settings, makes pool, block and automations; says what it made, changed, and found as it was."""
+    """Writes settings, makes pool, block and automations; says what it made, changed, and found as
+    it was.
+    """
     if slots is not None and slots < 1:
         raise RequestError(
             f"--slots is {slots}.", expected="1 run at a time, or one for each GPU of the machine"
@@ -29,9 +33,13 @@ def set_up(
     )
     if port is not None and not own:
         raise RequestError(
-            f"--port {port} was given, and the configured server is {server.configured_api()}: its port is its operator's.",
+            f"--port {port} was given, and the configured server is {server.configured_api()}: "
+            "its port is its operator's.",
             expected="--port with the home's own server only",
-            remedy="leave --port out, or unset PREFECT_API_URL (and the active profile's) to set up the home's own server",
+            remedy=(
+                "leave --port out, or unset PREFECT_API_URL (and the active profile's) to set "
+                "up the home's own server"
+            ),
         )
     steps = _files(folder, store.address, port) if own else []
     with server.prefect_server(store.home) as url:
@@ -94,12 +102,14 @@ def _tell(steps: list[Step], url: str | None, folder: str, as_json: bool) -> Non
         print(f"{state:<10} {what:<46} {told}")
     if url:
         print(
-            f"\nDone on the configured server {url}; its settings are its operator's: none were written."
+            f"\nDone on the configured server {url}; its settings are its operator's: none were "
+            "written."
         )
     if not changed:
         print("\nNothing to change: everything is set up.")
         return
     print(
         f"\nNext: discern server start\n      set -a; . {folder}/worker.env; set +a\n"
-        "      prefect --no-prompt deploy --all        (from the checkout)\n      prefect worker start --pool discern"
+        "      prefect --no-prompt deploy --all        (from the checkout)\n      prefect worker "
+        "start --pool discern"
     )

@@ -27,7 +27,9 @@ KINDS = ("dcgan-authors",)
 def import_weights(
     kind: str, folder: Path, *, name: str | None, home: str | None, check: bool, as_json: bool
 ) -> int:
-    """Turns released weights into a snapshot artifact that recipes name as `train.snapshot`; returns the exit code."""
+    """Turns released weights into a snapshot artifact that recipes name as `train.snapshot`;
+    returns the exit code.
+    """
     if kind not in KINDS:
         raise UnknownName("kind of weights to import", kind, KINDS)
     if not folder.is_dir():
@@ -56,15 +58,18 @@ def import_weights(
             difference = float(str(entry["found"])) - float(str(entry["expected"]))
             mark = "ok   " if entry["right"] else "WRONG"
             print(
-                f"{mark}  {entry['figure']:<40} {entry['found']:.6f}  expected {entry['expected']:.6f}  difference {difference:+.1e}"
+                f"{mark}  {entry['figure']:<40} {entry['found']:.6f}  expected "
+                f"{entry['expected']:.6f}  difference {difference:+.1e}"
             )
         if address:
             print(
-                f"snapshot  {address}\nuse it    --set train.snapshot={name}, or discern sample {address} --out grid.png"
+                f"snapshot  {address}\nuse it    --set train.snapshot={name}, or discern sample "
+                f"{address} --out grid.png"
             )
         else:
             print(
-                "No snapshot was made: these are not the released weights. Without --check they are imported as they are."
+                "No snapshot was made: these are not the released weights. Without --check they "
+                "are imported as they are."
             )
     return 0 if right else 1
 
@@ -101,13 +106,16 @@ def sample(
     force: bool = False,
     as_json: bool,
 ) -> int:
-    """Draws a grid of samples from a snapshot (a file, or a train artifact's folder); returns the exit code.
+    """Draws a grid of samples from a snapshot (a file, or a train artifact's folder); returns the
+    exit code.
 
     Args:
-        network: dotted path of a network module from outside the project that the snapshot names, and whose code then runs.
+        network: dotted path of a network module from outside the project that the snapshot names,
+            and whose code then runs.
         force: replace a file that something else wrote.
     Raises:
-        RequestError: a destination that is no PNG, or somebody else's; more samples than memory holds; a network that it does not name.
+        RequestError: a destination that is no PNG, or somebody else's; more samples than memory
+            holds; a network that it does not name.
     """
     from gan_core.files import atomic_write_bytes
     from gan_core.inspection.memorisation import TrainingCodes, draw
@@ -153,7 +161,8 @@ def sample(
     return 0
 
 
-_SIGNATURE = b"Software\x00discern sample"  # of a text chunk: the next `discern sample` knows its own grids by it
+# of a text chunk: the next `discern sample` knows its own grids by it
+_SIGNATURE = b"Software\x00discern sample"
 _HEADER = 33  # bytes of a PNG before its second chunk
 
 
@@ -197,7 +206,10 @@ def _refuse_too_many(count: int, size: int) -> None:
     needed, there = count * size * size * 3 * (4 + 2), memory_bytes()
     if needed > there / 2:
         raise RequestError(
-            f"{count:,} samples of {size} x {size} pixels take {needed / 2**30:,.0f} GiB of memory, and there are {there / 2**30:,.0f}.",
+            f"{count:,} samples of {size} x {size} pixels take {needed / 2**30:,.0f} GiB of "
+            f"memory, and there are {there / 2**30:,.0f}.",
             expected=f"at most {there // (2 * size * size * 18):,} samples in one grid",
-            remedy="several calls with other --seed, or gan_core.networks.snapshot.generate in a loop",
+            remedy=(
+                "several calls with other --seed, or gan_core.networks.snapshot.generate in a loop"
+            ),
         )

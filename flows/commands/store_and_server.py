@@ -46,7 +46,8 @@ def verify_artifacts(
             print(f"{'removed' if remove else 'DAMAGED'}  {name}")
             print("".join(f"           {text}\n" for text in found[:5]), end="")
         print(
-            f"{len(refs)} artifacts checked, {len(damaged)} damaged{' and removed' if remove and damaged else ''}."
+            f"{len(refs)} artifacts checked, {len(damaged)} "
+            f"damaged{' and removed' if remove and damaged else ''}."
         )
         if damaged and not remove:
             print("`discern verify --all --remove` drops them; the next run makes them again.")
@@ -88,7 +89,8 @@ def server_up(home: str | None, *, as_json: bool) -> int:
         console.print_json(told)
     else:
         print(
-            f"Prefect UI  {told['url']}\nsign in     {user}:{password}\ndatabase    {told['database']}"
+            f"Prefect UI  {told['url']}\nsign in     {user}:{password}\ndatabase    "
+            f"{told['database']}"
         )
         print(f"artifacts   {told['url']}/v2/artifacts\nstop        discern server stop")
     return 0
@@ -116,9 +118,11 @@ def server_down(home: str | None, *, as_json: bool) -> int:
 
 
 def rearm_server(home: str | None, *, as_json: bool) -> int:
-    """What has to happen to the server's database before a server starts on it (flows/prefect_server/rearm.py).
+    """What has to happen to the server's database before a server starts on it
+    (flows/prefect_server/rearm.py).
 
-    A service that has read server.env names the database in its environment; else it is that of the home.
+    A service that has read server.env names the database in its environment; else it is that of the
+    home.
     """
     database = os.environ.get("PREFECT_SERVER_DATABASE_CONNECTION_URL")
     if home or not database:

@@ -1,4 +1,6 @@
-"""What `discern doctor` asks the Prefect server: would a run that is scheduled be started, with this home, and be watched?"""
+"""What `discern doctor` asks the Prefect server: would a run that is scheduled be started, with
+this home, and be watched?
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,8 @@ def _deployed(names: list[str]) -> Check:
         return (
             "deployed",
             "warning",
-            f"{', '.join(missing)} of prefect.yaml {'is' if len(missing) == 1 else 'are'} not: {DEPLOY}",
+            f"{', '.join(missing)} of prefect.yaml {'is' if len(missing) == 1 else 'are'} not: "
+            f"{DEPLOY}",
         )
     return ("deployed", "ok", f"all {len(wanted)} of prefect.yaml")
 
@@ -86,7 +89,10 @@ def _variables(deployments: list[dict[str, Any]], home: str) -> list[Check]:
     }
     if wrong := {name: given for name, given in homes.items() if given != home}:
         name, given = sorted(wrong.items(), key=str)[0]
-        told = f"{name} has DISCERN_HOME {given!r}, and this home is {home!r} ({len(wrong)} such): {DEPLOY}"
+        told = (
+            f"{name} has DISCERN_HOME {given!r}, and this home is {home!r} ({len(wrong)} "
+            f"such): {DEPLOY}"
+        )
         return [("job home", "error" if not given else "warning", told)]
     place = str(checkout() or "")
     folders = {(one.get("job_variables") or {}).get("working_dir") for one in deployments}
@@ -117,7 +123,9 @@ def _automations(there: list[dict[str, Any]]) -> Check:
 
 
 def _scheduler(url: str, login: str | None, deployments: list[dict[str, Any]]) -> list[Check]:
-    """An active schedule must have runs that are waiting for their time; the server makes them, when its scheduler lives."""
+    """An active schedule must have runs that are waiting for their time; the server makes them,
+    when its scheduler lives.
+    """
     active = [
         one["id"]
         for one in deployments
@@ -133,6 +141,9 @@ def _scheduler(url: str, login: str | None, deployments: list[dict[str, Any]]) -
         body={"deployments": {"id": {"any_": active}}, "flow_runs": state},
     )
     if not waiting:
-        told = f"{len(active)} deployments have an active schedule, and no run is waiting for its time: look again in two minutes"
+        told = (
+            f"{len(active)} deployments have an active schedule, and no run is waiting for its "
+            "time: look again in two minutes"
+        )
         return [("scheduler", "error", told)]
     return [("scheduler", "ok", f"{waiting} runs wait for their time")]

@@ -1,8 +1,10 @@
-"""What Discern needs on a Prefect server: a work pool with room for one run, and automations that watch the runs.
+"""What Discern needs on a Prefect server: a work pool with room for one run, and automations that
+watch the runs.
 
-Everything is compared before it is written: a second time changes nothing, and what a person has chosen (the limit, an automation
-switched off or edited) stays. A variable on the server keeps what was written, so that an automation which somebody edited can be
-told from one that an earlier Discern made. Import only where the server's address is set.
+Everything is compared before it is written: a second time changes nothing, and what a person has
+chosen (the limit, an automation switched off or edited) stays. A variable on the server keeps what
+was written, so that an automation which somebody edited can be told from one that an earlier
+Discern made. Import only where the server's address is set.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ from flows.prefect_server import watches
 
 POOL = "discern"
 WEBHOOK = "discern-notify"
-# Four heartbeats (flows/prefect_server/settings.py). With a look every few seconds, a dead run is marked within five minutes.
+# Four heartbeats (flows/prefect_server/settings.py). With a look every few seconds, a dead run is
+# marked within five minutes.
 SILENCE = timedelta(seconds=240)
 # A nightly run that still waits for its slot when the next is near: that one does its work.
 PATIENCE = timedelta(hours=20)
@@ -51,7 +54,8 @@ def provision(flows: Sequence[str], slots: int | None, webhook: str | None) -> l
     Args:
         flows: names of the flows that are watched; others on the same server are left alone.
         slots: runs at a time in the pool; None: as it is, 1 when it is new.
-        webhook: address that is told of failures, as JSON by POST; None: as it is, 'none': nobody any more.
+        webhook: address that is told of failures, as JSON by POST; None: as it is, 'none': nobody
+            any more.
     """
     with get_client(sync_client=True) as client:
         steps = [_pool(client, slots)]
@@ -99,7 +103,9 @@ def _runs(count: int) -> str:
 
 
 def _webhook(client: SyncPrefectClient, url: str | None) -> tuple[Any, Step]:
-    """The block that notifications go through: any address that takes JSON (Slack, Mattermost, Teams, ntfy, one's own)."""
+    """The block that notifications go through: any address that takes JSON (Slack, Mattermost,
+    Teams, ntfy, one's own).
+    """
     what = f"block {WEBHOOK}"
     try:
         present = client.read_block_document_by_name(
@@ -148,7 +154,8 @@ def automations(flows: Sequence[str], webhook: Any) -> list[AutomationCore]:
     return [
         _silence(
             watches.DIED,
-            "Marks a run without heartbeats as Crashed, which frees its slot. The next run continues by the store.",
+            "Marks a run without heartbeats as Crashed, which frees its slot. The next run "
+            "continues by the store.",
             mine,
             {"prefect.flow-run.heartbeat"},
             _mark(StateType.CRASHED, "Its process has died: no heartbeat for four minutes."),
@@ -166,14 +173,16 @@ def automations(flows: Sequence[str], webhook: Any) -> list[AutomationCore]:
         ),
         _silence(
             watches.NEVER_ENDED,
-            "Marks a run that stays Cancelling as Cancelled, which frees its slot: its worker is gone, or could not say so.",
+            "Marks a run that stays Cancelling as Cancelled, which frees its slot: its worker is "
+            "gone, or could not say so.",
             mine,
             {"prefect.flow-run.Cancelling"},
             _mark(StateType.CANCELLED, "Nobody has said that its processes ended."),
         ),
         _silence(
             watches.WAITED,
-            "Cancels a scheduled run that is still Late after 20 hours, so that they do not pile up behind a long training.",
+            "Cancels a scheduled run that is still Late after 20 hours, so that they do not pile "
+            "up behind a long training.",
             [mine, _SCHEDULED],
             {"prefect.flow-run.Late"},
             CancelFlowRun(),
@@ -231,7 +240,10 @@ def _telling(mine: ResourceSpecification, webhook: Any) -> list[AutomationCore]:
         ),
         AutomationCore(
             name=watches.FELL,
-            description="Tells when a run's features are clearly worse than those of the last run of the same recipe.",
+            description=(
+                "Tells when a run's features are clearly worse than those of the last run "
+                "of the same recipe."
+            ),
             trigger=EventTrigger(match=recipes, expect={accuracy.EVENT}, **at_once),
             actions=[_tell(webhook, "Discern: accuracy fell", "{{ event.payload.told }}")],
         ),
@@ -246,7 +258,9 @@ def _tell(webhook: Any, subject: str, body: str) -> SendNotification | DoNothing
 
 
 def _automation(client: SyncPrefectClient, wanted: AutomationCore, written: dict[str, str]) -> Step:
-    """Makes or mends one automation; `written` (name to the digest of what setup wrote last) is brought up to date."""
+    """Makes or mends one automation; `written` (name to the digest of what setup wrote last) is
+    brought up to date.
+    """
     what = f"automation {wanted.name!r}"
     found = client.read_automations_by_name(wanted.name)
     target = _digest(wanted)

@@ -1,11 +1,13 @@
-"""A server that was away must not take the runs that went on for dead: their windows of silence begin anew, before it serves.
+"""A server that was away must not take the runs that went on for dead: their windows of silence
+begin anew, before it serves.
 
-Prefect keeps, for each run that an automation waits for, when the waiting ends. Nobody hears a heartbeat while the server is
-down, and the first thing that a server does when it comes back is to act on every wait that has ended meanwhile. So each
-starts again here, at full length and a minute: a run that lives sends a heartbeat within it, one that died is marked at its
-end. Done by `discern server start` and by every run that starts the home's server; a service of one's own does it with
-`discern server rearm` before it starts (docs/operations.md). The database is touched directly, since no server runs yet;
-`automation` and `automation_bucket` are tables of Prefect 3.8.
+Prefect keeps, for each run that an automation waits for, when the waiting ends. Nobody hears a
+heartbeat while the server is down, and the first thing that a server does when it comes back is to
+act on every wait that has ended meanwhile. So each starts again here, at full length and a minute:
+a run that lives sends a heartbeat within it, one that died is marked at its end. Done by `discern
+server start` and by every run that starts the home's server; a service of one's own does it with
+`discern server rearm` before it starts (docs/operations.md). The database is touched directly,
+since no server runs yet; `automation` and `automation_bucket` are tables of Prefect 3.8.
 """
 
 from __future__ import annotations
@@ -20,14 +22,17 @@ from urllib.parse import unquote, urlsplit
 from flows.prefect_server.watches import SILENT
 
 STARTING = timedelta(seconds=60)
-"""What is added to a wait: nobody is heard either while the server starts (seconds, on a busy machine more than a minute)."""
+"""What is added to a wait: nobody is heard either while the server starts (seconds, on a busy
+machine more than a minute).
+"""
 
 
 def rearm(database: str) -> int:
     """Lets every wait of the watching automations begin now; returns how many there were.
 
     Args:
-        database: the server's connection URL (SQLite or PostgreSQL). One without Prefect's tables holds nothing to do.
+        database: the server's connection URL (SQLite or PostgreSQL). One without Prefect's tables
+            holds nothing to do.
     """
     sqlite = database.startswith("sqlite")
     if sqlite and not Path(unquote(urlsplit(database).path[1:])).exists():

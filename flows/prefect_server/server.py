@@ -1,8 +1,10 @@
-"""The Prefect server behind a run: the configured one, or one of the home's own on loopback, kept while somebody uses it.
+"""The Prefect server behind a run: the configured one, or one of the home's own on loopback, kept
+while somebody uses it.
 
-The home's server is started by a keeper process. Everybody who uses it holds a shared lock on `<home>/prefect/users.lock`; the
-kernel drops that lock when a user dies, and when nobody holds it any more the keeper stops the server. So two runs share one
-server, a killed run leaves none behind, and `discern server start` is a user that stays.
+The home's server is started by a keeper process. Everybody who uses it holds a shared lock on
+`<home>/prefect/users.lock`; the kernel drops that lock when a user dies, and when nobody holds it
+any more the keeper stops the server. So two runs share one server, a killed run leaves none behind,
+and `discern server start` is a user that stays.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ START_SECONDS = 120.0
 
 
 def configured(name: str) -> str | None:
-    """A setting of Prefect's from the user's environment or active Prefect profile, without importing Prefect."""
+    """A setting of Prefect's from the user's environment or active Prefect profile, without
+    importing Prefect.
+    """
     if value := os.environ.get(name):
         return value
     home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
@@ -60,7 +64,8 @@ def configured_api() -> str | None:
 
 
 def refuse_wrong_login(url: str, folder: Path) -> None:
-    """Refuses a configured server that answers but does not let us in, before anything is asked of it.
+    """Refuses a configured server that answers but does not let us in, before anything is asked of
+    it.
 
     Raises:
         WorkError: it wants a password, and none or another is set.
@@ -80,14 +85,18 @@ def refuse_wrong_login(url: str, folder: Path) -> None:
                     else "PREFECT_API_AUTH_STRING is not set."
                 ),
                 expected="the password of that server, as user:password",
-                remedy=f"set -a; . {folder}/worker.env; set +a   (or the worker.env of the home that the server belongs to)",
+                remedy=(
+                    f"set -a; . {folder}/worker.env; set +a   (or the worker.env of the home "
+                    "that the server belongs to)"
+                ),
             ) from error
     except (OSError, ValueError):
         return  # `healthy` has said that it is up; what else is wrong is Prefect's to say
 
 
 def healthy(url: str, login: str | None = None, timeout: float = 10.0) -> bool:
-    """Whether a Prefect API answers at `url`; with a login, whether it is one that this login opens.
+    """Whether a Prefect API answers at `url`; with a login, whether it is one that this login
+    opens.
 
     Where nobody listens the answer is quick; a busy server is given time.
     """
@@ -130,7 +139,9 @@ def _csrf(url: str, login: str | None, timeout: float) -> dict[str, str]:
 
 
 def running(folder: Path) -> str | None:
-    """The API address of the home's server if one is up, whoever started it; another home's server is not taken for it."""
+    """The API address of the home's server if one is up, whoever started it; another home's server
+    is not taken for it.
+    """
     settings = read_file(server_file(folder))
     url, login = settings.get("PREFECT_API_URL"), settings.get("PREFECT_SERVER_API_AUTH_STRING")
     return url if url and login and healthy(url, login) else None
@@ -143,7 +154,8 @@ def prefect_server(home: Path) -> Iterator[str]:
     Sets Prefect's environment variables in this process: import Prefect only inside the block.
 
     Raises:
-        WorkError: the server does not come up, and the message names its log; or a configured one does not answer.
+        WorkError: the server does not come up, and the message names its log; or a configured one
+            does not answer.
     """
     folder = home / "prefect"
     own = read_file(server_file(folder)).get("PREFECT_API_URL")
@@ -167,7 +179,9 @@ def prefect_server(home: Path) -> Iterator[str]:
 
 
 def start(folder: Path) -> str:
-    """Starts the home's server unless it runs, and waits until it answers. The caller holds the users' lock."""
+    """Starts the home's server unless it runs, and waits until it answers. The caller holds the
+    users' lock.
+    """
     with file_lock(folder / "start.lock", "a starting server"):
         if (url := running(folder)) is not None:
             return url
@@ -206,7 +220,8 @@ def keep(folder: Path) -> None:
         settings = server_environment(folder)
     try:
         rearm(settings["PREFECT_SERVER_DATABASE_CONNECTION_URL"])
-    except Exception as error:  # a database that cannot be read is for the server to say; its log is also this process's
+    # a database that cannot be read is for the server to say; its log is also this process's
+    except Exception as error:
         print(
             f"Runs that went on while the server was away may be marked Crashed: {error}",
             file=sys.stderr,
@@ -228,7 +243,9 @@ def keep(folder: Path) -> None:
                 continue
             idle += 1
             if idle >= 3:
-                break  # with the lock held: who comes now waits until this server is gone, and starts another
+                # with the lock held: who comes now waits until this server is gone, and starts
+                # another
+                break
             fcntl.flock(users, fcntl.LOCK_UN)
         process.terminate()
         try:
@@ -238,7 +255,9 @@ def keep(folder: Path) -> None:
 
 
 def stay(folder: Path) -> int:
-    """A user that stays (`discern server start`): holds the lock until told to stop. Returns its process id."""
+    """A user that stays (`discern server start`): holds the lock until told to stop. Returns its
+    process id.
+    """
     command = [sys.executable, "-m", "flows.prefect_server.server", str(folder), "--stay"]
     process = subprocess.Popen(
         command,
@@ -263,7 +282,9 @@ def _stay(folder: Path) -> None:
 
 
 def staying(folder: Path) -> int | None:
-    """The process id of the user that stays, if it lives; a process id alone could be anybody's by now."""
+    """The process id of the user that stays, if it lives; a process id alone could be anybody's by
+    now.
+    """
     with (
         contextlib.suppress(OSError, ValueError, KeyError),
         open(folder / "stay.lock", "a") as alone,
@@ -276,7 +297,9 @@ def staying(folder: Path) -> int | None:
 
 
 def stop_staying(folder: Path) -> bool:
-    """Ends `stay`; False when nobody stayed. The keeper then stops the server unless a run still uses it."""
+    """Ends `stay`; False when nobody stayed. The keeper then stops the server unless a run still
+    uses it.
+    """
     pid = staying(folder)
     if pid is None:
         return False

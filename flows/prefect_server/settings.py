@@ -1,8 +1,10 @@
-"""Settings of the home's Prefect server and of its clients: two files in `<home>/prefect`, one source of truth.
+"""Settings of the home's Prefect server and of its clients: two files in `<home>/prefect`, one
+source of truth.
 
-`server.env` is what the server is started with, by `discern server start`, by a run that finds no server, or by hand
-(`set -a; . server.env; prefect server start`). `worker.env` is what workers and shells need to reach it. Both hold the
-generated password and can be read by their user only. What a person changes or adds in `server.env` stays.
+`server.env` is what the server is started with, by `discern server start`, by a run that finds no
+server, or by hand (`set -a; . server.env; prefect server start`). `worker.env` is what workers and
+shells need to reach it. Both hold the generated password and can be read by their user only. What a
+person changes or adds in `server.env` stays.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from gan_core.artifacts.locks import file_lock
 from gan_core.errors import RequestError, WorkError
 from gan_core.files import atomic_write_bytes, source_root
 
-# A run that is silent for `flows/prefect_server/provision.py: SILENCE` is taken for dead; Prefect's own 180 s would leave one beat for that.
+# A run that is silent for `flows/prefect_server/provision.py: SILENCE` is taken for dead; Prefect's
+# own 180 s would leave one beat for that.
 HEARTBEAT_SECONDS = 60
 
 Environment = dict[str, str]
@@ -111,7 +114,9 @@ def ensure_worker_file(folder: Path, home: str) -> list[str]:
 
 
 def make_private(folder: Path) -> bool:
-    """Closes Prefect's folder and its results to others (a result that somebody else may write is code); says if it had to."""
+    """Closes Prefect's folder and its results to others (a result that somebody else may write is
+    code); says if it had to.
+    """
     changed = False
     for place in (folder, folder / "storage"):
         place.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -1,4 +1,6 @@
-"""One writer at a time: a lock that the kernel frees on death, and a lease for stores that are not a local disk."""
+"""One writer at a time: a lock that the kernel frees on death, and a lease for stores that are not
+a local disk.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def _holder_text(path: Path) -> str:
 
 
 def _open(path: Path, public: bool) -> int:
-    """Opens or makes a lock's file. A public one may be made by somebody else, in a folder where all may write: no link is followed."""
+    """Opens or makes a lock's file. A public one may be made by somebody else, in a folder where
+    all may write: no link is followed.
+    """
     known = os.O_RDWR | os.O_CLOEXEC | (os.O_NOFOLLOW if public else 0)
     with contextlib.suppress(FileNotFoundError):
         return os.open(
@@ -47,8 +51,8 @@ def file_lock(
 ) -> Iterator[None]:
     """Holds an exclusive flock on `path`; waits while another process or thread has it.
 
-    A process that dies, by kill -9 too, loses its locks at once. The file is left in place: removing it would let two
-    writers hold "the same" lock on two files.
+    A process that dies, by kill -9 too, loses its locks at once. The file is left in place:
+    removing it would let two writers hold "the same" lock on two files.
 
     Args:
         who: said to those who wait ('run cifar10-20261123-101500').
@@ -77,7 +81,9 @@ def file_lock(
 
 @contextlib.contextmanager
 def shared_lock(path: Path, *, alone: bool = False) -> Iterator[None]:
-    """Holds a flock on `path` together with others, or (`alone`) without any; waits for it. For short moments: nobody is told."""
+    """Holds a flock on `path` together with others, or (`alone`) without any; waits for it. For
+    short moments: nobody is told.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
@@ -128,10 +134,12 @@ def lease(
     seconds: float = 60.0,
     poll: float = 0.5,
 ) -> Iterator[None]:
-    """Holds a lease on an fsspec filesystem: a small file created only if absent, renewed by a thread, stale after `seconds`.
+    """Holds a lease on an fsspec filesystem: a small file created only if absent, renewed by a
+    thread, stale after `seconds`.
 
-    Creation is conditional (`pipe_file(mode="create")`: If-None-Match on S3). A lease whose time is over is removed by whoever
-    waits; the writer's clock decides, so clocks must agree to within a third of `seconds`.
+    Creation is conditional (`pipe_file(mode="create")`: If-None-Match on S3). A lease whose time is
+    over is removed by whoever waits; the writer's clock decides, so clocks must agree to within a
+    third of `seconds`.
     """
     token = uuid.uuid4().hex
 
@@ -164,9 +172,11 @@ def lease(
                 held = json.loads(filesystem.cat_file(path))
                 if held.get("token") == token:
                     filesystem.pipe_file(path, body())
-                else:  # equal work gives equal digests, so nothing is wrong yet; but somebody should know
+                # equal work gives equal digests, so nothing is wrong yet; but somebody should know
+                else:
                     log.warning(
-                        "The lease on %s has run out and is held by %s now: the same is made twice.",
+                        "The lease on %s has run out and is held by %s now: the same is made "
+                        "twice.",
                         path,
                         held.get("who"),
                     )

@@ -1,4 +1,6 @@
-"""The manifest: what an artifact is, which files it has, and how both are told apart from what merely came along."""
+"""The manifest: what an artifact is, which files it has, and how both are told apart from what
+merely came along.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ class Manifest(BaseModel):
 
 
 def make_key(stage: str, version: int, part: dict[str, Any], inputs: dict[str, list[str]]) -> str:
-    """The key of a request: 32 hex digits over stage, version, settings and the digests of its inputs."""
+    """The key of a request: 32 hex digits over stage, version, settings and the digests of its
+    inputs.
+    """
     return sha256_text(
         canonical_json({"stage": stage, "version": version, "part": part, "inputs": inputs})
     )[:32]
@@ -67,7 +71,9 @@ def digest_of(content: dict[str, FileEntry]) -> str:
 def describe_files(
     folder: Path, patterns: tuple[str, ...]
 ) -> tuple[dict[str, FileEntry], dict[str, FileEntry]]:
-    """Hashes every file below `folder` and sorts it into (content, by-products). `scratch/` and the manifest are left out."""
+    """Hashes every file below `folder` and sorts it into (content, by-products). `scratch/` and the
+    manifest are left out.
+    """
     content: dict[str, FileEntry] = {}
     rest: dict[str, FileEntry] = {}
     for path in sorted(folder.rglob("*")):
@@ -87,7 +93,8 @@ def describe_files(
 
 
 def problems(folder: Path, manifest: Manifest, *, deep: bool) -> list[str]:
-    """What is wrong with an artifact's files: missing or of another size, and (deep) of another hash.
+    """What is wrong with an artifact's files: missing or of another size, and (deep) of another
+    hash.
 
     By-products count only when deep: a missing preview must not make a training run again.
     """

@@ -1,4 +1,6 @@
-"""Artifacts on an object store, through fsspec: payload first, manifest last; copied to a local folder before use."""
+"""Artifacts on an object store, through fsspec: payload first, manifest last; copied to a local
+folder before use.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +99,9 @@ class RemoteArtifacts:
 
     @staticmethod
     def _is_copy_of(manifest: Manifest, folder: Path) -> bool:
-        """Whether the copy is of this very manifest: one that was made again may have other by-products under the same digest."""
+        """Whether the copy is of this very manifest: one that was made again may have other
+        by-products under the same digest.
+        """
         try:
             same = Manifest.model_validate_json((folder / MANIFEST).read_bytes()) == manifest
         except (OSError, ValueError):

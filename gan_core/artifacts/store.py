@@ -6,7 +6,8 @@ Layout under the home:
     artifacts/<stage>/<key>/.work/        what a running or killed attempt has written so far
     locks/  state/  cache/  runs/  prefect/
 
-A home on an object store (any fsspec address) keeps artifacts and locks there and everything else in a local folder.
+A home on an object store (any fsspec address) keeps artifacts and locks there and everything else
+in a local folder.
 """
 
 from __future__ import annotations
@@ -23,23 +24,32 @@ from gan_core.contract import ArtifactRef
 from gan_core.errors import StoreError
 from gan_core.files import exchange, read_json, write_json
 
-_USED = "used"  # an empty file in a key's folder; its time of change is when a run last took what is there
+# an empty file in a key's folder; its time of change is when a run last took what is there
+_USED = "used"
 
 
 class Artifacts(Protocol):
-    """Where artifacts are kept: a local folder (`LocalArtifacts`) or an object store (`remote.RemoteArtifacts`)."""
+    """Where artifacts are kept: a local folder (`LocalArtifacts`) or an object store
+    (`remote.RemoteArtifacts`).
+    """
 
     def find(self, stage: str, key: str) -> Manifest | None:
-        """The version in use under a key, if all its content files are there in their sizes; else None."""
+        """The version in use under a key, if all its content files are there in their sizes; else
+        None.
+        """
 
     def claim(self, stage: str, key: str) -> Manifest | None:
-        """As `find`, and marks what was found as used now: cleaning leaves it to the runs that are going on."""
+        """As `find`, and marks what was found as used now: cleaning leaves it to the runs that are
+        going on.
+        """
 
     def hold(self, ref: ArtifactRef) -> bool:
         """Marks one version as used now; False when it is gone."""
 
     def get(self, ref: ArtifactRef) -> Manifest | None:
-        """One version by its digest, whole or not; None when its manifest is gone or cannot be read."""
+        """One version by its digest, whole or not; None when its manifest is gone or cannot be
+        read.
+        """
 
     def local(self, ref: ArtifactRef) -> Path:
         """A local folder with the version's files."""
@@ -96,7 +106,8 @@ class LocalArtifacts:
     def put(self, work: Path, manifest: Manifest) -> ArtifactRef:
         target = self.root / manifest.stage / manifest.key / manifest.digest[:12]
         write_json(work / MANIFEST, manifest.model_dump(mode="json"))
-        # made again with equal content: the newer by-products (a report's page) take the place of the older
+        # made again with equal content: the newer by-products (a report's page) take the place of
+        # the older
         if target.exists():
             exchange(work, target)
             shutil.rmtree(work, ignore_errors=True)
@@ -137,7 +148,9 @@ class LocalArtifacts:
             return True
 
     def decide_alone(self) -> contextlib.AbstractContextManager[None]:
-        """Holds off everybody who would take an artifact into use, for the moment in which cleaning decides."""
+        """Holds off everybody who would take an artifact into use, for the moment in which cleaning
+        decides.
+        """
         return shared_lock(self._deciding, alone=True)
 
     def last_use(self, ref: ArtifactRef) -> float:
@@ -194,15 +207,21 @@ class Store:
         self.address = str(home)
 
     def find(self, stage: str, key: str) -> Manifest | None:
-        """The artifact in use under a key if it is there and whole (all files, right sizes), else None."""
+        """The artifact in use under a key if it is there and whole (all files, right sizes), else
+        None.
+        """
         return self.artifacts.find(stage, key)
 
     def claim(self, stage: str, key: str) -> Manifest | None:
-        """As `find`, for whoever goes on to use it: cleaning will not remove it while this run lasts."""
+        """As `find`, for whoever goes on to use it: cleaning will not remove it while this run
+        lasts.
+        """
         return self.artifacts.claim(stage, key)
 
     def path(self, ref: ArtifactRef) -> Path:
-        """A local folder with an artifact's files (copied from the object store when it is kept there)."""
+        """A local folder with an artifact's files (copied from the object store when it is kept
+        there).
+        """
         return self.artifacts.local(ref)
 
     def work(self, stage: str, key: str) -> Path:
@@ -212,7 +231,9 @@ class Store:
         return folder
 
     def state(self, *names: str) -> Path:
-        """A folder below `state/`, for what must outlive an attempt (training state, ingest's memory); made when asked for."""
+        """A folder below `state/`, for what must outlive an attempt (training state, ingest's
+        memory); made when asked for.
+        """
         folder = self.home.joinpath("state", *names)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -240,11 +261,15 @@ class Store:
     def lock(
         self, stage: str, key: str, who: str, waiting: Waiting | None = None
     ) -> contextlib.AbstractContextManager[None]:
-        """Holds the key while an artifact is made; a second writer waits and then finds it published."""
+        """Holds the key while an artifact is made; a second writer waits and then finds it
+        published.
+        """
         return self.artifacts.lock(stage, key, who, waiting)
 
     def verify(self, ref: ArtifactRef) -> list[str]:
-        """What is wrong with one version: empty when every file has the hash that the manifest names."""
+        """What is wrong with one version: empty when every file has the hash that the manifest
+        names.
+        """
         manifest = self.artifacts.get(ref)
         if manifest is None:
             return [f"{MANIFEST} is missing or cannot be read"]

@@ -1,1 +1,3 @@
-"""What features must beat, made as features of their own: raw pixels, the same network untrained, K-means."""
+"""What features must beat, made as features of their own: raw pixels, the same network untrained,
+K-means.
+"""

@@ -1,9 +1,10 @@
 """Single-layer K-means features (Coates, Ng, Lee, AISTATS 2011), the control that needs no network.
 
-As in the authors' demo (ports of Coates' kmeans_demo): random 6 x 6 patches, contrast normalisation (p - mean) / sqrt(var + 10)
-on values 0..255, ZCA whitening with 0.1, K-means; every window of an image at stride 1 is coded by the triangle
-f_k = max(0, mean_j d_j - d_k) of its distances to the centres, and the codes are summed over the four quadrants: 4 K features,
-standardised by mean and sqrt(var + 0.01) of training images (at most `statistics_images` of them).
+As in the authors' demo (ports of Coates' kmeans_demo): random 6 x 6 patches, contrast normalisation
+(p - mean) / sqrt(var + 10) on values 0..255, ZCA whitening with 0.1, K-means; every window of an
+image at stride 1 is coded by the triangle f_k = max(0, mean_j d_j - d_k) of its distances to the
+centres, and the codes are summed over the four quadrants: 4 K features, standardised by mean and
+sqrt(var + 0.01) of training images (at most `statistics_images` of them).
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ class Coder:
     scale: Tensor | None = None
 
     def pooled(self, images: Images) -> Tensor:
-        """Triangle codes summed over quadrants, [n, K, 2, 2]; the first quadrant of an odd side is the larger one."""
+        """Triangle codes summed over quadrants, [n, K, 2, 2]; the first quadrant of an odd side is
+        the larger one.
+        """
         import torch
 
         order, counts = _by_quadrant(images.shape[1] - SIDE + 1, images.shape[2] - SIDE + 1)
@@ -90,7 +93,9 @@ class Coder:
 
 
 def _by_quadrant(rows: int, columns: int) -> tuple[Tensor, list[int]]:
-    """Places of a map [rows, columns], quadrant after quadrant (as the demo, round(side / 2) in the first), and how many in each."""
+    """Places of a map [rows, columns], quadrant after quadrant (as the demo, round(side / 2) in the
+    first), and how many in each.
+    """
     import torch
 
     places = torch.arange(rows * columns).view(rows, columns)
@@ -109,7 +114,9 @@ def sizes(centres: int) -> list[LayerSize]:
 
 
 def windows(images: Tensor) -> Tensor:
-    """All 6 x 6 windows of uint8 [n, h, w, 3] at stride 1, contrast-normalised: float32 [n (h - 5) (w - 5), 108]."""
+    """All 6 x 6 windows of uint8 [n, h, w, 3] at stride 1, contrast-normalised: float32 [n (h - 5)
+    (w - 5), 108].
+    """
     cut = images.float().unfold(1, SIDE, 1).unfold(2, SIDE, 1)  # [n, h - 5, w - 5, 3, 6, 6]
     return normalise(cut.reshape(-1, 3 * SIDE * SIDE))
 
@@ -179,7 +186,8 @@ def _sample(
         pixels = read(image)
         if len(pixels) and min(pixels.shape[1:3]) < SIDE:
             raise DataError(
-                f"Images of {pixels.shape[1]} x {pixels.shape[2]} are smaller than a patch of {SIDE} x {SIDE}."
+                f"Images of {pixels.shape[1]} x {pixels.shape[2]} are smaller than a patch of "
+                f"{SIDE} x {SIDE}."
             )
         for one, number in enumerate(image):
             for _ in range(
@@ -197,10 +205,12 @@ def _sample(
 
 
 def lloyd(points: Tensor, centres: int, seed: int, progress: Progress = silent) -> Tensor:
-    """K-means as the demo's run_kmeans: centres start as N(0, 0.1^2), and one that loses all its points becomes 0.
+    """K-means as the demo's run_kmeans: centres start as N(0, 0.1^2), and one that loses all its
+    points becomes 0.
 
-    Centres near the origin of whitened patches first share all points out among themselves; centres that start at points
-    leave a fifth of them with one or two outliers each (measured: docs/experiments.md).
+    Centres near the origin of whitened patches first share all points out among themselves; centres
+    that start at points leave a fifth of them with one or two outliers each (measured:
+    docs/experiments.md).
 
     Args: points: float32 [m, d], whitened.
     Returns: float32 [centres, d].

@@ -1,4 +1,6 @@
-"""The network that was trained, with the weights it had before: what its architecture alone is worth."""
+"""The network that was trained, with the weights it had before: what its architecture alone is
+worth.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ ABOUT = "the same network with random weights (the authors' initialisation)"
 def network(
     name: str, width: float, seed: int, role: str = "discriminator", latent_dim: int | None = None
 ) -> LayeredNetwork:
-    """The discriminator (or encoder) of a network file, initialised as the authors do, from the stream 'random-network' of `seed`."""
+    """The discriminator (or encoder) of a network file, initialised as the authors do, from the
+    stream 'random-network' of `seed`.
+    """
     from gan_core.networks.base import initialise
     from gan_core.networks.snapshot import build_networks
 

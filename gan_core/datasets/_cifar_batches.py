@@ -1,6 +1,8 @@
-"""CIFAR-10's own batch files: the pickled python version, read without running anything, and the binary version.
+"""CIFAR-10's own batch files: the pickled python version, read without running anything, and the
+binary version.
 
-Source: https://www.cs.toronto.edu/~kriz/cifar.html, "Dataset layout": 3072 bytes an image, red, green, blue planes of 32x32.
+Source: https://www.cs.toronto.edu/~kriz/cifar.html, "Dataset layout": 3072 bytes an image, red,
+    green, blue planes of 32x32.
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ BINARY = Batches(
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Builds numpy arrays of numbers and nothing else: a pickle can name any function, so only these three are found."""
+    """Builds numpy arrays of numbers and nothing else: a pickle can name any function, so only
+    these three are found.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         import numpy as np

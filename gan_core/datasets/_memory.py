@@ -1,8 +1,9 @@
 """What ingest remembers of images it has read, so that a grown folder costs only its new files.
 
-An image is remembered by its file's stamp (address, size, modification time, tag) and its member; what is remembered is what
-its bytes say, never its label or split. The memory is a folder of Parquet pieces: new ones are added while a long ingest
-runs, so that a kill loses little, and its end writes them together.
+An image is remembered by its file's stamp (address, size, modification time, tag) and its member;
+what is remembered is what its bytes say, never its label or split. The memory is a folder of
+Parquet pieces: new ones are added while a long ingest runs, so that a kill loses little, and its
+end writes them together.
 """
 
 from __future__ import annotations
@@ -89,7 +90,9 @@ class Memory:
         return self._known.get(key)
 
     def add(self, key: str, facts: Facts) -> None:
-        """Remembers; but not that a file may not be read: permissions change and leave the stamp as it is."""
+        """Remembers; but not that a file may not be read: permissions change and leave the stamp as
+        it is.
+        """
         if facts.reason.startswith("unreadable"):
             return
         self._known[key] = facts
@@ -99,7 +102,9 @@ class Memory:
             self._fresh = {}
 
     def close(self, keep: set[str]) -> None:
-        """Writes everything as one piece, without the files that are gone (`keep` has the keys of all that are there)."""
+        """Writes everything as one piece, without the files that are gone (`keep` has the keys of
+        all that are there).
+        """
         if self._folder is None or not (
             self._fresh or len(self._pieces) > 1 or self._known.keys() - keep
         ):

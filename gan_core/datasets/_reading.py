@@ -11,7 +11,8 @@ from gan_core.datasets.base import Blob, Source
 
 _Result = TypeVar("_Result")
 
-# A batch makes threads worth their switching for small images; what waits in memory is bounded by bytes as well.
+# A batch makes threads worth their switching for small images; what waits in memory is bounded by
+# bytes as well.
 _BATCH = 64
 _BATCH_BYTES = 32 << 20
 
@@ -22,9 +23,11 @@ def read_ordered(
     work: Callable[[int, Blob], _Result],
     workers: int,
 ) -> Iterator[_Result]:
-    """Calls work(index, blob) for every request on `workers` threads and yields the results in order.
+    """Calls work(index, blob) for every request on `workers` threads and yields the results in
+    order.
 
-    Containers (Parquet, tar) are read on the calling thread, once and forwards; files of their own are read by the threads.
+    Containers (Parquet, tar) are read on the calling thread, once and forwards; files of their own
+    are read by the threads.
 
     Args:
         requests: (address, member) pairs in the source's order.

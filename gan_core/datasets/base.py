@@ -1,8 +1,9 @@
 """What a source of images can do, and what the kinds of sources share.
 
-A module in this folder offers `ABOUT` (a sentence), `open_source(config, location) -> Source`, and, where its data can be
-downloaded, `fetch(target, progress)`. The planner opens a source and lists its stamps on every command, so importing these
-modules and listing must stay cheap: no numpy, pyarrow, OpenCV or torch before contents are read.
+A module in this folder offers `ABOUT` (a sentence), `open_source(config, location) -> Source`, and,
+where its data can be downloaded, `fetch(target, progress)`. The planner opens a source and lists
+its stamps on every command, so importing these modules and listing must stay cheap: no numpy,
+pyarrow, OpenCV or torch before contents are read.
 """
 
 from __future__ import annotations
@@ -147,12 +148,15 @@ class Source(Protocol):
         """The source's files in order of address, without reading their contents."""
 
     def entries(self, stamp: Stamp) -> Iterator[Entry]:
-        """The images of one file in order, without their bytes. A file that cannot be read is one entry with a problem."""
+        """The images of one file in order, without their bytes. A file that cannot be read is one
+        entry with a problem.
+        """
 
     def read_many(self, requests: Sequence[tuple[str, str]]) -> Iterator[Blob]:
         """The bytes of (address, member) pairs, in the order asked.
 
-        Requests should stand in the order of `stamps` and `entries`: then every file is opened once and read forwards.
+        Requests should stand in the order of `stamps` and `entries`: then every file is opened once
+        and read forwards.
         """
 
 
@@ -165,7 +169,9 @@ def fingerprint(stamps: Iterable[Stamp]) -> str:
 
 
 def split_of(word: str) -> str:
-    """train, validation or test for the words that publishers use ('val', 'dev', 'Testing', ...), '' for any other."""
+    """train, validation or test for the words that publishers use ('val', 'dev', 'Testing', ...),
+    '' for any other.
+    """
     return _SPLIT_WORDS.get(word.strip().lower(), "")
 
 
@@ -182,15 +188,16 @@ def existing(config: SourceConfig, location: Path | None) -> Path:
     """
     if location is None:
         raise RequestError(
-            f"The source {config.name!r} (dataset {config.dataset!r}) needs to be told where its data lies.",
+            f"The source {config.name!r} (dataset {config.dataset!r}) needs to be told where its "
+            "data lies.",
             expected=config.layout or "a path",
             remedy="add --data PATH",
         )
     if not os.path.lexists(location):
         near = _nearest_path(location)
         raise RequestError(
-            f"There is nothing at {str(location)!r}, where the source {config.name!r} was looked for"
-            + (f"; did you mean {str(near)!r}?" if near else "."),
+            f"There is nothing at {str(location)!r}, where the source {config.name!r} was looked "
+            "for" + (f"; did you mean {str(near)!r}?" if near else "."),
             expected=config.layout or f"the data of a {config.dataset!r} source",
             remedy="correct --data (or sources.*.folder below it)",
         )
@@ -248,7 +255,9 @@ def nothing_found(
 
 
 def json_value(value: Any) -> Any:
-    """A value as JSON can hold it, or `...` (Ellipsis) for what does not travel: bytes, long texts, long lists."""
+    """A value as JSON can hold it, or `...` (Ellipsis) for what does not travel: bytes, long texts,
+    long lists.
+    """
     if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, str):
@@ -265,7 +274,8 @@ def json_value(value: Any) -> Any:
 
 
 def ppm(width: int, height: int, rgb: bytes) -> bytes:
-    """Raw pixels as a P6 file: how sources of bare arrays hand over an image, lossless and equal on every machine.
+    """Raw pixels as a P6 file: how sources of bare arrays hand over an image, lossless and equal on
+    every machine.
 
     Args:
         rgb: width * height * 3 bytes, row by row.

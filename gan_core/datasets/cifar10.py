@@ -1,4 +1,6 @@
-"""CIFAR-10 (Krizhevsky 2009) in any of the forms it is found in: Parquet, the pickled "python version", the binary version."""
+"""CIFAR-10 (Krizhevsky 2009) in any of the forms it is found in: Parquet, the pickled "python
+version", the binary version.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,18 @@ from gan_core.progress import Progress, silent
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ABOUT = "CIFAR-10: 50,000 training and 10,000 test images of 10 classes, as Parquet, python or binary version, or downloaded"
+ABOUT = (
+    "CIFAR-10: 50,000 training and 10,000 test images of 10 classes, as Parquet, python or "
+    "binary version, or downloaded"
+)
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FOLDER = "cifar10"  # under a cache folder, for `fetch`
 
 
 def open_source(config: SourceConfig, location: Path | None) -> Source:
-    """CIFAR-10 at a location: Parquet files, cifar-10-batches-py or cifar-10-batches-bin, or a folder that holds one of these.
+    """CIFAR-10 at a location: Parquet files, cifar-10-batches-py or cifar-10-batches-bin, or a
+    folder that holds one of these.
 
     Raises:
         RequestError: no location, nothing there, or a packed archive.
@@ -33,7 +39,9 @@ def open_source(config: SourceConfig, location: Path | None) -> Source:
     if place.is_file() and not place.name.lower().endswith((".parquet", ".pq")):
         raise RequestError(
             f"{str(place)!r} is a packed or unknown file.",
-            expected="a folder with CIFAR-10 as Parquet, cifar-10-batches-py or cifar-10-batches-bin",
+            expected=(
+                "a folder with CIFAR-10 as Parquet, cifar-10-batches-py or cifar-10-batches-bin"
+            ),
             remedy=f"tar -xzf {place.name}, then name the folder that comes out",
         )
     if place.is_file() or parquet_files(place):
@@ -54,10 +62,12 @@ def open_source(config: SourceConfig, location: Path | None) -> Source:
 def fetch(
     target: Path, progress: Progress = silent, *, url: str | None = None, md5: str | None = None
 ) -> Path:
-    """Downloads CIFAR-10 through torchvision's downloader (checked by MD5) and keeps it as Parquet with lossless PNG.
+    """Downloads CIFAR-10 through torchvision's downloader (checked by MD5) and keeps it as Parquet
+    with lossless PNG.
 
-    The archive's pickles are read by a reader that builds arrays and nothing else (`_cifar_batches.read_batch`). Complete
-    files of an earlier call are kept; a copy that was cut short is made again.
+    The archive's pickles are read by a reader that builds arrays and nothing else
+    (`_cifar_batches.read_batch`). Complete files of an earlier call are kept; a copy that was cut
+    short is made again.
 
     Args:
         target: folder to write the Parquet files into.

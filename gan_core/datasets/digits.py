@@ -1,6 +1,8 @@
-"""The 1,797 handwritten digits that come with scikit-learn (UCI Optical Recognition of Handwritten Digits, Alpaydin and Kaynak).
+"""The 1,797 handwritten digits that come with scikit-learn (UCI Optical Recognition of Handwritten
+Digits, Alpaydin and Kaynak).
 
-8x8 values from 0 to 16, enlarged to 32x32. There is no published split here: rows are divided by content.
+8x8 values from 0 to 16, enlarged to 32x32. There is no published split here: rows are divided by
+content.
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-ABOUT = "the 1,797 real handwritten digits that come with scikit-learn, enlarged to 32x32; no data needed"
+ABOUT = (
+    "the 1,797 real handwritten digits that come with scikit-learn, enlarged to 32x32; no "
+    "data needed"
+)
 NEEDS_LOCATION = False  # it comes with a package
 NEEDS_LOCATION = False
 SIZE = 32
@@ -31,7 +36,8 @@ _OPTIONS = {"rotate": 0.0}
 
 
 def open_source(config: SourceConfig, location: Path | None) -> Source:
-    """The digits; `location` is not used. Option `rotate`: degrees, anticlockwise: the same digits seen askew.
+    """The digits; `location` is not used. Option `rotate`: degrees, anticlockwise: the same digits
+    seen askew.
 
     Raises:
         RequestError: scikit-learn is not installed.
@@ -73,7 +79,8 @@ def _find() -> Path:
         if file.is_file():
             return file
     raise RequestError(
-        "The digits come with scikit-learn, and scikit-learn (or its datasets/data/digits.csv.gz) is not installed.",
+        "The digits come with scikit-learn, and scikit-learn (or its datasets/data/digits.csv.gz) "
+        "is not installed.",
         expected="scikit-learn 1.5 or later",
         remedy="pip install scikit-learn",
     )

@@ -22,23 +22,35 @@ from gan_core.datasets.base import (
 )
 from gan_core.errors import RequestError
 
-ABOUT = "any folder of images; subfolders are classes, folders called train, val or test above them are splits"
+ABOUT = (
+    "any folder of images; subfolders are classes, folders called train, val or test above "
+    "them are splits"
+)
 
-_IMAGES = ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .avif .jp2 .j2k .jpx .jpf"
+_IMAGES = (
+    ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm "
+    ".avif .jp2 .j2k .jpx .jpf"
+)
 _OTHERS = (
-    ".txt .csv .tsv .json .jsonl .xml .md .rst .html .htm .yaml .yml .toml .ini .cfg .log .py .ipynb .sh .m .c .h .js .css"
-    " .db .sqlite .zip .tar .gz .tgz .bz2 .xz .7z .rar .parquet .arrow .feather .npy .npz .mat .h5 .hdf5 .pkl .pickle .pt .pth"
-    " .safetensors .onnx .bin .pdf .doc .docx .ppt .pptx .xls .xlsx .mp4 .mov .avi .mkv .webm .mp3 .wav .flac .ogg .exe .dll"
+    ".txt .csv .tsv .json .jsonl .xml .md .rst .html .htm .yaml .yml .toml .ini .cfg .log .py "
+    ".ipynb .sh .m .c .h .js .css"
+    " .db .sqlite .zip .tar .gz .tgz .bz2 .xz .7z .rar .parquet .arrow .feather .npy .npz .mat "
+    ".h5 .hdf5 .pkl .pickle .pt .pth"
+    " .safetensors .onnx .bin .pdf .doc .docx .ppt .pptx .xls .xlsx .mp4 .mov .avi .mkv .webm "
+    ".mp3 .wav .flac .ogg .exe .dll"
     " .so .tfrecord .lmdb .mdb .idx .sha256 .md5 .tmp .part .crdownload .lock .url .lnk .svg"
 )
-# Images that nothing here decodes: a row that says so, never opened (raw files would pass for the small TIFF within them).
+# Images that nothing here decodes: a row that says so, never opened (raw files would pass for the
+# small TIFF within them).
 _UNREAD = (
-    ".heic .heif .hif .jxl .3fr .arw .cr2 .cr3 .crw .dng .erf .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .sr2"
+    ".heic .heif .hif .jxl .3fr .arw .cr2 .cr3 .crw .dng .erf .iiq .kdc .mef .mos .mrw .nef .nrw "
+    ".orf .pef .raf .raw .rw2 .sr2"
     " .srf .srw .x3f"
 )
 UNREAD_ENDINGS = frozenset(_UNREAD.split())
 IMAGE_ENDINGS = frozenset(_IMAGES.split())
-# Files that are never opened to see whether they are images. A file with any other ending, or with none, is.
+# Files that are never opened to see whether they are images. A file with any other ending, or with
+# none, is.
 OTHER_ENDINGS = frozenset(_OTHERS.split())
 _OPTIONS = {"masks": "", "labels": True, "splits": True}
 
@@ -46,8 +58,10 @@ _OPTIONS = {"masks": "", "labels": True, "splits": True}
 def open_source(config: SourceConfig, location: Path | None) -> Source:
     """A folder of images.
 
-    Options: `masks`: a subfolder with a mask for each image, under the same path and name, whatever its ending; `labels`:
-    False takes subfolders for mere order; `splits`: False takes folders called train or test for classes.
+    Options: `masks`: a subfolder with a mask for each image, under the same path and name, whatever
+        its ending; `labels`:
+    False takes subfolders for mere order; `splits`: False takes folders called train or test for
+    classes.
 
     Raises:
         RequestError: no location, or nothing there, or it is no folder.
@@ -117,7 +131,8 @@ class FolderSource:
     def _path(self, address: str) -> str:
         if "\\x" in address:
             self.stamps()
-        return f"{self._root}/{self._odd.get(address, address)}"  # a Path would cost as much as opening the file
+        # a Path would cost as much as opening the file
+        return f"{self._root}/{self._odd.get(address, address)}"
 
     def _list(self) -> list[Stamp]:
         ignored: Counter[str] = Counter()
@@ -150,7 +165,9 @@ class FolderSource:
         return found
 
     def _walk(self, ignored: Counter[str]) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        """Every file that is not hidden, real folders before linked ones; each folder once, so that loops end."""
+        """Every file that is not hidden, real folders before linked ones; each folder once, so that
+        loops end.
+        """
         seen: set[tuple[int, int]] = set()
         folders: list[tuple[str, str]] = [(str(self._root), "")]
         links: list[tuple[str, str]] = []
@@ -182,7 +199,9 @@ class FolderSource:
             links.sort(key=lambda link: link[1])
 
     def _text(self, name: str, prefix: str) -> str:
-        """The name as text; what had to be rewritten (or lies below it) is remembered with its real path."""
+        """The name as text; what had to be rewritten (or lies below it) is remembered with its real
+        path.
+        """
         text = safe_text(name)
         parent = self._odd.get(prefix.rstrip("/"))
         if text != name or parent:
@@ -238,7 +257,9 @@ class FolderSource:
         )
 
     def _find_splits(self, found: list[Stamp]) -> None:
-        """Top folders with a split's name are splits when one is the training split or all have such names."""
+        """Top folders with a split's name are splits when one is the training split or all have
+        such names.
+        """
         tops = sorted(
             {listed.address.partition("/")[0] for listed in found if "/" in listed.address}
         )
@@ -253,12 +274,16 @@ class FolderSource:
         others = [top for top in tops if top not in splits]
         if others:
             self.warnings.append(
-                f"beside the splits {', '.join(sorted(splits))} there are the folders {', '.join(others[:5])}, taken for classes"
+                f"beside the splits {', '.join(sorted(splits))} there are the folders "
+                f"{', '.join(others[:5])}, taken for classes"
             )
 
 
 def _set_dataset(config: SourceConfig, kind: str) -> str:
-    return f"--set sources.train.{config.name}.dataset={kind} (sources.evaluate.{config.name} where it is only evaluated)"
+    return (
+        f"--set sources.train.{config.name}.dataset={kind} (sources.evaluate.{config.name} "
+        "where it is only evaluated)"
+    )
 
 
 def _may_hold_images(folder: Path, most: int = 5) -> bool:

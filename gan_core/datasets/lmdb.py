@@ -1,4 +1,5 @@
-"""LMDB databases with one encoded image a value, as LSUN is published: <category>_<split>_lmdb/data.mdb, keys of 40 hex digits.
+"""LMDB databases with one encoded image a value, as LSUN is published:
+<category>_<split>_lmdb/data.mdb, keys of 40 hex digits.
 
 Reading needs the package `lmdb`, which is an extra: `pip install 'discern-gan[lmdb]'`.
 """
@@ -35,7 +36,8 @@ _OPTIONS = {"labels": False}
 def open_source(config: SourceConfig, location: Path | None) -> Source:
     """A folder with `data.mdb`, or a folder of such folders.
 
-    Options: `labels`: True takes what stands before the first underscore of a database's folder (`bedroom_train_lmdb`) for its class.
+    Options: `labels`: True takes what stands before the first underscore of a database's folder
+        (`bedroom_train_lmdb`) for its class.
 
     Raises:
         RequestError: no location, or nothing there.
@@ -44,7 +46,9 @@ def open_source(config: SourceConfig, location: Path | None) -> Source:
 
 
 class LmdbSource:
-    """Images in LMDB databases; the member is the key. Splits come from the folders' names (`_train_`, `_val_`)."""
+    """Images in LMDB databases; the member is the key. Splits come from the folders' names
+    (`_train_`, `_val_`).
+    """
 
     has_masks = False
 
@@ -87,7 +91,9 @@ class LmdbSource:
         except _error() as error:
             yield Entry(
                 stamp.address,
-                problem=f"damaged: the database cannot be read to its end ({_plain(error, self._root)})",
+                problem=(
+                    f"damaged: the database cannot be read to its end ({_plain(error, self._root)})"
+                ),
             )
 
     def read_many(self, requests: Sequence[tuple[str, str]]) -> Iterator[Blob]:
@@ -154,5 +160,7 @@ def _key(member: str) -> bytes:
 
 
 def _plain(error: Exception, root: Path) -> str:
-    """An error's words without the place of the data: reasons are content, and content names no absolute paths."""
+    """An error's words without the place of the data: reasons are content, and content names no
+    absolute paths.
+    """
     return str(error).replace(str(root.resolve()), "").replace(str(root), "")[:200]

@@ -1,7 +1,7 @@
 """Parquet files with an image column, as Hugging Face writes them and as others do.
 
-An image column is a struct with `bytes` (and perhaps `path`), under any name, or a binary column. `label`, `split` and `mask`
-columns are understood, the other columns travel as attributes.
+An image column is a struct with `bytes` (and perhaps `path`), under any name, or a binary column.
+`label`, `split` and `mask` columns are understood, the other columns travel as attributes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ from gan_core.errors import RequestError
 if TYPE_CHECKING:
     from gan_core.datasets._parquet_columns import Columns
 
-ABOUT = "Parquet files with an image column (struct of bytes and path, or binary), labels, splits and masks where there are any"
+ABOUT = (
+    "Parquet files with an image column (struct of bytes and path, or binary), labels, splits "
+    "and masks where there are any"
+)
 
 _OPTIONS: dict[str, Any] = {"image": "", "label": "", "split": "", "mask": ""}
 _SPLIT_IN_NAME = re.compile(r"^([A-Za-z]+)(?:[-_.]|$)")
@@ -41,7 +44,8 @@ _BATCH = 256
 def open_source(config: SourceConfig, location: Path | None) -> Source:
     """A folder of Parquet files, or one such file.
 
-    Options: `image`, `label`, `split`, `mask`: the columns' names, where they are not found by themselves.
+    Options: `image`, `label`, `split`, `mask`: the columns' names, where they are not found by
+        themselves.
 
     Raises:
         RequestError: no location, or nothing there.
@@ -142,7 +146,9 @@ class ParquetSource:
         except _errors() as error:
             yield Entry(
                 address,
-                problem=f"damaged: the Parquet file cannot be opened ({_scrubbed(error, self._root)})",
+                problem=(
+                    f"damaged: the Parquet file cannot be opened ({_scrubbed(error, self._root)})"
+                ),
             )
             return
         named = _split_by_name(address)
@@ -157,7 +163,8 @@ class ParquetSource:
                         row += 1
             except _errors() as error:
                 self.warnings.append(
-                    f"{address}: labels and attributes cannot be read from row {row} on ({_scrubbed(error, self._root)})"
+                    f"{address}: labels and attributes cannot be read from row {row} on "
+                    f"({_scrubbed(error, self._root)})"
                 )
         for rest in range(row, file.metadata.num_rows):
             yield Entry(address, str(rest), split=named)
@@ -273,7 +280,8 @@ class ParquetSource:
         data, path = image
         blob = Blob(address, str(row), data=data, mask=mask[0])
         if data is None:
-            # Hugging Face leaves the bytes out when the image lies beside the table; never follow a path out of the folder.
+            # Hugging Face leaves the bytes out when the image lies beside the table; never follow a
+            # path out of the folder.
             inside = (self._root / path).resolve() if path else None
             if inside is None or not inside.is_relative_to(self._root.resolve()):
                 blob.problem = "unreadable: the row holds no bytes" + (
@@ -301,7 +309,9 @@ def _errors() -> tuple[type[Exception], ...]:
 
 
 def _scrubbed(error: BaseException, root: Path) -> str:
-    """An error's first line without the place of the data: reasons are content, and content names no absolute paths."""
+    """An error's first line without the place of the data: reasons are content, and content names
+    no absolute paths.
+    """
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     return text.replace(str(root.resolve()), "").replace(str(root), "")[:200]
 
@@ -323,7 +333,9 @@ def _groups(metadata: Any) -> Iterator[tuple[int, int, int]]:
 
 
 def _split_by_name(address: str) -> str:
-    """The split that a file's name begins with (train-00000-of-00004.parquet), or its folder's name."""
+    """The split that a file's name begins with (train-00000-of-00004.parquet), or its folder's
+    name.
+    """
     folder, _, name = address.rpartition("/")
     match = _SPLIT_IN_NAME.match(name.rsplit(".", 1)[0])
     return (split_of(match[1]) if match else "") or split_of(folder.rpartition("/")[2])

@@ -1,4 +1,6 @@
-"""Tar shards in the manner of WebDataset: key.jpg with key.cls, key.json or key.txt beside it in the same shard."""
+"""Tar shards in the manner of WebDataset: key.jpg with key.cls, key.json or key.txt beside it in
+the same shard.
+"""
 
 from __future__ import annotations
 
@@ -163,7 +165,9 @@ def _blob(
         return Blob(
             address,
             name,
-            problem=f"truncated: the shard ends after {len(data)} of the member's {member.size} bytes",
+            problem=(
+                f"truncated: the shard ends after {len(data)} of the member's {member.size} bytes"
+            ),
         )
     return Blob(address, name, data=data)
 

@@ -1,9 +1,10 @@
 """From pairs to groups with one keeper each, so that a chain of weak links cannot swallow a class.
 
-Rows are taken in order of preference (largest original first, then image_id, then box). A row that belongs to nobody yet
-becomes a keeper and takes those of its direct partners that belong to nobody yet. So every row that is left out was itself
-found to be a copy of its keeper, no two keepers are copies of one another, and A ~ B ~ C never ties A to C.
-Connected components, which would, are counted for comparison.
+Rows are taken in order of preference (largest original first, then image_id, then box). A row that
+belongs to nobody yet becomes a keeper and takes those of its direct partners that belong to nobody
+yet. So every row that is left out was itself found to be a copy of its keeper, no two keepers are
+copies of one another, and A ~ B ~ C never ties A to C. Connected components, which would, are
+counted for comparison.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class Groups:
 def preference(
     areas: npt.NDArray[Any], image_ids: npt.NDArray[Any], boxes: npt.NDArray[Any]
 ) -> Rows:
-    """Rank of each row, 0 the most preferred: largest original, then smallest image_id, then smallest box.
+    """Rank of each row, 0 the most preferred: largest original, then smallest image_id, then
+    smallest box.
 
     Args:
         areas: pixels of the original that the crop covers [n]; NaN counts as 0.
@@ -95,7 +97,9 @@ def representative_balls(i: Rows, j: Rows, rank: Rows) -> Groups:
 
 
 def component_sizes(i: Rows, j: Rows, rows: int) -> Rows:
-    """Rows in each connected component of more than one row, largest first: what chaining would have made."""
+    """Rows in each connected component of more than one row, largest first: what chaining would
+    have made.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

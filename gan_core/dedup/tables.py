@@ -32,11 +32,13 @@ PAIRS = pa.schema(
 
 @dataclass(frozen=True)
 class Found:
-    """Pairs of rows that were found to be copies, each once; which of the two is `i`, and their order, are the search's.
+    """Pairs of rows that were found to be copies, each once; which of the two is `i`, and their
+    order, are the search's.
 
     Attributes:
         i, j: int64 [pairs] rows of the table that was searched.
-        score: float32 [pairs], 0 to 1, higher is surer; its scale is the mode's (the reason says which).
+        score: float32 [pairs], 0 to 1, higher is surer; its scale is the mode's (the reason says
+            which).
         reason: sentence for each pair.
         summary: figures of the search: plain JSON.
     """
@@ -49,7 +51,9 @@ class Found:
 
 
 def ranks(crops: pa.Table) -> Rows:
-    """Preference of each row of a crops table as a keeper: largest original (area of its box), then image_id, then box."""
+    """Preference of each row of a crops table as a keeper: largest original (area of its box), then
+    image_id, then box.
+    """
     sides = [
         pc.fill_null(crops[name], 0.0).to_numpy().astype(np.float64)
         for name in ("x0", "y0", "x1", "y1")
@@ -72,7 +76,8 @@ def duplicates_table(
     """One row for every row of `crops` (schemas.DUPLICATES).
 
     Args:
-        score: float32 [n], of the pair that ties a row to its keeper; ignored for rows that are kept.
+        score: float32 [n], of the pair that ties a row to its keeper; ignored for rows that are
+            kept.
         reason: one for each row, '' for rows that are kept.
     """
     columns: dict[str, Any] = {name: crops[name] for name in _SIDE}
@@ -95,7 +100,9 @@ def pairs_table(crops: pa.Table, found: Found) -> pa.Table:
 
 
 def size_report(groups: Groups) -> dict[str, Any]:
-    """Sizes of the groups: how many rows stay, how many groups of two, three, ... there are, and the largest."""
+    """Sizes of the groups: how many rows stay, how many groups of two, three, ... there are, and
+    the largest.
+    """
     sizes = np.bincount(groups.keeper, minlength=len(groups.keeper))
     sizes = sizes[sizes > 1]
     counted = np.bincount(sizes) if len(sizes) else np.zeros(0, np.int64)

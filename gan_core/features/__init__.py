@@ -1,4 +1,5 @@
 """Activations as features: taken, pooled, written to Parquet with their lineage, and read back.
 
-`extract` takes them from a network, `store` writes and reads them, `baselines` (the sibling room) are what they must beat.
+`extract` takes them from a network, `store` writes and reads them, `baselines` (the sibling room)
+are what they must beat.
 """

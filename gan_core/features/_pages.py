@@ -1,12 +1,14 @@
 """Parquet data pages of fixed-size float16 lists, written and read at the speed of memory.
 
-Parquet has no fixed-size list: a list column stores a repetition and a definition level for every number, which pyarrow
-makes and undoes one by one (apache/arrow#34510). For vectors of one length without nulls these levels are known beforehand: a few
-bytes of run lengths for each row. So the pages are put together here: levels as runs, then the numbers as they lie in memory
-(PLAIN, uncompressed). What comes out is an ordinary Parquet file that every reader reads as numbers; the other columns, the
-schema and the statistics in it are pyarrow's own.
+Parquet has no fixed-size list: a list column stores a repetition and a definition level for every
+number, which pyarrow makes and undoes one by one (apache/arrow#34510). For vectors of one length
+without nulls these levels are known beforehand: a few bytes of run lengths for each row. So the
+pages are put together here: levels as runs, then the numbers as they lie in memory (PLAIN,
+uncompressed). What comes out is an ordinary Parquet file that every reader reads as numbers; the
+other columns, the schema and the statistics in it are pyarrow's own.
 
-Reading goes the same way back where a page looks exactly like that, and through pyarrow where it does not.
+Reading goes the same way back where a page looks exactly like that, and through pyarrow where it
+does not.
 """
 
 from __future__ import annotations
@@ -26,9 +28,12 @@ from gan_core.features._thrift import Struct, varint
 
 MAGIC = b"PAR1"
 Half = npt.NDArray[np.float16]
-# parquet.thrift: FileMetaData 1 version 2 schema 3 num_rows 4 row_groups; RowGroup 1 columns 2 total_byte_size 3 num_rows
-# 5 file_offset 6 total_compressed_size 7 ordinal; ColumnChunk 2 file_offset 3 meta_data; ColumnMetaData 1 type 2 encodings
-# 3 path_in_schema 4 codec 5 num_values 6 total_uncompressed_size 7 total_compressed_size 9 data_page_offset
+# parquet.thrift: FileMetaData 1 version 2 schema 3 num_rows 4 row_groups; RowGroup 1 columns 2
+# total_byte_size 3 num_rows
+# 5 file_offset 6 total_compressed_size 7 ordinal; ColumnChunk 2 file_offset 3 meta_data;
+# ColumnMetaData 1 type 2 encodings
+# 3 path_in_schema 4 codec 5 num_values 6 total_uncompressed_size 7 total_compressed_size 9
+# data_page_offset
 # 11 dictionary_page_offset; SchemaElement 3 repetition_type 4 name 5 num_children.
 FIXED_LEN_BYTE_ARRAY, PLAIN, RLE = 7, 0, 3
 
@@ -39,7 +44,8 @@ def run(count: int, level: int) -> bytes:
 
 
 def levels(rows: int, size: int, deepest: int) -> bytes:
-    """Repetition and definition levels of `rows` lists of `size` numbers, none of them null, as a data page (v1) begins.
+    """Repetition and definition levels of `rows` lists of `size` numbers, none of them null, as a
+    data page (v1) begins.
 
     Args: deepest: the definition level of a number that is there.
     """
@@ -49,7 +55,8 @@ def levels(rows: int, size: int, deepest: int) -> bytes:
 
 
 class PageWriter:
-    """Writes a Parquet file row group by row group: some columns by pyarrow, the layers as pages made here.
+    """Writes a Parquet file row group by row group: some columns by pyarrow, the layers as pages
+    made here.
 
     Args:
         file: open for writing in binary, empty.
@@ -72,7 +79,9 @@ class PageWriter:
         file.write(MAGIC)
 
     def write(self, table: pa.Table, values: Mapping[str, Half]) -> None:
-        """A row group. Args: table: the other columns. values: layer to contiguous float16 [rows, numbers]."""
+        """A row group. Args: table: the other columns. values: layer to contiguous float16 [rows,
+        numbers].
+        """
         sink = pa.BufferOutputStream()
         pq.write_table(
             table.select(self._plain.names).cast(self._plain),
@@ -165,7 +174,9 @@ def _footer_of(data: Any) -> Struct:
 
 
 def _deepest_levels(footer: Struct) -> dict[str, int]:
-    """Definition level of a present number in each column of depth 3 (a list), by the column's name."""
+    """Definition level of a present number in each column of depth 3 (a list), by the column's
+    name.
+    """
     elements: list[Struct] = footer[2][1][1]
     found: dict[str, int] = {}
     place = 1
@@ -183,9 +194,11 @@ def _deepest_levels(footer: Struct) -> dict[str, int]:
 
 
 def read_pages(file: BinaryIO, column: Any, rows: int, size: int) -> Half | None:
-    """A layer of one row group, float16 [rows, size], read only; None where its pages are of another kind.
+    """A layer of one row group, float16 [rows, size], read only; None where its pages are of
+    another kind.
 
-    The chunk is read, not mapped: pages of a mapped file would count as this process's memory until it ends.
+    The chunk is read, not mapped: pages of a mapped file would count as this process's memory until
+        it ends.
 
     Args: column: pyarrow's metadata of the column chunk.
     """
@@ -218,5 +231,7 @@ def read_pages(file: BinaryIO, column: Any, rows: int, size: int) -> Half | None
 
 
 def _levels_fit(head: bytes, rows: int, size: int) -> bool:
-    """Whether the levels say: `rows` full lists of `size`, nothing null, nothing else before the numbers."""
+    """Whether the levels say: `rows` full lists of `size`, nothing null, nothing else before the
+    numbers.
+    """
     return any(head == levels(rows, size, deepest) for deepest in (3, 2, 1))

@@ -1,7 +1,9 @@
-"""Thrift's compact protocol, as far as Parquet's page headers and footers need it: parse, change, write back.
+"""Thrift's compact protocol, as far as Parquet's page headers and footers need it: parse, change,
+write back.
 
-A struct is {field id: (type, value)}, a list is (element type, [values]), integers are int, binary is bytes, bools are bool.
-Specification: apache/thrift doc/specs/thrift-compact-protocol.md; the structs: apache/parquet-format parquet.thrift.
+A struct is {field id: (type, value)}, a list is (element type, [values]), integers are int, binary
+is bytes, bools are bool. Specification: apache/thrift doc/specs/thrift-compact-protocol.md; the
+structs: apache/parquet-format parquet.thrift.
 """
 
 from __future__ import annotations

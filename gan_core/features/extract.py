@@ -1,7 +1,8 @@
 """Features of images from a network: named layers, run to the last one asked for, pooled, float16.
 
-The authors' discriminators have no running averages: their batch-norm statistics at inference are taken over real training
-images (svhn/svhn_semisup_analysis.py), never over what training has seen, which was generated in part.
+The authors' discriminators have no running averages: their batch-norm statistics at inference are
+taken over real training images (svhn/svhn_semisup_analysis.py), never over what training has seen,
+which was generated in part.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 
 Network: TypeAlias = "LayeredNetwork | ForeignNetwork"
 
-STATISTICS_BATCH = 128  # the authors' batch; it is part of the result, unlike the batch that features are taken with
+# the authors' batch; it is part of the result, unlike the batch that features are taken with
+STATISTICS_BATCH = 128
 Half = npt.NDArray[np.float16]
 Images = npt.NDArray[np.uint8]
 
@@ -48,14 +50,17 @@ def take(
     """Features of some images.
 
     Args:
-        network: gives activations by name for (float32 [n, 3, h, w] in [-1, 1], names): `LayeredNetwork.activations`.
+        network: gives activations by name for (float32 [n, 3, h, w] in [-1, 1], names):
+            `LayeredNetwork.activations`.
         images: uint8 [n, h, w, 3].
         batch: images at a time; changes nothing but the rounding of the last bit.
         precision: 'float32', or 'bf16' for the network's arithmetic (pooling keeps its values).
-        after: what becomes of a layer's pooled activations, by (name, [n, channels, rows, columns]).
+        after: what becomes of a layer's pooled activations, by (name, [n, channels, rows,
+            columns]).
         names: of the images, for messages; None: their numbers.
 
-    Returns: {layer: float16 [n, channels, rows, columns]} and the number of values clipped to float16's range, infinite ones among them.
+    Returns: {layer: float16 [n, channels, rows, columns]} and the number of values clipped to
+        float16's range, infinite ones among them.
     Raises: DataError: an activation is not a number (NaN), with the layer and the images.
     """
     out: dict[str, Half] = {
@@ -83,7 +88,9 @@ def take(
 
 
 def _refuse_nan(layer: str, values: Tensor, start: int, names: Sequence[str] | None) -> None:
-    """Raises DataError where a batch's values of a layer, [n, ...], from image `start` on, hold NaN."""
+    """Raises DataError where a batch's values of a layer, [n, ...], from image `start` on, hold
+    NaN.
+    """
     wrong = values.isnan()
     if not bool(wrong.any()):
         return
@@ -92,15 +99,21 @@ def _refuse_nan(layer: str, values: Tensor, start: int, names: Sequence[str] | N
         ", ..." if len(rows) > 5 else ""
     )
     raise DataError(
-        f"{int(wrong.sum())} activations of layer {layer!r} are not numbers (NaN), in {len(rows)} of {len(values)} images: {told}.",
+        f"{int(wrong.sum())} activations of layer {layer!r} are not numbers (NaN), in {len(rows)} "
+        f"of {len(values)} images: {told}.",
         expected="a network whose activations are finite",
-        remedy="in all images: the weights have diverged, take an earlier snapshot or other weights; in few: look at those",
+        remedy=(
+            "in all images: the weights have diverged, take an earlier snapshot or other "
+            "weights; in few: look at those"
+        ),
     )
 
 
 @contextmanager
 def whole_float32() -> Iterator[None]:
-    """Within it float32 is float32 on a GPU too: no TF32 (10 bits of fraction, torch's default for convolutions). Put back afterwards."""
+    """Within it float32 is float32 on a GPU too: no TF32 (10 bits of fraction, torch's default for
+    convolutions). Put back afterwards.
+    """
     backends = torch.backends
     places: list[tuple[Any, str, Any]] = []
     for legacy, newer in (
@@ -109,7 +122,8 @@ def whole_float32() -> Iterator[None]:
     ):
         try:
             places.append((legacy, "allow_tf32", legacy.allow_tf32))
-        except RuntimeError:  # somebody has set single operations by the newer names, and torch then refuses the old one
+        # somebody has set single operations by the newer names, and torch then refuses the old one
+        except RuntimeError:
             places.append((newer, "fp32_precision", newer.fp32_precision))
     try:
         for place, name, _ in places:
@@ -131,7 +145,9 @@ def pooled(
     device: str,
     precision: str = "float32",
 ) -> Iterator[dict[str, Tensor]]:
-    """Pooled activations on the device, a batch at a time: {layer: [n, channels, rows, columns]}; arguments as in `take`."""
+    """Pooled activations on the device, a batch at a time: {layer: [n, channels, rows, columns]};
+    arguments as in `take`.
+    """
     layers = [size.name for size in sizes]
     kind = torch.device(device).type
     for start in range(0, len(pictures), batch):
@@ -157,10 +173,12 @@ def set_statistics(
     seed: int,
     device: str,
 ) -> int:
-    """Sets the network's batch-norm statistics over real training images, as the authors' script does (methods.md 1.4).
+    """Sets the network's batch-norm statistics over real training images, as the authors' script
+    does (methods.md 1.4).
 
-    Batches of 128 in a seeded random order; per-batch mean and biased variance are averaged, every batch counting equally, the
-    last, smaller one too (one of a single image is left out: it has no variance).
+    Batches of 128 in a seeded random order; per-batch mean and biased variance are averaged, every
+    batch counting equally, the last, smaller one too (one of a single image is left out: it has no
+    variance).
 
     Args:
         read: row numbers to uint8 images [n, h, w, 3].

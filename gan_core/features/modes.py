@@ -1,14 +1,16 @@
-"""Ways of taking features, by name: which layers, how they are pooled, what is done to them. They work on any network.
+"""Ways of taking features, by name: which layers, how they are pooled, what is done to them. They
+work on any network.
 
-A network here is whatever lists its layers in order (`layers()`): the project's own, an encoder, or anybody's
-(`foreign.ForeignNetwork`). Hidden layers are those of kind conv, deconv, project and linear, after their nonlinearity; the output
-is the last entry of the list.
+A network here is whatever lists its layers in order (`layers()`): the project's own, an encoder, or
+anybody's (`foreign.ForeignNetwork`). Hidden layers are those of kind conv, deconv, project and
+linear, after their nonlinearity; the output is the last entry of the list.
 
-    dcgan      every convolutional layer, pooled to a grid (DCGAN, section 5.1). The only one that `grid` and `pool` change.
-    output     the output as it is: E(x) of BiGAN, on which Donahue et al. run nearest neighbours
-    ali        the last three hidden layers and the output, whole and joined (ALI's SVHN protocol)
-    avepool    the last convolutional layer, averaged over all places (BigBiGAN)
-    bn_crelu   avepool, then a = BN(f) and [max(a, 0), max(-a, 0)]: twice as many (BigBiGAN)
+    dcgan      every convolutional layer, pooled to a grid (DCGAN, section 5.1). The only one that
+    `grid` and `pool` change. output     the output as it is: E(x) of BiGAN, on which Donahue et al.
+    run nearest neighbours ali        the last three hidden layers and the output, whole and joined
+    (ALI's SVHN protocol) avepool    the last convolutional layer, averaged over all places
+    (BigBiGAN) bn_crelu   avepool, then a = BN(f) and [max(a, 0), max(-a, 0)]: twice as many
+    (BigBiGAN)
 """
 
 from __future__ import annotations
@@ -58,7 +60,8 @@ def taking(
         layers: names, in place of the mode's own choice of layers.
         grid, pool: of mode dcgan; the others have their own.
 
-    Raises: UnknownName for a layer or mode that does not exist; DataError where the network has no such layers.
+    Raises: UnknownName for a layer or mode that does not exist; DataError where the network has no
+        such layers.
     """
     if mode not in MODES:
         raise UnknownName("mode of features", mode, MODES)
@@ -72,7 +75,8 @@ def taking(
     wanted = list(layers) if layers is not None else _choose(mode, infos)
     if not wanted:
         raise DataError(
-            f"The network has no {'layers' if mode == 'output' else 'convolutional layers'} to take features of.",
+            f"The network has no {'layers' if mode == 'output' else 'convolutional layers'} to "
+            "take features of.",
             expected=f"layers named in extract.layers; this network has {', '.join(known)}",
         )
     if mode != "dcgan":
@@ -100,9 +104,11 @@ def _choose(mode: str, infos: Sequence[LayerInfo]) -> list[str]:
 
 @dataclass
 class BatchNormCReLU:
-    """BigBiGAN's last step: a = (f - mean) / sqrt(variance + eps), then max(a, 0) and max(-a, 0), one after the other.
+    """BigBiGAN's last step: a = (f - mean) / sqrt(variance + eps), then max(a, 0) and max(-a, 0),
+    one after the other.
 
-    Mean and biased variance are over training images (`measure`); the paper's gain and bias are left to the probe's weights.
+    Mean and biased variance are over training images (`measure`); the paper's gain and bias are
+    left to the probe's weights.
 
     Attributes:
         mean, variance: layer to float32 [channels].
@@ -112,7 +118,9 @@ class BatchNormCReLU:
     variance: dict[str, Tensor] = field(default_factory=dict)
 
     def measure(self, batches: Iterable[dict[str, Tensor]]) -> int:
-        """Sets the statistics from pooled activations {layer: [n, channels, 1, 1]}. Returns: the number of images."""
+        """Sets the statistics from pooled activations {layer: [n, channels, 1, 1]}. Returns: the
+        number of images.
+        """
         total: dict[str, Tensor] = {}
         square: dict[str, Tensor] = {}
         count = 0

@@ -1,8 +1,10 @@
 """Features in Parquet: a row for each image, where it came from, and one column for each layer.
 
-`features-<shard>.parquet` holds the columns of `ROW_COLUMNS` and then one `arrow.fixed_shape_tensor` column of float16 for each
-layer, shape [channels, rows, columns]. The file's schema metadata `discern` is a JSON object: the lineage (digests of the
-snapshot and of the inputs, network, layers with their shapes, pooling, batch-norm statistics). `docs/data-formats.md` says more.
+`features-<shard>.parquet` holds the columns of `ROW_COLUMNS` and then one
+`arrow.fixed_shape_tensor` column of float16 for each layer, shape [channels, rows, columns]. The
+file's schema metadata `discern` is a JSON object: the lineage (digests of the snapshot and of the
+inputs, network, layers with their shapes, pooling, batch-norm statistics). `docs/data-formats.md`
+says more.
 """
 
 from __future__ import annotations
@@ -65,7 +67,9 @@ def feature_files(folder: Path) -> list[Path]:
 
 
 def group_rows(dims: int) -> int:
-    """Rows of a row group for vectors of so many float16 values: about 16 MiB, from 32 to 4096 rows."""
+    """Rows of a row group for vectors of so many float16 values: about 16 MiB, from 32 to 4096
+    rows.
+    """
     return int(min(4096, max(32, GROUP_BYTES // (2 * max(dims, 1)))))
 
 
@@ -95,14 +99,17 @@ class FeatureWriter:
         self._schema = schema_of(layers, lineage)
         self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Activations do not compress (7 % by zstd); ids, addresses and labels do, and gain from statistics.
+        # Activations do not compress (7 % by zstd); ids, addresses and labels do, and gain from
+        # statistics.
         options = {"compression": "zstd", "write_statistics": True}
         self._file = open(self._partial, "wb")  # noqa: SIM115 - closed by __exit__
         self._sizes = {name: int(np.prod(shape)) for name, shape in self.layers.items()}
         self._writer = PageWriter(self._file, self._schema, self._sizes, options)
 
     def write(self, rows: pa.Table, values: Mapping[str, Half]) -> None:
-        """Appends a row group. Args: rows: columns of ROW_COLUMNS. values: layer to float16 [n, channels, rows, columns]."""
+        """Appends a row group. Args: rows: columns of ROW_COLUMNS. values: layer to float16 [n,
+        channels, rows, columns].
+        """
         flat: dict[str, Half] = {}
         for name, shape in self.layers.items():
             array = np.ascontiguousarray(values[name], np.float16)
@@ -145,7 +152,8 @@ def layer_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 def datasets_types(path: Path, datasets: Any) -> dict[str, Any]:
     """Column types for `datasets.load_dataset("parquet", ..., features=datasets.Features(...))`.
 
-    That library does not know Arrow's tensor type; told that a layer is a list of float16, it reads the same numbers.
+    That library does not know Arrow's tensor type; told that a layer is a list of float16, it reads
+    the same numbers.
 
     Args: datasets: the imported library (this project does not depend on it).
     """
@@ -189,9 +197,11 @@ def read_features(
         folder: a features artifact.
         layers: names of layers, joined in the order given; None: all, in the network's order.
         rows: a bool mask, or row numbers in the order wanted; None: all rows.
-        out: float16 [rows, dims] to read into (memory that was used before is several times as quick as fresh memory).
+        out: float16 [rows, dims] to read into (memory that was used before is several times as
+            quick as fresh memory).
 
-    Returns: float16 [rows, dims], channel-major within a layer, and the table of the other columns, row for row.
+    Returns: float16 [rows, dims], channel-major within a layer, and the table of the other columns,
+        row for row.
     Raises: UnknownName for a layer that is not there.
     """
     files = feature_files(folder)
@@ -256,7 +266,9 @@ def _fill_group(
 def _layers(
     file: pq.ParquetFile, raw: BinaryIO, group: int, names: list[str], sizes: list[int]
 ) -> list[Half]:
-    """Layers of a row group, float16 [rows, size] each: straight where its pages allow, else through pyarrow."""
+    """Layers of a row group, float16 [rows, size] each: straight where its pages allow, else
+    through pyarrow.
+    """
     about = file.metadata.row_group(group)
     columns = {about.column(i).path_in_schema: about.column(i) for i in range(about.num_columns)}
     found: list[Half] = []

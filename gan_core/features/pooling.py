@@ -1,8 +1,9 @@
 """From a layer's maps to a fixed grid, and how long the vector is that comes out.
 
-The features of the DCGAN paper (section 5.1) are the activations of every convolutional layer after its LeakyReLU, each map
-max-pooled to 4 x 4, flattened channel by channel, row by row, and joined in the order of the layers; nothing is scaled
-(svhn/svhn_semisup_analysis.py). The length follows from the network: the sum over layers of maps x 4 x 4.
+The features of the DCGAN paper (section 5.1) are the activations of every convolutional layer after
+its LeakyReLU, each map max-pooled to 4 x 4, flattened channel by channel, row by row, and joined in
+the order of the layers; nothing is scaled (svhn/svhn_semisup_analysis.py). The length follows from
+the network: the sum over layers of maps x 4 x 4.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ HALF_MAX = 65504.0  # the largest float16
 
 @dataclass(frozen=True)
 class LayerSize:
-    """One layer as features. `shape` is what the network gives, `pooled` what is kept, `dims` their product."""
+    """One layer as features. `shape` is what the network gives, `pooled` what is kept, `dims` their
+    product.
+    """
 
     name: str
     shape: tuple[int, int, int]
@@ -43,16 +46,20 @@ class LayerSize:
 
 
 def pooled_shape(shape: Sequence[int], grid: int) -> tuple[int, int, int]:
-    """(channels, height, width) after pooling. Maps that are no larger than the grid stay as they are; flat layers are 1 x 1."""
+    """(channels, height, width) after pooling. Maps that are no larger than the grid stay as they
+    are; flat layers are 1 x 1.
+    """
     channels, height, width = (*shape, 1, 1)[:3]
     return (channels, min(height, grid), min(width, grid))
 
 
 def pool_maps(maps: Tensor, grid: int, pool: Pool = "max") -> Tensor:
-    """[n, channels, height, width] (or [n, units]) to [n, channels, min(height, grid), min(width, grid)].
+    """[n, channels, height, width] (or [n, units]) to [n, channels, min(height, grid), min(width,
+    grid)].
 
-    Where height is a multiple of the grid these are plain windows of height / grid. Where it is not, window i covers rows
-    floor(i h / grid) to ceil((i + 1) h / grid): neighbouring windows then share a row (torch's adaptive pooling).
+    Where height is a multiple of the grid these are plain windows of height / grid. Where it is
+    not, window i covers rows floor(i h / grid) to ceil((i + 1) h / grid): neighbouring windows then
+    share a row (torch's adaptive pooling).
     """
     if maps.dim() == 2:
         return maps[:, :, None, None]
@@ -71,7 +78,9 @@ def pool_maps(maps: Tensor, grid: int, pool: Pool = "max") -> Tensor:
 
 
 def to_half(values: Tensor) -> tuple[Tensor, int]:
-    """float16 on the CPU, and how many values were beyond its range (infinite ones too) and clipped to +-65504."""
+    """float16 on the CPU, and how many values were beyond its range (infinite ones too) and clipped
+    to +-65504.
+    """
     beyond = int((values.abs() > HALF_MAX).sum())
     if beyond:
         values = values.clamp(-HALF_MAX, HALF_MAX)

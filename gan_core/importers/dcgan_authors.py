@@ -1,8 +1,9 @@
 """The DCGAN authors' own trained SVHN networks (Newmu/dcgan_code, svhn/models, MIT) as a snapshot.
 
-The release is a Python-2 joblib dump: a `.jl` wrapper, which is never opened here, and one `<name>_NN.npy` for each array, numbered in
-order from 1. Convolutions were made by Theano, which flips kernels: both kinds are turned by 180 degrees on the way in. The golden
-numbers are this project's, taken with an independent numpy version (reference/methods.md 1.3).
+The release is a Python-2 joblib dump: a `.jl` wrapper, which is never opened here, and one
+`<name>_NN.npy` for each array, numbered in order from 1. Convolutions were made by Theano, which
+flips kernels: both kinds are turned by 180 degrees on the way in. The golden numbers are this
+project's, taken with an independent numpy version (reference/methods.md 1.3).
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ DISCRIMINATOR = (
 
 @dataclass(frozen=True)
 class Golden:
-    """A figure that the networks must give on the latents `RandomState(0).randn(128, 100)`, with batch statistics."""
+    """A figure that the networks must give on the latents `RandomState(0).randn(128, 100)`, with
+    batch statistics.
+    """
 
     name: str
     expected: float
@@ -103,13 +106,18 @@ def fill(network: LayeredNetwork, places: tuple[tuple[str, str], ...], arrays: l
             if target.shape != value.shape:
                 raise DataError(
                     f"Array {number} ({layer} {what}) has shape {tuple(array.shape)}.",
-                    expected=f"the SVHN networks of the release, here {tuple(target.shape)} after turning",
+                    expected=(
+                        f"the SVHN networks of the release, here {tuple(target.shape)} after "
+                        "turning"
+                    ),
                 )
             target.copy_(value)
 
 
 def read_networks(folder: Path) -> tuple[LayeredNetwork, LayeredNetwork]:
-    """(generator, discriminator) with the released weights. Stored batch-norm statistics are not part of the release."""
+    """(generator, discriminator) with the released weights. Stored batch-norm statistics are not
+    part of the release.
+    """
     networks = build_networks(SPEC)
     fill(networks["generator"], GENERATOR, read_arrays(folder, "gen_params", len(GENERATOR)))
     fill(
@@ -123,8 +131,8 @@ def read_networks(folder: Path) -> tuple[LayeredNetwork, LayeredNetwork]:
 def import_dcgan_authors(folder: Path, out: Path) -> Path:
     """Writes the released networks as a snapshot into the folder `out`.
 
-    Batch-norm statistics, of which the release has none, are measured: the generator's over latents, the discriminator's over
-    generated images (extraction measures its own over real ones).
+    Batch-norm statistics, of which the release has none, are measured: the generator's over
+    latents, the discriminator's over generated images (extraction measures its own over real ones).
     Returns: the snapshot's path.
     """
     generator, discriminator = read_networks(folder)
@@ -152,7 +160,9 @@ def import_dcgan_authors(folder: Path, out: Path) -> Path:
 
 
 def pooled_features(network: LayeredNetwork, images: Tensor, grid: int = 4) -> Tensor:
-    """Every convolutional layer max-pooled to grid x grid and joined: [N, grid * grid * sum of maps] float32."""
+    """Every convolutional layer max-pooled to grid x grid and joined: [N, grid * grid * sum of
+    maps] float32.
+    """
     found = network.activations(images, [info.name for info in network.layers() if info.maps])
     return torch.cat([F.adaptive_max_pool2d(maps, grid).flatten(1) for maps in found.values()], 1)
 

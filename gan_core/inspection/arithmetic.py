@@ -1,8 +1,10 @@
-"""Vector arithmetic on latents: mean(A) - mean(B) + mean(C), its neighbours, and the same sum in pixels as the control.
+"""Vector arithmetic on latents: mean(A) - mean(B) + mean(C), its neighbours, and the same sum in
+pixels as the control.
 
-DCGAN paper, section 6.3.2 and figure 7: the arithmetic is unstable on single samples and works on means of three exemplars for each
-concept; the result is shown with 8 others made by adding uniform noise of +-0.25 to it; the same arithmetic on pixels only
-overlays the images. The paper's authors chose exemplars by eye. `alike` chooses them without eyes: samples that look alike.
+DCGAN paper, section 6.3.2 and figure 7: the arithmetic is unstable on single samples and works on
+means of three exemplars for each concept; the result is shown with 8 others made by adding uniform
+noise of +-0.25 to it; the same arithmetic on pixels only overlays the images. The paper's authors
+chose exemplars by eye. `alike` chooses them without eyes: samples that look alike.
 """
 
 from __future__ import annotations
@@ -55,7 +57,8 @@ def combine(
     neighbours: int = NEIGHBOURS,
     seed: int = 0,
 ) -> Tensor:
-    """Latents [neighbours + 1, dim]: the sum of means first, then the sum with uniform noise in +-`noise` added.
+    """Latents [neighbours + 1, dim]: the sum of means first, then the sum with uniform noise in
+    +-`noise` added.
 
     Args: a, b, c: latents of each concept's exemplars, [n, dim].
     """
@@ -70,10 +73,12 @@ def combine(
 def alike(
     pictures: npt.NDArray[np.uint8], groups: int = 3, members: int = EXEMPLARS
 ) -> npt.NDArray[np.int64]:
-    """Groups of samples that look alike and unlike the other groups: int64 [groups, members], rows of `images`.
+    """Groups of samples that look alike and unlike the other groups: int64 [groups, members], rows
+    of `images`.
 
-    The tightest group of nearest neighbours (in mean absolute difference of pixels) comes first; each next one is the one
-    whose seed lies furthest from those chosen, among the tighter half. No sample is in two groups.
+    The tightest group of nearest neighbours (in mean absolute difference of pixels) comes first;
+    each next one is the one whose seed lies furthest from those chosen, among the tighter half. No
+    sample is in two groups.
 
     Raises:
         ValueError: fewer samples than groups x members.
@@ -105,9 +110,10 @@ def draw_arithmetic(
 ) -> Arithmetic:
     """A - B + C. Args: a, b, c: latents of the exemplars, [n, dim] each, of one n.
 
-    Numbers: `verdict` is the discriminator's mean probability of being real, of the exemplars, of the sum with its neighbours,
-    and of the sum in pixels; `clipped` the share of the pixel sum's values that fell out of range; `neighbours` how much the nine results
-    differ (mean absolute difference over pairs, share of the range).
+    Numbers: `verdict` is the discriminator's mean probability of being real, of the exemplars, of
+    the sum with its neighbours, and of the sum in pixels; `clipped` the share of the pixel sum's
+    values that fell out of range; `neighbours` how much the nine results differ (mean absolute
+    difference over pairs, share of the range).
     """
     import torch
 
@@ -146,7 +152,9 @@ def draw_arithmetic(
 
 
 def verdict(snapshot: Snapshot, images: Tensor) -> float:
-    """The discriminator's mean probability that images [n, C, S, S] are real (first output, stored batch-norm statistics)."""
+    """The discriminator's mean probability that images [n, C, S, S] are real (first output, stored
+    batch-norm statistics).
+    """
     import torch
 
     device = next(snapshot.discriminator.parameters()).device
@@ -156,8 +164,9 @@ def verdict(snapshot: Snapshot, images: Tensor) -> float:
 
 
 def lay_out(found: Arithmetic, ground: int = 255) -> npt.NDArray[np.uint8]:
-    """The figure as rows of images, uint8 [3, 9, S, S, 3]; row by row A, B, C: exemplars, generated from the mean latent, a row of the
-    nine results, the mean image; the sum in pixels stands in the middle of the last column."""
+    """The figure as rows of images, uint8 [3, 9, S, S, 3]; row by row A, B, C: exemplars, generated
+    from the mean latent, a row of the nine results, the mean image; the sum in pixels stands in the
+    middle of the last column."""
     blank = np.full_like(found.pixel_result, ground)
     rows = []
     for row in range(3):

@@ -1,10 +1,12 @@
-"""Guided backpropagation: which pixels a discriminator's features answer to, beside the same image of random filters.
+"""Guided backpropagation: which pixels a discriminator's features answer to, beside the same image
+of random filters.
 
-DCGAN paper, section 6.2 and figure 5: the maximal axis-aligned responses of the first 6 features of the discriminator's last
-convolutional layer, each traced back to the pixels (Springenberg et al. 2014, arXiv:1412.6806), with random filters as the
-baseline. Guided backpropagation is defined for ReLU: on the way back only positive signals through active units pass. The
-paper does not say what LeakyReLU does; here (ours) only positive signals pass, multiplied by the unit's slope (1 where it is active,
-0.2 where it is not); `strict` takes 0 where it is not active.
+DCGAN paper, section 6.2 and figure 5: the maximal axis-aligned responses of the first 6 features of
+the discriminator's last convolutional layer, each traced back to the pixels (Springenberg et al.
+2014, arXiv:1412.6806), with random filters as the baseline. Guided backpropagation is defined for
+ReLU: on the way back only positive signals through active units pass. The paper does not say what
+LeakyReLU does; here (ours) only positive signals pass, multiplied by the unit's slope (1 where it
+is active, 0.2 where it is not); `strict` takes 0 where it is not active.
 """
 
 from __future__ import annotations
@@ -60,7 +62,9 @@ class GuidedActivation(nn.Module):
 
 @contextlib.contextmanager
 def guided(network: LayeredNetwork, *, strict: bool = False) -> Iterator[None]:
-    """Within it the network's ReLUs and LeakyReLUs pass gradients by the guided rule; what it computes stays the same."""
+    """Within it the network's ReLUs and LeakyReLUs pass gradients by the guided rule; what it
+    computes stays the same.
+    """
     changed: list[tuple[Any, nn.Module]] = []
     try:
         for info in network.layers():
@@ -78,7 +82,9 @@ def guided(network: LayeredNetwork, *, strict: bool = False) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Response:
-    """A place where a feature answers most strongly: row of the image, and position in the layer's map."""
+    """A place where a feature answers most strongly: row of the image, and position in the layer's
+    map.
+    """
 
     feature: int
     image: int
@@ -91,7 +97,8 @@ class Response:
 def strongest(
     network: LayeredNetwork, images: Tensor, layer: str, features: int, most: int
 ) -> list[list[Response]]:
-    """For each of the first `features` maps of a layer its strongest answers, at most one for each image.
+    """For each of the first `features` maps of a layer its strongest answers, at most one for each
+    image.
 
     Args: images: float [n, C, S, S] in [-1, 1]. Returns: [features][most], strongest first.
     """
@@ -116,7 +123,9 @@ def trace(
     *,
     strict: bool = False,
 ) -> Tensor:
-    """Guided gradients of single answers in the pixels they come from: float [len(responses), C, S, S] on the CPU."""
+    """Guided gradients of single answers in the pixels they come from: float [len(responses), C, S,
+    S] on the CPU.
+    """
     out = []
     with guided(network, strict=strict):
         for start in range(0, len(responses), BATCH):
@@ -144,7 +153,9 @@ def last_maps(network: LayeredNetwork) -> str:
 def prepared(
     network: LayeredNetwork, images: Tensor, *, random_seed: int | None = None
 ) -> LayeredNetwork:
-    """A copy with batch-norm statistics of these images; with a seed its weights are drawn anew by the authors' initialisation."""
+    """A copy with batch-norm statistics of these images; with a seed its weights are drawn anew by
+    the authors' initialisation.
+    """
     own = copy.deepcopy(network)
     if random_seed is not None:
         initialise(own, torch_stream(random_seed, "inspect", "random filters"))
@@ -158,8 +169,10 @@ class GuidedFigure:
     """What guided backpropagation shows.
 
     Attributes:
-        images: uint8 [features, most, S, S, 3]: those that a trained feature answers to most strongly.
-        trained: uint8 [features, most, S, S, 3]: the trace of that answer, grey where nothing counts.
+        images: uint8 [features, most, S, S, 3]: those that a trained feature answers to most
+            strongly.
+        trained: uint8 [features, most, S, S, 3]: the trace of that answer, grey where nothing
+            counts.
         random: the same of random filters, at their own strongest images.
         numbers: JSON values.
     """
@@ -179,13 +192,16 @@ def draw_guided(
     seed: int = 0,
     layer: str | None = None,
 ) -> GuidedFigure:
-    """Traces the strongest answers of the first `features` maps of `layer` (None: the last convolutional one).
+    """Traces the strongest answers of the first `features` maps of `layer` (None: the last
+    convolutional one).
 
     Args:
         network: a discriminator.
-        images: float [n, C, S, S] in [-1, 1] on its device, n >= 2; batch-norm statistics are measured over them.
-    Numbers: for trained and random filters `concentration` (share of the trace's energy in its strongest tenth of pixels; 0.1 is even) and
-        `coherence` (correlation of neighbouring pixels of the trace: noise has 0), means over features and answers.
+        images: float [n, C, S, S] in [-1, 1] on its device, n >= 2; batch-norm statistics are
+            measured over them.
+    Numbers: for trained and random filters `concentration` (share of the trace's energy in its
+        strongest tenth of pixels; 0.1 is even) and `coherence` (correlation of neighbouring pixels
+        of the trace: noise has 0), means over features and answers.
     """
     name = layer or last_maps(network)
     channels = next(info.shape[0] for info in network.layers() if info.name == name)
@@ -237,7 +253,9 @@ def concentration(traces: Tensor) -> float:
 
 
 def coherence(traces: Tensor) -> float:
-    """Correlation of each pixel with its right and its lower neighbour, mean over both and over traces [n, C, S, S]."""
+    """Correlation of each pixel with its right and its lower neighbour, mean over both and over
+    traces [n, C, S, S].
+    """
     found = []
     for a, b in ((traces[..., :-1], traces[..., 1:]), (traces[..., :-1, :], traces[..., 1:, :])):
         first, second = (
@@ -249,7 +267,9 @@ def coherence(traces: Tensor) -> float:
 
 
 def as_grey(traces: Tensor) -> npt.NDArray[np.uint8]:
-    """Traces [n, C, S, S] as images uint8 [n, S, S, 3]: 0 is mid-grey, each scaled by its own 99.5th percentile."""
+    """Traces [n, C, S, S] as images uint8 [n, S, S, 3]: 0 is mid-grey, each scaled by its own
+    99.5th percentile.
+    """
     from gan_core.inspection.samples import as_images
 
     scale = torch.quantile(traces.abs().flatten(1), 0.995, dim=1).clamp(min=1e-12)

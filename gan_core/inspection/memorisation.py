@@ -1,7 +1,9 @@
-"""Whether a generator draws its training images: samples are hashed with the dedup autoencoder and looked up among the training codes.
+"""Whether a generator draws its training images: samples are hashed with the dedup autoencoder and
+looked up among the training codes.
 
-A sample whose code equals a training image's is a collision. The distances of real images to each other are the yardstick: a generator
-that has learnt to draw is about as far from the training set as its images are from one another.
+A sample whose code equals a training image's is a collision. The distances of real images to each
+other are the yardstick: a generator that has learnt to draw is about as far from the training set
+as its images are from one another.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ _BLOCK = 1 << 22  # pairs compared at once
 
 @dataclass(frozen=True)
 class TrainingCodes:
-    """The training images' codes, uint8 [n, 16], the encoder that made them, and which crops they are (image id, box)."""
+    """The training images' codes, uint8 [n, 16], the encoder that made them, and which crops they
+    are (image id, box).
+    """
 
     encoder: Autoencoder
     codes: Codes
@@ -50,7 +54,9 @@ class TrainingCodes:
         if not all((folder / name).is_file() for name in ("codes.parquet", "encoder.safetensors")):
             raise RequestError(
                 f"{folder} holds no training codes.",
-                expected="an artifact of stage hash: a folder with codes.parquet and encoder.safetensors",
+                expected=(
+                    "an artifact of stage hash: a folder with codes.parquet and encoder.safetensors"
+                ),
                 remedy="HOME/artifacts/hash/KEY/DIGEST of the run that the snapshot is of",
             )
         table = pq.read_table(
@@ -65,7 +71,9 @@ class TrainingCodes:
         )
 
     def nearest(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-        """Bits between each image's code and the nearest training code: int64 [n]. Args: images: uint8 [n, S, S, 3]."""
+        """Bits between each image's code and the nearest training code: int64 [n]. Args: images:
+        uint8 [n, S, S, 3].
+        """
         return nearest_distances(self.encoder.encode(images), self.codes)
 
 
@@ -108,10 +116,13 @@ def near_pairs(
     samples: int = SAMPLES,
     most: int = PAIRS,
 ) -> tuple[npt.NDArray[np.uint8], list[int], list[int]]:
-    """The samples of `memorisation` within 4 bits of a training image, nearest first, each with that image.
+    """The samples of `memorisation` within 4 bits of a training image, nearest first, each with
+    that image.
 
-    Args: rows: (image id, box) to the image's row of the training set; what is in no row (removed as a duplicate) is no partner.
-    Returns: samples uint8 [k, S, S, 3], rows of their partners, bits between their codes; k is at most `most`.
+    Args: rows: (image id, box) to the image's row of the training set; what is in no row (removed
+        as a duplicate) is no partner.
+    Returns: samples uint8 [k, S, S, 3], rows of their partners, bits between their codes; k is at
+        most `most`.
     """
     known = [number for number, place in enumerate(training.places) if place in rows]
     images = images_of(snapshot, samples, torch_stream(seed, "memorisation"))
@@ -135,8 +146,9 @@ def memorisation(
 ) -> dict[str, Any]:
     """How close `samples` generated images lie to the training set.
 
-    Returns: samples, collisions (equal codes), collision_rate, near_rate (within 4 bits), nearest_median (bits), and the same median and
-        rate for as many training images among the others (`real_nearest_median`, `real_collision_rate`).
+    Returns: samples, collisions (equal codes), collision_rate, near_rate (within 4 bits),
+        nearest_median (bits), and the same median and rate for as many training images among the
+        others (`real_nearest_median`, `real_collision_rate`).
     """
     nearest = training.nearest(images_of(snapshot, samples, torch_stream(seed, "memorisation")))
     some = np.random.default_rng(seed).permutation(len(training.codes))[:samples]
@@ -164,7 +176,8 @@ def draw(
     reject_collisions: TrainingCodes | None = None,
     radius: int = 0,
 ) -> tuple[npt.NDArray[np.uint8], int]:
-    """Samples of a snapshot, without those whose code lies within `radius` bits of a training image's.
+    """Samples of a snapshot, without those whose code lies within `radius` bits of a training
+    image's.
 
     Returns: (uint8 [n, S, S, 3], how many were rejected).
     Raises: WorkError: nearly everything is rejected.
@@ -185,7 +198,8 @@ def draw(
         have += len(images)
         if tried > 20 * n + 1000:
             raise WorkError(
-                f"Of {tried} samples {rejected} lie within {radius} bits of a training image: this generator draws its training set.",
+                f"Of {tried} samples {rejected} lie within {radius} bits of a training image: "
+                "this generator draws its training set.",
                 expected="a generator that makes new images",
                 remedy="sample without rejecting, or train on more images",
             )

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 def draw_samples(snapshot: Snapshot, n: int, seed: int) -> npt.NDArray[np.uint8]:
-    """`n` images of the snapshot's best generator, uint8 [n, S, S, 3]: first from the latents of its training grids, then fresh ones.
+    """`n` images of the snapshot's best generator, uint8 [n, S, S, 3]: first from the latents of
+    its training grids, then fresh ones.
 
     Args: seed: fixes the fresh latents (stream 'inspect', 'samples').
     """
@@ -40,7 +41,8 @@ def as_images(images: Tensor) -> npt.NDArray[np.uint8]:
 
 
 def diversity(pictures: npt.NDArray[np.uint8], most: int = 256) -> float:
-    """Mean absolute difference between two images over all pairs, as a share of the value range (0: all are equal).
+    """Mean absolute difference between two images over all pairs, as a share of the value range (0:
+    all are equal).
 
     Args: images: uint8 [n, ...]; the first `most` of them count, since pairs grow with the square.
     """

@@ -1,8 +1,9 @@
 """Latent walks: images on the way from one latent to another, and how evenly they change.
 
-DCGAN paper, section 6.1: if walking in latent space changes the images smoothly, the generator has learned something; sharp
-transitions would be a sign of memorisation. The paper walks in straight lines between a series of random points of a uniform prior. Under a
-normal prior straight lines pass through latents that are hardly ever drawn (their length is too small), so the walk goes along the
+DCGAN paper, section 6.1: if walking in latent space changes the images smoothly, the generator has
+learned something; sharp transitions would be a sign of memorisation. The paper walks in straight
+lines between a series of random points of a uniform prior. Under a normal prior straight lines pass
+through latents that are hardly ever drawn (their length is too small), so the walk goes along the
 great circle there (slerp; White 2016, arXiv:1609.04468).
 """
 
@@ -29,7 +30,8 @@ def linear(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
 
 
 def slerp(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
-    """Along the great circle; lengths go evenly from one to the other. Nearly parallel (or opposite) ends fall back to the line.
+    """Along the great circle; lengths go evenly from one to the other. Nearly parallel (or
+    opposite) ends fall back to the line.
 
     Args: start, end: [..., dim]; share: [...], 0 to 1. Returns: [..., dim].
     """
@@ -51,7 +53,8 @@ def slerp(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
 
 
 def walk_latents(prior: Prior, rows: int, steps: int, seed: int) -> Tensor:
-    """Latents [rows, steps, dim] of a walk through a series of rows + 1 random points: each row ends where the next begins.
+    """Latents [rows, steps, dim] of a walk through a series of rows + 1 random points: each row
+    ends where the next begins.
 
     Args: seed: fixes the points (stream 'inspect', 'walk').
     """
@@ -67,7 +70,9 @@ def walk_latents(prior: Prior, rows: int, steps: int, seed: int) -> Tensor:
 
 
 def draw_walk(snapshot: Snapshot, rows: int, steps: int, seed: int) -> npt.NDArray[np.uint8]:
-    """Images along a walk, uint8 [rows, steps, S, S, 3]. A conditional generator keeps one class along a row."""
+    """Images along a walk, uint8 [rows, steps, S, S, 3]. A conditional generator keeps one class
+    along a row.
+    """
     from gan_core.inspection.samples import as_images
     from gan_core.networks.snapshot import generate, grid_labels
 
@@ -79,13 +84,15 @@ def draw_walk(snapshot: Snapshot, rows: int, steps: int, seed: int) -> npt.NDArr
 
 
 def walk_numbers(images: npt.NDArray[np.uint8]) -> dict[str, Any]:
-    """How evenly the images of a walk change. All values but the ratios are shares of the value range.
+    """How evenly the images of a walk change. All values but the ratios are shares of the value
+    range.
 
     Args: images: uint8 [rows, steps, S, S, 3].
-    Returns: rows, steps; per row `steps_mean` (mean absolute change from an image to the next), `steps_largest`, `ratio` (largest
-        over mean) and `ends` (change from first to last); over all `mean_step`, `largest_jump`, `largest_jump_row`,
-        `largest_jump_ratio` (the largest ratio and its row), `sharp` (rows whose ratio is above 3) and `diversity` (mean
-        difference between the rows' first images, all pairs).
+    Returns: rows, steps; per row `steps_mean` (mean absolute change from an image to the next),
+        `steps_largest`, `ratio` (largest over mean) and `ends` (change from first to last); over
+        all `mean_step`, `largest_jump`, `largest_jump_row`, `largest_jump_ratio` (the largest ratio
+        and its row), `sharp` (rows whose ratio is above 3) and `diversity` (mean difference between
+        the rows' first images, all pairs).
     """
     from gan_core.inspection.samples import diversity
 

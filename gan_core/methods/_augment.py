@@ -1,6 +1,7 @@
-"""Differentiable augmentation: real and generated images are changed alike before the discriminator sees them, and the generator's
-gradient passes through. After Zhao et al. 2020 (mit-han-lab/data-efficient-gans, DiffAugment_pytorch.py): colour, translation by up to an
-eighth, a cut-out square of half the side."""
+"""Differentiable augmentation: real and generated images are changed alike before the discriminator
+sees them, and the generator's gradient passes through. After Zhao et al. 2020
+(mit-han-lab/data-efficient-gans, DiffAugment_pytorch.py): colour, translation by up to an eighth, a
+cut-out square of half the side."""
 
 from __future__ import annotations
 
@@ -25,8 +26,8 @@ def augment(
 
     Args:
         kinds: of 'color', 'translation', 'cutout', in order.
-        random: the stream, equal in all processes; it is drawn from for the whole batch, so that an image is changed alike however
-            many processes share it out.
+        random: the stream, equal in all processes; it is drawn from for the whole batch, so that an
+            image is changed alike however many processes share it out.
     """
     for kind in kinds:
         x = {"color": _colour, "translation": _translate, "cutout": _cut}[kind](x, random, share)
@@ -77,7 +78,9 @@ def _translate(x: Tensor, random: torch.Generator, share: Share) -> Tensor:
 
 
 def _cut(x: Tensor, random: torch.Generator, share: Share) -> Tensor:
-    """A square of half the side set to 0, from `drawn - size // 2` on; it may stick out, by half at most."""
+    """A square of half the side set to 0, from `drawn - size // 2` on; it may stick out, by half at
+    most.
+    """
     side = x.shape[2]
     size = int(side * CUTOUT + 0.5)
     down, across = _offsets(x, 0, side - size % 2, random, share)

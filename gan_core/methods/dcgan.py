@@ -1,14 +1,17 @@
 """DCGAN (Radford, Metz, Chintala 2015): losses and the two update rules.
 
-    L_D = BCE(D(x), 1) + BCE(D(G(z)), 0)        L_G = BCE(D(G(z)), 1)        means over the batch, D's output as a logit
+    L_D = BCE(D(x), 1) + BCE(D(G(z)), 0)        L_G = BCE(D(G(z)), 1)        means over the batch,
+    D's output as a logit
 
-mode paper: the authors' loop (faces/train_uncond_dcgan.py): each minibatch feeds either one update of G or one of D, G first
-(`n_updates % 2 == 0`), so an epoch of theirs shows the discriminator half of the images. mode modern: each minibatch feeds one update
-of D and one of G, both from the same generated images; the loop averages G. In both, D sees real and generated images in separate
-passes, so that batch norm takes their statistics separately.
+mode paper: the authors' loop (faces/train_uncond_dcgan.py): each minibatch feeds either one update
+of G or one of D, G first (`n_updates % 2 == 0`), so an epoch of theirs shows the discriminator half
+of the images. mode modern: each minibatch feeds one update of D and one of G, both from the same
+generated images; the loop averages G. In both, D sees real and generated images in separate passes,
+so that batch norm takes their statistics separately.
 
-Modern mode's options: differentiable augmentation of all that D sees; R1, the penalty r1 / 2 * mean |dD(x)/dx|^2 on real images
-(Mescheder et al. 2018). Conditional networks get the real images' labels for both, as the authors' MNIST script does.
+Modern mode's options: differentiable augmentation of all that D sees; R1, the penalty r1 / 2 * mean
+|dD(x)/dx|^2 on real images (Mescheder et al. 2018). Conditional networks get the real images'
+labels for both, as the authors' MNIST script does.
 """
 
 from __future__ import annotations
@@ -24,7 +27,10 @@ from gan_core.methods._augment import augment
 from gan_core.methods.base import Batch, Update
 from gan_core.networks.base import LayeredNetwork, frozen
 
-ABOUT = "DCGAN: non-saturating loss, alternating updates (paper) or both per batch with an averaged generator (modern)"
+ABOUT = (
+    "DCGAN: non-saturating loss, alternating updates (paper) or both per batch with an "
+    "averaged generator (modern)"
+)
 ROLES = ("generator", "discriminator")
 USES_LABELS = False
 
@@ -88,7 +94,9 @@ class Method:
         return Update("discriminator", loss, len(real), figures)
 
     def generator_update(self, fake: Tensor, labels: Tensor | None, batch: Batch) -> Update:
-        """Args: fake: [N, 3, S, S] with its graph. The discriminator passes the gradient on and gets none of its own."""
+        """Args: fake: [N, 3, S, S] with its graph. The discriminator passes the gradient on and
+        gets none of its own.
+        """
         with frozen(self.discriminator):
             loss = bce(self.discriminator(self.seen(fake, batch), labels), 1.0)
         return Update("generator", loss, figures={"loss_generator": loss.detach()})
@@ -97,7 +105,9 @@ class Method:
 def r1_penalty(
     discriminator: LayeredNetwork, pictures: Tensor, labels: Tensor | None = None
 ) -> Tensor:
-    """Mean over images [N, C, S, S] of the squared length of the score's gradient by the image, in float32."""
+    """Mean over images [N, C, S, S] of the squared length of the score's gradient by the image, in
+    float32.
+    """
     x = pictures.detach().float().requires_grad_(True)
     with torch.autocast(x.device.type, enabled=False):
         scores = discriminator(x, labels)

@@ -1,7 +1,9 @@
-"""Which labels a probe may see: the validation split, draws of labels, and the test split that is read once.
+"""Which labels a probe may see: the validation split, draws of labels, and the test split that is
+read once.
 
-Everything here depends on the images' ids, their labels in the training split, and the seed: not on the features, not on the
-probe. Features and probes of one source are therefore compared on the same draws.
+Everything here depends on the images' ids, their labels in the training split, and the seed: not on
+the features, not on the probe. Features and probes of one source are therefore compared on the same
+draws.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Draw:
-    """One draw of labels. `rows` are positions in the pool, ascending; `labels` is '10', '100' or 'all'."""
+    """One draw of labels. `rows` are positions in the pool, ascending; `labels` is '10', '100' or
+    'all'.
+    """
 
     labels: str
     number: int
@@ -30,11 +34,13 @@ class Draw:
 def hold_out(
     labels: npt.NDArray[np.int64], share: float, seed: int, count: int | None = None
 ) -> tuple[Rows, Rows]:
-    """(pool, validation): positions of the training rows, divided within each class by a seeded order.
+    """(pool, validation): positions of the training rows, divided within each class by a seeded
+    order.
 
     Args:
         labels: of the training rows in canonical order (by image id and box).
-        share: of each class for validation, rounded, at least one row where the class has two or more.
+        share: of each class for validation, rounded, at least one row where the class has two or
+            more.
         count: rows for validation in all instead of a share, shared out by the classes' sizes.
 
     Raises: DataError when nothing is left on either side.
@@ -63,10 +69,11 @@ def draws_of(
     seed: int,
     stream: str = "draw",
 ) -> tuple[list[Draw], list[str]]:
-    """Class-balanced draws at each number of labels per class, and what a person should know of them.
+    """Class-balanced draws at each number of labels per class, and what a person should know of
+    them.
 
-    A class with fewer rows than asked for gives all it has. A number that no class exceeds would be 'all' under another name
-    and is left out, with a sentence.
+    A class with fewer rows than asked for gives all it has. A number that no class exceeds would be
+    'all' under another name and is left out, with a sentence.
     """
     classes, sizes = np.unique(labels, return_counts=True)
     made: list[Draw] = []
@@ -81,13 +88,15 @@ def draws_of(
         )
         if int(sizes.max()) <= number:
             said.append(
-                f"{number} labels per class were asked for and no class has more than {int(sizes.max())} outside the validation "
+                f"{number} labels per class were asked for and no class has more than "
+                f"{int(sizes.max())} outside the validation "
                 f"split: left out{', it would be the same as all labels' if 'all' in wanted else ''}."
             )
             continue
         if short:
             said.append(
-                f"{number} labels per class were asked for; {few} outside the validation split and give all of them."
+                f"{number} labels per class were asked for; {few} outside the validation split "
+                "and give all of them."
             )
         for draw in range(draws):
             random = numpy_stream(seed, stream, number, draw)
@@ -103,7 +112,8 @@ def draws_of(
 
 
 def best(values: Sequence[float], accuracies: npt.NDArray[np.float64]) -> int:
-    """Index of the chosen value: the highest mean validation accuracy, of equals the smallest value.
+    """Index of the chosen value: the highest mean validation accuracy, of equals the smallest
+    value.
 
     Args: accuracies: [values] or [draws, values].
     """

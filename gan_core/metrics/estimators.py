@@ -1,7 +1,8 @@
-"""The probes as scikit-learn estimators: for pipelines, grid searches and whoever knows `LinearSVC`.
+"""The probes as scikit-learn estimators: for pipelines, grid searches and whoever knows
+`LinearSVC`.
 
-They pass scikit-learn's own `check_estimator`. float16 and float32 features are used as they come, float64 ones are made
-float32; nothing is copied to float64.
+They pass scikit-learn's own `check_estimator`. float16 and float32 features are used as they come,
+float64 ones are made float32; nothing is copied to float64.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from gan_core.probes.base import LinearModel, linear_scores
 class _Linear(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """What both share: checks, labels of any kind, scikit-learn's attributes.
 
-    Attributes after fit: classes_, coef_ [columns, dims] and intercept_ [columns] (one column for two classes), n_iter_,
-    dual_gap_ (relative bound on the distance to the optimum).
+    Attributes after fit: classes_, coef_ [columns, dims] and intercept_ [columns] (one column for
+    two classes), n_iter_, dual_gap_ (relative bound on the distance to the optimum).
     """
 
     C: float
@@ -41,7 +42,8 @@ class _Linear(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.classes_, index = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
-                f"This solver needs samples of at least 2 classes in the data, but the data contains only one class: {y[0]!r}"
+                "This solver needs samples of at least 2 classes in the data, but the data "
+                f"contains only one class: {y[0]!r}"
             )
         model = self._solve(
             X.astype(np.float32) if X.dtype == np.float64 else X, index.astype(np.int64)
@@ -69,7 +71,8 @@ class _Linear(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 class LinearSVM(_Linear):
-    """The probe `linear_svm`: scikit-learn's `LinearSVC` objective with its defaults, by Newton-CG with a certificate.
+    """The probe `linear_svm`: scikit-learn's `LinearSVC` objective with its defaults, by Newton-CG
+    with a certificate.
 
     Args:
         C: weight of the squared hinge losses.
@@ -100,7 +103,9 @@ class LinearSVM(_Linear):
 
 
 class Logistic(_Linear):
-    """The probe `logistic`: scikit-learn's `LogisticRegression` objective. Arguments as `LinearSVM`."""
+    """The probe `logistic`: scikit-learn's `LogisticRegression` objective. Arguments as
+    `LinearSVM`.
+    """
 
     def __init__(
         self,

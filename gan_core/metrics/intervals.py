@@ -1,8 +1,10 @@
-"""Means with 95 % intervals: of an accuracy over draws of labels, and of the difference of two accuracies on the same test images.
+"""Means with 95 % intervals: of an accuracy over draws of labels, and of the difference of two
+accuracies on the same test images.
 
-Two things make an accuracy uncertain: which labels were drawn, and which images happen to be in the test set. Each gives an interval;
-their half-widths are combined as the root of the sum of squares (the "square-and-add" of Zou and Donner 2008, Statistics in
-Medicine 27:1693), each side on its own, so that the interval stays below 100 %.
+Two things make an accuracy uncertain: which labels were drawn, and which images happen to be in the
+test set. Each gives an interval; their half-widths are combined as the root of the sum of squares
+(the "square-and-add" of Zou and Donner 2008, Statistics in Medicine 27:1693), each side on its own,
+so that the interval stays below 100 %.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ class Interval:
 
     @property
     def half(self) -> float:
-        """Half the interval's width: the number after ±, where the mean is in the middle (`words.even`)."""
+        """Half the interval's width: the number after ±, where the mean is in the middle
+        (`words.even`).
+        """
         return (self.high - self.low) / 2
 
     def rounded(self, digits: int = 6) -> dict[str, float]:
@@ -48,7 +52,9 @@ def wilson(share: float, n: int) -> tuple[float, float]:
 
 
 def spread_of_draws(values: Sequence[float]) -> float:
-    """Half-width of the 95 % interval of the mean over draws (Student's t); 0 for a single draw, which says nothing of it."""
+    """Half-width of the 95 % interval of the mean over draws (Student's t); 0 for a single draw,
+    which says nothing of it.
+    """
     n = len(values)
     if n < 2:
         return 0.0
@@ -61,8 +67,9 @@ def accuracy_interval(draws: Sequence[float], test_rows: int) -> Interval:
     """Accuracy over draws of labels, all scored on the same `test_rows` images.
 
     Args:
-        draws: accuracies, 0 to 1, one for each draw. Of a single one the spread over draws is not known: the interval is then that of
-            the test images alone, and may well be narrower than that of two draws.
+        draws: accuracies, 0 to 1, one for each draw. Of a single one the spread over draws is not
+            known: the interval is then that of the test images alone, and may well be narrower than
+            that of two draws.
         test_rows: images behind each of them; 0 when not known: then only the draws count.
     """
     mean = float(np.mean(draws))
@@ -76,10 +83,12 @@ def accuracy_interval(draws: Sequence[float], test_rows: int) -> Interval:
 
 
 def difference_interval(ours: npt.NDArray[np.bool_], theirs: npt.NDArray[np.bool_]) -> Interval:
-    """Difference of two accuracies, paired by draw and by test image: what both get right or wrong cancels out.
+    """Difference of two accuracies, paired by draw and by test image: what both get right or wrong
+    cancels out.
 
-    The images' part is the adjusted Wald interval of Agresti and Min (2005, Statistics in Medicine 24:729): two images are added,
-    spread evenly over the four outcomes, so that few or no disagreements do not pass for certainty.
+    The images' part is the adjusted Wald interval of Agresti and Min (2005, Statistics in Medicine
+    24:729): two images are added, spread evenly over the four outcomes, so that few or no
+    disagreements do not pass for certainty.
 
     Args:
         ours, theirs: [draws, images], whether each prediction was right.
@@ -99,7 +108,9 @@ def difference_interval(ours: npt.NDArray[np.bool_], theirs: npt.NDArray[np.bool
 
 
 def unpaired_difference(ours: Interval, theirs: Interval) -> Interval:
-    """Difference of two accuracies known only by their intervals (Zou and Donner 2008): wider than the paired one."""
+    """Difference of two accuracies known only by their intervals (Zou and Donner 2008): wider than
+    the paired one.
+    """
     mean = ours.mean - theirs.mean
     return Interval(
         mean,

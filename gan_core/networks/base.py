@@ -1,8 +1,10 @@
-"""Networks as lists of named layers whose activations can be read, and which can be run to a layer and on from a layer.
+"""Networks as lists of named layers whose activations can be read, and which can be run to a layer
+and on from a layer.
 
-A network file (`gan_core/networks/<name>.py`) offers ABOUT, IMAGE_SIZE (side in pixels), LATENT_DIM, PRIOR ('uniform': U(-1, 1),
-'normal': N(0, 1)), `generator(width, latent_dim)` and `discriminator(width, outputs)`; conditional ones also CLASSES.
-The layers here are those of the DCGAN authors (Newmu/dcgan_code, lib/ops.py): no biases, batch norm with eps 1e-8.
+A network file (`gan_core/networks/<name>.py`) offers ABOUT, IMAGE_SIZE (side in pixels),
+LATENT_DIM, PRIOR ('uniform': U(-1, 1), 'normal': N(0, 1)), `generator(width, latent_dim)` and
+`discriminator(width, outputs)`; conditional ones also CLASSES. The layers here are those of the
+DCGAN authors (Newmu/dcgan_code, lib/ops.py): no biases, batch norm with eps 1e-8.
 """
 
 from __future__ import annotations
@@ -25,8 +27,10 @@ class LayerInfo:
 
     Attributes:
         name: the layer's name, unique within its network.
-        shape: (channels, height, width) of its activation for one image; (units, 1, 1) for a flat one.
-        kind: 'conv', 'deconv', 'project' (a linear layer, reshaped to maps), 'linear', 'head' (scores), 'image'.
+        shape: (channels, height, width) of its activation for one image; (units, 1, 1) for a flat
+            one.
+        kind: 'conv', 'deconv', 'project' (a linear layer, reshaped to maps), 'linear', 'head'
+            (scores), 'image'.
     """
 
     name: str
@@ -35,7 +39,9 @@ class LayerInfo:
 
     @property
     def maps(self) -> bool:
-        """Whether this is a convolutional layer of a discriminator or encoder, the kind that features are taken of."""
+        """Whether this is a convolutional layer of a discriminator or encoder, the kind that
+        features are taken of.
+        """
         return self.kind == "conv"
 
 
@@ -67,9 +73,10 @@ def sum_over_processes(values: Tensor) -> Tensor:
 class BatchNorm(nn.Module):
     """Batch normalisation over every axis but the channels, for [N, C] and [N, C, H, W].
 
-    In training mode: statistics of the batch (biased variance) and, while `track` is on, a running average of them.
-    In evaluation mode: the stored statistics (`running_mean`, `running_var`), which `measure_statistics` sets.
-    With `across` set, batch statistics are over all processes.
+    In training mode: statistics of the batch (biased variance) and, while `track` is on, a running
+        average of them.
+    In evaluation mode: the stored statistics (`running_mean`, `running_var`), which
+    `measure_statistics` sets. With `across` set, batch statistics are over all processes.
     """
 
     def __init__(
@@ -98,8 +105,8 @@ class BatchNorm(nn.Module):
         return F.batch_norm(x, mean, var, self.weight, self.bias, True, self.momentum, self.eps)
 
     def _synchronised(self, x: Tensor) -> Tensor:
-        """Statistics from sums over all processes. torch's SyncBatchNorm refuses CPU tensors; sums, through which the
-        gradient flows, serve both."""
+        """Statistics from sums over all processes. torch's SyncBatchNorm refuses CPU tensors; sums,
+        through which the gradient flows, serve both."""
         axes = [0, *range(2, x.dim())]
         values = x.float()
         count = values.new_full((1,), values.numel() / self.channels)
@@ -123,14 +130,17 @@ class BatchNorm(nn.Module):
 
 
 class Layer(nn.Module):
-    """One named layer: a linear map, then batch norm (or none), then the nonlinearity; flat results take the layer's shape.
+    """One named layer: a linear map, then batch norm (or none), then the nonlinearity; flat results
+    take the layer's shape.
 
     Args:
         operation: a convolution, transposed convolution or linear map.
         info: name, shape and kind of what comes out.
-        norm: batch norm of the operation's result before it is reshaped: a projection is normalised per unit.
+        norm: batch norm of the operation's result before it is reshaped: a projection is normalised
+            per unit.
         activation: the nonlinearity.
-        classes: width of the one-hot class that is joined to the input as further channels; 0 for none.
+        classes: width of the one-hot class that is joined to the input as further channels; 0 for
+            none.
     """
 
     def __init__(
@@ -178,8 +188,8 @@ class Layer(nn.Module):
         return x
 
     def _head(self, x: Tensor, weight: Tensor) -> Tensor:
-        """The same sum over channel, row and column, taken in the order in which channels-last maps lie in memory: neither the maps
-        nor their gradient need to be copied."""
+        """The same sum over channel, row and column, taken in the order in which channels-last maps
+        lie in memory: neither the maps nor their gradient need to be copied."""
         _, channels, height, width = x.shape
         turned = weight.view(-1, channels, height, width).permute(0, 2, 3, 1).flatten(1)
         return F.linear(x.permute(0, 2, 3, 1).flatten(1), turned)
@@ -204,7 +214,9 @@ class LayeredNetwork(nn.Module):
 
     @property
     def without_labels(self) -> bool:
-        """Whether a conditional network takes missing labels for "each class is equally likely" instead of refusing."""
+        """Whether a conditional network takes missing labels for "each class is equally likely"
+        instead of refusing.
+        """
         return any(layer.without_labels for layer in self._chain())
 
     @without_labels.setter
@@ -230,7 +242,9 @@ class LayeredNetwork(nn.Module):
         return layer
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Runs all layers: a generator gives [N, C, H, W] in its output's range, a discriminator scores (logits) [N, outputs]."""
+        """Runs all layers: a generator gives [N, C, H, W] in its output's range, a discriminator
+        scores (logits) [N, outputs].
+        """
         for layer in self._chain():
             x = layer(x, labels)
         return x
@@ -238,7 +252,8 @@ class LayeredNetwork(nn.Module):
     def activations(
         self, x: Tensor, names: Iterable[str] | None = None, labels: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Activations after the nonlinearity, [N, C, H, W] (or [N, units]); runs no further than the last one asked for.
+        """Activations after the nonlinearity, [N, C, H, W] (or [N, units]); runs no further than
+        the last one asked for.
 
         Args: names: layers wanted; None: all. Returns: in the order of the network.
         """
@@ -259,7 +274,9 @@ class LayeredNetwork(nn.Module):
         return self.activations(x, [name], labels)[name]
 
     def run_from(self, activation: Tensor, name: str, labels: Tensor | None = None) -> Tensor:
-        """The network's output when layer `name` has put out `activation`: runs the layers after it."""
+        """The network's output when layer `name` has put out `activation`: runs the layers after
+        it.
+        """
         self.layer(name)
         after = False
         for layer in self._chain():
@@ -274,12 +291,16 @@ class LayeredNetwork(nn.Module):
 
 
 def feature_size(network: LayeredNetwork, grid: int = 4) -> int:
-    """Values per image when every convolutional layer is pooled to grid x grid and all are joined (DCGAN paper, 5.1)."""
+    """Values per image when every convolutional layer is pooled to grid x grid and all are joined
+    (DCGAN paper, 5.1).
+    """
     return sum(info.shape[0] * grid * grid for info in network.layers() if info.maps)
 
 
 def initialise(network: nn.Module, random: torch.Generator) -> None:
-    """The authors' initialisation (train_uncond_dcgan.py): weights N(0, 0.02), gains N(1, 0.02), biases 0."""
+    """The authors' initialisation (train_uncond_dcgan.py): weights N(0, 0.02), gains N(1, 0.02),
+    biases 0.
+    """
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
@@ -296,7 +317,9 @@ def initialise(network: nn.Module, random: torch.Generator) -> None:
 
 @contextlib.contextmanager
 def frozen(*networks: nn.Module) -> Iterator[None]:
-    """Within it no weight of `networks` asks for a gradient: passing through costs the input's gradient only."""
+    """Within it no weight of `networks` asks for a gradient: passing through costs the input's
+    gradient only.
+    """
     parameters = [p for network in networks for p in network.parameters() if p.requires_grad]
     for parameter in parameters:
         parameter.requires_grad_(False)
@@ -309,7 +332,9 @@ def frozen(*networks: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def batch_statistics(network: nn.Module, *, track: bool = False) -> Iterator[None]:
-    """Within it batch norms use the statistics of each batch in this process, as the authors sample; the stored ones stay."""
+    """Within it batch norms use the statistics of each batch in this process, as the authors
+    sample; the stored ones stay.
+    """
     norms = [module for module in network.modules() if isinstance(module, BatchNorm)]
     before = [(norm.training, norm.track, norm.across) for norm in norms]
     for norm in norms:
@@ -325,14 +350,17 @@ def batch_statistics(network: nn.Module, *, track: bool = False) -> Iterator[Non
 def measure_statistics(
     network: nn.Module, batches: Iterable[Tensor], run: Callable[[Tensor], object] | None = None
 ) -> int:
-    """Sets the stored batch-norm statistics from `batches`, as the authors do (svhn/svhn_semisup_analysis.py).
+    """Sets the stored batch-norm statistics from `batches`, as the authors do
+    (svhn/svhn_semisup_analysis.py).
 
-    Each norm's mean and biased variance are averaged over the batches, every batch counting equally, and each layer sees what
-    the layers before it give when normalised by the same batch's statistics. Batches of one image are refused by batch norm.
+    Each norm's mean and biased variance are averaged over the batches, every batch counting
+    equally, and each layer sees what the layers before it give when normalised by the same batch's
+    statistics. Batches of one image are refused by batch norm.
 
     Args:
         batches: inputs of the network.
-        run: called with each batch in place of the network (conditional networks); default: the network itself.
+        run: called with each batch in place of the network (conditional networks); default: the
+            network itself.
     Returns: number of batches used.
     """
     norms = [module for module in network.modules() if isinstance(module, BatchNorm)]
@@ -367,7 +395,8 @@ def measure_statistics(
     return count
 
 
-# The layers that the authors' networks are made of --------------------------------------------------------------------------
+# The layers that the authors' networks are made of
+# --------------------------------------------------------------------------
 
 
 def conv(
@@ -381,7 +410,9 @@ def conv(
     norm: bool = True,
     classes: int = 0,
 ) -> Layer:
-    """Convolution without bias, 'same' padding, batch norm or none, LeakyReLU 0.2. Args: size: side of what comes out."""
+    """Convolution without bias, 'same' padding, batch norm or none, LeakyReLU 0.2. Args: size: side
+    of what comes out.
+    """
     return Layer(
         nn.Conv2d(channels_in + classes, channels_out, kernel, stride, kernel // 2, bias=False),
         LayerInfo(name, (channels_out, size, size), "conv"),
@@ -414,7 +445,9 @@ def deconv(
 
 
 def project(name: str, latent_dim: int, channels: int, size: int, classes: int = 0) -> Layer:
-    """Latents to maps: a linear map without bias, batch norm of each unit, ReLU, reshape to [channels, size, size]."""
+    """Latents to maps: a linear map without bias, batch norm of each unit, ReLU, reshape to
+    [channels, size, size].
+    """
     units = channels * size * size
     return Layer(
         nn.Linear(latent_dim + classes, units, bias=False),
@@ -435,7 +468,9 @@ def image(
     channels_out: int = 3,
     classes: int = 0,
 ) -> Layer:
-    """The generator's last layer: transposed convolution to images, no norm, tanh: values in [-1, 1]."""
+    """The generator's last layer: transposed convolution to images, no norm, tanh: values in [-1,
+    1].
+    """
     return Layer(
         nn.ConvTranspose2d(
             channels_in + classes, channels_out, kernel, stride, kernel // 2, stride - 1, bias=False

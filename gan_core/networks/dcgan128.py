@@ -1,13 +1,17 @@
 """A 128-pixel sibling of the DCGAN authors' 64-pixel networks: one stage more at half the maps.
 
-Ours: the authors published no network for 128 px. Layers, kernels (5x5, stride 2) and norms follow their 64-pixel one.
+Ours: the authors published no network for 128 px. Layers, kernels (5x5, stride 2) and norms follow
+    their 64-pixel one.
 """
 
 from __future__ import annotations
 
 from gan_core.networks.base import Layer, LayeredNetwork, conv, deconv, head, image, project, scaled
 
-ABOUT = "Our 128 px sibling of the DCGAN authors' faces net, five 5x5 stride-2 convolutions: 31,744 features"
+ABOUT = (
+    "Our 128 px sibling of the DCGAN authors' faces net, five 5x5 stride-2 convolutions: "
+    "31,744 features"
+)
 IMAGE_SIZE = 128
 LATENT_DIM = 100
 PRIOR = "uniform"

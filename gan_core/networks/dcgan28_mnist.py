@@ -1,7 +1,8 @@
 """The DCGAN authors' conditional MNIST networks (Newmu/dcgan_code, mnist/train_cond_dcgan.py).
 
-The class joins every layer's input as ten further channels (one-hot); batch norm has neither gain nor bias; one grey channel, which the
-authors keep in [0, 1] with a sigmoid. Outside, images are in [-1, 1] as everywhere; the first and the last layer convert.
+The class joins every layer's input as ten further channels (one-hot); batch norm has neither gain
+nor bias; one grey channel, which the authors keep in [0, 1] with a sigmoid. Outside, images are in
+[-1, 1] as everywhere; the first and the last layer convert.
 """
 
 from __future__ import annotations

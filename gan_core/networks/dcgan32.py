@@ -1,6 +1,7 @@
 """The DCGAN authors' 32-pixel ImageNet networks (Newmu/dcgan_code, imagenet/load_pretrained.py).
 
-Discriminator: six 3x3 convolutions and a linear head; pooled to 4x4 its layers give the paper's 28,672 features (section 5.1).
+Discriminator: six 3x3 convolutions and a linear head; pooled to 4x4 its layers give the paper's
+    28,672 features (section 5.1).
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The DCGAN authors' 32-pixel SVHN networks (Newmu/dcgan_code, svhn/svhn_semisup_analysis.py): 5x5, stride 2."""
+"""The DCGAN authors' 32-pixel SVHN networks (Newmu/dcgan_code, svhn/svhn_semisup_analysis.py): 5x5,
+stride 2.
+"""
 
 from __future__ import annotations
 

@@ -1,10 +1,15 @@
-"""The DCGAN authors' 64-pixel networks for faces and LSUN (Newmu/dcgan_code, faces/train_uncond_dcgan.py): 5x5, stride 2."""
+"""The DCGAN authors' 64-pixel networks for faces and LSUN (Newmu/dcgan_code,
+faces/train_uncond_dcgan.py): 5x5, stride 2.
+"""
 
 from __future__ import annotations
 
 from gan_core.networks.base import Layer, LayeredNetwork, conv, deconv, head, image, project, scaled
 
-ABOUT = "DCGAN authors' net for 64 px faces and bedrooms, four 5x5 stride-2 convolutions: 30,720 features"
+ABOUT = (
+    "DCGAN authors' net for 64 px faces and bedrooms, four 5x5 stride-2 convolutions: 30,720 "
+    "features"
+)
 IMAGE_SIZE = 64
 LATENT_DIM = 100
 PRIOR = "uniform"

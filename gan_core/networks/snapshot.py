@@ -1,9 +1,11 @@
-"""Snapshots: the networks of one training at one moment, for users. One safetensors file each; nothing in it can run code: a
-network from outside the project is imported only where the caller names its module (`allow`).
+"""Snapshots: the networks of one training at one moment, for users. One safetensors file each;
+nothing in it can run code: a network from outside the project is imported only where the caller
+names its module (`allow`).
 
-Tensors are named by role: `generator.`, `discriminator.`, `encoder.`, `average.` (the averaged generator) followed by the name
-within the network, and `grid_latents`. The file's metadata holds under 'discern' a JSON object: format, network (name, width,
-latent_dim, image_size, outputs), prior (distribution, dim, classes), method, mode, kimg and what training recorded. Example:
+Tensors are named by role: `generator.`, `discriminator.`, `encoder.`, `average.` (the averaged
+generator) followed by the name within the network, and `grid_latents`. The file's metadata holds
+under 'discern' a JSON object: format, network (name, width, latent_dim, image_size, outputs), prior
+(distribution, dim, classes), method, mode, kimg and what training recorded. Example:
 
     snapshot = load_snapshot(path)
     latents = sample_latents(snapshot.prior, 64, torch.Generator().manual_seed(0))
@@ -48,7 +50,9 @@ class Prior:
 
 @dataclass
 class Snapshot:
-    """Networks in evaluation mode, with what is known of them. `average` is the averaged generator, None where none was kept."""
+    """Networks in evaluation mode, with what is known of them. `average` is the averaged generator,
+    None where none was kept.
+    """
 
     generator: LayeredNetwork
     discriminator: LayeredNetwork
@@ -63,7 +67,9 @@ class Snapshot:
         return self.average if self.average is not None else self.generator
 
     def network(self, role: str) -> LayeredNetwork:
-        """The network of a role ('generator', 'discriminator', 'encoder', 'average'); StoreError when the snapshot has none."""
+        """The network of a role ('generator', 'discriminator', 'encoder', 'average'); StoreError
+        when the snapshot has none.
+        """
         found = getattr(self, role, None) if role in ROLES else None
         if not isinstance(found, LayeredNetwork):
             have = [name for name in ROLES if getattr(self, name) is not None]
@@ -84,7 +90,9 @@ def sample_latents(prior: Prior, n: int, generator: torch.Generator) -> Tensor:
 
 
 def grid_labels(prior: Prior, n: int) -> Tensor | None:
-    """Labels [n] int64 for a grid of a conditional generator, the classes in turn; None for an unconditional one."""
+    """Labels [n] int64 for a grid of a conditional generator, the classes in turn; None for an
+    unconditional one.
+    """
     return torch.arange(n) % prior.classes if prior.classes else None
 
 
@@ -97,13 +105,14 @@ def generate(
     statistics: str = "stored",
     batch: int = 256,
 ) -> Tensor:
-    """Images of the snapshot's best generator: float32 [n, C, S, S] on the CPU, tanh networks in [-1, 1].
+    """Images of the snapshot's best generator: float32 [n, C, S, S] on the CPU, tanh networks in
+    [-1, 1].
 
     Args:
         latents: [n, dim].
         labels: [n] int64 for a conditional generator; None takes the classes in turn.
-        statistics: 'stored' uses the batch-norm statistics kept in the snapshot: an image depends on its latent alone.
-            'batch' uses those of each batch, as the authors sample.
+        statistics: 'stored' uses the batch-norm statistics kept in the snapshot: an image depends
+            on its latent alone. 'batch' uses those of each batch, as the authors sample.
         batch: latents per pass.
     """
     network = snapshot.best_generator()
@@ -125,7 +134,9 @@ def generate(
 def build_networks(
     spec: Mapping[str, Any], roles: tuple[str, ...] = ("generator", "discriminator")
 ) -> dict[str, LayeredNetwork]:
-    """Fresh networks for a description {name, width, latent_dim, outputs}; weights are whatever torch puts there."""
+    """Fresh networks for a description {name, width, latent_dim, outputs}; weights are whatever
+    torch puts there.
+    """
     module = registry.load("networks", str(spec["name"]))
     width, latent_dim = float(spec.get("width", 1.0)), spec.get("latent_dim") or module.LATENT_DIM
     made: dict[str, LayeredNetwork] = {}
@@ -200,9 +211,11 @@ def read_meta(path: Path) -> dict[str, Any]:
 
 
 def refuse_foreign(meta: Mapping[str, Any], name: str, allow: Collection[str]) -> None:
-    """RequestError when a snapshot's record names a network that is neither a file of gan_core/networks nor in `allow`.
+    """RequestError when a snapshot's record names a network that is neither a file of
+    gan_core/networks nor in `allow`.
 
-    Importing a module runs its code, and whoever wrote the file chose the name. Nothing is imported here.
+    Importing a module runs its code, and whoever wrote the file chose the name. Nothing is imported
+    here.
     """
     network = meta.get("network")
     said = network.get("name") if isinstance(network, dict) else None
@@ -210,9 +223,13 @@ def refuse_foreign(meta: Mapping[str, Any], name: str, allow: Collection[str]) -
     if isinstance(said, str) and (said in known or said in allow):
         return
     raise RequestError(
-        f"{name} asks for the network {said!r}, which is not one of this project's: loading it would run that module's code.",
+        f"{name} asks for the network {said!r}, which is not one of this project's: loading it "
+        "would run that module's code.",
         expected=f"one of {', '.join((*known, *filter(None, allow)))}",
-        remedy=f"load_snapshot(path, allow=[{said!r}]) or `discern sample --network {said}`, where you trust that module",
+        remedy=(
+            f"load_snapshot(path, allow=[{said!r}]) or `discern sample --network {said}`, "
+            "where you trust that module"
+        ),
     )
 
 
@@ -220,7 +237,8 @@ def load_snapshot(path: Path, device: str = "cpu", *, allow: Collection[str] = (
     """Reads a snapshot onto `device`; networks are in evaluation mode.
 
     Args:
-        allow: dotted paths of network modules that may be imported beside the project's own networks.
+        allow: dotted paths of network modules that may be imported beside the project's own
+            networks.
     Raises:
         StoreError: as `read_meta`, or weights are missing or of other shapes.
         RequestError: the file names a network from outside that is not in `allow`.
@@ -260,12 +278,16 @@ CHOSEN = "snapshot-chosen.safetensors"  # beside the others where `train.choose`
 
 
 def chosen_snapshot(folder: Path) -> Path:
-    """The snapshot of a train artifact that goes on: the one that `train.choose` chose, else the last."""
+    """The snapshot of a train artifact that goes on: the one that `train.choose` chose, else the
+    last.
+    """
     return folder / CHOSEN if (folder / CHOSEN).is_file() else last_snapshot(folder)
 
 
 def saw_labels(meta: Mapping[str, Any]) -> str:
-    """Which labels a snapshot's weights depend on: '' none, 'validation' (it was chosen by them), 'training' (it was trained on them)."""
+    """Which labels a snapshot's weights depend on: '' none, 'validation' (it was chosen by them),
+    'training' (it was trained on them).
+    """
     if int(meta.get("prior", {}).get("classes", 0)):
         return "training"
     return str(meta.get("saw_labels", ""))

@@ -1,7 +1,8 @@
-"""A stage in a process of its own: request as a JSON file, progress and outcome as JSON lines, death with its parent.
+"""A stage in a process of its own: request as a JSON file, progress and outcome as JSON lines,
+death with its parent.
 
-A child can be stopped at a time limit, gives its GPU memory back, and is out of reach of what the parent's libraries do to
-forked processes.
+A child can be stopped at a time limit, gives its GPU memory back, and is out of reach of what the
+parent's libraries do to forked processes.
 """
 
 from __future__ import annotations
@@ -35,8 +36,10 @@ def run_child(
     """Runs a stage as `python -m gan_core STAGE request.json` and waits for it.
 
     Args:
-        processes: several: torchrun starts so many, each dies with this process, and the loss of one is one error.
-        time_limit: seconds; after it the child gets TERM, and KILL when it is still there after a grace period.
+        processes: several: torchrun starts so many, each dies with this process, and the loss of
+            one is one error.
+        time_limit: seconds; after it the child gets TERM, and KILL when it is still there after a
+            grace period.
     Returns: the outcome, and the child's peak resident memory in MiB.
     Raises:
         DiscernError: the child's own error, as raised there.
@@ -64,7 +67,8 @@ def run_child(
             [str(source_root()), os.environ.get("PYTHONPATH", "")]
         ).rstrip(os.pathsep),
     }
-    # In a session of its own: a terminal's Ctrl-C is for this process, which then tells the child to end, once.
+    # In a session of its own: a terminal's Ctrl-C is for this process, which then tells the child
+    # to end, once.
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -139,7 +143,8 @@ def _listen(
         elif "outcome" in said:
             outcome = StageOutcome.model_validate(said["outcome"])
             peak = float(said.get("peak_memory_mb", 0.0))
-    # Of several processes one meets the cause and the others its consequences, which are the errors that may pass.
+    # Of several processes one meets the cause and the others its consequences, which are the errors
+    # that may pass.
     causes = [error for error in said_errors if not error.retryable]
     return outcome, next(iter(causes or said_errors[::-1]), None), peak
 
@@ -159,7 +164,9 @@ def _end(process: subprocess.Popen[str], expired: threading.Event) -> None:
 
 
 def _terminate(process: subprocess.Popen[str]) -> None:
-    """TERM, a grace period, KILL; the latter at once when this process is told to end a second time meanwhile."""
+    """TERM, a grace period, KILL; the latter at once when this process is told to end a second time
+    meanwhile.
+    """
     try:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -1,10 +1,13 @@
-"""What a training set that has grown does to training: the snapshot stays, is trained anew, or is trained further.
+"""What a training set that has grown does to training: the snapshot stays, is trained anew, or is
+trained further.
 
-Nothing beside the store remembers "the present training": it is the training artifact with the same settings whose set shares the most
-images with the one at hand. So the choice is a function of what the store holds, and keys stay honest:
+Nothing beside the store remembers "the present training": it is the training artifact with the same
+settings whose set shares the most images with the one at hand. So the choice is a function of what
+the store holds, and keys stay honest:
 
-* kept: the plan pins that artifact. Its key says what it was trained on; features made with it name, as inputs, the set that it was
-  trained on (`pack`, also for batch-norm statistics and baselines) and the set that there is now (`grown`).
+* kept: the plan pins that artifact. Its key says what it was trained on; features made with it
+  name, as inputs, the set that it was trained on (`pack`, also for batch-norm statistics and
+  baselines) and the set that there is now (`grown`).
 * continued: a key of its own, with the digest of the training that it goes on from.
 * trained anew: the key that the grown set has anyway.
 """
@@ -25,7 +28,8 @@ from gan_core.specs import spec_of
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SAME_SET = 0.5  # a set that holds less than this share of a training's images is another set, not a grown one
+# a set that holds less than this share of a training's images is another set, not a grown one
+SAME_SET = 0.5
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,9 @@ class Growth:
 
     @property
     def kept_set(self) -> ArtifactRef | None:
-        """The set that stays in use with a training that is kept; None where everything stands on the set at hand."""
+        """The set that stays in use with a training that is kept; None where everything stands on
+        the set at hand.
+        """
         return self.older_set if self.how == "keep" else None
 
     def applied(self, node: Node) -> Node:
@@ -80,7 +86,10 @@ class Growth:
 
     def sentence(self) -> str:
         """For people: what has grown, and what is done about it."""
-        grown = f"{self.new:,} of {self.of:,} training images ({self.new / max(1, self.of):.1%}) are new since the present snapshot"
+        grown = (
+            f"{self.new:,} of {self.of:,} training images ({self.new / max(1, self.of):.1%}) "
+            "are new since the present snapshot"
+        )
         if self.how == "continue":
             return f"{grown}: training goes on from its state to {self.kimg:g} kimg."
         return f"{grown}: it stays, and they get features and scores from it."
@@ -100,7 +109,8 @@ def concerns(recipe: Recipe) -> bool:
 def decide(
     store: Store, recipe: Recipe, standings: dict[str, Standing]
 ) -> tuple[Growth | None, str]:
-    """What to do about the training set, once it is packed; and a sentence about it for people ('' for nothing to say).
+    """What to do about the training set, once it is packed; and a sentence about it for people (''
+    for nothing to say).
 
     A training of exactly this set goes before everything else.
     """
@@ -126,13 +136,15 @@ def decide(
     if how == "retrain":
         return (
             None,
-            f"{new:,} of {of:,} training images are new since the present snapshot: it is trained anew.",
+            f"{new:,} of {of:,} training images are new since the present snapshot: it is trained "
+            "anew.",
         )
     state = last_state(store, training)
     if state is None:
         return (
             None,
-            "The state of the present training is gone, so it cannot be continued: training begins anew on the grown set.",
+            "The state of the present training is gone, so it cannot be continued: training "
+            "begins anew on the grown set.",
         )
     more = recipe.train.continue_kimg or recipe.train.kimg
     on = replace(kept, how="continue", state=state, kimg=images_of(training) / 1000 + more)
@@ -144,8 +156,9 @@ def present_training(
 ) -> tuple[Manifest, ArtifactRef | None, int, int] | None:
     """The training with the node's settings whose set shares the most images with `pack`.
 
-    Returns: (its manifest, its set or None where that is `pack`, new images in `pack`, all images in `pack`), or None where no
-        training saw a set of which at least half is still there. Between equals, the one made last.
+    Returns: (its manifest, its set or None where that is `pack`, new images in `pack`, all images
+        in `pack`), or None where no training saw a set of which at least half is still there.
+        Between equals, the one made last.
     """
     now: pa.Array | None = None
     best: tuple[tuple[int, str, str], Manifest, ArtifactRef | None] | None = None
@@ -190,7 +203,9 @@ def _shared(now: pa.Array, before: pa.Array) -> int:
 
 
 def _same_settings(manifest: Manifest, node: Node) -> bool:
-    """Whether a training was asked for with the node's settings, counting a continued one by the length it began with."""
+    """Whether a training was asked for with the node's settings, counting a continued one by the
+    length it began with.
+    """
     if manifest.version != spec_of("train").version or "train" not in manifest.part:
         return False
     return _asked(manifest.part) == _asked(node.key_part)
@@ -216,7 +231,9 @@ def images_of(training: Manifest) -> int:
 
 
 def trajectory_of(version: int, part: dict[str, Any], digests: dict[str, list[str]]) -> str:
-    """What decides the path of a training but not its length: longer training continues from the state kept under it."""
+    """What decides the path of a training but not its length: longer training continues from the
+    state kept under it.
+    """
     train = {name: value for name, value in part["train"].items() if name != "kimg"}
     return make_key("trajectory", version, {**part, "train": train}, digests)
 

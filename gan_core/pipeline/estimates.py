@@ -1,6 +1,8 @@
-"""What a run will take, in figures rough enough to be right within a factor of three: enough to refuse what cannot work.
+"""What a run will take, in figures rough enough to be right within a factor of three: enough to
+refuse what cannot work.
 
-Used before anything starts. Nothing here is measured on this machine; the constants say where they come from.
+Used before anything starts. Nothing here is measured on this machine; the constants say where they
+come from.
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ from gan_core.errors import RequestError
 if TYPE_CHECKING:
     from torch import nn
 
-# Multiply-adds per second that convolution training sustains, per CPU core and per CUDA device, in 1e9; from the project's own
-# measurements (docs/benchmarks.md): 2 cores of a 2024 server CPU sustain about 60 to 150 GFLOP/s in float32 on these networks.
+# Multiply-adds per second that convolution training sustains, per CPU core and per CUDA device, in
+# 1e9; from the project's own
+# measurements (docs/benchmarks.md): 2 cores of a 2024 server CPU sustain about 60 to 150 GFLOP/s in
+# float32 on these networks.
 _CPU_GFLOPS = {"float32": 40.0, "bf16": 120.0}
 _CUDA_GFLOPS = {"float32": 15_000.0, "bf16": 60_000.0}
 DAY = 86_400.0
@@ -24,8 +28,8 @@ DAY = 86_400.0
 
 @dataclass(frozen=True)
 class Estimate:
-    """Figures for a person: seconds of training (none for an imported snapshot), feature values per image and the sum that they are,
-    layer by layer, bytes that evaluation holds at once."""
+    """Figures for a person: seconds of training (none for an imported snapshot), feature values per
+    image and the sum that they are, layer by layer, bytes that evaluation holds at once."""
 
     training_seconds: float
     features: int
@@ -35,7 +39,9 @@ class Estimate:
 
 
 def estimate(recipe: Recipe, device: str, rows: int) -> Estimate:
-    """Estimates a recipe for `rows` evaluated images. Imports torch: the networks themselves say how large they are."""
+    """Estimates a recipe for `rows` evaluated images. Imports torch: the networks themselves say
+    how large they are.
+    """
     from gan_core import registry
     from gan_core.features.modes import taking
     from gan_core.features.pooling import told
@@ -53,7 +59,10 @@ def estimate(recipe: Recipe, device: str, rows: int) -> Estimate:
     forward = _forward_gflop(discriminator, (3, size, size)) + _forward_gflop(generator, (latent,))
     step = (
         6 * forward
-    )  # forward and backward of G once and of D on real, fake, and for G (performance measurements: 6 x (G + D))
+        # forward and backward of G once and of D on real, fake, and for G (performance
+        # measurements: 6
+        # x (G + D))
+    )
     precision = recipe.train.precision
     if precision == "auto":
         precision = "bf16" if bf16_units(device) else "float32"
@@ -90,12 +99,16 @@ class Needs:
     def lines(self) -> list[str]:
         """For a person, a line each."""
         known = ", ".join(f"{count:,} of {name}" for name, count in self.images.items())
-        hours = f"training  {_hours(self.training_seconds)} on {self.device}, {self.gflop_per_image:.2f} GFLOP an image"
+        hours = (
+            f"training  {_hours(self.training_seconds)} on {self.device}, "
+            f"{self.gflop_per_image:.2f} GFLOP an image"
+        )
         if not self.device.startswith("cuda"):
             hours += f" (one data-centre GPU in bf16: {_hours(self.gpu_seconds)})"
         told = [
             hours,
-            f"features  {self.features:,} values for each image{f': {self.length}' if self.length else ''}",
+            f"features  {self.features:,} values for each "
+            f"image{f': {self.length}' if self.length else ''}",
         ]
         if not self.images:
             return [
@@ -105,7 +118,8 @@ class Needs:
         for name, parts in (("disk", self.disk), ("memory", self.memory)):
             size = sum(parts.values()) if name == "disk" else max(parts.values(), default=0)
             told.append(
-                f"{name:<8}  {_gib(size)}: {', '.join(f'{kind} {_gib(part)}' for kind, part in parts.items())}"
+                f"{name:<8}  {_gib(size)}: "
+                f"{', '.join(f'{kind} {_gib(part)}' for kind, part in parts.items())}"
             )
         return [f"images  {known}", *told]
 
@@ -125,7 +139,9 @@ def _gib(size: float) -> str:
 
 
 def needs(recipe: Recipe, device: str, images: dict[str, int]) -> Needs:
-    """Hours, disk and memory of a recipe. Args: images: source name to their number, for the sources of which it is known."""
+    """Hours, disk and memory of a recipe. Args: images: source name to their number, for the
+    sources of which it is known.
+    """
     from gan_core import registry
 
     trained = sum(images.get(source.name, 0) for source in recipe.sources.train)
@@ -194,14 +210,19 @@ def _held(rows: int, dims: int) -> int:
 
 
 def refuse_what_exceeds_memory(rows: int, dims: int) -> None:
-    """Raises RequestError, with the figures, where evaluating `rows` images of `dims` values would not fit into memory."""
+    """Raises RequestError, with the figures, where evaluating `rows` images of `dims` values would
+    not fit into memory.
+    """
     memory = memory_bytes()
     if _held(rows, dims) > 0.9 * memory:
         raise RequestError(
             f"Evaluating {rows:,} images with {dims:,} features each would hold about "
             f"{_held(rows, dims) / 2**30:.0f} GiB; this machine has {memory / 2**30:.0f} GiB.",
             expected="features that fit into memory",
-            remedy="--scale small, fewer images (--set sources.train.NAME.limit=N), or a smaller train.network.width",
+            remedy=(
+                "--scale small, fewer images (--set sources.train.NAME.limit=N), or a smaller "
+                "train.network.width"
+            ),
         )
 
 
@@ -217,8 +238,10 @@ def refuse_the_impossible(
     refuse_what_exceeds_memory(rows, found.features)
     if trains and found.training_seconds > DAY:
         raise RequestError(
-            f"Training {recipe.train.kimg:,g} kimg of {recipe.train.network.name} (width {recipe.train.network.width:g}) would take about "
-            f"{found.training_seconds / 3600:.0f} hours on {device} ({found.gflop_per_image:.2f} GFLOP an image).",
+            f"Training {recipe.train.kimg:,g} kimg of {recipe.train.network.name} (width "
+            f"{recipe.train.network.width:g}) would take about "
+            f"{found.training_seconds / 3600:.0f} hours on {device} ({found.gflop_per_image:.2f} "
+            "GFLOP an image).",
             expected="a training that ends within a day",
             remedy=f"--scale small, a GPU, --set train.kimg={recipe.train.kimg * DAY / found.training_seconds:.0f}, "
             "or --max-seconds to train in portions",
@@ -227,7 +250,9 @@ def refuse_the_impossible(
 
 
 def _forward_gflop(network: nn.Module, shape: tuple[int, ...]) -> float:
-    """Forward multiply-adds x 2 of one input of `shape`, in 1e9, counted by torch on tensors without storage."""
+    """Forward multiply-adds x 2 of one input of `shape`, in 1e9, counted by torch on tensors
+    without storage.
+    """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 

@@ -1,19 +1,21 @@
-"""Cleaning a home: what the last runs of each kind name stays, the rest goes. Safe beside runs that are going on.
+"""Cleaning a home: what the last runs of each kind name stays, the rest goes. Safe beside runs that
+are going on.
 
-Runs are of one kind when the same was asked for: recipe, scale, settings, data, and up to which stage. So a run at debug scale, or of
-one stage alone, never takes the place of a whole one.
+Runs are of one kind when the same was asked for: recipe, scale, settings, data, and up to which
+stage. So a run at debug scale, or of one stage alone, never takes the place of a whole one.
 
 What protects a run that is going on:
 
-* Each run holds a lock on its folder for as long as it lives (the kernel drops it on death), and its record names what it has made and
-  what its plan counts on.
-* Whoever takes an artifact from the store marks it as used, under a lock that cleaning holds alone while it decides
-  (`Store.claim`). What was made or used since the oldest living run began stays.
+* Each run holds a lock on its folder for as long as it lives (the kernel drops it on death), and
+  its record names what it has made and what its plan counts on.
+* Whoever takes an artifact from the store marks it as used, under a lock that cleaning holds alone
+  while it decides (`Store.claim`). What was made or used since the oldest living run began stays.
 * A key that somebody is writing under is locked; it is passed over.
 
-What goes is first moved aside by a rename and then deleted, so that a cleaning that is killed leaves no half artifact: the next one
-deletes what lies aside. Each cleaning moves things into a folder of its own, while it decides alone; what lies there already when it
-begins is nobody's any more.
+What goes is first moved aside by a rename and then deleted, so that a cleaning that is killed
+leaves no half artifact: the next one deletes what lies aside. Each cleaning moves things into a
+folder of its own, while it decides alone; what lies there already when it begins is nobody's any
+more.
 """
 
 from __future__ import annotations
@@ -53,7 +55,8 @@ class RunRecord:
         kind: what was asked for; '' when the record cannot be read.
         live: its process is at work; pinned: it is to be kept for good.
         names: artifacts that it names.
-        begun: keys (stage, key) that it began to make, and ('trajectory', name) of its trainings; None in a record that does not tell.
+        begun: keys (stage, key) that it began to make, and ('trajectory', name) of its trainings;
+            None in a record that does not tell.
     """
 
     folder: Path
@@ -73,9 +76,11 @@ class Cleaning:
 
     Attributes:
         kept, removed: runs.
-        artifacts: versions that go; leftovers: work folders and training states that nothing kept needs.
+        artifacts: versions that go; leftovers: work folders and training states that nothing kept
+            needs.
         size: bytes of all that goes.
-        passed_over: artifacts that could go but are being written or were used by a run that is going on.
+        passed_over: artifacts that could go but are being written or were used by a run that is
+            going on.
         horizon: a moment (time.time); what no run accounts for goes when it is older than this.
     """
 
@@ -91,11 +96,12 @@ class Cleaning:
 def clean(store: Store, keep: int, *, dry_run: bool) -> Cleaning:
     """Removes what the last `keep` completed runs of each kind do not name.
 
-    Failed and paused runs of a kind stay when they are newer than the oldest of those. Imported snapshots, pinned runs and runs that
-    are going on always stay.
+    Failed and paused runs of a kind stay when they are newer than the oldest of those. Imported
+    snapshots, pinned runs and runs that are going on always stay.
 
     Raises:
-        RequestError: `keep` below 1, or a home on an object store, where runs of other machines cannot be seen.
+        RequestError: `keep` below 1, or a home on an object store, where runs of other machines
+            cannot be seen.
     """
     if keep < 1:
         raise RequestError(
@@ -106,7 +112,8 @@ def clean(store: Store, keep: int, *, dry_run: bool) -> Cleaning:
     artifacts = store.artifacts
     if not isinstance(artifacts, LocalArtifacts):
         raise RequestError(
-            f"gc cannot clean {store.address}: which runs of other machines use it cannot be seen from here.",
+            f"gc cannot clean {store.address}: which runs of other machines use it cannot be seen "
+            "from here.",
             expected="a home on a local disk",
             remedy="a lifecycle rule of the object store, or remove keys' folders by hand",
         )
@@ -136,7 +143,9 @@ def clean(store: Store, keep: int, *, dry_run: bool) -> Cleaning:
 
 
 def read_runs(home: Path) -> list[RunRecord]:
-    """Every run of the home, the oldest first. A folder without a readable record counts as failed when it was last written."""
+    """Every run of the home, the oldest first. A folder without a readable record counts as failed
+    when it was last written.
+    """
     runs = [_read_run(path) for path in sorted((home / "runs").glob("*")) if path.is_dir()]
     return sorted(runs, key=lambda run: (run.started, run.folder.name))
 
@@ -161,7 +170,9 @@ def _read_run(folder: Path) -> RunRecord:
 
 
 def _kind(record: dict[str, Any]) -> str:
-    """What was asked for. Records from before they told it are alike when the same command was typed."""
+    """What was asked for. Records from before they told it are alike when the same command was
+    typed.
+    """
     told = ("until", "only", "overrides", "data") if "until" in record else ("command",)
     return json.dumps([record.get(name) for name in ("recipe", "scale", *told)], sort_keys=True)
 
@@ -197,10 +208,11 @@ def choose(runs: list[RunRecord], keep: int) -> tuple[list[RunRecord], list[RunR
 
 
 def _horizon(runs: list[RunRecord], keep: int) -> float:
-    """When the last `keep` completed runs of all kinds together began, but before every run that is going on.
+    """When the last `keep` completed runs of all kinds together began, but before every run that is
+    going on.
 
-    It moves on with every run. What a kept run accounts for stays whatever its age, so that an old run that is kept (pinned, or the
-    last of its kind) holds nothing else.
+    It moves on with every run. What a kept run accounts for stays whatever its age, so that an old
+    run that is kept (pinned, or the last of its kind) holds nothing else.
     """
     known = [run for run in runs if run.kind and not run.pinned]
     completed = [run for run in known if run.state == "completed"][-keep:]
@@ -209,7 +221,9 @@ def _horizon(runs: list[RunRecord], keep: int) -> float:
 
 
 def _protected_since(found: Cleaning) -> float:
-    """Leftovers written since then stay: also those of kept runs that were not completed and do not tell what they began."""
+    """Leftovers written since then stay: also those of kept runs that were not completed and do not
+    tell what they began.
+    """
     silent = (
         run.started
         for run in found.kept
@@ -263,9 +277,12 @@ def _states(store: Store, manifest: Manifest) -> set[Path]:
 
 
 def _leftovers(store: Store, since: float, needed: set[Path]) -> Iterator[Path]:
-    """Work folders of attempts that died and states of trainings that no kept run needs, last written before `since`."""
+    """Work folders of attempts that died and states of trainings that no kept run needs, last
+    written before `since`.
+    """
     for folder in [*store.home.glob("artifacts/*/*/.work"), *store.home.glob("state/train/*")]:
-        # A look makes no lock's file: the home may be one that this user only reads. Before a folder goes, its lock is taken.
+        # A look makes no lock's file: the home may be one that this user only reads. Before a
+        # folder goes, its lock is taken.
         if (
             folder not in needed
             and not held(_lock_of(store, folder))
@@ -276,7 +293,9 @@ def _leftovers(store: Store, since: float, needed: set[Path]) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _left_over(store: Store, folder: Path, since: float) -> Iterator[bool]:
-    """Whether nobody has written here since and nobody is about to: as long as the context lasts, its lock is held."""
+    """Whether nobody has written here since and nobody is about to: as long as the context lasts,
+    its lock is held.
+    """
     with try_lock(_lock_of(store, folder)) as free:
         yield free and last_write(folder) < since
 
@@ -312,7 +331,9 @@ def _move(path: Path, aside: Path) -> None:
 
 
 def _all_below(folder: Path) -> Iterator[Path]:
-    """The folder and everything in it; folders that go while it looks are passed over (`rglob` would raise)."""
+    """The folder and everything in it; folders that go while it looks are passed over (`rglob`
+    would raise).
+    """
     yield folder
     for place, folders, files in os.walk(folder):
         yield from (Path(place, name) for name in (*folders, *files))
@@ -328,7 +349,9 @@ def last_write(folder: Path) -> float:
 
 
 def size_of(folder: Path, seen: set[tuple[int, int]]) -> int:
-    """Bytes of a folder's files; a file that has several names counts once. `seen`: (device, inode) of those counted before."""
+    """Bytes of a folder's files; a file that has several names counts once. `seen`: (device, inode)
+    of those counted before.
+    """
     total = 0
     for path in _all_below(folder):
         with contextlib.suppress(FileNotFoundError):

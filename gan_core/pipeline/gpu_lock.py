@@ -1,8 +1,10 @@
-"""One training or extraction at a time on a GPU: a run from the command line and one from the pool never share it by accident.
+"""One training or extraction at a time on a GPU: a run from the command line and one from the pool
+never share it by accident.
 
-A lock for each device, held by whoever waits for the child process that computes there; the kernel drops it when its holder dies, and the
-child dies with it. The lock belongs to the machine, not to a home, and to the device itself, however CUDA_VISIBLE_DEVICES numbers it.
-It decides when something is computed, never what: it is in no key.
+A lock for each device, held by whoever waits for the child process that computes there; the kernel
+drops it when its holder dies, and the child dies with it. The lock belongs to the machine, not to a
+home, and to the device itself, however CUDA_VISIBLE_DEVICES numbers it. It decides when something
+is computed, never what: it is in no key.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ def alone_on(devices: list[str], who: str, waiting: Waiting | None = None) -> It
 
 
 def identities(device: str, processes: int = 1) -> list[str]:
-    """The GPUs that `processes` processes on a device use ('cuda' is the first one and those after it); none on a CPU."""
+    """The GPUs that `processes` processes on a device use ('cuda' is the first one and those after
+    it); none on a CPU.
+    """
     if not device.startswith("cuda"):
         return []
     first = int(device.partition(":")[2] or 0)
@@ -49,7 +53,9 @@ def identities(device: str, processes: int = 1) -> list[str]:
 
 
 def _identity(number: int) -> str:
-    """The UUID of a CUDA device (of its part, where it is divided), or its number where the driver does not tell."""
+    """The UUID of a CUDA device (of its part, where it is divided), or its number where the driver
+    does not tell.
+    """
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
         handle, uuid = ctypes.c_int(), ctypes.create_string_buffer(16)

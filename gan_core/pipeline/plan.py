@@ -1,7 +1,8 @@
-"""The plan: which stages a recipe needs, in order, with their settings and inputs; and what the store already has of them.
+"""The plan: which stages a recipe needs, in order, with their settings and inputs; and what the
+store already has of them.
 
-Pure and light: no torch, no Prefect, no images. The command line, `status`, `--dry-run` and the flows all use it, so that they
-agree about every key.
+Pure and light: no torch, no Prefect, no images. The command line, `status`, `--dry-run` and the
+flows all use it, so that they agree about every key.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ _KMEANS = (
     "statistics_images",
 )  # the settings of extract that its control K-means reads
 OUTSIDE = "network"  # the name of features of somebody's own network, in ids and tables
-# Settings of the train section that say which training is used, not how one is done: no training is told them, no key has them.
+# Settings of the train section that say which training is used, not how one is done: no training is
+# told them, no key has them.
 _CHOOSING = ("on_new_data", "min_new_share", "continue_kimg")
 
 
@@ -42,7 +44,8 @@ class Node:
         part: all settings the stage is told; `key_part`: those of them that are in the key.
         inputs: role to node ids.
         context: settings outside the key.
-        pinned: the artifact that stands here whatever the inputs are: a training that is kept although its set has grown.
+        pinned: the artifact that stands here whatever the inputs are: a training that is kept
+            although its set has grown.
     """
 
     id: str
@@ -60,7 +63,8 @@ class Settings:
 
     Attributes:
         locations: source name to the place of its files (None: comes with a package).
-        max_seconds: training ends cleanly after so long, counted from its own start; None: no limit.
+        max_seconds: training ends cleanly after so long, counted from its own start; None: no
+            limit.
     """
 
     device: str = "cpu"
@@ -82,9 +86,12 @@ def build_plan(
 
     Args:
         fingerprints: source name to fingerprint.
-        labelled: source name to whether it has labels, as far as known from its ingest; without labels nothing is evaluated.
-        outside: the network that features are taken of, where it is somebody's own (`features.stamp`): then no GAN is trained.
-        growth: what was decided about a training set that has grown (`gan_core.pipeline.data_growth`); None: it is trained on as it is.
+        labelled: source name to whether it has labels, as far as known from its ingest; without
+            labels nothing is evaluated.
+        outside: the network that features are taken of, where it is somebody's own
+            (`features.stamp`): then no GAN is trained.
+        growth: what was decided about a training set that has grown
+            (`gan_core.pipeline.data_growth`); None: it is trained on as it is.
     """
     return _Planner(recipe, fingerprints, settings, labelled or {}, outside, growth).nodes()
 
@@ -108,7 +115,8 @@ class _Planner:
         self.settings = settings
         self.labelled = labelled
         self.growth = growth
-        # What reads the set that the snapshot was trained on; where that is not the present one, its lineage names both.
+        # What reads the set that the snapshot was trained on; where that is not the present one,
+        # its lineage names both.
         older = growth is not None and growth.kept_set is not None
         self.trained_on: dict[str, tuple[str, ...]] = (
             {"pack": ("pack:trained",), "grown": ("pack",)} if older else {"pack": ("pack",)}
@@ -200,7 +208,8 @@ class _Planner:
         train = recipe.train.model_copy(
             update={**resolved, **{name: getattr(defaults, name) for name in _CHOOSING}}
         )
-        # With rollback, how often training looks and saves decides where it goes back to: then both are in the key.
+        # With rollback, how often training looks and saves decides where it goes back to: then both
+        # are in the key.
         keyless = (
             frozenset({"grid_kimg", "probe_kimg"})
             if train.on_divergence == "rollback"
@@ -302,7 +311,8 @@ class _Planner:
     def _cell(self, source: str, kind: str, number: int | None) -> Node:
         evaluate = self.recipe.evaluate
         chosen = None if number is None else evaluate.probes[number]
-        # The values that are tried on these features, and no others: another grid for one kind re-runs that kind's cells.
+        # The values that are tried on these features, and no others: another grid for one kind
+        # re-runs that kind's cells.
         probe = (
             {"name": "chance", "grid": []}
             if chosen is None
@@ -348,7 +358,9 @@ class _Planner:
 
 @dataclass(frozen=True)
 class Standing:
-    """What the store has for a node: 'cached', 'to do' (inputs known, nothing there) or 'after' (an input has to be made first)."""
+    """What the store has for a node: 'cached', 'to do' (inputs known, nothing there) or 'after' (an
+    input has to be made first).
+    """
 
     node: Node
     state: str
@@ -363,7 +375,9 @@ class Standing:
 
 
 def imported_key(name: str) -> str:
-    """The key under which `discern import` keeps a snapshot, and recipes find it by `train.snapshot`."""
+    """The key under which `discern import` keeps a snapshot, and recipes find it by
+    `train.snapshot`.
+    """
     return make_key("train", spec_of("train").version, {"snapshot": name}, {})
 
 
@@ -377,7 +391,9 @@ def key_of(node: Node, digests: dict[str, str]) -> str:
 def look_up(
     store: Store, nodes: list[Node], refresh: frozenset[str] = frozenset()
 ) -> dict[str, Standing]:
-    """Node id to what the store has, in the plan's order. `refresh`: stages to be made again even when they are there."""
+    """Node id to what the store has, in the plan's order. `refresh`: stages to be made again even
+    when they are there.
+    """
     found: dict[str, Standing] = {}
     digests: dict[str, str] = {}
     for node in nodes:
@@ -416,7 +432,9 @@ def _pinned(store: Store, node: Node, ref: ArtifactRef) -> Standing:
 
 
 def explain(store: Store, node: Node, digests: dict[str, str]) -> str:
-    """Why a node has to be made: what differs from the artifact that was made last at the same place of a recipe."""
+    """Why a node has to be made: what differs from the artifact that was made last at the same
+    place of a recipe.
+    """
     latest: Manifest | None = None
     for ref in store.artifacts.refs(node.stage):
         manifest = store.artifacts.get(ref)

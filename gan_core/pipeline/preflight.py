@@ -1,4 +1,6 @@
-"""Why a planned run would not be begun: what never fits together, and what would not fit into memory or a day. Reads the store only."""
+"""Why a planned run would not be begun: what never fits together, and what would not fit into
+memory or a day. Reads the store only.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a run would not be begun. `for_good`: with these settings and data, however long it may take, not for want of memory or time."""
+    """Why a run would not be begun. `for_good`: with these settings and data, however long it may
+    take, not for want of memory or time.
+    """
 
     error: DiscernError
     for_good: bool
 
 
 def refusals(prepared: Prepared) -> Iterator[Refusal]:
-    """What a run of this plan would be refused for, as far as its sources are known (they are, once ingested).
+    """What a run of this plan would be refused for, as far as its sources are known (they are, once
+    ingested).
 
     The last one where it is for good: what never runs need not be measured.
     """
@@ -46,7 +51,8 @@ def refusals(prepared: Prepared) -> Iterator[Refusal]:
 
 
 def refuse_before_starting(prepared: Prepared) -> None:
-    """Refuses a run that cannot work, or would not fit into memory or a day, as far as its sources are known.
+    """Refuses a run that cannot work, or would not fit into memory or a day, as far as its sources
+    are known.
 
     Raises:
         DiscernError: the first of `refusals`, with the figures.
@@ -72,7 +78,9 @@ def _refuse_another_size(prepared: Prepared) -> None:
 
 
 def _refuse_batch(prepared: Prepared) -> None:
-    """Fewer training images than one batch, or a batch that its processes cannot share: before hours of work, not after."""
+    """Fewer training images than one batch, or a batch that its processes cannot share: before
+    hours of work, not after.
+    """
     from gan_core.devices import resolve_processes
     from gan_core.stages.train import refuse_small, refuse_uneven
 
@@ -90,7 +98,9 @@ def _refuse_batch(prepared: Prepared) -> None:
 
 
 def _training_images(prepared: Prepared) -> int | None:
-    """How many images there are to train on, at most; None where that is not known: before ingest, or where faces are cut out."""
+    """How many images there are to train on, at most; None where that is not known: before ingest,
+    or where faces are cut out.
+    """
     if prepared.recipe.crop.kind == "faces":
         return None
     most = 0
@@ -134,7 +144,9 @@ def _rows_to_evaluate(prepared: Prepared) -> int:
 
 
 def _look_at_network(prepared: Prepared) -> Look | None:
-    """Makes a network from outside once, where its features are still to be taken: what does not fit is said before any work."""
+    """Makes a network from outside once, where its features are still to be taken: what does not
+    fit is said before any work.
+    """
     from gan_core.features.external.preflight import look
 
     if prepared.outside is None or not any(

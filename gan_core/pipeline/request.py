@@ -1,4 +1,6 @@
-"""A request made into a plan with keys, from the store alone: no torch, no Prefect, no image is read."""
+"""A request made into a plan with keys, from the store alone: no torch, no Prefect, no image is
+read.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ class RunRequest(BaseModel):
     )
     scale: str | None = Field(
         None,
-        description="debug, small or full; none: full with a GPU, else small where the recipe has it",
+        description=(
+            "debug, small or full; none: full with a GPU, else small where the recipe has it"
+        ),
     )
     data: list[str] = Field(
         default_factory=list, description="where the data lies: PATH, or NAME=PATH for each source"
@@ -130,7 +134,9 @@ class Prepared:
 
     @property
     def undecided(self) -> bool:
-        """Whether the training set has to be packed before it is known which training is used (`train.on_new_data`)."""
+        """Whether the training set has to be packed before it is known which training is used
+        (`train.on_new_data`).
+        """
         train, pack = self.standings.get("train"), self.standings.get("pack")
         if train is None or pack is None or "train" in self.settings.refresh:
             return False
@@ -156,10 +162,11 @@ def prepare(request: RunRequest, store: Store, *, planning: bool = False) -> Pre
     """Checks a request and plans it from the store alone: no torch, no Prefect, no image is read.
 
     Args:
-        planning: a source whose data are not there is told of in a note, and planned as one that is still to be fetched.
+        planning: a source whose data are not there is told of in a note, and planned as one that is
+            still to be fetched.
     Raises:
-        RequestError: an unknown recipe, setting, scale or stage; a source without a place; inputs missing for `only`; `only` or
-            `refresh` of a stage that would not be made.
+        RequestError: an unknown recipe, setting, scale or stage; a source without a place; inputs
+            missing for `only`; `only` or `refresh` of a stage that would not be made.
     """
     for stage in [*request.refresh, request.until, *([request.only] if request.only else [])]:
         if stage not in STAGES:
@@ -293,7 +300,8 @@ def _refuse_unplanned(request: RunRequest, recipe: Recipe, nodes: list[Node]) ->
             )
         if stage and stage not in there:
             raise RequestError(
-                f"There is nothing to {stage}: features are taken of {recipe.extract.network}, and no GAN is trained.",
+                f"There is nothing to {stage}: features are taken of {recipe.extract.network}, "
+                "and no GAN is trained.",
                 expected=f"a stage of this plan: {', '.join(there)}",
                 remedy="leave extract.network (--network) out to train a GAN",
             )
@@ -301,7 +309,8 @@ def _refuse_unplanned(request: RunRequest, recipe: Recipe, nodes: list[Node]) ->
     verb = as_typed(request).split()[1]
     if request.only and request.only not in planned:
         raise RequestError(
-            f"--only {request.only} cannot be had of `discern {verb}`: that makes {', '.join(planned)}.",
+            f"--only {request.only} cannot be had of `discern {verb}`: that makes "
+            f"{', '.join(planned)}.",
             expected="one of these stages",
             remedy=as_typed(_whole(request).model_copy(update={"only": request.only})),
         )
@@ -325,7 +334,9 @@ def _stages(nodes: list[Node]) -> list[str]:
 
 
 def _alone(prepared: Prepared) -> Prepared:
-    """Keeps the nodes of the one stage and the cached ones that they read; refuses when an input is missing."""
+    """Keeps the nodes of the one stage and the cached ones that they read; refuses when an input is
+    missing.
+    """
     wanted = [
         standing
         for standing in prepared.standings.values()
@@ -336,9 +347,12 @@ def _alone(prepared: Prepared) -> Prepared:
     if missing:
         whole = _whole(prepared.request)
         raise RequestError(
-            f"--only {prepared.request.only} needs artifacts that are not there: {', '.join(missing)}.",
+            f"--only {prepared.request.only} needs artifacts that are not there: "
+            f"{', '.join(missing)}.",
             expected="every input of the stage in the store",
-            remedy=f"`{as_typed(whole)}` makes them; `{as_typed(whole, 'status')}` shows what is there",
+            remedy=(
+                f"`{as_typed(whole)}` makes them; `{as_typed(whole, 'status')}` shows what is there"
+            ),
         )
     kept = {name: prepared.standings[name] for name in dict.fromkeys(names)}
     kept.update({standing.node.id: standing for standing in wanted})
@@ -346,7 +360,9 @@ def _alone(prepared: Prepared) -> Prepared:
 
 
 def images_expected(prepared: Prepared) -> dict[str, int]:
-    """Source name to images: as ingested, else as many as the recipe expects there; a source of which nothing is known is left out."""
+    """Source name to images: as ingested, else as many as the recipe expects there; a source of
+    which nothing is known is left out.
+    """
     found: dict[str, int] = {}
     for source in prepared.recipe.all_sources():
         standing = prepared.standings.get(f"ingest:{source.name}")

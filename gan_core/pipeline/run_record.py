@@ -1,4 +1,6 @@
-"""The folder that records one execution: what was asked, which artifacts came of it, whether its process still lives."""
+"""The folder that records one execution: what was asked, which artifacts came of it, whether its
+process still lives.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ RunState = Literal["running", "completed", "paused", "failed"]
 
 
 class Run:
-    """The folder of one execution: `recipe.yaml`, `run.json` (which artifacts, cached or made), `report.html`."""
+    """The folder of one execution: `recipe.yaml`, `run.json` (which artifacts, cached or made),
+    `report.html`.
+    """
 
     def __init__(
         self, store: Store, prepared: Prepared, *, flow_run: str | None = None, attempt: int = 1
@@ -67,7 +71,9 @@ class Run:
         self.planned(prepared)
 
     def planned(self, prepared: Prepared) -> None:
-        """Takes a plan, the first or a later one, into the record: what it counts on, and what it decided."""
+        """Takes a plan, the first or a later one, into the record: what it counts on, and what it
+        decided.
+        """
         self.prepared = prepared
         refs = [standing.ref for standing in prepared.standings.values() if standing.ref]
         self.record["plan"] = [ref.model_dump(include={"stage", "key", "digest"}) for ref in refs]
@@ -76,7 +82,9 @@ class Run:
         self._write()
 
     def follows_up(self) -> None:
-        """Takes note that the same flow run was tried before: what those attempts have made needs no refreshing again."""
+        """Takes note that the same flow run was tried before: what those attempts have made needs
+        no refreshing again.
+        """
         made: set[str] = set()
         for path in self.folder.parent.glob("*/run.json"):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -90,7 +98,9 @@ class Run:
         self.made_before = frozenset(made)
 
     def begins(self, node: Node, inputs: dict[str, ArtifactRef]) -> None:
-        """Records that a node is about to be made: its unfinished work, and a training's states, are kept for as long as this run is."""
+        """Records that a node is about to be made: its unfinished work, and a training's states,
+        are kept for as long as this run is.
+        """
         entry: dict[str, Any] = {
             "stage": node.stage,
             "key": key_of(node, {name: ref.digest for name, ref in inputs.items()}),
@@ -129,7 +139,9 @@ class Run:
         return self.record
 
     def report_divergence(self, error: TrainingDiverged) -> Path:
-        """Writes `report.html` of a run whose training diverged, and says in the error where it is. Returns its path."""
+        """Writes `report.html` of a run whose training diverged, and says in the error where it is.
+        Returns its path.
+        """
         from gan_core.reporting.diverged import diverged_page
         from gan_core.reporting.run_info import RunFacts
 
@@ -158,7 +170,9 @@ class Run:
         return path
 
     def artifacts(self) -> list[dict[str, Any]]:
-        """What the report is told of every node: which artifact, cached or made, seconds, memory, counts."""
+        """What the report is told of every node: which artifact, cached or made, seconds, memory,
+        counts.
+        """
         listed = []
         for result in self.results.values():
             if result.ref is None:
@@ -183,14 +197,19 @@ class Run:
         write_json(self.folder / "run.json", {**self.record, "nodes": nodes})
 
 
-DIED = "Its process ended without a word: killed (by somebody, or for want of memory), or the machine went down."
+DIED = (
+    "Its process ended without a word: killed (by somebody, or for want of memory), or the "
+    "machine went down."
+)
 
 
 def dead_runs(home: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """Folder and record of each run of this machine that says it is running, and whose process is gone.
+    """Folder and record of each run of this machine that says it is running, and whose process is
+    gone.
 
-    A run holds its lock from before its record is there until after the record says how it ended. Of a home on a shared disk the runs
-    of other machines are theirs: not every such disk tells one machine what another has locked.
+    A run holds its lock from before its record is there until after the record says how it ended.
+    Of a home on a shared disk the runs of other machines are theirs: not every such disk tells one
+    machine what another has locked.
     """
     found = []
     for path in sorted((home / "runs").glob("*/run.json")):
@@ -207,7 +226,9 @@ def _running_here(record: dict[str, Any]) -> bool:
 
 
 def bury(folder: Path, record: dict[str, Any]) -> None:
-    """Writes down that a run of `dead_runs` has failed; what it had begun stays named, so that `discern gc` knows of it."""
+    """Writes down that a run of `dead_runs` has failed; what it had begun stays named, so that
+    `discern gc` knows of it.
+    """
     write_json(
         folder / "run.json",
         {
@@ -229,7 +250,9 @@ def _link(source: Path, target: Path) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Discern and of what its results depend on, read from package metadata (nothing is imported)."""
+    """Versions of Discern and of what its results depend on, read from package metadata (nothing is
+    imported).
+    """
     import platform
     from importlib import metadata
 

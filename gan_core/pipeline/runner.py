@@ -1,6 +1,7 @@
 """Makes one artifact: ask the store, take the key's lock, ask again, compute, publish.
 
-Prefect's tasks, the command line and tests all come through here, so that there is one meaning of "cached".
+Prefect's tasks, the command line and tests all come through here, so that there is one meaning of
+"cached".
 """
 
 from __future__ import annotations
@@ -89,9 +90,11 @@ def execute(
         who: said to another run that waits for this key.
         refresh: compute even when an artifact is there; it becomes another version under the key.
         waiting: called with the holder's words when another run is making the same artifact.
-        spread: makes the shares of a stage that can be divided, before the stage itself takes them up and publishes.
+        spread: makes the shares of a stage that can be divided, before the stage itself takes them
+            up and publishes.
     Raises:
-        DiscernError: what went wrong, for people; OSErrors of a full disk or a closed folder come as StoreError.
+        DiscernError: what went wrong, for people; OSErrors of a full disk or a closed folder come
+            as StoreError.
     """
     key = key_of(node, {name: ref.digest for name, ref in inputs.items()})
     held: list[str] = []
@@ -124,7 +127,8 @@ def take(store: Store, node: Node) -> StageResult:
     whole = manifest is not None and store.artifacts.hold(node.pinned)
     if manifest is None or not whole or problems(store.path(node.pinned), manifest, deep=False):
         raise StoreError(
-            f"The artifact {node.pinned.stage}/{node.pinned.key}, which {node.id} stands on, is gone or damaged.",
+            f"The artifact {node.pinned.stage}/{node.pinned.key}, which {node.id} stands on, is "
+            "gone or damaged.",
             remedy="run the same command again: the plan is made anew",
         )
     return result_of(node.id, manifest, cached=True)
@@ -161,10 +165,11 @@ def _make_alone(
 
 @contextlib.contextmanager
 def begun_anew(state: Path, node: str) -> Iterator[Path]:
-    """A refreshed training begins without the state of earlier ones, and only once: another try continues what this one has learned.
+    """A refreshed training begins without the state of earlier ones, and only once: another try
+    continues what this one has learned.
 
-    A mark in the state folder says so until the training is complete or has diverged: a retry of the task or of the run, or the same
-    command given again after a kill or a time limit, finds it.
+    A mark in the state folder says so until the training is complete or has diverged: a retry of
+    the task or of the run, or the same command given again after a kill or a time limit, finds it.
     """
     mark = state / BEGUN_ANEW
     if mark.exists():
@@ -247,7 +252,9 @@ def _make(
 
 
 def _checked(store: Store, ref: ArtifactRef) -> StageInput:
-    """An input whose bytes were compared with its manifest: damage must not travel on into what is made from it."""
+    """An input whose bytes were compared with its manifest: damage must not travel on into what is
+    made from it.
+    """
     manifest = store.artifacts.get(ref)
     wrong, path = ["its manifest is gone"], Path()
     if manifest is not None:
@@ -265,15 +272,21 @@ def _checked(store: Store, ref: ArtifactRef) -> StageInput:
                 break
     if wrong:
         raise StoreError(
-            f"The artifact {ref.stage}/{ref.key}/{ref.digest[:12]} is damaged: {'; '.join(wrong[:3])}.",
+            f"The artifact {ref.stage}/{ref.key}/{ref.digest[:12]} is damaged: "
+            f"{'; '.join(wrong[:3])}.",
             expected="the bytes that its manifest names",
-            remedy="discern verify --all --remove drops damaged artifacts; the next run makes them again",
+            remedy=(
+                "discern verify --all --remove drops damaged artifacts; the next run makes "
+                "them again"
+            ),
         )
     return StageInput(ref=ref, path=path)
 
 
 def _context(store: Store, node: Node, inputs: dict[str, ArtifactRef]) -> dict[str, Any]:
-    """What a stage may use beside its work folder: folders that outlive an attempt, earlier artifacts."""
+    """What a stage may use beside its work folder: folders that outlive an attempt, earlier
+    artifacts.
+    """
     if node.stage == "ingest":
         return {"state": str(store.state("ingest", str(node.part["source"]["name"])))}
     if node.stage == "crop":
@@ -284,7 +297,9 @@ def _context(store: Store, node: Node, inputs: dict[str, ArtifactRef]) -> dict[s
 
 
 def _earlier(store: Store, node: Node, most: int = 2) -> list[str]:
-    """Folders of the newest artifacts of the same place and settings: their rows can be copied instead of read again."""
+    """Folders of the newest artifacts of the same place and settings: their rows can be copied
+    instead of read again.
+    """
     found = []
     for ref in store.artifacts.refs(node.stage):
         manifest = store.artifacts.get(ref)
@@ -308,14 +323,18 @@ def _earlier(store: Store, node: Node, most: int = 2) -> list[str]:
 
 
 def trajectory_key(node: Node, inputs: dict[str, ArtifactRef]) -> str:
-    """What decides the path of a training but not its length: longer training continues from the state kept under it."""
+    """What decides the path of a training but not its length: longer training continues from the
+    state kept under it.
+    """
     digests = {role: [inputs[name].digest for name in ids] for role, ids in node.inputs.items()}
     return trajectory_of(spec_of(node.stage).version, node.key_part, digests)
 
 
 @contextlib.contextmanager
 def _peak_memory() -> Any:
-    """Measures the peak resident memory (MiB) of this process over a block; the counter is reset first where Linux lets us."""
+    """Measures the peak resident memory (MiB) of this process over a block; the counter is reset
+    first where Linux lets us.
+    """
     measured = [0.0]
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
@@ -330,13 +349,18 @@ def _peak_memory() -> Any:
 
 
 def explain_os_error(error: OSError, home: Path) -> DiscernError:
-    """An operating-system error as an error for people: a full disk, a closed folder, a system out of something."""
+    """An operating-system error as an error for people: a full disk, a closed folder, a system out
+    of something.
+    """
     where = error.filename or home
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StoreError(
             f"No room is left while writing {where}: {error.strerror}.",
             expected=f"free space under {home}",
-            remedy="free some space, or choose another disk with --home; what is finished is kept, the same command continues",
+            remedy=(
+                "free some space, or choose another disk with --home; what is finished is "
+                "kept, the same command continues"
+            ),
         )
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return StoreError(
@@ -351,7 +375,8 @@ def explain_os_error(error: OSError, home: Path) -> DiscernError:
         errno.ENETUNREACH,
     ):
         return TransientError(
-            f"A disk or a connection failed: {error.strerror or error or type(error).__name__} ({where}).",
+            f"A disk or a connection failed: {error.strerror or error or type(error).__name__} "
+            f"({where}).",
             remedy="the task is tried again",
         )
     if error.errno in (errno.ENOMEM, errno.EAGAIN, errno.EMFILE):

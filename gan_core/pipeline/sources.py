@@ -1,4 +1,6 @@
-"""Where the sources of a recipe lie on this machine, and what they look like from outside: never part of a key themselves."""
+"""Where the sources of a recipe lie on this machine, and what they look like from outside: never
+part of a key themselves.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from gan_core.progress import Progress, silent
 
 @dataclass(frozen=True)
 class Location:
-    """A source's place: `path` None for data that comes with a package; `to_fetch` when it has to be downloaded first."""
+    """A source's place: `path` None for data that comes with a package; `to_fetch` when it has to
+    be downloaded first.
+    """
 
     path: Path | None
     to_fetch: bool = False
@@ -23,7 +27,8 @@ class Location:
 def locate(
     recipe: Recipe, data: Sequence[str], home: Path, command: str = ""
 ) -> dict[str, Location]:
-    """Source name to location, from `--data` values ('PATH' or 'NAME=PATH') and the home's download cache.
+    """Source name to location, from `--data` values ('PATH' or 'NAME=PATH') and the home's download
+    cache.
 
     Args:
         command: what was typed, for the remedy.
@@ -48,7 +53,10 @@ def locate(
                 raise RequestError(
                     f"--data was given twice for the source {name!r}: {named[name]} and {place}.",
                     expected="one place for each source",
-                    remedy="leave one of them out; a second set of images is a second source of the recipe",
+                    remedy=(
+                        "leave one of them out; a second set of images is a second source of "
+                        "the recipe"
+                    ),
                 )
             named[name] = place
         elif root is not None:
@@ -62,7 +70,8 @@ def locate(
         root is not None and not any(_wants_place(source) for source in sources.values())
     ):
         raise RequestError(
-            f"Recipe {recipe.name} takes no --data: {', '.join(unused or sources)} comes with a package.",
+            f"Recipe {recipe.name} takes no --data: {', '.join(unused or sources)} comes with a "
+            "package.",
             expected="no --data",
             remedy="discern run folder --data PATH, for images of your own",
         )
@@ -101,7 +110,9 @@ def _place(
 
 
 def fetch(source: SourceConfig, location: Location, progress: Progress = silent) -> None:
-    """Downloads a source into its place in the cache; a marker written last says that it is complete."""
+    """Downloads a source into its place in the cache; a marker written last says that it is
+    complete.
+    """
     from gan_core.files import write_json
 
     assert location.path is not None

@@ -8,8 +8,8 @@ A probe is a file in this room with
     LEAST    the smallest value there is, where there is one: a best value there is at no edge
     fit(features, labels, values, *, seed, device, progress) -> one model per value
 
-where features are float16 or float32 [rows, dims] (used as they come: nothing is scaled), labels are integers [rows], and a
-model offers `value`, `classes` and `predict(features) -> int64 [rows]`.
+where features are float16 or float32 [rows, dims] (used as they come: nothing is scaled), labels
+are integers [rows], and a model offers `value`, `classes` and `predict(features) -> int64 [rows]`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ Labels = npt.NDArray[np.int64]
 
 
 class Model(Protocol):
-    """A fitted classifier. `certificate` holds what is known of how well it was fitted (objective, gap, iterations)."""
+    """A fitted classifier. `certificate` holds what is known of how well it was fitted (objective,
+    gap, iterations).
+    """
 
     value: float
     classes: Labels
@@ -44,9 +46,11 @@ class LinearModel:
     Attributes:
         value: the setting it was fitted with.
         classes: int64 [classes], ascending.
-        weights: float32 [dims, columns]; columns = classes, or 1 for two classes (positive score: the second).
+        weights: float32 [dims, columns]; columns = classes, or 1 for two classes (positive score:
+            the second).
         intercept: float32 [columns].
-        certificate: `objective` (sum over columns), `gap` (largest relative gap to the optimum), `iterations`.
+        certificate: `objective` (sum over columns), `gap` (largest relative gap to the optimum),
+            `iterations`.
     """
 
     value: float
@@ -75,7 +79,9 @@ class LinearModel:
 
 
 def predict_many(models: Sequence[Model], features: Features) -> list[Labels]:
-    """Answers of several models to the same features; linear models share one pass over them, neighbours one search."""
+    """Answers of several models to the same features; linear models share one pass over them,
+    neighbours one search.
+    """
     together = getattr(models[0], "predict_together", None) if models else None
     if together is not None and len({type(model) for model in models}) == 1:
         answers: list[Labels] = together(models, features)
@@ -96,12 +102,15 @@ def linear_scores(
     intercept: npt.NDArray[np.float32],
     device: str = "cpu",
 ) -> npt.NDArray[np.float32]:
-    """features @ weights + intercept in float32, by blocks of rows. Returns: float32 [rows, columns]."""
+    """features @ weights + intercept in float32, by blocks of rows. Returns: float32 [rows,
+    columns].
+    """
     import torch
 
     if features.shape[1] != weights.shape[0]:
         raise DataError(
-            f"The features have {features.shape[1]} dimensions and the model was fitted on {weights.shape[0]}.",
+            f"The features have {features.shape[1]} dimensions and the model was fitted on "
+            f"{weights.shape[0]}.",
             expected="features of the same layers and the same pooling",
         )
     matrix = torch.from_numpy(np.ascontiguousarray(weights)).to(device)
@@ -120,7 +129,9 @@ def block_rows(dims: int, megabytes: int = 128) -> int:
 
 
 def as_tensor(features: npt.NDArray[Any]) -> Any:
-    """A torch view of an array (a copy only where torch cannot look at it: read-only or oddly strided memory)."""
+    """A torch view of an array (a copy only where torch cannot look at it: read-only or oddly
+    strided memory).
+    """
     import torch
 
     array = (
@@ -147,7 +158,10 @@ def encode(labels: Labels) -> tuple[Labels, Labels]:
         raise DataError(
             f"There is {what} to fit a probe on.",
             expected="labelled rows of two classes or more",
-            remedy="check the labels of the source (`label` in crops.parquet), or leave out the evaluation",
+            remedy=(
+                "check the labels of the source (`label` in crops.parquet), or leave out the "
+                "evaluation"
+            ),
         )
     return classes, index.astype(np.int64)
 
@@ -164,7 +178,8 @@ def begin(features: Features, labels: Labels) -> tuple[Labels, Labels]:
 def not_finite(features: Features) -> Labels:
     """Numbers of the rows that hold NaN or infinite values, ascending: int64 [rows].
 
-    Read as bits, where float16 costs no conversion: the exponent of such values, and of no others, is all ones.
+    Read as bits, where float16 costs no conversion: the exponent of such values, and of no others,
+        is all ones.
     """
     if features.dtype.kind != "f":
         return np.empty(0, np.int64)
@@ -193,7 +208,11 @@ def check_features(features: Features, labels: Labels) -> None:
     if len(wrong):
         told = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
         raise DataError(
-            f"{len(wrong)} of {len(features)} rows of features hold values that are not finite (NaN or infinite): rows {told}.",
+            f"{len(wrong)} of {len(features)} rows of features hold values that are not finite "
+            f"(NaN or infinite): rows {told}.",
             expected="finite features",
-            remedy="leave those rows out, or take the features anew: the stage extract refuses NaN and names the images",
+            remedy=(
+                "leave those rows out, or take the features anew: the stage extract refuses "
+                "NaN and names the images"
+            ),
         )

@@ -38,7 +38,9 @@ def fit(
     device: str = "cpu",
     progress: Progress = silent,
 ) -> list[MostFrequent]:
-    """Counts the labels; of equally frequent classes the smallest is taken. The features are not looked at."""
+    """Counts the labels; of equally frequent classes the smallest is taken. The features are not
+    looked at.
+    """
     check_features(features, labels)
     classes, counts = np.unique(np.asarray(labels, np.int64), return_counts=True)
     return [MostFrequent(float(value), classes, int(classes[counts.argmax()])) for value in values]

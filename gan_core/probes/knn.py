@@ -1,4 +1,5 @@
-"""k nearest neighbours by Euclidean distance on the unscaled features: FAISS where it is, torch elsewhere, both on a GPU as well.
+"""k nearest neighbours by Euclidean distance on the unscaled features: FAISS where it is, torch
+elsewhere, both on a GPU as well.
 
 A tie of votes goes to the class with the nearest neighbour among the tied.
 """
@@ -22,7 +23,9 @@ GRID = [1.0, 5.0, 25.0]
 LEAST = 1.0
 FAISS_BYTES = (
     2**31
-)  # FAISS keeps a float32 copy of the features; above this torch converts them block by block instead
+    # FAISS keeps a float32 copy of the features; above this torch converts them block by block
+    # instead
+)
 
 
 class Neighbours:
@@ -61,7 +64,9 @@ class Neighbours:
         return out
 
     def _by_torch(self, block: Features, count: int) -> npt.NDArray[np.int64]:
-        """Squared distances |y|^2 - 2 x.y (|x|^2 is the same for all) to a block of training rows at a time."""
+        """Squared distances |y|^2 - 2 x.y (|x|^2 is the same for all) to a block of training rows
+        at a time.
+        """
         import torch
 
         asked = as_tensor(block).to(self.device).float()
@@ -132,7 +137,8 @@ def fit(
     progress: Progress = silent,
     backend: str = "",
 ) -> list[KNearest]:
-    """One model for each k in `values`, over one index. A k above the number of rows is that number.
+    """One model for each k in `values`, over one index. A k above the number of rows is that
+    number.
 
     Raises: DataError as `linear_svm.fit`.
     """

@@ -1,9 +1,12 @@
-"""The linear SVM of the DCGAN paper: liblinear's L2-regularised, squared-hinge, one-vs-rest SVM with a penalised intercept.
+"""The linear SVM of the DCGAN paper: liblinear's L2-regularised, squared-hinge, one-vs-rest SVM
+with a penalised intercept.
 
-Per class: 1/2 (|w|^2 + b^2) + C sum_i max(0, 1 - y_i (w.x_i + b))^2, the objective of scikit-learn's LinearSVC with its
-defaults, which the authors used (svhn/svhn_semisup_analysis.py). All classes and all values of C are solved together; the
-features stay float16. `certificate["gap"]` bounds (objective - optimum), from duality, relative to the objective or, where that
-is smaller, to what was won over no weights at all (at a tiny C most of the objective is the price of answering nothing).
+Per class: 1/2 (|w|^2 + b^2) + C sum_i max(0, 1 - y_i (w.x_i + b))^2, the objective of
+scikit-learn's LinearSVC with its defaults, which the authors used (svhn/svhn_semisup_analysis.py).
+All classes and all values of C are solved together; the features stay float16. `certificate["gap"]`
+bounds (objective - optimum), from duality, relative to the objective or, where that is smaller, to
+what was won over no weights at all (at a tiny C most of the objective is the price of answering
+nothing).
 """
 
 from __future__ import annotations
@@ -21,7 +24,10 @@ from gan_core.progress import Progress, silent
 if TYPE_CHECKING:
     from torch import Tensor
 
-ABOUT = "L2-SVM as in the DCGAN paper (LinearSVC's objective), all classes and all C at once, with a duality-gap certificate"
+ABOUT = (
+    "L2-SVM as in the DCGAN paper (LinearSVC's objective), all classes and all C at once, "
+    "with a duality-gap certificate"
+)
 SETTING = "C"
 GRID = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1]
 TOLERANCE = 1e-4
@@ -30,7 +36,9 @@ MARGIN_BYTES = 2**29  # columns are solved in batches whose margins fit into thi
 
 @dataclass
 class SquaredHinge:
-    """C sum max(0, 1 - y m)^2 for columns with signs y [rows, P] (+1, -1) and weights C [P]. See `_newton.Loss`."""
+    """C sum max(0, 1 - y m)^2 for columns with signs y [rows, P] (+1, -1) and weights C [P]. See
+    `_newton.Loss`.
+    """
 
     signs: Tensor
     cost: Tensor
@@ -78,7 +86,8 @@ def fit(
         features: float16 or float32 [rows, dims], used unscaled.
         labels: integers [rows], two classes or more.
         values: C, each > 0.
-        seed: picks the rows behind the preconditioner; it moves the result within the tolerance only.
+        seed: picks the rows behind the preconditioner; it moves the result within the tolerance
+            only.
         tolerance: largest relative duality gap of any class at any C.
 
     Raises:
@@ -114,7 +123,9 @@ def _fit_together(
     progress: Progress,
     tolerance: float,
 ) -> list[LinearModel]:
-    """All classes and values in lock-step by Newton-CG. Args: signs: float32 [rows, columns], +1 or -1."""
+    """All classes and values in lock-step by Newton-CG. Args: signs: float32 [rows, columns], +1 or
+    -1.
+    """
     import torch
 
     columns = signs.shape[1]

@@ -1,8 +1,10 @@
-"""Multinomial logistic regression with a squared penalty on the weights, as scikit-learn's LogisticRegression states it.
+"""Multinomial logistic regression with a squared penalty on the weights, as scikit-learn's
+LogisticRegression states it.
 
-1/2 |W|^2 + C sum_i -log softmax(W x_i + b)[y_i], the intercept free. Solved for all C together by the same Newton-CG as the
-SVM; `certificate["gap"]` bounds the distance to the optimum relative to what was won over no weights at all: half the squared
-gradient by the weights (strong convexity), plus an estimate for the free intercept.
+1/2 |W|^2 + C sum_i -log softmax(W x_i + b)[y_i], the intercept free. Solved for all C together by
+the same Newton-CG as the SVM; `certificate["gap"]` bounds the distance to the optimum relative to
+what was won over no weights at all: half the squared gradient by the weights (strong convexity),
+plus an estimate for the free intercept.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ MARGIN_BYTES = 2**28
 
 @dataclass
 class SoftmaxLoss:
-    """C sum -log softmax(m)[y] for groups of `width` columns; truth [rows, width] one-hot, cost [groups]. See `_newton.Loss`."""
+    """C sum -log softmax(m)[y] for groups of `width` columns; truth [rows, width] one-hot, cost
+    [groups]. See `_newton.Loss`.
+    """
 
     truth: Tensor
     cost: Tensor
@@ -80,7 +84,9 @@ def fit(
     progress: Progress = silent,
     tolerance: float = TOLERANCE,
 ) -> list[LinearModel]:
-    """One model for each C in `values`; arguments and errors as in `linear_svm.fit`. Two classes have two columns."""
+    """One model for each C in `values`; arguments and errors as in `linear_svm.fit`. Two classes
+    have two columns.
+    """
     import torch
 
     classes, index, data, kind = begin_linear(

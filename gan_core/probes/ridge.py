@@ -1,7 +1,9 @@
-"""Ridge classification, the quick look: least squares on targets +1 and -1 with a squared penalty, the intercept free.
+"""Ridge classification, the quick look: least squares on targets +1 and -1 with a squared penalty,
+the intercept free.
 
-1/2 |w|^2 + 1 / (2 alpha) sum_i (w.x_i + b - t_i)^2 per class, which has the solution of scikit-learn's RidgeClassifier at the
-same alpha. One linear system for each class and alpha, all solved together by conjugate gradients.
+1/2 |w|^2 + 1 / (2 alpha) sum_i (w.x_i + b - t_i)^2 per class, which has the solution of
+scikit-learn's RidgeClassifier at the same alpha. One linear system for each class and alpha, all
+solved together by conjugate gradients.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ TOLERANCE = 1e-5
 
 @dataclass
 class SquaredLoss:
-    """weight / 2 sum (m - t)^2 for columns with targets t [rows, P] and weights [P]. See `_newton.Loss`."""
+    """weight / 2 sum (m - t)^2 for columns with targets t [rows, P] and weights [P]. See
+    `_newton.Loss`.
+    """
 
     targets: Tensor
     weight: Tensor

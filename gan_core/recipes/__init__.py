@@ -34,10 +34,13 @@ class _Twice(yaml.YAMLError):
 
 
 class _EachOnce(yaml.SafeLoader):
-    """Refuses a key that stands twice in one mapping: YAML's own loader drops the first one and says nothing."""
+    """Refuses a key that stands twice in one mapping: YAML's own loader drops the first one and
+    says nothing.
+    """
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        # On the nodes as they are written: later the keys that come by `<<` stand among the mapping's own, which may repeat them.
+        # On the nodes as they are written: later the keys that come by `<<` stand among the
+        # mapping's own, which may repeat them.
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
         seen: dict[tuple[str, str], int] = {}
         for key, _ in node.value:
@@ -170,8 +173,10 @@ def build_recipe(content: dict[str, Any]) -> Recipe:
     for probe in recipe.evaluate.probes:
         registry.check("probes", probe.name)
     if recipe.threads == 0:
-        # One core is left to the Prefect server, to readers and to whoever else: oneDNN's threads spin while they wait for each
-        # other, and a training that has to share its last core becomes several times slower (docs/benchmarks.md).
+        # One core is left to the Prefect server, to readers and to whoever else: oneDNN's threads
+        # spin while they wait for each
+        # other, and a training that has to share its last core becomes several times slower
+        # (docs/benchmarks.md).
         recipe = recipe.model_copy(update={"threads": max(1, cpu_cores() - 1)})
     return recipe
 
@@ -184,7 +189,9 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 def _merge(base: dict[str, Any], overlay: dict[str, Any]) -> None:
-    """Lays `overlay` over `base` in place: mappings are merged; lists of named entries by name; all else is replaced."""
+    """Lays `overlay` over `base` in place: mappings are merged; lists of named entries by name; all
+    else is replaced.
+    """
     for key, value in overlay.items():
         if isinstance(value, dict) and isinstance(base.get(key), dict):
             _merge(base[key], value)
@@ -246,7 +253,9 @@ def _apply(content: dict[str, Any], override: str) -> None:
 
 
 def _default_at(path: list[str]) -> Any:
-    """What stands at `path` in a recipe that says nothing there: defaults of lists are needed to change one entry."""
+    """What stands at `path` in a recipe that says nothing there: defaults of lists are needed to
+    change one entry.
+    """
     model: Any = Recipe
     for part in path:
         field = getattr(model, "model_fields", {}).get(part)
@@ -273,7 +282,9 @@ def _model_in(annotation: Any) -> Any:
 
 
 def _explain(error: ValidationError) -> RequestError:
-    """All that is wrong, up to five places; one mistake alone is told with what was expected and the nearest match."""
+    """All that is wrong, up to five places; one mistake alone is told with what was expected and
+    the nearest match.
+    """
     at: dict[tuple[str, ...], list[Any]] = {}
     for one in error.errors():
         at.setdefault(_place(one["loc"]), []).append(one)

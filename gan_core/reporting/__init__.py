@@ -1,1 +1,3 @@
-"""The report: what a run found, as numbers (`summary.json`), as figures and as one page (`report.html`)."""
+"""The report: what a run found, as numbers (`summary.json`), as figures and as one page
+(`report.html`).
+"""

@@ -48,7 +48,8 @@ def tone(features: str) -> int:
 def headline_rows(rows: Sequence[dict[str, Any]]) -> tuple[list[Bar], Axis]:
     """The leading score and its baselines as rows of a dot plot, with their common axis.
 
-    Chance is left out where it would squeeze the others together. Args: rows: as `words.beside_headline` gives them.
+    Chance is left out where it would squeeze the others together. Args: rows: as
+    `words.beside_headline` gives them.
     """
     near = [row for row in rows if row["features"] != CHANCE] or list(rows)
     axis = share_axis(near, most=6)
@@ -92,7 +93,9 @@ def headline_plot(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def accuracy_charts(summary: dict[str, Any], source: str) -> list[str]:
-    """Accuracy by number of labels: one chart for each probe, a line for each feature set, chance dashed."""
+    """Accuracy by number of labels: one chart for each probe, a line for each feature set, chance
+    dashed.
+    """
     rows = [row for row in summary["scores"] if row["source"] == source]
     probes = sorted({row["probe"] for row in rows if row["features"] != CHANCE})
     counts = sorted(
@@ -171,7 +174,8 @@ def confusion_chart(found: dict[str, Any] | None) -> str:
     )
 
 
-# Training ------------------------------------------------------------------------------------------------------------------
+# Training
+# ------------------------------------------------------------------------------------------------------------------
 
 CURVES = {
     "d_loss": ("loss_discriminator",),
@@ -197,7 +201,9 @@ def read_statistics(folders: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def curve(rows: Sequence[dict[str, Any]], name: str) -> list[Point]:
-    """A statistic over kimg, averaged down to at most `MOST_POINTS` points; values that are no numbers are left out."""
+    """A statistic over kimg, averaged down to at most `MOST_POINTS` points; values that are no
+    numbers are left out.
+    """
     key = next((key for key in CURVES.get(name, (name,)) if any(key in row for row in rows)), name)
     found = [
         (float(row["kimg"]), float(row[key]))
@@ -215,7 +221,9 @@ def curve(rows: Sequence[dict[str, Any]], name: str) -> list[Point]:
 
 
 def training_charts(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Losses, what the discriminator says of real and of generated images, how well labels are read off it; none without statistics."""
+    """Losses, what the discriminator says of real and of generated images, how well labels are read
+    off it; none without statistics.
+    """
     charts = []
     losses = [("D", curve(rows, "d_loss"), 1), ("G", curve(rows, "g_loss"), 2)]
     says = [("real", curve(rows, "d_real"), 1), ("generated", curve(rows, "d_fake"), 2)]

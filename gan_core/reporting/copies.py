@@ -1,4 +1,6 @@
-"""What dedup says of itself, for the report: sizes of groups, leaked images, and how far its findings can be trusted."""
+"""What dedup says of itself, for the report: sizes of groups, leaked images, and how far its
+findings can be trusted.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ SIZES = ((2, 2), (3, 3), (4, 4), (5, 5), (6, 10), (11, 20), (21, 100), (101, Non
 
 
 def copies_record(inputs: ReportInputs) -> dict[str, Any]:
-    """Sizes of groups, quality.json, and the leaked images with the pairs to show; {} without dedup."""
+    """Sizes of groups, quality.json, and the leaked images with the pairs to show; {} without
+    dedup.
+    """
     table = read_tables(inputs.duplicates, "duplicates.parquet", ["group"])
     if table is None:
         return {}
@@ -34,7 +38,9 @@ def copies_record(inputs: ReportInputs) -> dict[str, Any]:
 
 
 def group_sizes(members: dict[str, int]) -> list[dict[str, Any]]:
-    """Groups by size: [{size ('2', '6 to 10', ...), groups, removed}], empty bins left out. Args: members: rows by group."""
+    """Groups by size: [{size ('2', '6 to 10', ...), groups, removed}], empty bins left out. Args:
+    members: rows by group.
+    """
     sizes = np.array([count for name, count in members.items() if name], np.int64)
     out = []
     for low, high in SIZES:
@@ -46,9 +52,11 @@ def group_sizes(members: dict[str, int]) -> list[dict[str, Any]]:
 
 
 def leaked_images(inputs: ReportInputs) -> dict[str, Any]:
-    """Held-out images that stand in the training split too, and some of the pairs, from the surest to the least sure.
+    """Held-out images that stand in the training split too, and some of the pairs, from the surest
+    to the least sure.
 
-    Returns: pairs; splits {split: {rows, leaked}}; examples [{held_out, train: {image_id, box, source, address, split}, score, reason}].
+    Returns: pairs; splits {split: {rows, leaked}}; examples [{held_out, train: {image_id, box,
+        source, address, split}, score, reason}].
     """
     table = read_tables(inputs.duplicates, "leaked.parquet")
     crops = read_tables(inputs.crops, "crops.parquet", ["source", "split", "status"])
@@ -99,11 +107,14 @@ def _side(row: dict[str, Any], side: str) -> dict[str, Any]:
     }
 
 
-# The page -------------------------------------------------------------------------------------------------------------------
+# The page
+# -------------------------------------------------------------------------------------------------------------------
 
 
 def leaked_pairs(summary: dict[str, Any], inputs: ReportInputs) -> list[dict[str, Any]]:
-    """The shown pairs with their images, held-out image first; pairs whose pixels are gone are left out."""
+    """The shown pairs with their images, held-out image first; pairs whose pixels are gone are left
+    out.
+    """
     examples = summary["duplicates"].get("leaked", {}).get("examples", [])
     pixels = images_of(
         inputs, [side for pair in examples for side in (pair["held_out"], pair["train"])]
@@ -162,17 +173,23 @@ def false_sentence(said: dict[str, Any]) -> str:
             return ""
         share = found["matched"] / found["asked"]
         text = (
-            f"Nobody looked at these pairs. As a stand-in, {words.count(found['asked'], 'image')} were turned upside down, so that "
-            f"they are copies of nothing, and looked up in the same way: {found['matched']:,} of them found a \u201ccopy\u201d "
-            f"({words.percent(share, 2)}, 95 % interval {words.percent(found['low'], 2)} to {words.percent(found['high'], 2)})."
+            f"Nobody looked at these pairs. As a stand-in, {words.count(found['asked'], 'image')} "
+            "were turned upside down, so that "
+            f"they are copies of nothing, and looked up in the same way: {found['matched']:,} of "
+            "them found a \u201ccopy\u201d "
+            f"({words.percent(share, 2)}, 95 % interval {words.percent(found['low'], 2)} to "
+            f"{words.percent(found['high'], 2)})."
         )
         if found["false_share"] is not None:
             text += (
-                f" At that rate chance alone would give {words.percent(found['false_share'])} ({words.percent(found['false_low'])} to "
-                f"{words.percent(found['false_high'])}) of the {words.count(found['paired'], 'image')} for which a copy was found."
+                f" At that rate chance alone would give {words.percent(found['false_share'])} "
+                f"({words.percent(found['false_low'])} to "
+                f"{words.percent(found['false_high'])}) of the "
+                f"{words.count(found['paired'], 'image')} for which a copy was found."
             )
         return text + (
-            " This counts images that agree by chance. It cannot see what goes wrong most often: two moments of one scene, two things "
+            " This counts images that agree by chance. It cannot see what goes wrong most often: "
+            "two moments of one scene, two things "
             "of one make."
         )
     if "unconfirmed" in said:
@@ -180,9 +197,12 @@ def false_sentence(said: dict[str, Any]) -> str:
         if not found["sampled"]:
             return "Codes tied no images, so there are no pairs to check."
         return (
-            f"Codes alone tied these pairs. Of {words.count(found['sampled'], 'sampled pair')}, {found['unconfirmed']:,} "
-            f"({words.percent(found['share'])}, 95 % interval {words.percent(found['low'])} to {words.percent(found['high'])}) do not "
-            f"agree to {found['threshold']:.2f} when one image is laid over the other and compared on pixels. They are false by that "
+            f"Codes alone tied these pairs. Of {words.count(found['sampled'], 'sampled pair')}, "
+            f"{found['unconfirmed']:,} "
+            f"({words.percent(found['share'])}, 95 % interval {words.percent(found['low'])} to "
+            f"{words.percent(found['high'])}) do not "
+            f"agree to {found['threshold']:.2f} when one image is laid over the other and "
+            "compared on pixels. They are false by that "
             "measure; nobody judged them by eye."
         )
     return ""
@@ -199,7 +219,8 @@ def health_rows(health: dict[str, Any]) -> list[tuple[str, str]]:
         ),
         (
             "entropy of the bits, summed",
-            f"{health['bit_entropy_sum']:.1f} of 128; the poorest bit {health['bit_entropy_min']:.3f}",
+            f"{health['bit_entropy_sum']:.1f} of 128; the poorest bit "
+            f"{health['bit_entropy_min']:.3f}",
         ),
         (
             "bits that never change",
@@ -210,7 +231,8 @@ def health_rows(health: dict[str, Any]) -> list[tuple[str, str]]:
         ("fullest code", f"shared by {words.count(health['largest_code'], 'image')}"),
         (
             "over-full codes",
-            f"{len(full)}, with {words.count(health['overfull_rows'], 'image')}: blank images, or a code that collapsed"
+            f"{len(full)}, with {words.count(health['overfull_rows'], 'image')}: blank images, or "
+            "a code that collapsed"
             if full
             else "none",
         ),

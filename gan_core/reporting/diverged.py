@@ -1,7 +1,9 @@
-"""The report of a run whose training diverged: the usual page up to the training, headed by what was seen and what to do.
+"""The report of a run whose training diverged: the usual page up to the training, headed by what
+was seen and what to do.
 
-The report stage stands on a trained GAN and is never reached then. This page is made from what the run has (artifacts of the stages
-before, statistics and sample grids in the training's state folder), is no artifact, and lies in the run's folder alone.
+The report stage stands on a trained GAN and is never reached then. This page is made from what the
+run has (artifacts of the stages before, statistics and sample grids in the training's state
+folder), is no artifact, and lies in the run's folder alone.
 """
 
 from __future__ import annotations
@@ -55,10 +57,12 @@ def diverged_page(
 
 
 def _gather(state: Path, folder: Path) -> list[dict[str, Any]]:
-    """Puts statistics and grids that led to the end into `folder`, as an artifact has them. Returns the lines of statistics.
+    """Puts statistics and grids that led to the end into `folder`, as an artifact has them. Returns
+    the lines of statistics.
 
-    The folder of a training also holds what attempts that were given up and longer trainings have left: the line that was written last
-    is the one that ended it, and of lines for the same place the later one counts.
+    The folder of a training also holds what attempts that were given up and longer trainings have
+    left: the line that was written last is the one that ended it, and of lines for the same place
+    the later one counts.
     """
     written = []
     path = state / "stats.jsonl"
@@ -97,7 +101,9 @@ def _page(
         "sources": {**summary["sources"], "evaluate": []},
         "title": "The training diverged",
         "sentence": error.message,
-        "verdict": "No features were taken and nothing was scored: both stand on a trained network.",
+        "verdict": (
+            "No features were taken and nothing was scored: both stand on a trained network."
+        ),
         "training": {
             "method": settings["method"],
             "mode": settings["mode"],
@@ -121,7 +127,9 @@ def _columns(lines: list[dict[str, Any]]) -> list[str]:
 
 
 def _looks(lines: list[dict[str, Any]]) -> list[list[str]]:
-    """The last lines of statistics as text, a row each; what is no finite number stays visible as such."""
+    """The last lines of statistics as text, a row each; what is no finite number stays visible as
+    such.
+    """
     names = [name for name in FIGURES if any(name in line for line in lines)]
     return [
         [f"{line['kimg']:g}", *(_number(line.get(name, "")) for name in names)]

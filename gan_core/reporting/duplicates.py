@@ -20,7 +20,8 @@ def duplicate_groups(
 ) -> list[dict[str, Any]]:
     """Groups that lost members, largest first, each with its keeper and some of the removed.
 
-    Returns: {group, size, removed, keeper: member, examples: [member, ...]}; a member is {image_id, box, source, address, score, reason}.
+    Returns: {group, size, removed, keeper: member, examples: [member, ...]}; a member is {image_id,
+        box, source, address, score, reason}.
     """
     table = read_tables(inputs.duplicates, "duplicates.parquet")
     if table is None or not table.num_rows:
@@ -71,7 +72,9 @@ def _member(row: dict[str, Any]) -> dict[str, Any]:
 def images_of(
     inputs: ReportInputs, members: list[dict[str, Any]]
 ) -> dict[tuple[str, int], npt.NDArray[np.uint8]]:
-    """Pixels of members, uint8 [S, S, 3], by (image_id, box); members whose crop is not there are left out."""
+    """Pixels of members, uint8 [S, S, 3], by (image_id, box); members whose crop is not there are
+    left out.
+    """
     folders = [folder for folder in inputs.crops if (folder / "crops.parquet").is_file()]
     if not folders or not members:
         return {}

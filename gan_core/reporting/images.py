@@ -1,4 +1,6 @@
-"""Images inside a page: data URIs of WebP files whose gaps are transparent, so that one image suits a light and a dark page."""
+"""Images inside a page: data URIs of WebP files whose gaps are transparent, so that one image suits
+a light and a dark page.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,9 @@ def webp(pixels: Pixels, quality: int = 88) -> bytes:
 
 
 def tiles_of(sheet: Pixels, size: int, gap: int = 2) -> Pixels | None:
-    """The images of a contact sheet, uint8 [rows, columns, size, size, 3]; None when the sheet is not laid out so."""
+    """The images of a contact sheet, uint8 [rows, columns, size, size, 3]; None when the sheet is
+    not laid out so.
+    """
     height, width, _ = sheet.shape
     pitch = size + gap
     if (height - gap) % pitch or (width - gap) % pitch or height <= gap or width <= gap:
@@ -67,7 +71,9 @@ def tiles_of(sheet: Pixels, size: int, gap: int = 2) -> Pixels | None:
 
 
 def lay_out(tiles: Pixels, gap: int = 2, scale: int = 1) -> Pixels:
-    """Images [rows, columns, h, w, 3] as one RGBA sheet with transparent gaps; `scale` repeats pixels."""
+    """Images [rows, columns, h, w, 3] as one RGBA sheet with transparent gaps; `scale` repeats
+    pixels.
+    """
     if scale > 1:
         tiles = tiles.repeat(scale, axis=2).repeat(scale, axis=3)
     rows, columns, height, width, _ = tiles.shape
@@ -94,7 +100,8 @@ def as_image(pixels: Pixels, caption: str = "", alt: str = "", quality: int = 88
 def sheet_image(
     path: Path, size: int | None, caption: str = "", alt: str = "", columns: int | None = None
 ) -> Image | None:
-    """A contact sheet from a file, with transparent gaps where its layout is recognised; None when it cannot be read.
+    """A contact sheet from a file, with transparent gaps where its layout is recognised; None when
+    it cannot be read.
 
     Args: columns: lay it out anew with so many images in a row, where that comes out even.
     """

@@ -1,4 +1,6 @@
-"""Reads what the other stages wrote into counts and small tables: everything here comes from content files, nothing from a clock."""
+"""Reads what the other stages wrote into counts and small tables: everything here comes from
+content files, nothing from a clock.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,9 @@ class ReportInputs:
         )
 
     def sources(self, role: str) -> list[str]:
-        """Names of the sources in a role ('train' or 'evaluate'; none to evaluate means the training sources)."""
+        """Names of the sources in a role ('train' or 'evaluate'; none to evaluate means the
+        training sources).
+        """
         named = self.recipe.get("sources", {})
         found = named.get(role) or (named.get("train", []) if role == "evaluate" else [])
         return [str(source["name"]) for source in found]
@@ -141,7 +145,9 @@ def _sizes(rows: pa.Table) -> dict[str, int]:
 
 
 def flow_of_crops(inputs: ReportInputs) -> dict[str, dict[str, Any]]:
-    """Per source: rows of the crop table by status, usable ones by split, reasons of the others, images without a crop."""
+    """Per source: rows of the crop table by status, usable ones by split, reasons of the others,
+    images without a crop.
+    """
     table = read_tables(
         inputs.crops, "crops.parquet", ["image_id", "source", "status", "reason", "split"]
     )
@@ -164,7 +170,9 @@ def flow_of_crops(inputs: ReportInputs) -> dict[str, dict[str, Any]]:
 
 
 def flow_of_duplicates(inputs: ReportInputs) -> dict[str, dict[str, Any]]:
-    """Per source: training rows looked at, removed and kept; under '' the groups of all sources together."""
+    """Per source: training rows looked at, removed and kept; under '' the groups of all sources
+    together.
+    """
     table = read_tables(inputs.duplicates, "duplicates.parquet", ["source", "group", "keep"])
     if table is None:
         return {}
@@ -194,7 +202,9 @@ def flow_of_pack(inputs: ReportInputs) -> dict[str, int]:
 
 
 def feature_sets(inputs: ReportInputs) -> list[dict[str, Any]]:
-    """Each features artifact: source, name, rows, splits, kept, layers with shapes, values per image, lineage."""
+    """Each features artifact: source, name, rows, splits, kept, layers with shapes, values per
+    image, lineage.
+    """
     found = []
     for folder in inputs.features:
         files = sorted(folder.glob("features-*.parquet"))
@@ -228,11 +238,13 @@ def feature_sets(inputs: ReportInputs) -> list[dict[str, Any]]:
 
 
 def outside_network(features: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """The network from outside that features were taken of, from their lineage; {} where a GAN of ours was.
+    """The network from outside that features were taken of, from their lineage; {} where a GAN of
+    ours was.
 
     Args: features: as `feature_sets` gives them.
-    Returns: name; weights, their SHA-256 or '' where none were given; images and crelu_images: the training images that its batch-norm
-        statistics, or those of mode bn_crelu, were measured over.
+    Returns: name; weights, their SHA-256 or '' where none were given; images and crelu_images: the
+        training images that its batch-norm statistics, or those of mode bn_crelu, were measured
+        over.
     """
     for entry in features:
         network = entry["lineage"].get("network") or {}
@@ -309,7 +321,9 @@ def label_names(inputs: ReportInputs) -> dict[str, dict[int, str]]:
 
 
 def training_record(inputs: ReportInputs) -> dict[str, Any]:
-    """What the snapshot that features are taken of says of its training (its metadata; the weights are not read)."""
+    """What the snapshot that features are taken of says of its training (its metadata; the weights
+    are not read).
+    """
     for folder in inputs.snapshot:
         found = sorted(folder.glob("snapshot-*.safetensors"))
         if found:
@@ -319,7 +333,9 @@ def training_record(inputs: ReportInputs) -> dict[str, Any]:
 
 
 def _safetensors_record(path: Path) -> dict[str, Any]:
-    """Metadata and sizes from the file's header: 8 bytes of length, then JSON. Read here by hand to keep torch out of the report."""
+    """Metadata and sizes from the file's header: 8 bytes of length, then JSON. Read here by hand to
+    keep torch out of the report.
+    """
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))

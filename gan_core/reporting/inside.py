@@ -1,4 +1,6 @@
-"""The figures of `inspect` as the page shows them: sheets taken apart into labelled blocks, with a sentence each."""
+"""The figures of `inspect` as the page shows them: sheets taken apart into labelled blocks, with a
+sentence each.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def image_side(summary: dict[str, Any]) -> int | None:
 def sheet(
     inputs: ReportInputs, name: str, summary: dict[str, Any], alt: str, columns: int | None = None
 ) -> Image | None:
-    """A sheet of the inspect artifact, or None. Args: columns: lay it out anew with so many images in a row."""
+    """A sheet of the inspect artifact, or None. Args: columns: lay it out anew with so many images
+    in a row.
+    """
     for folder in inputs.inspect:
         found = sheet_image(folder / name, image_side(summary), alt=alt, columns=columns)
         if found:
@@ -43,7 +47,9 @@ def _tiles(inputs: ReportInputs, name: str, summary: dict[str, Any]) -> Pixels |
 
 
 def guided_figure(inputs: ReportInputs, summary: dict[str, Any]) -> dict[str, Any] | None:
-    """Three blocks, a row for each feature: images, what trained filters answer to in them, the same of random filters."""
+    """Three blocks, a row for each feature: images, what trained filters answer to in them, the
+    same of random filters.
+    """
     numbers = summary["inspect"].get("guided")
     tiles = _tiles(inputs, "guided.png", summary)
     if not numbers or tiles is None or tiles.shape[1] != 3 * numbers["columns"]:
@@ -58,7 +64,9 @@ def guided_figure(inputs: ReportInputs, summary: dict[str, Any]) -> dict[str, An
 
 
 def arithmetic_figure(inputs: ReportInputs, summary: dict[str, Any]) -> dict[str, Any] | None:
-    """Rows A, B, C (exemplars, and what their mean latent gives), the sum with its neighbours, and the sum in pixels."""
+    """Rows A, B, C (exemplars, and what their mean latent gives), the sum with its neighbours, and
+    the sum in pixels.
+    """
     numbers = summary["inspect"].get("arithmetic")
     tiles = _tiles(inputs, "arithmetic.png", summary)
     if not numbers or tiles is None or tiles.shape[:2] != (3, 9):

@@ -1,4 +1,6 @@
-"""Whether the generator draws its training images: the collision rate in a sentence, near samples beside their training images."""
+"""Whether the generator draws its training images: the collision rate in a sentence, near samples
+beside their training images.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from gan_core.reporting.sentences import count, listed, percent
 
 
 def memorisation(inputs: ReportInputs, facts: RunFacts, size: int | None) -> dict[str, Any] | None:
-    """{sentence, image, caption} of the trained generator; None where nothing was looked up. Args: size: side of an image in pixels."""
+    """{sentence, image, caption} of the trained generator; None where nothing was looked up. Args:
+    size: side of an image in pixels.
+    """
     found = next(
         (
             said
@@ -34,15 +38,20 @@ def memorisation(inputs: ReportInputs, facts: RunFacts, size: int | None) -> dic
 
 
 def sentence(found: dict[str, Any]) -> str:
-    """The collision rate with its interval, and the yardsticks: what training images do among themselves."""
+    """The collision rate with its interval, and the yardsticks: what training images do among
+    themselves.
+    """
     samples, collisions = int(found["samples"]), int(found["collisions"])
     low, high = wilson(float(found["collision_rate"]), samples)
     first = "None" if not collisions else f"{collisions:,}"
     verb = "has" if collisions == 1 else "have"
     return (
-        f"{first} of {count(samples, 'sample')} ({percent(found['collision_rate'], 2)}, 95 % interval {100 * low:.2f} to "
-        f"{percent(high, 2)}) {verb} the code of a training image; {percent(found['real_collision_rate'], 2)} of the training images "
-        f"have the code of another one. Half of the samples are within {found['nearest_median']:g} of 128 bits of a training image, half "
+        f"{first} of {count(samples, 'sample')} ({percent(found['collision_rate'], 2)}, 95 % "
+        f"interval {100 * low:.2f} to "
+        f"{percent(high, 2)}) {verb} the code of a training image; "
+        f"{percent(found['real_collision_rate'], 2)} of the training images "
+        "have the code of another one. Half of the samples are within "
+        f"{found['nearest_median']:g} of 128 bits of a training image, half "
         f"of the training images within {found['real_nearest_median']:g} of another."
     )
 

@@ -1,4 +1,6 @@
-"""`report.html`: one file with its images, charts and style inside; no script, nothing fetched from anywhere."""
+"""`report.html`: one file with its images, charts and style inside; no script, nothing fetched from
+anywhere.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +92,8 @@ def render(
     Args:
         summary: as `summarise` gives it.
         facts: what is known of the run; may be empty.
-        diverged: of a training that diverged, in place of the scores: remedy, and the last looks at it as columns and lines of text.
+        diverged: of a training that diverged, in place of the scores: remedy, and the last looks at
+            it as columns and lines of text.
     """
     style = {
         "light": Markup(variables(LIGHT)),
@@ -177,7 +180,8 @@ def figure_files(summary: dict[str, Any], inputs: ReportInputs) -> dict[str, byt
     return found
 
 
-# Parts ---------------------------------------------------------------------------------------------------------------------
+# Parts
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 def overview(summary: dict[str, Any], facts: RunFacts) -> list[tuple[str, str]]:
@@ -206,7 +210,8 @@ def overview(summary: dict[str, Any], facts: RunFacts) -> list[tuple[str, str]]:
         rows.append(
             (
                 "Evaluated on",
-                f"{best['source']}: {words.count(best['classes'], 'class', 'classes')}, {words.count(best['test_rows'], 'test image')}",
+                f"{best['source']}: {words.count(best['classes'], 'class', 'classes')}, "
+                f"{words.count(best['test_rows'], 'test image')}",
             )
         )
     learned = [
@@ -219,7 +224,8 @@ def overview(summary: dict[str, Any], facts: RunFacts) -> list[tuple[str, str]]:
         rows.append(
             (
                 "Features",
-                f"{learned[0]['values']:,} values an image, from {layers} of the {learned[0]['features']}",
+                f"{learned[0]['values']:,} values an image, from {layers} of the "
+                f"{learned[0]['features']}",
             )
         )
     if facts.command:
@@ -308,7 +314,9 @@ def result(summary: dict[str, Any], source: str) -> dict[str, Any]:
 
 
 def clean_rows(rows: list[dict[str, Any]], columns: list[str]) -> dict[str, Any]:
-    """Scores with all test images beside those without the leaked ones; {} where none leaked or nobody counted."""
+    """Scores with all test images beside those without the leaked ones; {} where none leaked or
+    nobody counted.
+    """
     counted = [
         row for row in rows if row["without_leaked"] is not None and row["features"] != CHANCE
     ]
@@ -471,7 +479,9 @@ def training(summary: dict[str, Any], inputs: ReportInputs, facts: RunFacts) -> 
 
 
 def training_pace(said: dict[str, Any]) -> str:
-    """'20 kimg in 2 min 49 s: 119 images a second, in bf16.', of what the train stage said of itself."""
+    """'20 kimg in 2 min 49 s: 119 images a second, in bf16.', of what the train stage said of
+    itself.
+    """
     if not said.get("kimg") or not said.get("seconds"):
         return ""
     text = f"{kimg_words(float(said['kimg']))} in {duration(float(said['seconds']))}"
@@ -482,7 +492,8 @@ def training_pace(said: dict[str, Any]) -> str:
     if said.get("chosen"):
         chosen = said["chosen"]
         text += (
-            f"; features are taken of the snapshot at {kimg_words(float(chosen['kimg']))}, where a linear probe read "
+            f"; features are taken of the snapshot at {kimg_words(float(chosen['kimg']))}, where "
+            "a linear probe read "
             f"{words.percent(float(chosen['validation_accuracy']))} of the validation labels"
         )
     if said.get("rollbacks"):
@@ -491,7 +502,9 @@ def training_pace(said: dict[str, Any]) -> str:
 
 
 def warnings(summary: dict[str, Any], facts: RunFacts) -> list[tuple[str, list[str]]]:
-    """Sentences by the node that said them; counts that do not meet come first, the many small ones of evaluation last."""
+    """Sentences by the node that said them; counts that do not meet come first, the many small ones
+    of evaluation last.
+    """
     found: dict[str, list[str]] = {"counts": list(summary["checks"])} if summary["checks"] else {}
     for node, text in sorted(facts.warnings(), key=lambda pair: pair[0].startswith("evaluate")):
         found.setdefault(node, []).append(text)
@@ -499,7 +512,9 @@ def warnings(summary: dict[str, Any], facts: RunFacts) -> list[tuple[str, list[s
 
 
 def duplicate_images(summary: dict[str, Any], inputs: ReportInputs) -> list[list[Any]]:
-    """For each shown group the keeper's pixels, then those of its examples; groups whose pixels are gone are left out."""
+    """For each shown group the keeper's pixels, then those of its examples; groups whose pixels are
+    gone are left out.
+    """
     groups = [group for group in summary["duplicates"].get("examples", []) if group["keeper"]]
     pixels = images_of(
         inputs, [member for group in groups for member in (group["keeper"], *group["examples"])]

@@ -1,4 +1,6 @@
-"""What a report says of the run itself: when, where, how long, with what. None of it is content: it changes from run to run."""
+"""What a report says of the run itself: when, where, how long, with what. None of it is content: it
+changes from run to run.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,8 @@ class RunFacts:
     """From the request's context; every field may be empty.
 
     Attributes:
-        artifacts: [{node, stage, key, digest, path, cached, seconds, peak_memory_mb, counts, summary, warnings}].
+        artifacts: [{node, stage, key, digest, path, cached, seconds, peak_memory_mb, counts,
+            summary, warnings}].
         versions: package to version.
         run: the run's name.
         notes: what the run's planner told the person (a smaller scale for want of a GPU, ...).
@@ -53,7 +56,9 @@ class RunFacts:
 
     @staticmethod
     def told(context: Mapping[str, Any]) -> RunFacts:
-        """From what a run tells of itself (artifacts, versions, run, notes, command), the clock, and this machine."""
+        """From what a run tells of itself (artifacts, versions, run, notes, command), the clock,
+        and this machine.
+        """
         run = context.get("run") or ""
         return RunFacts(
             artifacts=[dict(entry) for entry in context.get("artifacts") or []],
@@ -202,7 +207,9 @@ def volume(size: int) -> str:
 
 
 def grids(folders: Iterable[Path], most: int = 6) -> list[tuple[float, Path]]:
-    """Sample grids of a training, (kimg, file), thinned evenly to at most `most` with the first and the last kept."""
+    """Sample grids of a training, (kimg, file), thinned evenly to at most `most` with the first and
+    the last kept.
+    """
     found = []
     for folder in folders:
         for path in sorted(folder.glob("grid-*.png")):

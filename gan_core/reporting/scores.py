@@ -1,4 +1,6 @@
-"""Scores with intervals, differences to the baselines, and who is mistaken for whom: from the evaluation's tables alone."""
+"""Scores with intervals, differences to the baselines, and who is mistaken for whom: from the
+evaluation's tables alone.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +30,12 @@ def label_order(labels: str) -> tuple[int, int]:
 
 
 def score_rows(inputs: ReportInputs) -> list[dict[str, Any]]:
-    """One entry for each (source, features, probe, labels): mean over draws with its 95 % interval, and what was chosen.
+    """One entry for each (source, features, probe, labels): mean over draws with its 95 % interval,
+    and what was chosen.
 
-    The accuracies are those with all test images; `without_leaked` holds the ones without those that stand in the training
-    split too ({mean, low, high, half, test_rows}), None where nobody counted them.
+    The accuracies are those with all test images; `without_leaked` holds the ones without those
+    that stand in the training split too ({mean, low, high, half, test_rows}), None where nobody
+    counted them.
     """
     table = read_tables(inputs.cells, "scores.parquet")
     if table is None or not table.num_rows:
@@ -107,7 +111,9 @@ def is_control(features: str) -> bool:
 
 
 class Predictions:
-    """Who was predicted as what, by cell; the same test images in the same order for each cell that has all of them."""
+    """Who was predicted as what, by cell; the same test images in the same order for each cell that
+    has all of them.
+    """
 
     def __init__(self, inputs: ReportInputs) -> None:
         self._cells: dict[tuple[str, str, str, str], dict[int, pa.Table]] = {}
@@ -143,7 +149,9 @@ class Predictions:
     def paired(
         self, ours: tuple[str, str, str, str], theirs: tuple[str, str, str, str]
     ) -> Interval | None:
-        """The difference where both cells scored the same images in the same draws; None where they did not."""
+        """The difference where both cells scored the same images in the same draws; None where they
+        did not.
+        """
         first, second = self.draws(*ours), self.draws(*theirs)
         shared = sorted(first.keys() & second.keys())
         if not shared or first.keys() != second.keys():
@@ -163,7 +171,9 @@ class Predictions:
 
 
 def differences(rows: list[dict[str, Any]], predictions: Predictions) -> list[dict[str, Any]]:
-    """Learned features minus each control, at equal probe and equal labels, with the verdict: above, below or not told apart."""
+    """Learned features minus each control, at equal probe and equal labels, with the verdict:
+    above, below or not told apart.
+    """
     index = {(row["source"], row["features"], row["probe"], row["labels"]): row for row in rows}
     found = []
     for place, row in index.items():
@@ -191,7 +201,9 @@ def differences(rows: list[dict[str, Any]], predictions: Predictions) -> list[di
 
 
 def verdict(gap: Interval) -> str:
-    """'above', 'below' or 'level', decided on what is printed: an end within 0.05 points of zero does not clear it."""
+    """'above', 'below' or 'level', decided on what is printed: an end within 0.05 points of zero
+    does not clear it.
+    """
     return "above" if round(gap.low, 3) > 0 else "below" if round(gap.high, 3) < 0 else "level"
 
 
@@ -200,7 +212,9 @@ def _interval(row: dict[str, Any]) -> Interval:
 
 
 def headline(rows: list[dict[str, Any]], source: str | None = None) -> dict[str, Any] | None:
-    """The cell that a report leads with: learned features, most labels, the probe that did best on the *validation* split."""
+    """The cell that a report leads with: learned features, most labels, the probe that did best on
+    the *validation* split.
+    """
     learned = [
         row for row in rows if not is_control(row["features"]) and source in (None, row["source"])
     ]
@@ -225,7 +239,8 @@ def by_class(
 ) -> dict[str, Any] | None:
     """Per-class accuracy and confusion of one cell, summed over its draws.
 
-    Returns: classes (names), counts[true][predicted], accuracy per class, most frequent confusions; None without predictions.
+    Returns: classes (names), counts[true][predicted], accuracy per class, most frequent confusions;
+        None without predictions.
     """
     if cell is None:
         return None

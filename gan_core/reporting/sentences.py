@@ -1,4 +1,6 @@
-"""Sentences made of numbers: what a person would say of a run, computed, so that it cannot be kinder than the figures."""
+"""Sentences made of numbers: what a person would say of a run, computed, so that it cannot be
+kinder than the figures.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,10 @@ INLINE = {
 
 SAW_LABELS = {
     "training": "trained on labels",
-    "validation": "the snapshot was chosen by a probe on validation labels, cut from the training images; test labels had no part in it",
+    "validation": (
+        "the snapshot was chosen by a probe on validation labels, cut from the training "
+        "images; test labels had no part in it"
+    ),
 }
 
 
@@ -48,12 +53,17 @@ SETTINGS = {"linear_svm": "C", "logistic": "C", "ridge": "alpha", "knn": "k"}
 
 
 def chosen_values(rows: Iterable[dict[str, Any]]) -> str:
-    """What was chosen on validation in the cells of one line: 'C 1e-4, 5e-4', once where it is the same; '' for chance."""
+    """What was chosen on validation in the cells of one line: 'C 1e-4, 5e-4', once where it is the
+    same; '' for chance.
+    """
     rows = list(rows)
     values = [small_number(value) for row in rows for value in row.get("chosen", [])]
     if not values or rows[0]["probe"] == "chance":
         return ""
-    return f"{SETTINGS.get(rows[0]['probe'], 'value')} {', '.join(values if len(set(values)) > 1 else values[:1])}"
+    return (
+        f"{SETTINGS.get(rows[0]['probe'], 'value')} "
+        f"{', '.join(values if len(set(values)) > 1 else values[:1])}"
+    )
 
 
 def small_number(value: float) -> str:
@@ -83,11 +93,13 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
-UNEVEN = 0.15  # of an interval's half-width: further off the mean its middle may not be for ± to tell its ends
+# of an interval's half-width: further off the mean its middle may not be for ± to tell its ends
+UNEVEN = 0.15
 
 
 def even(row: Mapping[str, Any], least: float = 0.0) -> bool:
-    """Whether 'mean ± half' names the interval that was computed, and nothing beyond the possible (`least` to 100 %).
+    """Whether 'mean ± half' names the interval that was computed, and nothing beyond the possible
+    (`least` to 100 %).
 
     Args:
         row: mean, low, high and half as shares.
@@ -101,7 +113,8 @@ def even(row: Mapping[str, Any], least: float = 0.0) -> bool:
 
 
 def around(row: Mapping[str, Any], *, gap: bool = False, signed: bool = False) -> str:
-    """The interval about a mean, in percent or points: '± 0.9', or '0.0 to 65.8' where it is not even.
+    """The interval about a mean, in percent or points: '± 0.9', or '0.0 to 65.8' where it is not
+    even.
 
     Args:
         gap: the row is a difference. signed: its ends are given with their signs.
@@ -131,7 +144,8 @@ def uneven_note(rows: Iterable[Mapping[str, Any]], gaps: Iterable[Mapping[str, A
 
 
 def one_draw_note(rows: Iterable[Mapping[str, Any]]) -> str:
-    """That one draw of labels says nothing of others, with the columns that it is so for; '' where there are none.
+    """That one draw of labels says nothing of others, with the columns that it is so for; '' where
+    there are none.
 
     With all labels nothing is drawn.
     """
@@ -143,7 +157,8 @@ def one_draw_note(rows: Iterable[Mapping[str, Any]]) -> str:
     if not single:
         return ""
     return (
-        f"There is one draw of labels at {single} per class: how far others would be from it is not known, and the interval counts the "
+        f"There is one draw of labels at {single} per class: how far others would be from it is "
+        "not known, and the interval counts the "
         "test images alone."
     )
 
@@ -175,8 +190,14 @@ def result_sentence(summary: dict[str, Any]) -> str:
         if len(summary["sources"]["evaluate"]) > 1 or summary["transfer"]
         else ""
     )
-    how = f"with {PROBES.get(best['probe'], probe_name(best['probe']))} on {labels_words(best['labels'])}"
-    first = f"{features_name(best['features'])} reach {percent(best['mean'])} ({around(best)}) {how}{where}"
+    how = (
+        f"with {PROBES.get(best['probe'], probe_name(best['probe']))} on "
+        f"{labels_words(best['labels'])}"
+    )
+    first = (
+        f"{features_name(best['features'])} reach {percent(best['mean'])} ({around(best)}) "
+        f"{how}{where}"
+    )
     beside = [
         f"{INLINE[row['features']]} {percent(row['mean'])}"
         for row in beside_headline(summary)
@@ -186,7 +207,9 @@ def result_sentence(summary: dict[str, Any]) -> str:
 
 
 def beside_headline(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """The score rows at the headline's source, probe and labels: itself, its baselines, and chance at the same labels."""
+    """The score rows at the headline's source, probe and labels: itself, its baselines, and chance
+    at the same labels.
+    """
     best = summary.get("headline")
     if best is None:
         return []
@@ -199,7 +222,9 @@ def beside_headline(summary: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def verdict_sentence(summary: dict[str, Any]) -> str:
-    """Whether the leading score beats its baselines, by how much, and where the interval does not tell."""
+    """Whether the leading score beats its baselines, by how much, and where the interval does not
+    tell.
+    """
     best = summary.get("headline")
     if best is None:
         return ""
@@ -241,7 +266,9 @@ def _one_draw_behind(best: dict[str, Any]) -> str:
 
 
 def leaks_sentence(summary: dict[str, Any]) -> str:
-    """The leading score without the test images that stand in the training split too; '' where nobody counted."""
+    """The leading score without the test images that stand in the training split too; '' where
+    nobody counted.
+    """
     best = summary.get("headline")
     if best is None or best["without_leaked"] is None:
         return ""
@@ -253,7 +280,8 @@ def leaks_sentence(summary: dict[str, Any]) -> str:
         )
     stand = "also stands" if leaked == 1 else "also stand"
     return (
-        f"{leaked:,} of the {count(best['test_rows'], 'test image')} {stand} in the training split; without them the score is "
+        f"{leaked:,} of the {count(best['test_rows'], 'test image')} {stand} in the training "
+        "split; without them the score is "
         f"{percent(rest['mean'])} ({around(rest)}) instead of {percent(best['mean'])}."
     )
 
@@ -301,7 +329,8 @@ def outside_words(outside: dict[str, Any]) -> str:
         else "no weights were given: as its code makes it"
     )
     return (
-        f"{outside['name']}, from outside, {weights}; not trained here, and whether its weights have seen these images or their labels "
+        f"{outside['name']}, from outside, {weights}; not trained here, and whether its weights "
+        "have seen these images or their labels "
         "is not known"
     )
 
@@ -311,11 +340,13 @@ def outside_use(outside: dict[str, Any]) -> str:
     uses = []
     if outside["images"]:
         uses.append(
-            f"its batch-norm statistics were measured over {count(outside['images'], 'image')} of them"
+            f"its batch-norm statistics were measured over {count(outside['images'], 'image')} of "
+            "them"
         )
     if outside["crelu_images"]:
         uses.append(
-            f"its pooled values were normalised over {count(outside['crelu_images'], 'image')} of them"
+            f"its pooled values were normalised over {count(outside['crelu_images'], 'image')} of "
+            "them"
         )
     return f"{listed(uses)}, labels unused" if uses else "nothing of the network depends on them"
 
@@ -328,12 +359,18 @@ def duplicates_sentence(summary: dict[str, Any]) -> str:
     if summary.get("dedup_mode") == "off":
         return "Near-duplicates were not looked for: dedup is off in this recipe."
     if not found["removed"]:
-        return f"No near-duplicates were found among the {count(found['rows'], 'training crop')}; all of them were kept."
+        return (
+            f"No near-duplicates were found among the {count(found['rows'], 'training crop')}; "
+            "all of them were kept."
+        )
     share = percent(found["removed"] / found["rows"]) if found["rows"] else ""
     return (
-        f"{count(found['removed'], 'near-duplicate')} of {count(found['rows'], 'training crop')} ({share}) in "
-        f"{count(found['groups'], 'group')} {'was' if found['removed'] == 1 else 'were'} left out of the training set, "
-        f"one keeper for each group; the largest group has {count(found['largest'], 'member')}. Nothing is deleted"
+        f"{count(found['removed'], 'near-duplicate')} of {count(found['rows'], 'training crop')} "
+        f"({share}) in "
+        f"{count(found['groups'], 'group')} {'was' if found['removed'] == 1 else 'were'} left out "
+        "of the training set, "
+        f"one keeper for each group; the largest group has {count(found['largest'], 'member')}. "
+        "Nothing is deleted"
         + ("." if summary.get("outside") else ": only the GAN is not shown them.")
     )
 
@@ -344,13 +381,15 @@ def walk_sentence(walk: dict[str, Any]) -> str:
         return ""
     step, jump = float(walk["mean_step"]), float(walk["largest_jump"])
     text = (
-        f"From one image to the next a pixel changes by {percent(step)} of its range on average; the largest single step is "
-        f"{percent(jump)}, {walk['largest_jump_ratio']:.1f} times the mean of its row (row {walk['largest_jump_row'] + 1})."
+        f"From one image to the next a pixel changes by {percent(step)} of its range on average; "
+        "the largest single step is "
+        f"{percent(jump)}, {walk['largest_jump_ratio']:.1f} times the mean of its row (row "
+        f"{walk['largest_jump_row'] + 1})."
     )
     if float(walk["diversity"]) < 0.02:
-        return (
-            text
-            + " The ends of the rows hardly differ from each other: the generator gives nearly one image only."
+        return text + (
+            " The ends of the rows hardly differ from each other: the generator gives nearly "
+            "one image only."
         )
     return text + (
         " That row has a sharp transition."
@@ -364,17 +403,24 @@ def samples_sentence(samples: dict[str, Any]) -> str:
     if not samples:
         return ""
     text = f"{count(int(samples['count']), 'sample')}"
-    return f"{text}; two of them differ by {percent(samples['diversity'])} of the range of values, averaged over pixels and pairs."
+    return (
+        f"{text}; two of them differ by {percent(samples['diversity'])} of the range of "
+        "values, averaged over pixels and pairs."
+    )
 
 
 def guided_sentence(numbers: dict[str, Any]) -> str:
     """What guided backpropagation shows, with the two numbers that tell structure from noise."""
     trained, random = numbers["trained"], numbers["random"]
     return (
-        f"Guided backpropagation: the strongest answers of the first {count(numbers['features'], 'feature')} of {numbers['layer']}, the "
-        f"last convolutional layer, among {count(numbers['images'], 'image')}, traced back to pixels; grey is nothing. Neighbouring "
-        f"pixels of a trace correlate by {trained['coherence']:.2f} (random filters {random['coherence']:.2f}), and its strongest tenth "
-        f"of pixels holds {percent(trained['concentration'], 0)} of its energy (random filters {percent(random['concentration'], 0)})."
+        "Guided backpropagation: the strongest answers of the first "
+        f"{count(numbers['features'], 'feature')} of {numbers['layer']}, the "
+        f"last convolutional layer, among {count(numbers['images'], 'image')}, traced back to "
+        "pixels; grey is nothing. Neighbouring "
+        f"pixels of a trace correlate by {trained['coherence']:.2f} (random filters "
+        f"{random['coherence']:.2f}), and its strongest tenth "
+        f"of pixels holds {percent(trained['concentration'], 0)} of its energy (random filters "
+        f"{percent(random['concentration'], 0)})."
     )
 
 
@@ -382,8 +428,11 @@ def arithmetic_sentence(numbers: dict[str, Any]) -> str:
     """What the discriminator says of the sum, beside the sum in pixels."""
     verdict = numbers["verdict"]
     return (
-        f"Vector arithmetic on latents, A − B + C, each the mean of {numbers['exemplars']} samples that look alike, chosen by pixel "
-        f"distance, not by meaning; the sum stands in the middle of eight neighbours (± {numbers['noise']:g}). The discriminator takes "
-        f"the exemplars for real with probability {verdict['exemplars']:.2f}, the sums with {verdict['result']:.2f}, and the same sum "
+        f"Vector arithmetic on latents, A − B + C, each the mean of {numbers['exemplars']} "
+        "samples that look alike, chosen by pixel "
+        "distance, not by meaning; the sum stands in the middle of eight neighbours (± "
+        f"{numbers['noise']:g}). The discriminator takes "
+        f"the exemplars for real with probability {verdict['exemplars']:.2f}, the sums with "
+        f"{verdict['result']:.2f}, and the same sum "
         f"taken in pixels with {verdict['pixels']:.2f}."
     )

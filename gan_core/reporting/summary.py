@@ -1,4 +1,6 @@
-"""`summary.json`: what a run found, from the content of its artifacts alone. Equal artifacts give equal bytes: no clocks, no paths."""
+"""`summary.json`: what a run found, from the content of its artifacts alone. Equal artifacts give
+equal bytes: no clocks, no paths.
+"""
 
 from __future__ import annotations
 
@@ -36,9 +38,10 @@ FORMAT = 1
 def summarise(inputs: ReportInputs) -> dict[str, Any]:
     """Everything a report says that does not depend on when and where it was made.
 
-    Returns: JSON values: recipe, title, sentence, verdict, leaks, sources, flow (per source), failures, duplicates, features, outside
-    (`gather.outside_network`), training, scores (mean, low, high, half: shares with 95 % intervals), differences to the baselines,
-    by_class, inspect, checks.
+    Returns: JSON values: recipe, title, sentence, verdict, leaks, sources, flow (per source),
+    failures, duplicates, features, outside (`gather.outside_network`), training, scores (mean, low,
+    high, half: shares with 95 % intervals), differences to the baselines, by_class, inspect,
+    checks.
     """
     rows = score_rows(inputs)
     predictions = Predictions(inputs)
@@ -127,13 +130,16 @@ def flow(inputs: ReportInputs) -> dict[str, dict[str, Any]]:
 
 
 def check_counts(summary: dict[str, Any]) -> list[str]:
-    """Sentences where the counts of one stage do not meet those of the next: nothing may disappear without a row."""
+    """Sentences where the counts of one stage do not meet those of the next: nothing may disappear
+    without a row.
+    """
     said = []
     for name, entry in summary["flow"].items():
         images, crops = entry.get("images"), entry.get("crops")
         if images and images["ok"] + images["failed"] != images["in"]:
             said.append(
-                f"{name}: {images['in']:,} rows came in, {images['ok'] + images['failed']:,} are accounted for."
+                f"{name}: {images['in']:,} rows came in, {images['ok'] + images['failed']:,} are "
+                "accounted for."
             )
         if images and crops and crops["images"] != images["in"]:
             said.append(
@@ -142,7 +148,8 @@ def check_counts(summary: dict[str, Any]) -> list[str]:
         removed = entry.get("duplicates")
         if removed and "packed" in entry and entry["packed"] != removed["kept"]:
             said.append(
-                f"{name}: dedup kept {removed['kept']:,} crops, the training set holds {entry['packed']:,}."
+                f"{name}: dedup kept {removed['kept']:,} crops, the training set holds "
+                f"{entry['packed']:,}."
             )
         if crops and "features" in entry and entry["features"]["rows"] != crops["ok"]:
             said.append(
@@ -157,11 +164,13 @@ def columns_of(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def scores_table(summary: dict[str, Any]) -> list[dict[str, str]]:
-    """Scores as text, one row for each (source, features, probe): for the terminal and for table artifacts.
+    """Scores as text, one row for each (source, features, probe): for the terminal and for table
+    artifacts.
 
-    Columns: source (where there are several), features, probe, one for each number of labels ('10 per class', 'all labels')
-    holding '97.1 ± 0.9' or '0.0 (0.0 to 65.8)' in percent, and chosen (the values taken on the validation split, in
-    that order). A dagger marks features that saw labels in training, an asterisk the best of a column: `table_notes` says so.
+    Columns: source (where there are several), features, probe, one for each number of labels ('10
+    per class', 'all labels') holding '97.1 ± 0.9' or '0.0 (0.0 to 65.8)' in percent, and chosen
+    (the values taken on the validation split, in that order). A dagger marks features that saw
+    labels in training, an asterisk the best of a column: `table_notes` says so.
     """
     rows = summary["scores"]
     columns = columns_of(rows)
@@ -194,7 +203,9 @@ def scores_table(summary: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def table_notes(summary: dict[str, Any]) -> list[str]:
-    """Lines to stand below `scores_table`: what its marks and brackets mean, and what its intervals cannot say. None without scores."""
+    """Lines to stand below `scores_table`: what its marks and brackets mean, and what its intervals
+    cannot say. None without scores.
+    """
     rows = summary["scores"]
     if not rows:
         return []

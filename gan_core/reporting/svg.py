@@ -1,7 +1,8 @@
-"""Charts drawn by hand as SVG: text stays text, colours follow the page's light or dark theme, a chart takes a few kilobytes.
+"""Charts drawn by hand as SVG: text stays text, colours follow the page's light or dark theme, a
+chart takes a few kilobytes.
 
-Colours are CSS variables (`--ink`, `--muted`, `--line`, `--c1` ... `--c6`), which the page defines; `standalone` brings them along
-for a file of its own.
+Colours are CSS variables (`--ink`, `--muted`, `--line`, `--c1` ... `--c6`), which the page defines;
+`standalone` brings them along for a file of its own.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ DARK = {
     "--c5": "#ef8ba5",
     "--c6": "#9aa3b2",
 }
-FONT = 'ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", "Liberation Sans", Arial, sans-serif'
+FONT = (
+    'ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Noto '
+    'Sans", "Liberation Sans", Arial, sans-serif'
+)
 CHART_STYLE = (
     "text{font-size:12px;fill:var(--muted);font-variant-numeric:tabular-nums}"
     ".ax{stroke:var(--line);stroke-width:1;fill:none}.ln{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}"
@@ -96,7 +100,8 @@ def nice_axis(
     title: str = "",
     bound: float | None = None,
 ) -> Axis:
-    """An axis from a round number at or below `low` to one at or above `high`, with at most about `most` steps.
+    """An axis from a round number at or below `low` to one at or above `high`, with at most about
+    `most` steps.
 
     Args:
         scale: what values are multiplied with in the ticks' text (100 for shares shown in percent).
@@ -166,11 +171,13 @@ def line_chart(
         )
     if x.title:
         parts.append(
-            f'<text class="s" x="{_n((left + right) / 2)}" y="{_n(bottom + 36)}" text-anchor="middle">{escape(x.title)}</text>'
+            f'<text class="s" x="{_n((left + right) / 2)}" y="{_n(bottom + 36)}" '
+            f'text-anchor="middle">{escape(x.title)}</text>'
         )
     if note:
         parts.append(
-            f'<text class="s" x="{_n(right)}" y="{_n(bottom - 7)}" text-anchor="end">{escape(note)}</text>'
+            f'<text class="s" x="{_n(right)}" y="{_n(bottom - 7)}" '
+            f'text-anchor="end">{escape(note)}</text>'
         )
     whiskers = [line for line in named if any(point.low is not None for point in line.points)]
     for line in named:  # whiskers of several lines stand beside each other, not in one another
@@ -180,7 +187,8 @@ def line_chart(
     starts = [x.place(line.points[-1].x, left, right) for line in named]
     for line, at, start in zip(named, spread(ends, 15, top, bottom), starts, strict=True):
         parts.append(
-            f'<text class="f{line.tone} b" x="{_n(start + 14)}" y="{_n(at + 4)}" >{escape(line.name)}</text>'
+            f'<text class="f{line.tone} b" x="{_n(start + 14)}" y="{_n(at + 4)}" '
+            f">{escape(line.name)}</text>"
         )
     return _svg("".join(parts), width, height, label)
 
@@ -193,7 +201,8 @@ def _line(line: Series, x: Axis, y: Axis, frame: tuple[float, float, float, floa
     ]
     dashes = " d" if line.dashed else ""
     parts = [
-        f'<path class="ln c{line.tone}{dashes}" d="M{"L".join(f"{_n(a)} {_n(b)}" for a, b in at)}"/>'
+        f'<path class="ln c{line.tone}{dashes}" '
+        f'd="M{"L".join(f"{_n(a)} {_n(b)}" for a, b in at)}"/>'
     ]
     for (across, down), point in zip(at, line.points, strict=True):
         if point.low is not None and point.high is not None and point.high > point.low:
@@ -202,7 +211,8 @@ def _line(line: Series, x: Axis, y: Axis, frame: tuple[float, float, float, floa
                 for end in (point.low, point.high)
             ]
             parts.append(
-                f'<path class="er c{line.tone}" d="M{_n(across)} {_n(ends[0])}V{_n(ends[1])}{_caps(across, ends)}"/>'
+                f'<path class="er c{line.tone}" d="M{_n(across)} '
+                f'{_n(ends[0])}V{_n(ends[1])}{_caps(across, ends)}"/>'
             )
         if line.marks:
             parts.append(
@@ -216,10 +226,12 @@ def _caps(across: float, ends: Sequence[float]) -> str:
 
 
 def spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Positions as near as possible to `places` (least squares), in their order, at least `gap` apart, between low and high.
+    """Positions as near as possible to `places` (least squares), in their order, at least `gap`
+    apart, between low and high.
 
-    Taking `gap` times its number from each position turns the task into an isotonic regression, solved by pooling
-    neighbours that violate the order. Where the room is too small the gap shrinks.
+    Taking `gap` times its number from each position turns the task into an isotonic regression,
+    solved by pooling neighbours that violate the order. Where the room is too small the gap
+    shrinks.
     """
     order = sorted(range(len(places)), key=lambda i: (places[i], i))
     gap = min(gap, (high - low) / max(len(places) - 1, 1))
@@ -262,7 +274,8 @@ def dot_plot(
         at = x.place(value, left, right)
         parts.append(f'<path class="ax" d="M{_n(at)} {top}V{bottom}"/>')
         parts.append(
-            f'<text class="s" x="{_n(at)}" y="{bottom + 16}" text-anchor="middle">{escape(text)}</text>'
+            f'<text class="s" x="{_n(at)}" y="{bottom + 16}" '
+            f'text-anchor="middle">{escape(text)}</text>'
         )
     for number, row in enumerate(rows):
         middle = top + pitch * number + pitch / 2
@@ -272,7 +285,8 @@ def dot_plot(
         )
         strong = " b" if number == 0 else ""
         parts.append(
-            f'<text class="i{strong}" x="0" y="{_n(middle + 4)}" style="font-size:14px">{escape(row.name)}</text>'
+            f'<text class="i{strong}" x="0" y="{_n(middle + 4)}" '
+            f'style="font-size:14px">{escape(row.name)}</text>'
         )
         width_and_cap = 'stroke-width="7" stroke-opacity=".28" stroke-linecap="round"'
         parts.append(
@@ -280,7 +294,8 @@ def dot_plot(
         )
         parts.append(f'<circle class="f{row.tone}" cx="{_n(mean)}" cy="{_n(middle)}" r="6"/>')
         parts.append(
-            f'<text class="i{strong}" x="{width}" y="{_n(middle + 4)}" text-anchor="end" style="font-size:14px">{escape(row.text)}</text>'
+            f'<text class="i{strong}" x="{width}" y="{_n(middle + 4)}" text-anchor="end" '
+            f'style="font-size:14px">{escape(row.text)}</text>'
         )
     return _svg("".join(parts), width, bottom + 24, label)
 
@@ -288,7 +303,9 @@ def dot_plot(
 def heat_map(
     names: Sequence[str], counts: Sequence[Sequence[int]], *, label: str, cell: int = 34
 ) -> str:
-    """A confusion matrix: rows are true classes. Right answers in one colour, mistakes in another, each on its own scale."""
+    """A confusion matrix: rows are true classes. Right answers in one colour, mistakes in another,
+    each on its own scale.
+    """
     totals = [max(sum(row), 1) for row in counts]
     worst = (
         max(
@@ -314,15 +331,20 @@ def heat_map(
         turn = f' transform="rotate(-45 {_n(middle)} {_n(top - 8)})"' if slanted else ""
         anchor = "start" if slanted else "middle"
         parts.append(
-            f'<text x="{_n(middle)}" y="{_n(top - 8)}" text-anchor="{anchor}"{turn}>{escape(name)}</text>'
+            f'<text x="{_n(middle)}" y="{_n(top - 8)}" '
+            f'text-anchor="{anchor}"{turn}>{escape(name)}</text>'
         )
         parts.append(
-            f'<text x="{_n(room - 8)}" y="{_n(top + cell * (i + 0.5) + 4)}" text-anchor="end">{escape(name)}</text>'
+            f'<text x="{_n(room - 8)}" y="{_n(top + cell * (i + 0.5) + 4)}" '
+            f'text-anchor="end">{escape(name)}</text>'
         )
         for j in range(len(names)):
             share = counts[i][j] / totals[i]
             strength = share if i == j else 0.85 * (share / worst) ** 0.7 if share else 0.0
-            place = f'x="{_n(room + cell * j + 1)}" y="{_n(top + cell * i + 1)}" width="{cell - 2}" height="{cell - 2}" rx="3"'
+            place = (
+                f'x="{_n(room + cell * j + 1)}" y="{_n(top + cell * i + 1)}" '
+                f'width="{cell - 2}" height="{cell - 2}" rx="3"'
+            )
             parts.append(f'<rect {place} style="fill:var(--line)" fill-opacity=".45"/>')
             if not counts[i][j]:
                 continue
@@ -332,7 +354,8 @@ def heat_map(
             ink = "var(--card)" if strength > 0.55 else "var(--ink)"
             text = f"{counts[i][j]:,}" if counts[i][j] < 10_000 else f"{counts[i][j] / 1000:.0f}k"
             parts.append(
-                f'<text class="s" x="{_n(room + cell * (j + 0.5))}" y="{_n(top + cell * (i + 0.5) + 4)}" text-anchor="middle" '
+                f'<text class="s" x="{_n(room + cell * (j + 0.5))}" '
+                f'y="{_n(top + cell * (i + 0.5) + 4)}" text-anchor="middle" '
                 f'style="fill:{ink}">{text}</text>'
             )
     tail = 0.5 * room if slanted else 4.0  # the last slanted name leans out to the right
@@ -341,7 +364,8 @@ def heat_map(
 
 def _svg(body: str, width: int, height: int, label: str) -> str:
     return (
-        f'<svg class="chart" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        f'<svg class="chart" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        f'width="{width}" height="{height}" '
         f'role="img" aria-label="{escape(label, quote=True)}">{body}</svg>'
     )
 

@@ -1,8 +1,10 @@
-"""crop: squares of uint8 RGB in shards, and one row for each of them; masks are cut with their images.
+"""crop: squares of uint8 RGB in shards, and one row for each of them; masks are cut with their
+images.
 
-Images are read once, in the source's order, on several threads; finished pieces wait in the scratch folder, where the run
-after a kill finds them. Then the pieces are dealt into shards by hash of image_id, so that one new file changes one shard.
-Crops that an earlier artifact holds for the same content are copied, not read.
+Images are read once, in the source's order, on several threads; finished pieces wait in the scratch
+folder, where the run after a kill finds them. Then the pieces are dealt into shards by hash of
+image_id, so that one new file changes one shard. Crops that an earlier artifact holds for the same
+content are copied, not read.
 """
 
 from __future__ import annotations
@@ -42,11 +44,14 @@ _SHARD_ROWS = 8192
 
 
 def run(request: StageRequest, progress: Progress) -> StageOutcome:
-    """Writes crops.parquet (schemas.CROPS), pixels-*.npy uint8 [n, size, size, 3] and, with masks, masks-*.npy [n, size, size].
+    """Writes crops.parquet (schemas.CROPS), pixels-*.npy uint8 [n, size, size, 3] and, with masks,
+    masks-*.npy [n, size, size].
 
-    A mask that is missing or cannot be used is filled with 255. Rows are sorted by (shard of the image, image_id, box).
+    A mask that is missing or cannot be used is filled with 255. Rows are sorted by (shard of the
+    image, image_id, box).
 
-    Part: `crop` (CropConfig). Inputs: images (ingest). Context: `source`, `location`, `earlier`, `workers`, `share`, `shares`.
+    Part: `crop` (CropConfig). Inputs: images (ingest). Context: `source`, `location`, `earlier`,
+        `workers`, `share`, `shares`.
 
     Raises:
         DataError: no image gave a crop, or the data is no longer what ingest saw.
@@ -144,7 +149,9 @@ class _Job:
             self.pieces.write(self._digest(plan), plan, cuts)
 
     def _digest(self, plan: Sequence[int]) -> str:
-        """Names a piece by all that decides it, so that a later run takes only what it would have made itself."""
+        """Names a piece by all that decides it, so that a later run takes only what it would have
+        made itself.
+        """
         settings = [
             spec_of("crop").version,
             cv2.__version__,
@@ -187,7 +194,8 @@ class _Job:
     def cuts(self) -> pa.Table:
         """All cuts, one at least for every row of images.parquet, in the order of crops.parquet.
 
-        Schema: pieces.CUTS with `piece` and `shard` (the shard of the image, whether there are pixels or not).
+        Schema: pieces.CUTS with `piece` and `shard` (the shard of the image, whether there are
+            pixels or not).
         """
         failed = np.flatnonzero(pc.not_equal(self.images["status"], "ok").to_numpy())
         reasons = self.images["reason"].take(pa.array(failed))
@@ -218,14 +226,17 @@ class _Job:
 def shards_for(images: int, size: int) -> int:
     """Shards for so many source images: a power of two, at most about 8,192 images or 96 MiB each.
 
-    It depends on the images alone, never on how many crops they gave or on how many workers there were.
+    It depends on the images alone, never on how many crops they gave or on how many workers there
+    were.
     """
     fitting = max(1, _SHARD_BYTES // (size * size * 3))
     return shard_count(images, min(_SHARD_ROWS, 1 << (fitting.bit_length() - 1)))
 
 
 def _write(folder: Path, job: _Job, cuts: pa.Table) -> tuple[pa.Table, int]:
-    """Deals the pieces' pixels into shards and writes the table; returns it and the number of masks without any class."""
+    """Deals the pieces' pixels into shards and writes the table; returns it and the number of masks
+    without any class.
+    """
     for stale in [*folder.glob("pixels-*.npy"), *folder.glob("masks-*.npy")]:
         stale.unlink()
     usable = cuts["row"].is_valid().to_numpy()
@@ -305,11 +316,13 @@ def _outcome(job: _Job, table: pa.Table, empty_masks: int) -> StageOutcome:
     if images["failed"]:
         told = ", ".join(f"{count} {code}" for code, count in reasons.items())
         warnings.append(
-            f"{images['failed']} of {total} images gave no crop ({told}); each is a row with its reason"
+            f"{images['failed']} of {total} images gave no crop ({told}); each is a row with its "
+            "reason"
         )
     if enlarged * 2 > crops:
         warnings.append(
-            f"{enlarged} of {crops} crops had to be enlarged to {job.crop.size} pixels: a smaller crop.size fits better"
+            f"{enlarged} of {crops} crops had to be enlarged to {job.crop.size} pixels: a smaller "
+            "crop.size fits better"
         )
     if empty_masks:
         warnings.append(

@@ -1,9 +1,11 @@
-"""Stage dedup: which training crops are near-duplicates of which, and which one of each group is kept. Ids only.
+"""Stage dedup: which training crops are near-duplicates of which, and which one of each group is
+kept. Ids only.
 
-Writes duplicates.parquet (schemas.DUPLICATES, one row for every usable crop of the training rows), pairs.parquet
-(gan_core.dedup.tables.PAIRS, one row for every pair found among them), leaked.parquet (PAIRS: a stands in the test or validation
-split, b in the training split; mode verified only, empty otherwise) and quality.json (gan_core.dedup.measure.quality: what the search is worth).
-What leaks is reported, never removed.
+Writes duplicates.parquet (schemas.DUPLICATES, one row for every usable crop of the training rows),
+pairs.parquet (gan_core.dedup.tables.PAIRS, one row for every pair found among them), leaked.parquet
+(PAIRS: a stands in the test or validation split, b in the training split; mode verified only, empty
+otherwise) and quality.json (gan_core.dedup.measure.quality: what the search is worth). What leaks
+is reported, never removed.
 """
 
 from __future__ import annotations
@@ -53,7 +55,9 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
         raise DataError(
             "No crop of a training split is usable, so there is nothing to look for duplicates in.",
             expected="at least one row with split 'train' and status 'ok' in the training sources",
-            remedy="look at the columns status and reason of crops.parquet, and at the source's splits",
+            remedy=(
+                "look at the columns status and reason of crops.parquet, and at the source's splits"
+            ),
         )
     crops = shards.table.take(training)
     rank = tables.ranks(crops)
@@ -165,7 +169,9 @@ def _find(
 
 
 def _use_threads(count: int) -> None:
-    """Gives torch, OpenCV and FAISS (mode off does without it) `count` threads, 0: one for each core; sums depend on it."""
+    """Gives torch, OpenCV and FAISS (mode off does without it) `count` threads, 0: one for each
+    core; sums depend on it.
+    """
     import importlib.util
 
     from gan_core.devices import cpu_cores, use_threads
@@ -180,7 +186,9 @@ def _use_threads(count: int) -> None:
 def _leaked(
     config: DedupConfig, shards: PixelShards, work: Path, progress: Progress
 ) -> dict[str, Any]:
-    """Looks the held-out rows up among the training rows, writes the pairs, and returns figures for the summary."""
+    """Looks the held-out rows up among the training rows, writes the pairs, and returns figures for
+    the summary.
+    """
     import numpy as np
 
     from gan_core.dedup import tables
@@ -231,29 +239,36 @@ def _warnings(summary: dict[str, Any], config: DedupConfig, rows: int) -> list[s
     out = []
     if config.mode == "verified" and summary["threshold"] > config.threshold:
         out.append(
-            f"Different images of this set agree in their details (typically {summary['background']['mode']:.2f}), so the "
-            f"threshold for copies was raised from {config.threshold:.2f} to {summary['threshold']:.2f}."
+            "Different images of this set agree in their details (typically "
+            f"{summary['background']['mode']:.2f}), so the "
+            f"threshold for copies was raised from {config.threshold:.2f} to "
+            f"{summary['threshold']:.2f}."
         )
     if config.mode == "verified" and rows >= 100 and summary["background"]["above"] > 0.5:
         out.append(
-            f"{100 * summary['background']['above']:.0f} % of the nearest images agree at {config.threshold:.2f} or more: the set "
-            "is made of bursts, or of different images of one template (documents, slides, symbols), which 32 pixels cannot tell apart; "
+            f"{100 * summary['background']['above']:.0f} % of the nearest images agree at "
+            f"{config.threshold:.2f} or more: the set "
+            "is made of bursts, or of different images of one template (documents, slides, "
+            "symbols), which 32 pixels cannot tell apart; "
             "look at the removed ones, or set dedup.mode to off."
         )
     if config.mode == "verified" and rows >= 100 and summary["left_out_share"] > 0.2:
         out.append(
-            f"{100 * summary['left_out_share']:.0f} % of the images count as copies of others: look at the removed ones in the "
+            f"{100 * summary['left_out_share']:.0f} % of the images count as copies of others: "
+            "look at the removed ones in the "
             "report; raise dedup.threshold if they are different images."
         )
     for split, figures in summary.get("leakage", {}).items():
         if figures["leaked"]:
             out.append(
-                f"{figures['leaked']:,} of {figures['rows']:,} {split} images also stand in the training split (leaked.parquet): "
+                f"{figures['leaked']:,} of {figures['rows']:,} {split} images also stand in the "
+                "training split (leaked.parquet): "
                 "scores on them say less."
             )
     if summary["largest_group"] > config.max_group:
         out.append(
-            f"The largest group holds {summary['largest_group']:,} of {rows:,} images, more than dedup.max_group "
+            f"The largest group holds {summary['largest_group']:,} of {rows:,} images, more than "
+            "dedup.max_group "
             f"({config.max_group:,}): look at it in duplicates.parquet before trusting the rest."
         )
     return out

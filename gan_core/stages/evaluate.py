@@ -1,11 +1,13 @@
-"""Stage evaluate: one probe on one set of features, by a protocol that looks at the test split once.
+"""Stage evaluate: one probe on one set of features, by a protocol that looks at the test split
+once.
 
-Choices (C, k) are made for each number of labels by the mean accuracy, over the draws, on a validation split cut from the
-training labels. Then the chosen models answer the test split. With all labels the chosen value is fitted once more on all
-training rows, validation included.
+Choices (C, k) are made for each number of labels by the mean accuracy, over the draws, on a
+validation split cut from the training labels. Then the chosen models answer the test split. With
+all labels the chosen value is fitted once more on all training rows, validation included.
 
-Given dedup's leaked.parquet, every accuracy is counted a second time without the test images that stand in the training split
-too (ciFAIR; Barz and Denzler, J. Imaging 2020). The answers are the same ones: which images leaked touches no fit and no choice.
+Given dedup's leaked.parquet, every accuracy is counted a second time without the test images that
+stand in the training split too (ciFAIR; Barz and Denzler, J. Imaging 2020). The answers are the
+same ones: which images leaked touches no fit and no choice.
 """
 
 from __future__ import annotations
@@ -52,7 +54,8 @@ UNSOLVED = 0.01  # relative gap from which a fit counts as not solved; the probe
 
 @dataclass
 class _Cell:
-    """What is known of this cell before a probe is fitted: features in the order pool, validation, test; labels likewise.
+    """What is known of this cell before a probe is fitted: features in the order pool, validation,
+    test; labels likewise.
 
     `clean`: bool for each test row, False for the leaked ones; None when nobody asked.
     """
@@ -81,7 +84,8 @@ class _Found:
 
 
 def run(request: StageRequest, progress: Progress) -> StageOutcome:
-    """Writes `scores.parquet`, `predictions.parquet` (schemas.SCORES, PREDICTIONS) and `choices.parquet` (every value tried).
+    """Writes `scores.parquet`, `predictions.parquet` (schemas.SCORES, PREDICTIONS) and
+    `choices.parquet` (every value tried).
 
     Raises: DataError: no labels, one class only, no training or no test rows.
     """
@@ -149,14 +153,18 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
 
 
 def saw_labels(folder: Path) -> str:
-    """Which labels the network behind some features depends on, as their lineage says: '' none, 'validation', 'training'."""
+    """Which labels the network behind some features depends on, as their lineage says: '' none,
+    'validation', 'training'.
+    """
     from gan_core.features.parquet import read_lineage
 
     return str((read_lineage(folder).get("network") or {}).get("saw_labels", ""))
 
 
 def _read(request: StageRequest, protocol: EvaluateConfig, seed: int) -> _Cell:
-    """Features of the labelled rows, ordered pool, validation, test; each part in the order of image id and box."""
+    """Features of the labelled rows, ordered pool, validation, test; each part in the order of
+    image id and box.
+    """
     from gan_core.features.parquet import read_features, read_rows
 
     folder = request.one("features").path
@@ -201,16 +209,22 @@ def _read(request: StageRequest, protocol: EvaluateConfig, seed: int) -> _Cell:
 
 
 def _refuse_not_finite(features: Features, rows: pa.Table) -> None:
-    """Raises DataError for features that are not numbers: a probe would answer something to them, and nobody would know."""
+    """Raises DataError for features that are not numbers: a probe would answer something to them,
+    and nobody would know.
+    """
     wrong = not_finite(features)
     if len(wrong):
         told = ", ".join(rows["image_id"].take(pa.array(wrong[:5])).to_pylist()) + (
             ", ..." if len(wrong) > 5 else ""
         )
         raise DataError(
-            f"The features of {len(wrong)} of {len(features)} images are not finite (NaN or infinite): image ids {told}.",
+            f"The features of {len(wrong)} of {len(features)} images are not finite (NaN or "
+            f"infinite): image ids {told}.",
             expected="finite features",
-            remedy="take them anew with --refresh extract, which names the layer; a network that has diverged gives no others",
+            remedy=(
+                "take them anew with --refresh extract, which names the layer; a network that "
+                "has diverged gives no others"
+            ),
         )
 
 
@@ -233,9 +247,12 @@ def _refuse(train_labels: Labels, test_rows: int, splits: list[str]) -> None:
     there = f"the labelled rows are in the splits {', '.join(splits)}"
     if not len(train_labels) or not test_rows:
         raise DataError(
-            f"There are {len(train_labels)} labelled training rows and {test_rows} labelled test rows; {there}.",
+            f"There are {len(train_labels)} labelled training rows and {test_rows} labelled test "
+            f"rows; {there}.",
             expected="both splits 'train' and 'test' (or 'validation' where there is no 'test')",
-            remedy="give the source a test split, or let ingest cut one (`split.test` of the source)",
+            remedy=(
+                "give the source a test split, or let ingest cut one (`split.test` of the source)"
+            ),
         )
     classes = np.unique(train_labels)
     if len(classes) < 2:
@@ -257,7 +274,9 @@ def _score(
     protocol: EvaluateConfig,
     found: _Found,
 ) -> None:
-    """One number of labels: fits every value on every draw, chooses on validation, reads the test split with the chosen ones."""
+    """One number of labels: fits every value on every draw, chooses on validation, reads the test
+    split with the chosen ones.
+    """
     held, held_labels = cell.part(cell.pool, cell.train)
     test, test_labels = cell.part(cell.train, None)
     accuracies = np.zeros((len(draws), len(values)))
@@ -316,7 +335,9 @@ def _score(
 
 
 def _counted(cell: _Cell, right: npt.NDArray[np.bool_]) -> list[tuple[str, npt.NDArray[np.bool_]]]:
-    """The right and wrong answers by set of test images: 'all', and 'without_leaked' where it was asked for and any are left."""
+    """The right and wrong answers by set of test images: 'all', and 'without_leaked' where it was
+    asked for and any are left.
+    """
     if cell.clean is None or not cell.clean.any():
         return [("all", right)]
     return [("all", right), ("without_leaked", right[cell.clean])]
@@ -325,7 +346,9 @@ def _counted(cell: _Cell, right: npt.NDArray[np.bool_]) -> list[tuple[str, npt.N
 def _fresh(
     module: ModuleType, cell: _Cell, number: int, value: float, seed: int, device: str, count: int
 ) -> list[tuple[Draw, Model, float]]:
-    """Models of the chosen value on draws that no choice has seen, as the DCGAN authors' script makes them."""
+    """Models of the chosen value on draws that no choice has seen, as the DCGAN authors' script
+    makes them.
+    """
     held, held_labels = cell.part(cell.pool, cell.train)
     scored: list[tuple[Draw, Model, float]] = []
     for draw in draws_of(cell.pool_labels, [number], count, seed, "final")[0]:
@@ -335,7 +358,9 @@ def _fresh(
 
 
 def _rows(cell: _Cell, draw: Draw) -> tuple[Features, Labels]:
-    """The training rows of a draw (positions below `pool` are the pool's); the whole pool and all of them are views."""
+    """The training rows of a draw (positions below `pool` are the pool's); the whole pool and all
+    of them are views.
+    """
     if len(draw.rows) in (cell.pool, cell.train):
         return cell.part(0, len(draw.rows))
     return cell.features[draw.rows], cell.labels[draw.rows]
@@ -359,7 +384,8 @@ def _warn_at_edge(
         return
     end = "smallest" if chosen == lowest else "largest"
     found.warnings.append(
-        f"{names['features']} / {names['probe']} at {names['labels']} labels: the best {module.SETTING} is the {end} tried "
+        f"{names['features']} / {names['probe']} at {names['labels']} labels: the best "
+        f"{module.SETTING} is the {end} tried "
         f"({values[chosen]:g}); a wider grid may give more."
     )
 
@@ -376,8 +402,10 @@ def _warn_unsolved(
         gap = max(models[index].certificate.get("gap", 0.0) for models in fitted)
         if gap > UNSOLVED:
             found.warnings.append(
-                f"{names['features']} / {names['probe']} at {names['labels']} labels: the fit with {module.SETTING} = {value:g} stopped "
-                f"where its objective may be {gap:.0%} above the optimum; float32 does not reach it on these features: try smaller values."
+                f"{names['features']} / {names['probe']} at {names['labels']} labels: the fit "
+                f"with {module.SETTING} = {value:g} stopped "
+                f"where its objective may be {gap:.0%} above the optimum; float32 does not reach "
+                "it on these features: try smaller values."
             )
 
 
@@ -404,7 +432,9 @@ def _predictions(cell: _Cell, names: dict[str, str], draw: int, answer: Labels) 
 
 
 def _table(scores: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Per number of labels: mean test accuracy and its 95 % interval (over draws and over the test images)."""
+    """Per number of labels: mean test accuracy and its 95 % interval (over draws and over the test
+    images).
+    """
     from gan_core.metrics.intervals import accuracy_interval
 
     table: dict[str, dict[str, Any]] = {}

@@ -1,7 +1,9 @@
-"""Stage extract: features of every usable crop of one source, from a snapshot or as a control, in Parquet shards.
+"""Stage extract: features of every usable crop of one source, from a snapshot or as a control, in
+Parquet shards.
 
-The shards are those of the crops. Each is written under another name and remembered by a done-file in the scratch folder,
-so that a killed run goes on with the next shard. Neither Prefect nor FAISS is needed.
+The shards are those of the crops. Each is written under another name and remembered by a done-file
+in the scratch folder, so that a killed run goes on with the next shard. Neither Prefect nor FAISS
+is needed.
 """
 
 from __future__ import annotations
@@ -51,12 +53,13 @@ class _Taker:
 
 
 def run(request: StageRequest, progress: Progress) -> StageOutcome:
-    """Writes `features-<shard>.parquet`, and `statistics.safetensors` (of batch norm) or `codebook.safetensors` (of K-means) where
-    there are any.
+    """Writes `features-<shard>.parquet`, and `statistics.safetensors` (of batch norm) or
+    `codebook.safetensors` (of K-means) where there are any.
 
     Raises:
         DataError: no usable images; no training images for the statistics.
-        RequestError: an encoder is asked for and the snapshot has none; a layer that does not exist.
+        RequestError: an encoder is asked for and the snapshot has none; a layer that does not
+            exist.
     """
     import torch
 
@@ -85,7 +88,8 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     dims = sum(size.dims for size in taker.sizes)
     if clipped:
         taker.warnings.append(
-            f"{clipped} activations lay beyond float16's 65504, or were infinite, and were clipped to it."
+            f"{clipped} activations lay beyond float16's 65504, or were infinite, and were "
+            "clipped to it."
         )
     summary = {
         "features": request.part["features"],
@@ -155,7 +159,9 @@ def _kmeans_taker(
     lineage: dict[str, Any],
     progress: Progress,
 ) -> _Taker:
-    """The K-means control: what it learned is kept beside the features, so that all shards are of one codebook."""
+    """The K-means control: what it learned is kept beside the features, so that all shards are of
+    one codebook.
+    """
     from gan_core.baselines import kmeans
 
     coder, digest = _codebook(request, config, images, device, progress)
@@ -180,7 +186,8 @@ def _codebook(
     device: str,
     progress: Progress,
 ) -> tuple[Coder, str]:
-    """(coder, SHA-256 of `codebook.safetensors`): the file of another share or of a killed attempt, else learned and written.
+    """(coder, SHA-256 of `codebook.safetensors`): the file of another share or of a killed attempt,
+    else learned and written.
 
     Of several shares that learn at once the first to end is believed by all.
     """
@@ -221,7 +228,8 @@ def _codebook(
 def _training(
     request: StageRequest, images: PixelShards
 ) -> tuple[Callable[[npt.NDArray[np.int64]], Images], int]:
-    """The training images that statistics are taken over: the pack's, or without one the crops of split train; never others.
+    """The training images that statistics are taken over: the pack's, or without one the crops of
+    split train; never others.
 
     Returns: row numbers to uint8 [n, side, side, 3], and how many rows there are.
     """
@@ -236,7 +244,8 @@ def _training(
     )
     if not len(train):
         raise DataError(
-            "There are no training images to take statistics over: no training set is given, and no crop is in the split train.",
+            "There are no training images to take statistics over: no training set is given, and "
+            "no crop is in the split train.",
             expected="an input 'pack', or crops of split train",
             remedy="name the training set, or set extract.statistics to running",
         )
@@ -261,7 +270,8 @@ def _network_taker(
     assumed = network.assumed if isinstance(network, ForeignNetwork) else []
     if not assumed and tuple(network.input_shape[1:]) != images.shape[:2]:
         raise DataError(
-            f"The network takes images of {network.input_shape[1]} x {network.input_shape[2]} and the crops are "
+            f"The network takes images of {network.input_shape[1]} x {network.input_shape[2]} and "
+            "the crops are "
             f"{images.shape[0]} x {images.shape[1]}.",
             remedy="set crop.size to the size that the network was trained on",
         )
@@ -281,7 +291,8 @@ def _network_taker(
     warnings = assumed[1:]
     if overlapping := uneven(what.sizes, what.grid):
         warnings.append(
-            f"The sides of {', '.join(overlapping)} are no multiple of the grid {what.grid}: neighbouring pooling windows "
+            f"The sides of {', '.join(overlapping)} are no multiple of the grid {what.grid}: "
+            "neighbouring pooling windows "
             "overlap by a row (docs/features.md)."
         )
 
@@ -361,7 +372,9 @@ def _statistics(
     what: Taking,
     after: BatchNormCReLU | None,
 ) -> dict[str, Any]:
-    """Sets the batch-norm statistics as configured, and those of `after`; what a killed attempt has found is used again."""
+    """Sets the batch-norm statistics as configured, and those of `after`; what a killed attempt has
+    found is used again.
+    """
     from safetensors.torch import load_file, save_file
 
     from gan_core.features import extract

@@ -1,6 +1,8 @@
-"""Stage hash: fits the autoencoder on the training split and gives every usable crop its 128-bit code.
+"""Stage hash: fits the autoencoder on the training split and gives every usable crop its 128-bit
+code.
 
-Writes encoder.safetensors (weights and pixel mean: the version of the hash) and codes.parquet (schemas.CODES).
+Writes encoder.safetensors (weights and pixel mean: the version of the hash) and codes.parquet
+(schemas.CODES).
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ _BLOCK = 4096
 
 
 def run(request: StageRequest, progress: Progress) -> StageOutcome:
-    """Fits on at most `fit_rows` training crops (the ones with the smallest ids), encodes all; see the module's text.
+    """Fits on at most `fit_rows` training crops (the ones with the smallest ids), encodes all; see
+    the module's text.
 
     Raises:
         DataError: no usable crop in any training split.
@@ -44,11 +47,14 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
         raise DataError(
             "No crop of a training split is usable, so there is nothing to fit the hash on.",
             expected="at least one row with split 'train' and status 'ok' in the training sources",
-            remedy="look at the columns status and reason of crops.parquet, and at the source's splits",
+            remedy=(
+                "look at the columns status and reason of crops.parquet, and at the source's splits"
+            ),
         )
     chosen = training
     if len(training) > config.fit_rows:
-        # Ids are hashes: the smallest are a fair draw, and mostly the same ones when the set has grown.
+        # Ids are hashes: the smallest are a fair draw, and mostly the same ones when the set has
+        # grown.
         ids = table["image_id"].to_numpy()[training]
         order = np.lexsort((table["box"].to_numpy()[training], ids))
         chosen = np.sort(training[order[: config.fit_rows]])
@@ -90,7 +96,9 @@ def _warnings(health: dict[str, Any]) -> list[str]:
         )
     if health["overfull_rows"]:
         out.append(
-            f"{health['overfull_rows']:,} images share {len(health['overfull_codes'])} over-full codes "
-            f"(the fullest holds {health['largest_code']:,}): blank images, or a code that has collapsed."
+            f"{health['overfull_rows']:,} images share {len(health['overfull_codes'])} over-full "
+            "codes "
+            f"(the fullest holds {health['largest_code']:,}): blank images, or a code that has "
+            "collapsed."
         )
     return out

@@ -1,7 +1,7 @@
 """ingest: one row per source image, the ones that cannot be read too; splits are fixed here.
 
-Files are known by their stamps: only what is new since the last time is read. Splits are the publisher's, else rows are
-divided by content, so that identical files never straddle splits.
+Files are known by their stamps: only what is new since the last time is read. Splits are the
+publisher's, else rows are divided by content, so that identical files never straddle splits.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 def run(request: StageRequest, progress: Progress) -> StageOutcome:
     """Writes images.parquet (schemas.IMAGES), rows in the source's order.
 
-    Part: `source` (SourceConfig), `fingerprint`. Context: `location`, `state` (a folder for its memory), `rehash`, `workers`.
+    Part: `source` (SourceConfig), `fingerprint`. Context: `location`, `state` (a folder for its
+        memory), `rehash`, `workers`.
 
     Raises:
         RequestError: the location is missing or of another kind.
@@ -59,7 +60,9 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
 
 
 def _memory_folder(request: StageRequest, config: SourceConfig) -> Path | None:
-    """A folder for what decides an image's facts beside its bytes: the kind of source, its options, this code's version."""
+    """A folder for what decides an image's facts beside its bytes: the kind of source, its options,
+    this code's version.
+    """
     state = request.context.get("state")
     if not state:
         return None
@@ -117,8 +120,8 @@ class _Ingest:
     def _limited(self, wanted: list[int], limit: int) -> list[int]:
         """The first `limit` rows of each split in the order of their lots.
 
-        Where the split depends on the content, images are read in the order of their lots until every split is full: the
-        outcome is that of reading everything.
+        Where the split depends on the content, images are read in the order of their lots until
+        every split is full: the outcome is that of reading everything.
         """
         lots = {index: unit_interval("limit", self.ids[index]) for index in wanted}
         groups: dict[str, list[int]] = {}
@@ -130,7 +133,8 @@ class _Ingest:
             chosen += self._fill(group, {split}, limit)
         parts = {"train", "test"} if self.config.split.test else {"train"}
         chosen += self._fill(undecided, parts & set(self.config.splits or parts), limit)
-        # A published split and a divided one may bear the same name: the limit holds for both together.
+        # A published split and a divided one may bear the same name: the limit holds for both
+        # together.
         taken: Counter[str] = Counter()
         rows = []
         for index in sorted(chosen, key=lambda index: (lots[index], index)):
@@ -196,7 +200,9 @@ class _Ingest:
         return Counter(facts.status for facts in map(self.facts.__getitem__, rows) if facts)
 
     def class_numbers(self) -> dict[str, int]:
-        """Numbers for class names that come without: their place among the sorted names, as ImageFolder counts."""
+        """Numbers for class names that come without: their place among the sorted names, as
+        ImageFolder counts.
+        """
         if any(entry.label is not None for entry in self.entries):
             return {}
         names = sorted({entry.label_name for entry in self.entries if entry.label_name})
@@ -245,7 +251,9 @@ _FACT_COLUMNS = (
 
 
 def split_by_content(content: str, split: SplitConfig) -> str:
-    """train or test, the same for equal content. Args: content: SHA-256 of the image's bytes (or another stable text)."""
+    """train or test, the same for equal content. Args: content: SHA-256 of the image's bytes (or
+    another stable text).
+    """
     return "test" if unit_interval("split", split.seed, content) < split.test else "train"
 
 
@@ -322,12 +330,17 @@ def _nothing_usable(config: SourceConfig, ingest: _Ingest, rows: Sequence[int]) 
         f"Nothing of the source {config.name!r} can be used: {what}"
         + (f" (the first: {first.reason})." if first else "."),
         expected=f"at least one image that can be read by dataset {config.dataset!r}",
-        remedy="look at the files, or name another kind of source as `dataset` (`discern list datasets`)",
+        remedy=(
+            "look at the files, or name another kind of source as `dataset` (`discern list "
+            "datasets`)"
+        ),
     )
 
 
 def _not_evaluable(table: pa.Table) -> str:
-    """Why features of this source cannot be scored, '' when they can: said before hours of training, not after."""
+    """Why features of this source cannot be scored, '' when they can: said before hours of
+    training, not after.
+    """
     import pyarrow.compute as pc
 
     rows = table.filter(pc.and_(pc.equal(table["status"], "ok"), pc.is_valid(table["label"])))
@@ -361,7 +374,8 @@ def _outcome(ingest: _Ingest, rows: Sequence[int], table: pa.Table) -> StageOutc
     if statuses["failed"]:
         told = ", ".join(f"{count} {code}" for code, count in reasons.most_common())
         warnings.append(
-            f"{statuses['failed']} of {len(rows)} images cannot be used ({told}); each is a row with its reason"
+            f"{statuses['failed']} of {len(rows)} images cannot be used ({told}); each is a row "
+            "with its reason"
         )
     why_not = _not_evaluable(table)
     summary: dict[str, Any] = {

@@ -1,4 +1,6 @@
-"""Looks inside a snapshot: samples, latent walks, what features answer to, vector arithmetic; figures and their numbers."""
+"""Looks inside a snapshot: samples, latent walks, what features answer to, vector arithmetic;
+figures and their numbers.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GAP = 2  # pixels between the images of a sheet; the report takes sheets apart by it
-HARDLY = 0.02  # mean difference of two samples, as a share of the range, below which a generator gives one image only (ours)
+# mean difference of two samples, as a share of the range, below which a generator gives one image
+# only (ours)
+HARDLY = 0.02
 
 
 def run(request: StageRequest, progress: Progress) -> StageOutcome:

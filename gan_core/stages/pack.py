@@ -1,6 +1,8 @@
-"""Stage pack: the GAN's training set: usable crops of the training rows, without those that dedup does not keep.
+"""Stage pack: the GAN's training set: usable crops of the training rows, without those that dedup
+does not keep.
 
-Writes pixels-*.npy and crops.parquet in the layout of crop. Rows go to shards by hash of their id, so one new image changes one shard.
+Writes pixels-*.npy and crops.parquet in the layout of crop. Rows go to shards by hash of their id,
+so one new image changes one shard.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ def dropped_crops(folders: list[Path]) -> set[tuple[str, int]]:
 
 
 def count_rows(table: pa.Table, dropped: set[tuple[str, int]]) -> dict[str, int]:
-    """Rows of the training split by what became of them: `in` = `kept` + `duplicates` + `failed` (no pixels)."""
+    """Rows of the training split by what became of them: `in` = `kept` + `duplicates` + `failed`
+    (no pixels).
+    """
     counts = {"in": 0, "kept": 0, "duplicates": 0, "failed": 0}
     columns = (table[name].to_pylist() for name in ("split", "status", "image_id", "box"))
     for split, status, image, box in zip(*columns, strict=True):

@@ -12,7 +12,9 @@ log = logging.getLogger(__name__)
 
 
 def run(request: StageRequest, progress: Progress) -> StageOutcome:
-    """Reads every artifact of the run; what is missing (labels, duplicates, a GAN) is said in words instead."""
+    """Reads every artifact of the run; what is missing (labels, duplicates, a GAN) is said in words
+    instead.
+    """
     from gan_core.reporting.inputs import ReportInputs
     from gan_core.reporting.page import figure_files, render
     from gan_core.reporting.run_info import RunFacts

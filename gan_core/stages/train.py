@@ -1,7 +1,9 @@
-"""Stage train: a GAN on the packed training set. Content: snapshots; beside them stats.jsonl, sample grids, TensorBoard events.
+"""Stage train: a GAN on the packed training set. Content: snapshots; beside them stats.jsonl,
+sample grids, TensorBoard events.
 
-Runs on a bare machine: neither Prefect nor FAISS is needed. What it learns lives in the trajectory's state folder until it is done,
-so that a killed training continues; `max_seconds` ends it cleanly with `complete=False`.
+Runs on a bare machine: neither Prefect nor FAISS is needed. What it learns lives in the
+trajectory's state folder until it is done, so that a killed training continues; `max_seconds` ends
+it cleanly with `complete=False`.
 """
 
 from __future__ import annotations
@@ -91,7 +93,9 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
 
 
 def take_up(request: StageRequest, setting: Setting) -> None:
-    """Begins with the last state of the training that is continued (first process; the others wait)."""
+    """Begins with the last state of the training that is continued (first process; the others
+    wait).
+    """
     from gan_core.errors import StoreError
     from gan_core.training.warm_start import take_over
 
@@ -112,7 +116,9 @@ def take_up(request: StageRequest, setting: Setting) -> None:
 
 
 def refuse_small(count: int, settings: TrainConfig, duplicates: int = 0) -> None:
-    """DataError when there are fewer images than one batch. `duplicates`: how many dedup has left out."""
+    """DataError when there are fewer images than one batch. `duplicates`: how many dedup has left
+    out.
+    """
     if count >= settings.batch:
         return
     remedies = ["more images"]
@@ -135,7 +141,9 @@ def refuse_small(count: int, settings: TrainConfig, duplicates: int = 0) -> None
 
 
 def duplicates_of(pack: Path) -> int:
-    """How many training images dedup left out of a packed set; 0 where no manifest lies beside it (a folder made by hand)."""
+    """How many training images dedup left out of a packed set; 0 where no manifest lies beside it
+    (a folder made by hand).
+    """
     try:
         return int(read_json(pack / "manifest.json")["outcome"]["counts"]["duplicates"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -143,7 +151,9 @@ def duplicates_of(pack: Path) -> int:
 
 
 def refuse_uneven(batch: int, processes: int) -> None:
-    """RequestError when a batch cannot be shared out evenly: the mean of the processes' gradients would not be the batch's."""
+    """RequestError when a batch cannot be shared out evenly: the mean of the processes' gradients
+    would not be the batch's.
+    """
     if batch % processes or batch // processes < 2:
         near = max(2, round(batch / processes)) * processes
         raise RequestError(
@@ -165,7 +175,8 @@ def labels_of(pictures: PixelShards, settings: TrainConfig) -> Any:
     column = pictures.table["label"]
     if column.null_count:
         raise DataError(
-            f"{settings.method} with {settings.network.name} uses labels, and {column.null_count} of {len(column)} "
+            f"{settings.method} with {settings.network.name} uses labels, and {column.null_count} "
+            f"of {len(column)} "
             "training images have none.",
             expected="a label for every training image",
             remedy="a source with labels, or --set train.method=dcgan and an unconditional network",
@@ -173,7 +184,8 @@ def labels_of(pictures: PixelShards, settings: TrainConfig) -> Any:
     labels = np.asarray(column.to_numpy(), np.int64)
     if classes and (labels.min() < 0 or labels.max() >= classes):
         raise DataError(
-            f"The labels run from {labels.min()} to {labels.max()}, and {settings.network.name} knows {classes} classes.",
+            f"The labels run from {labels.min()} to {labels.max()}, and {settings.network.name} "
+            f"knows {classes} classes.",
             expected=f"labels 0 to {classes - 1}",
         )
     return labels
@@ -194,7 +206,8 @@ def probe_of(pictures: PixelShards, setting: Setting) -> Any:
     probe = Probe(pictures, labels, setting.seed, setting.device)
     if not probe.useful and s.choose == "best_probe":
         raise DataError(
-            "The snapshot is to be chosen by a probe, and the training images have no labels to read off.",
+            "The snapshot is to be chosen by a probe, and the training images have no labels to "
+            "read off.",
             expected="labels of at least two classes for training images",
             remedy="--set train.choose=last",
         )
@@ -210,7 +223,9 @@ def probe_of(pictures: PixelShards, setting: Setting) -> Any:
 
 
 def memorised(request: StageRequest, pictures: PixelShards) -> dict[str, Any] | None:
-    """How close samples lie to the training images; None where no codes were passed. Near ones go to `near.png`, above their partners."""
+    """How close samples lie to the training images; None where no codes were passed. Near ones go
+    to `near.png`, above their partners.
+    """
     import numpy as np
 
     from gan_core.files import atomic_write_bytes
@@ -241,7 +256,9 @@ def memorised(request: StageRequest, pictures: PixelShards) -> dict[str, Any] | 
 
 
 def choose(trained: Trained, work: Path, state: Path) -> dict[str, Any]:
-    """Puts the snapshot at which the probe did best beside the others. Returns its kimg and the probe's accuracy there."""
+    """Puts the snapshot at which the probe did best beside the others. Returns its kimg and the
+    probe's accuracy there.
+    """
     from gan_core.networks.snapshot import CHOSEN, last_snapshot
     from gan_core.training.probe import PROBED, best_line, candidate_name
 
@@ -270,7 +287,9 @@ def publish(trained: Trained, work: Path, state: Path) -> None:
 
 
 def summarise(trained: Trained, precision: str, processes: int) -> dict[str, Any]:
-    """Small figures for the report and the command line. `curve`: the lines of statistics at log points, thinned."""
+    """Small figures for the report and the command line. `curve`: the lines of statistics at log
+    points, thinned.
+    """
     position = trained.parts.position
     every = max(1, -(-len(trained.stats) // CURVE_POINTS))
     curve = [
@@ -306,7 +325,9 @@ def summarise(trained: Trained, precision: str, processes: int) -> dict[str, Any
 
 
 def tf32() -> bool:
-    """Whether convolutions or matrix products in float32 may round to TF32 on the GPU; False on a CPU."""
+    """Whether convolutions or matrix products in float32 may round to TF32 on the GPU; False on a
+    CPU.
+    """
     import torch
 
     begun: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
@@ -320,15 +341,18 @@ def warnings_of(
     said = [f"At {finding['kimg']:g} kimg: {finding['sentence']}" for finding in trained.findings]
     if not trained.complete:
         said.append(
-            f"Training stopped at {trained.parts.position.images / 1000:g} of {settings.kimg:g} kimg when its time was over; "
+            f"Training stopped at {trained.parts.position.images / 1000:g} of {settings.kimg:g} "
+            "kimg when its time was over; "
             "the same command continues."
         )
     if count < 10 * settings.batch:
         said.append(
-            f"The training set has only {count} images: expect the discriminator to learn them by heart."
+            f"The training set has only {count} images: expect the discriminator to learn them by "
+            "heart."
         )
     if memory and memory["collision_rate"] > max(0.01, 2 * memory["real_collision_rate"]):
         said.append(
-            f"{memory['collision_rate']:.1%} of the samples have the code of a training image: the generator draws its training set."
+            f"{memory['collision_rate']:.1%} of the samples have the code of a training image: "
+            "the generator draws its training set."
         )
     return said

@@ -1,5 +1,6 @@
-"""Adam in one pass over all weights, without torch.optim: constructing an optimiser of that module imports torch's compiler, which
-takes three seconds at every start, and training here is often short. A parity test holds it to torch.optim.Adam."""
+"""Adam in one pass over all weights, without torch.optim: constructing an optimiser of that module
+imports torch's compiler, which takes three seconds at every start, and training here is often
+short. A parity test holds it to torch.optim.Adam."""
 
 from __future__ import annotations
 
@@ -10,12 +11,14 @@ from torch import Tensor, nn
 
 
 class Adam:
-    """Adam (Kingma and Ba) with L2 added to the gradient before the moments, as the DCGAN authors do (lib/updates.py).
+    """Adam (Kingma and Ba) with L2 added to the gradient before the moments, as the DCGAN authors
+    do (lib/updates.py).
 
     Args:
         parameters: the weights it moves; all on one device.
-        learning_rate, beta1, beta2, eps, weight_decay: as in torch.optim.Adam. The authors' decay of beta1 by 1 - 1e-8 a step is
-            left out: over a million steps it changes beta1 by one per cent.
+        learning_rate, beta1, beta2, eps, weight_decay: as in torch.optim.Adam. The authors' decay
+            of beta1 by 1 - 1e-8 a step is left out: over a million steps it changes beta1 by one
+            per cent.
     """
 
     def __init__(
@@ -44,7 +47,9 @@ class Adam:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Moves every weight by its gradient and forgets the gradients. Weights without a gradient stay."""
+        """Moves every weight by its gradient and forgets the gradients. Weights without a gradient
+        stay.
+        """
         chosen = [i for i, p in enumerate(self.parameters) if p.grad is not None]
         steps = [self.steps[i] for i in chosen]
         torch._foreach_add_(steps, 1)
@@ -81,16 +86,20 @@ class Adam:
 
     @torch.no_grad()
     def restore(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """Puts back what `tensors` gave, in place, so that the memory layout stays that of the weights."""
+        """Puts back what `tensors` gave, in place, so that the memory layout stays that of the
+        weights.
+        """
         for what, values in (("mean", self.means), ("square", self.squares), ("step", self.steps)):
             for i, value in enumerate(values):
                 value.copy_(tensors[f"optimiser.{name}.{i}.{what}"])
 
 
 def _laid_out_like(parameter: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient with the weight's strides, which the fused step compares one by one, those of dimensions of size one included.
+    """The gradient with the weight's strides, which the fused step compares one by one, those of
+    dimensions of size one included.
 
-    Autograd keeps to the layout of the weight but for such dimensions: where nothing differs, nothing is copied.
+    Autograd keeps to the layout of the weight but for such dimensions: where nothing differs,
+        nothing is copied.
     """
     if gradient.stride() == parameter.stride():
         return gradient

@@ -1,12 +1,14 @@
-"""The state for resuming: everything that the next update depends on, in safetensors and JSON, manifest last.
+"""The state for resuming: everything that the next update depends on, in safetensors and JSON,
+manifest last.
 
     <folder>/state-000000012800/   tensors.safetensors  state.json  manifest.json
     <folder>/stats.jsonl           one line per logging interval, appended; read with `read_stats`
     <folder>/products/             snapshots and grids so far
 
-The folder belongs to one trajectory (all settings but the length). A killed run leaves at worst a state without a manifest, which is
-ignored and cleared. The two newest states at or below the present place are kept, the newest good one (saved right after a line of
-statistics in which nothing was found: what a rollback may go back to), and those above the place, which a longer run left.
+The folder belongs to one trajectory (all settings but the length). A killed run leaves at worst a
+state without a manifest, which is ignored and cleared. The two newest states at or below the
+present place are kept, the newest good one (saved right after a line of statistics in which nothing
+was found: what a rollback may go back to), and those above the place, which a longer run left.
 """
 
 from __future__ import annotations
@@ -72,7 +74,9 @@ def _images_of(path: Path) -> int:
 def save_state(
     folder: Path, position: Position, tensors: Mapping[str, Tensor], extra: Mapping[str, Any]
 ) -> Path:
-    """Writes a state and forgets what `prune` does. Args: extra: plain JSON that goes with it; `good` in it marks a good state."""
+    """Writes a state and forgets what `prune` does. Args: extra: plain JSON that goes with it;
+    `good` in it marks a good state.
+    """
     from safetensors.torch import save
 
     target = folder / f"state-{position.images:012d}"
@@ -96,10 +100,12 @@ def save_state(
 
 
 class Saver:
-    """Saves states of one folder, on a GPU while training goes on: 160 MB take about a second to write, and 10 kimg may take less to train.
+    """Saves states of one folder, on a GPU while training goes on: 160 MB take about a second to
+    write, and 10 kimg may take less to train.
 
     Args:
-        aside: copy the tensors to main memory and write from a thread, one state at a time. Else a save returns when it is on the disk.
+        aside: copy the tensors to main memory and write from a thread, one state at a time. Else a
+            save returns when it is on the disk.
     """
 
     def __init__(self, folder: Path, *, aside: bool) -> None:
@@ -131,7 +137,9 @@ class Saver:
 
 
 def prune(folder: Path, images: int) -> None:
-    """Clears half-written states and, of those at or below `images`, all but the newest two and the newest good one."""
+    """Clears half-written states and, of those at or below `images`, all but the newest two and the
+    newest good one.
+    """
     for path in folder.glob("state-*.work"):
         shutil.rmtree(path, ignore_errors=True)
     here = [path for path in _folders(folder) if _images_of(path) <= images]
@@ -158,7 +166,9 @@ def forget_after(folder: Path, images: int) -> None:
 def load_state(
     folder: Path, images: int, *, good: bool = False
 ) -> tuple[Position, dict[str, Tensor], dict[str, Any]] | None:
-    """The newest whole state at or below `images`, or None. A damaged one is passed over with a warning. Args: good: only good ones."""
+    """The newest whole state at or below `images`, or None. A damaged one is passed over with a
+    warning. Args: good: only good ones.
+    """
     from safetensors.torch import load_file
 
     for path in reversed(_folders(folder)):
@@ -189,7 +199,9 @@ def append_stats(folder: Path, line: Mapping[str, Any]) -> None:
 
 
 def read_stats(folder: Path, images: int) -> list[dict[str, Any]]:
-    """Lines of stats.jsonl up to `images`, in order; of lines for the same place the last one written counts."""
+    """Lines of stats.jsonl up to `images`, in order; of lines for the same place the last one
+    written counts.
+    """
     found: dict[int, dict[str, Any]] = {}
     path = folder / "stats.jsonl"
     for text in path.read_text().splitlines() if path.exists() else []:

@@ -1,11 +1,13 @@
-"""Ways to run a training's steps faster than kernel by kernel, where they are wanted and work; else plain steps and a line in the log.
+"""Ways to run a training's steps faster than kernel by kernel, where they are wanted and work; else
+plain steps and a line in the log.
 
     graphs            a whole step as one CUDA graph (graphs.py); needs no compiler
     on                the networks compiled by torch.compile
     reduce-overhead   likewise, with the compiler's own CUDA graphs
 
-On a CPU compiling does not pay (docs/benchmarks.md): `auto` is off there. On a GPU a step is many small kernels: `auto` is graphs, for
-trainings that are long enough. Compiled sums are taken in another order: a choice other than `auto`'s is in a training's key.
+On a CPU compiling does not pay (docs/benchmarks.md): `auto` is off there. On a GPU a step is many
+small kernels: `auto` is graphs, for trainings that are long enough. Compiled sums are taken in
+another order: a choice other than `auto`'s is in a training's key.
 """
 
 from __future__ import annotations
@@ -29,11 +31,14 @@ from gan_core.networks.base import LayeredNetwork
 logger = logging.getLogger(__name__)
 
 COMPILED = ("on", "reduce-overhead")  # what torch.compile does
-WORTH = 2000  # minibatches from which `auto` tries graphs: the trial takes seconds, a replay saves milliseconds
+# minibatches from which `auto` tries graphs: the trial takes seconds, a replay saves milliseconds
+WORTH = 2000
 
 
 def reason_against(settings: TrainConfig, how: str, device: str, processes: int) -> str:
-    """Why a training that asks for graphs or compiling cannot have it; '' where nothing is known to be in the way."""
+    """Why a training that asks for graphs or compiling cannot have it; '' where nothing is known to
+    be in the way.
+    """
     cuda = device.startswith("cuda")
     if how in ("graphs", "reduce-overhead") and not cuda:
         return "CUDA graphs need a GPU"
@@ -53,7 +58,9 @@ def reason_against(settings: TrainConfig, how: str, device: str, processes: int)
 
 
 def _program(variable: str, *names: str) -> str | None:
-    """The first of the programs that is installed, the one that an environment variable names before the others."""
+    """The first of the programs that is installed, the one that an environment variable names
+    before the others.
+    """
     chosen = (os.environ.get(variable, "").split() or [""])[0]
     return next(
         (found for name in (chosen, *names) if name and (found := shutil.which(name))), None
@@ -61,7 +68,9 @@ def _program(variable: str, *names: str) -> str | None:
 
 
 def _reason_against_triton() -> str:
-    """What Triton, which writes the compiler's GPU kernels, lacks here: it builds a small C module for each of them."""
+    """What Triton, which writes the compiler's GPU kernels, lacks here: it builds a small C module
+    for each of them.
+    """
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
     if not _program("CC", "gcc", "clang", "cc"):
@@ -72,7 +81,9 @@ def _reason_against_triton() -> str:
 
 
 def compile_networks(networks: Iterable[LayeredNetwork], how: str) -> None:
-    """Compiles networks in place, at their first call. Their weights and names stay. Args: how: 'on' or 'reduce-overhead'."""
+    """Compiles networks in place, at their first call. Their weights and names stay. Args: how:
+    'on' or 'reduce-overhead'.
+    """
     for network in networks:
         if how == "reduce-overhead":
             network.compile(dynamic=False, mode="reduce-overhead")
@@ -83,9 +94,11 @@ def compile_networks(networks: Iterable[LayeredNetwork], how: str) -> None:
 def compiling(
     settings: TrainConfig, device: str, processes: int, attempt: Callable[[str], None]
 ) -> str:
-    """'off', 'graphs', 'on' or 'reduce-overhead': what this training does; what stands against its wish is said in one line.
+    """'off', 'graphs', 'on' or 'reduce-overhead': what this training does; what stands against its
+    wish is said in one line.
 
-    Args: attempt: trains networks of its own for a few minibatches in that way; what it raises stands against it.
+    Args: attempt: trains networks of its own for a few minibatches in that way; what it raises
+        stands against it.
     Raises: WorkError: the attempt left the GPU in a state that this process cannot leave.
     """
     how = resolve_compile(settings.compile, device)
@@ -93,7 +106,8 @@ def compiling(
         return how
     if settings.compile == "auto" and settings.kimg * 1000 / settings.batch < WORTH:
         logger.info(
-            "Training runs step by step: it is too short for CUDA graphs to pay (below %d minibatches).",
+            "Training runs step by step: it is too short for CUDA graphs to pay (below %d "
+            "minibatches).",
             WORTH,
         )
         return "off"
@@ -118,7 +132,9 @@ def first_line(error: BaseException) -> str:
 
 
 def refuse_lost_device(device: str, error: BaseException) -> None:
-    """Raises WorkError when after `error` nothing runs on the GPU any more: some errors stay with a process until it ends."""
+    """Raises WorkError when after `error` nothing runs on the GPU any more: some errors stay with a
+    process until it ends.
+    """
     if not device.startswith("cuda"):
         return
     try:
@@ -127,21 +143,31 @@ def refuse_lost_device(device: str, error: BaseException) -> None:
     except Exception as again:
         raise WorkError(
             f"The GPU answers nothing in this process since it said: {first_line(error)}.",
-            expected="a step that can be recorded as a CUDA graph, or fails without taking the GPU along",
-            remedy="--set train.compile=off trains without; the same command then continues from the last saved state",
+            expected=(
+                "a step that can be recorded as a CUDA graph, or fails without taking the GPU along"
+            ),
+            remedy=(
+                "--set train.compile=off trains without; the same command then continues from "
+                "the last saved state"
+            ),
         ) from again
 
 
 @contextlib.contextmanager
 def gpu_errors(compiled: str) -> Iterator[None]:
-    """Within it what CUDA reports becomes an error with a remedy. The process must end: most of these stay with it."""
+    """Within it what CUDA reports becomes an error with a remedy. The process must end: most of
+    these stay with it.
+    """
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise TransientError(
             f"The GPU's memory is full: {first_line(error)}.",
             expected="memory for the networks, their averages and a batch's activations",
-            remedy="a smaller --set train.batch=..., or other work off this GPU; the same command continues from the last saved state",
+            remedy=(
+                "a smaller --set train.batch=..., or other work off this GPU; the same command "
+                "continues from the last saved state"
+            ),
         ) from error
     except RuntimeError as error:
         if not any(word in str(error) for word in ("CUDA", "CUDNN", "cuDNN", "CUBLAS")):

@@ -1,14 +1,18 @@
-"""A whole training step as one CUDA graph: recorded once, launched as one ever after. No compiler is needed.
+"""A whole training step as one CUDA graph: recorded once, launched as one ever after. No compiler
+is needed.
 
-A step is some hundred small kernels, and at batch 128 a GPU is told of them more slowly than it runs them. A graph runs again on the
-addresses it was recorded on. Images and labels are therefore copied into buffers before each replay, and random numbers come from one
-generator that the graph knows of (`register_generator_state`): set to the minibatch's own stream before a replay, it gives the numbers
-that the ordinary step draws. One graph for each kind of minibatch: a method says after how many the kinds repeat (`Method.period`).
+A step is some hundred small kernels, and at batch 128 a GPU is told of them more slowly than it
+runs them. A graph runs again on the addresses it was recorded on. Images and labels are therefore
+copied into buffers before each replay, and random numbers come from one generator that the graph
+knows of (`register_generator_state`): set to the minibatch's own stream before a replay, it gives
+the numbers that the ordinary step draws. One graph for each kind of minibatch: a method says after
+how many the kinds repeat (`Method.period`).
 
-Outside the graph stay: the average, the sums of figures, the position. Written into it: the learning rate, which changes only with fresh
-parts (after a rollback), and they get fresh graphs.
+Outside the graph stay: the average, the sums of figures, the position. Written into it: the
+learning rate, which changes only with fresh parts (after a rollback), and they get fresh graphs.
 
-The trial holds replayed steps to ordinary ones on copies of the networks before any training relies on them.
+The trial holds replayed steps to ordinary ones on copies of the networks before any training relies
+on them.
 """
 
 from __future__ import annotations
@@ -38,9 +42,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ROUNDS = 4  # times that the trial meets each kind of minibatch
-NOISE = 10.0  # times the difference between two ordinary trainings that a replayed one may have to an ordinary one
-# Bounds of that allowance, as a share of how far the weights moved; planted faults differ by more (tests). Where two ordinary trainings
-# differ by more than that already, twice their difference: a GPU whose kernels add in any order is no reason to go without graphs.
+# times the difference between two ordinary trainings that a replayed one may have to an ordinary
+# one
+NOISE = 10.0
+# Bounds of that allowance, as a share of how far the weights moved; planted faults differ by more
+# (tests). Where two ordinary trainings
+# differ by more than that already, twice their difference: a GPU whose kernels add in any order is
+# no reason to go without graphs.
 LEAST, MOST = 0.01, 0.2
 
 Minibatch = tuple[Tensor, Tensor | None]  # pixels uint8 [n, S, S, 3], labels int64 [n] or None
@@ -63,12 +71,15 @@ Recorder = Callable[[Callable[[], None], torch.Generator], Callable[[], None]]
 
 
 def recorded(work: Callable[[], None], random: torch.Generator) -> Callable[[], None]:
-    """Records what `work` launches without running it. Args: random: the generator it draws from. Returns: runs it."""
+    """Records what `work` launches without running it. Args: random: the generator it draws from.
+    Returns: runs it.
+    """
     graph = torch.cuda.CUDAGraph()
     graph.register_generator_state(random)
     stream = side_stream(str(random.device))
     gc.collect()  # nothing of an older graph may be freed in the middle of recording
-    # thread_local: a thread that reads images ahead may go on pinning memory. The outer `with` gives the stream back on an error, too.
+    # thread_local: a thread that reads images ahead may go on pinning memory. The outer `with`
+    # gives the stream back on an error, too.
     with (
         torch.cuda.stream(stream),
         torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
@@ -79,13 +90,17 @@ def recorded(work: Callable[[], None], random: torch.Generator) -> Callable[[], 
 
 @functools.cache
 def side_stream(device: str) -> torch.cuda.Stream:
-    """The one stream of a device on which steps are tried and recorded: the libraries keep their workspaces by stream."""
+    """The one stream of a device on which steps are tried and recorded: the libraries keep their
+    workspaces by stream.
+    """
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 @contextlib.contextmanager
 def aside(device: str) -> Iterator[None]:
-    """On a GPU: its side stream is the current one within, after all that came before and before all that comes after."""
+    """On a GPU: its side stream is the current one within, after all that came before and before
+    all that comes after.
+    """
     if not device.startswith("cuda"):
         yield
         return
@@ -103,8 +118,10 @@ class ReplayedSteps:
         parts: what is trained; nothing of it moves before the first call.
         step: the ordinary step.
         example: a minibatch on the device; only shapes count.
-        record: makes a replay of what a function launches; on a CPU a test passes one that runs the function.
-    Raises: what recording raises; WorkError: the method does not say when its kinds of minibatches repeat.
+        record: makes a replay of what a function launches; on a CPU a test passes one that runs the
+            function.
+    Raises: what recording raises; WorkError: the method does not say when its kinds of minibatches
+        repeat.
     """
 
     def __init__(
@@ -120,7 +137,8 @@ class ReplayedSteps:
         self._pixels = torch.zeros_like(pixels)
         self._labels = None if labels is None else torch.zeros_like(labels)
         self._random = torch.Generator(device=pixels.device)
-        # One stand-in for the parts for each kind: same networks and optimisers, position and figures of one minibatch alone.
+        # One stand-in for the parts for each kind: same networks and optimisers, position and
+        # figures of one minibatch alone.
         self._kinds = [replace(parts) for _ in range(period(parts))]
         self._replays = [
             record(partial(self._run, kind), self._random) for kind in range(len(self._kinds))
@@ -155,7 +173,8 @@ def period(parts: Parts) -> int:
     found = int(getattr(parts.method, "period", 0))
     if found < 1:
         raise WorkError(
-            f"The method {type(parts.method).__module__} does not say after how many minibatches its updates repeat",
+            f"The method {type(parts.method).__module__} does not say after how many minibatches "
+            "its updates repeat",
             expected="an attribute `period` of its Method (gan_core/methods/base.py)",
         )
     return found
@@ -164,7 +183,8 @@ def period(parts: Parts) -> int:
 def stepping(
     parts: Parts, setting: Setting, step: Step, shape: tuple[int, int, int], labelled: bool
 ) -> tuple[Callable[[Tensor, Tensor | None], None], Setting]:
-    """How `parts` take a minibatch, and the setting that says so: by replay where the setting has graphs and they can be recorded.
+    """How `parts` take a minibatch, and the setting that says so: by replay where the setting has
+    graphs and they can be recorded.
 
     Args: shape: (S, S, 3) of an image; labelled: whether minibatches carry labels.
     """
@@ -195,9 +215,11 @@ def trial(
     batches: Sequence[Minibatch],
     record: Recorder = recorded,
 ) -> None:
-    """Trains three fresh copies for a few minibatches, two by ordinary steps and one by replay, and compares where they come out.
+    """Trains three fresh copies for a few minibatches, two by ordinary steps and one by replay, and
+    compares where they come out.
 
-    Args: make: builds parts, each time the same. batches: on the device, a multiple of the method's period.
+    Args: make: builds parts, each time the same. batches: on the device, a multiple of the method's
+        period.
     Raises: WorkError: replayed steps go elsewhere. Also whatever recording raises.
     """
     ordinary, again, other = make(), make(), make()
@@ -207,7 +229,9 @@ def trial(
     }
     with aside(
         setting.device
-    ):  # in ordinary steps on the side stream the libraries choose their kernels and take their workspaces
+        # in ordinary steps on the side stream the libraries choose their kernels and take their
+        # workspaces
+    ):
         for parts in (ordinary, again):
             for pixels, labels in batches:
                 step(parts, setting, pixels, labels)
@@ -218,9 +242,11 @@ def trial(
 
 
 def compare(ordinary: Parts, again: Parts, other: Parts, start: dict[str, list[Tensor]]) -> None:
-    """WorkError when `other` is farther from `ordinary` than two ordinary trainings of the same minibatches may be.
+    """WorkError when `other` is farther from `ordinary` than two ordinary trainings of the same
+    minibatches may be.
 
-    Kernels may add in any order, and Adam's first steps turn a changed last bit of a gradient into a whole step the other way.
+    Kernels may add in any order, and Adam's first steps turn a changed last bit of a gradient into
+    a whole step the other way.
     """
     if (ordinary.position, ordinary.figures.counts) != (other.position, other.figures.counts):
         raise WorkError("replayed steps count other updates than ordinary ones")
@@ -235,7 +261,8 @@ def compare(ordinary: Parts, again: Parts, other: Parts, start: dict[str, list[T
         )
         if not found <= allowed:  # a NaN is no agreement either
             raise WorkError(
-                f"replayed steps of the {name} differ from ordinary ones by {found:.1%} of their way"
+                f"replayed steps of the {name} differ from ordinary ones by {found:.1%} of their "
+                "way"
             )
     for name, value in ordinary.figures.means().items():
         mean = float(other.figures.means()[name])
@@ -247,7 +274,9 @@ def compare(ordinary: Parts, again: Parts, other: Parts, start: dict[str, list[T
 
 @torch.no_grad()
 def deviation(ordinary: Parts, other: Parts, name: str, start: list[Tensor]) -> float:
-    """Distance between the weights of two trainings over the distance that the first has gone from `start`."""
+    """Distance between the weights of two trainings over the distance that the first has gone from
+    `start`.
+    """
     mine, theirs = ([p.detach() for p in parts.parameters(name)] for parts in (ordinary, other))
     apart, gone = (weight_norm(list(torch._foreach_sub(mine, ends))) for ends in (theirs, start))
     return float(apart / gone)

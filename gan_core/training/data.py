@@ -1,7 +1,9 @@
-"""Real images for training: resident on the device where they fit, else read ahead from memory-mapped shards.
+"""Real images for training: resident on the device where they fit, else read ahead from
+memory-mapped shards.
 
-The order is a function of (seed, images seen) alone: epoch e runs through a permutation drawn from the stream (seed, 'order', e), and
-batches continue across the end of an epoch. Resuming therefore needs one number.
+The order is a function of (seed, images seen) alone: epoch e runs through a permutation drawn from
+the stream (seed, 'order', e), and batches continue across the end of an epoch. Resuming therefore
+needs one number.
 """
 
 from __future__ import annotations
@@ -82,7 +84,9 @@ class Order:
 
 
 def memory_of(device: str, here: int = 1) -> int:
-    """Memory in bytes that a process may count on: what is free on its GPU, or its part of main memory among `here` processes."""
+    """Memory in bytes that a process may count on: what is free on its GPU, or its part of main
+    memory among `here` processes.
+    """
     if device.startswith("cuda"):
         return int(torch.cuda.mem_get_info(device)[0])
     return memory_bytes() // here
@@ -94,8 +98,10 @@ class Feed:
     Args:
         images: the set.
         batch: images per (global) batch.
-        share: (rank, processes): this process gets every `processes`-th image of each batch, from `rank` on.
-        here: processes on this machine: on a CPU each keeps a set of its own, in the memory that they share.
+        share: (rank, processes): this process gets every `processes`-th image of each batch, from
+            `rank` on.
+        here: processes on this machine: on a CPU each keeps a set of its own, in the memory that
+            they share.
         labels: int64 [n] of the whole set, or None.
         resident: keep the whole set on the device; None decides by size.
     """
@@ -129,7 +135,9 @@ class Feed:
         )
 
     def _resident_set(self) -> Tensor | None:
-        """The whole set on the device, piece by piece; None where a GPU turns out to have no room for it."""
+        """The whole set on the device, piece by piece; None where a GPU turns out to have no room
+        for it.
+        """
         if not self._cuda:
             return torch.from_numpy(np.ascontiguousarray(self._images.pixels()))
         count, piece = len(self._images), max(1, PIECE // math.prod(self._images.shape))
@@ -148,7 +156,8 @@ class Feed:
         return pixels
 
     def batches(self, place: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Yields (uint8 [n, S, S, 3], labels [n] or None) on the device, endlessly, from `place` images into the order.
+        """Yields (uint8 [n, S, S, 3], labels [n] or None) on the device, endlessly, from `place`
+        images into the order.
 
         A batch is there until the next one is asked for.
         """
@@ -169,7 +178,9 @@ class Feed:
             yield from self._copied_ahead(next_rows) if self._cuda else self._read_ahead(next_rows)
 
     def _host(self, array: npt.NDArray[Any]) -> Tensor:
-        """An array as a tensor that a GPU can fetch by itself: a copy from ordinary memory makes the host wait for the device."""
+        """An array as a tensor that a GPU can fetch by itself: a copy from ordinary memory makes
+        the host wait for the device.
+        """
         tensor = torch.from_numpy(array)
         return tensor.pin_memory() if self._cuda else tensor
 
@@ -200,7 +211,9 @@ class Feed:
     def _copied_ahead(
         self, next_rows: Callable[[], npt.NDArray[np.int64]]
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Batches on a GPU: the next one's copy runs on a stream of its own while the last one is trained on."""
+        """Batches on a GPU: the next one's copy runs on a stream of its own while the last one is
+        trained on.
+        """
         copying, ahead = torch.cuda.Stream(self._device), self._read_ahead(next_rows)  # type: ignore[no-untyped-call]
         slots: list[_Slot] = []
 

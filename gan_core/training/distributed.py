@@ -1,8 +1,11 @@
-"""Several processes as one: every process holds the same weights and takes its share of each global batch.
+"""Several processes as one: every process holds the same weights and takes its share of each global
+batch.
 
-`torchrun` starts the processes; the gradient is averaged over them after each backward pass, and batch norm may take its statistics
-over all of them (`BatchNorm.across`). The sums are exact up to rounding, so two processes agree with one on the same global batch.
-What is decided rather than computed (where to begin, what a look has found, whether time is over) the first process decides for all.
+`torchrun` starts the processes; the gradient is averaged over them after each backward pass, and
+batch norm may take its statistics over all of them (`BatchNorm.across`). The sums are exact up to
+rounding, so two processes agree with one on the same global batch. What is decided rather than
+computed (where to begin, what a look has found, whether time is over) the first process decides for
+all.
 """
 
 from __future__ import annotations
@@ -26,7 +29,9 @@ ASK_EVERY = 100  # minibatches between two questions whether time is over, at mo
 
 @dataclass(frozen=True)
 class Processes:
-    """This process's number among how many, `here` of them on this machine. Rank 0 writes the files."""
+    """This process's number among how many, `here` of them on this machine. Rank 0 writes the
+    files.
+    """
 
     rank: int = 0
     count: int = 1
@@ -65,7 +70,9 @@ class Processes:
         return bool(flag.item())
 
     def tell(self, value: Any) -> Any:
-        """The first process's value, in every process; what the others give is not looked at. Args: value: plain JSON."""
+        """The first process's value, in every process; what the others give is not looked at. Args:
+        value: plain JSON.
+        """
         if self.count == 1:
             return value
         text = json.dumps(value).encode() if self.first else b""
@@ -81,7 +88,9 @@ class Processes:
         return json.loads(bytes(told.cpu().tolist()))
 
     def spread(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The first process's tensors, in every process: what the others give is not looked at, its names and shapes neither."""
+        """The first process's tensors, in every process: what the others give is not looked at, its
+        names and shapes neither.
+        """
         if self.count == 1:
             return dict(tensors)
         told = self.tell(
@@ -115,7 +124,8 @@ def _messages() -> str:
 
 @dataclass
 class Deadline:
-    """Whether time is over, or this process was told to end: asked after every minibatch. Several processes agree about once a second.
+    """Whether time is over, or this process was told to end: asked after every minibatch. Several
+    processes agree about once a second.
 
     Attributes: seconds: the limit, None for none; since: time.monotonic() from which it counts.
     """

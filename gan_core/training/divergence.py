@@ -1,20 +1,22 @@
-"""Signs that a training is lost, looked for at every line of statistics, so noticed within one logging interval.
+"""Signs that a training is lost, looked for at every line of statistics, so noticed within one
+logging interval.
 
-| sign | what is measured | when it counts |
-|---|---|---|
-| nan | losses and weights | anything that is no finite number |
-| certain | score of real minus score of generated images, mean over the interval | above 0.997; above 0.99, three running |
-| constant | standard deviation over the 64 fixed latents, mean over pixels | below 2 % of the real images' |
-| few | median distance of these 64 to the nearest other, over that to any other | below a quarter of the real images' |
-| oscillating | share of the variation within images in one fine stripe common to all latents | above 20 % and twice the least so far |
-| spike | largest singular value of each layer's weights | over twice the value before |
+| sign | what is measured | when it counts | |---|---|---| | nan | losses and weights | anything
+that is no finite number | | certain | score of real minus score of generated images, mean over the
+interval | above 0.997; above 0.99, three running | | constant | standard deviation over the 64
+fixed latents, mean over pixels | below 2 % of the real images' | | few | median distance of these
+64 to the nearest other, over that to any other | below a quarter of the real images' | |
+oscillating | share of the variation within images in one fine stripe common to all latents | above
+20 % and twice the least so far | | spike | largest singular value of each layer's weights | over
+twice the value before |
 
-One interval's evidence is enough, once the first five are over: a young training may look `certain` (three intervals running count
-there) or `constant` (two) and recover; `few`, `oscillating` and `spike` are not looked for there. What healthy trainings of the recipes
-show stands in docs/architecture.md. `oscillating` is the failure that the DCGAN paper names: with longer training a subset of filters
-collapses to a single oscillating mode; what to measure is ours: in the authors' SVHN generator and in our own healthy ones the share is
-below 0.6 %; young weights draw checks too, up to 27 %. `spike`: the BigGAN paper saw the largest singular values of G jump before a
-collapse.
+One interval's evidence is enough, once the first five are over: a young training may look `certain`
+(three intervals running count there) or `constant` (two) and recover; `few`, `oscillating` and
+`spike` are not looked for there. What healthy trainings of the recipes show stands in
+docs/architecture.md. `oscillating` is the failure that the DCGAN paper names: with longer training
+a subset of filters collapses to a single oscillating mode; what to measure is ours: in the authors'
+SVHN generator and in our own healthy ones the share is below 0.6 %; young weights draw checks too,
+up to 27 %. `spike`: the BigGAN paper saw the largest singular values of G jump before a collapse.
 """
 
 from __future__ import annotations
@@ -37,11 +39,26 @@ SPIKE = 2.0
 WARM_UP = 5  # intervals: young weights grow fast
 SENTENCES = {
     "nan": "a loss or a weight is no finite number ({name})",
-    "certain": "the discriminator is certain of everything (score of real images minus score of generated ones: {value:.4f})",
-    "constant": "the generator gives the same image for every latent ({value:.2%} of the real images' variation)",
-    "few": "the generator draws a few images over and over (a sample's nearest is {value:.1%} as far as others; {name} among real ones)",
-    "oscillating": "the generator draws one fine stripe pattern into every image ({value:.1%} of their variation)",
-    "spike": "the largest singular value of {name} jumped to {value:.1f} times what it was one interval before",
+    "certain": (
+        "the discriminator is certain of everything (score of real images minus score of "
+        "generated ones: {value:.4f})"
+    ),
+    "constant": (
+        "the generator gives the same image for every latent ({value:.2%} of the real "
+        "images' variation)"
+    ),
+    "few": (
+        "the generator draws a few images over and over (a sample's nearest is {value:.1%} as "
+        "far as others; {name} among real ones)"
+    ),
+    "oscillating": (
+        "the generator draws one fine stripe pattern into every image ({value:.1%} of "
+        "their variation)"
+    ),
+    "spike": (
+        "the largest singular value of {name} jumped to {value:.1f} times what it was one "
+        "interval before"
+    ),
 }
 STOPPING = {
     "nan",
@@ -90,7 +107,9 @@ class Finding:
 
 @dataclass
 class Watch:
-    """Remembers what it needs from one line of statistics to the next; `memory` is plain JSON, part of the state."""
+    """Remembers what it needs from one line of statistics to the next; `memory` is plain JSON, part
+    of the state.
+    """
 
     real_variation: float
     real_spacing: float = 1.0
@@ -124,7 +143,9 @@ class Watch:
         return not self.strikes
 
     def look(self, line: Mapping[str, Any]) -> list[Finding]:
-        """Signs in a line of statistics that count from this line on: each is told once for as long as it lasts."""
+        """Signs in a line of statistics that count from this line on: each is told once for as long
+        as it lasts.
+        """
         seen, young = self._signs(line), self.intervals < WARM_UP
         self.strikes = {sign: self.strikes.get(sign, 0) + 1 for sign in seen}
         self.intervals += 1
@@ -192,20 +213,23 @@ def variation(images: Tensor) -> Tensor:
 
 
 def spacing(images: Tensor) -> Tensor:
-    """How far an image of [N, C, S, S] is from its nearest other one, as a share of how far it is from any: medians over images,
-    scalar float32. Near 0 where a few images come again and again. Images are halved first: noise is no difference."""
+    """How far an image of [N, C, S, S] is from its nearest other one, as a share of how far it is
+    from any: medians over images, scalar float32. Near 0 where a few images come again and again.
+    Images are halved first: noise is no difference."""
     x = torch.nn.functional.avg_pool2d(images.float(), 2).flatten(1)
     count = len(x)
     distance = torch.cdist(x, x)
-    # all but the diagonal, by shapes alone: picking by a mask would make the host wait for the device
+    # all but the diagonal, by shapes alone: picking by a mask would make the host wait for the
+    # device
     others = distance.flatten()[1:].view(count - 1, count + 1)[:, :-1].reshape(count, count - 1)
     share: Tensor = others.min(1).values.median() / others.median().clamp_min(1e-9)
     return share
 
 
 def oscillation(images: Tensor) -> Tensor:
-    """Largest share of the variation within images [N, C, S, S] that lies in one spatial frequency of at least a quarter cycle per
-    pixel with the same phase in every image: scalar in 0..1, the largest over channels."""
+    """Largest share of the variation within images [N, C, S, S] that lies in one spatial frequency
+    of at least a quarter cycle per pixel with the same phase in every image: scalar in 0..1, the
+    largest over channels."""
     x = images.float()
     x = x - x.mean((2, 3), keepdim=True)
     height, width = x.shape[2:]
@@ -229,8 +253,8 @@ def oscillation(images: Tensor) -> Tensor:
 
 
 def largest_singular_value(weight: Tensor, rounds: int = 8) -> Tensor:
-    """Largest singular value of [out, ...] as a matrix [out, rest], by power iteration from a fixed start: a lower bound, within a
-    few per cent after 8 rounds."""
+    """Largest singular value of [out, ...] as a matrix [out, rest], by power iteration from a fixed
+    start: a lower bound, within a few per cent after 8 rounds."""
     matrix = weight.detach().flatten(1).float()
     vector = torch.ones(matrix.shape[0], device=matrix.device) + 0.1 * torch.cos(
         torch.arange(matrix.shape[0], device=matrix.device, dtype=torch.float32)
@@ -245,7 +269,9 @@ def largest_singular_value(weight: Tensor, rounds: int = 8) -> Tensor:
 
 
 def weight_matrix(layer: Layer) -> Tensor | None:
-    """A layer's weights with outputs first, or None where it has none; under spectral norm those before the division."""
+    """A layer's weights with outputs first, or None where it has none; under spectral norm those
+    before the division.
+    """
     for module in layer.operation.modules():  # the operation itself, or what it wraps
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             normed = getattr(

@@ -8,7 +8,9 @@ import torch
 
 from gan_core.networks.base import LayeredNetwork
 
-RAMP = 0.1  # early on the half-life is at most this share of the images seen, so that the first weights are soon forgotten
+# early on the half-life is at most this share of the images seen, so that the first weights are
+# soon forgotten
+RAMP = 0.1
 
 
 class Average:

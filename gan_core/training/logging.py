@@ -1,4 +1,6 @@
-"""What training says of itself while it runs: figures averaged over an interval, TensorBoard, sample grids as PNG."""
+"""What training says of itself while it runs: figures averaged over an interval, TensorBoard,
+sample grids as PNG.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ class Figures:
         return {name: self.sums[name] / self.counts[name] for name in sorted(self.sums)}
 
     def share(self, mean: Callable[[Tensor], Tensor]) -> None:
-        """Puts the mean over processes in place of this process's sums, so that a state holds the figures of all."""
+        """Puts the mean over processes in place of this process's sums, so that a state holds the
+        figures of all.
+        """
         if self.sums:
             shared = mean(torch.stack([value.float() for value in self.sums.values()]))
             self.sums = dict(zip(self.sums, shared.unbind(), strict=True))
@@ -75,7 +79,9 @@ class Board:
 
 
 def tile(images: Tensor, columns: int = 8, gap: int = 2) -> np.ndarray[Any, Any]:
-    """Images [n, C, S, S] in [-1, 1] (C 1 or 3) side by side: uint8 [rows * (S + gap) + gap, columns * (S + gap) + gap, 3]."""
+    """Images [n, C, S, S] in [-1, 1] (C 1 or 3) side by side: uint8 [rows * (S + gap) + gap,
+    columns * (S + gap) + gap, 3].
+    """
     pictures = to_uint8(images).cpu().numpy()
     count, height, width, channels = pictures.shape
     if channels == 1:
@@ -100,7 +106,9 @@ def write_png(path: Path, pixels: np.ndarray[Any, Any]) -> None:
 
 
 def reached(images: int, every_kimg: float) -> float:
-    """The last multiple of `every_kimg` at or before `images`, in kimg: the place that a snapshot or grid was asked for."""
+    """The last multiple of `every_kimg` at or before `images`, in kimg: the place that a snapshot
+    or grid was asked for.
+    """
     return images // (every_kimg * 1000) * every_kimg
 
 

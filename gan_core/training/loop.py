@@ -1,8 +1,9 @@
 """The training loop: one function, top to bottom. It knows no method by name.
 
-For each minibatch: the updates that the method asks for, the average, and, at places fixed in kimg, a line of statistics, a grid of
-samples, a snapshot for users, the state for resuming. Everything random is a function of (seed, minibatch), so the state is weights,
-optimisers and a few numbers; killed anywhere and started again, a training on a CPU ends in the same weights bit for bit.
+For each minibatch: the updates that the method asks for, the average, and, at places fixed in kimg,
+a line of statistics, a grid of samples, a snapshot for users, the state for resuming. Everything
+random is a function of (seed, minibatch), so the state is weights, optimisers and a few numbers;
+killed anywhere and started again, a training on a CPU ends in the same weights bit for bit.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ WATCHING = {
 }  # settings that change no weight
 ROLLBACKS = 3  # times that training goes back before it gives up
 SOME = 256  # real images whose variation the generator's is compared with
-STATE_SECONDS = 300.0  # between two saved states at most, at the next line of statistics, whatever `state_kimg` says
+# between two saved states at most, at the next line of statistics, whatever `state_kimg` says
+STATE_SECONDS = 300.0
 GRIDS = 6  # sample grids over a training when the settings do not say
 
 
@@ -72,7 +74,8 @@ class Setting:
         image_size: side of the training images in pixels.
         device, precision: resolved ('cpu', 'cuda:0'; 'float32', 'bf16').
         max_seconds: stop cleanly after so long; None: no limit.
-        compiled: 'off', 'graphs', 'on' or 'reduce-overhead'; `train` sets it by what the settings wish and the machine can.
+        compiled: 'off', 'graphs', 'on' or 'reduce-overhead'; `train` sets it by what the settings
+            wish and the machine can.
     """
 
     settings: TrainConfig
@@ -93,7 +96,8 @@ class Trained:
     Attributes:
         complete: False when time ran out.
         stats: the lines of stats.jsonl.
-        products: snapshots and grids of this training, a longer one may have left others beside them.
+        products: snapshots and grids of this training, a longer one may have left others beside
+            them.
         started_at: images at which this start took over; seconds: what it took.
         compiled: 'off', 'graphs', 'on' or 'reduce-overhead': how the steps ran.
         findings: signs of divergence: {kimg, sign, sentence}, those that were rolled back included.
@@ -195,7 +199,8 @@ def train(
             )
         if crossed(was, at.images, s.snapshot_kimg):
             save_snapshot(parts, setting, reached(at.images, s.snapshot_kimg))
-        # Save: what has just been looked at and found good; else only to resume from. A rollback must come back to a place in kimg
+        # Save: what has just been looked at and found good; else only to resume from. A rollback
+        # must come back to a place in kimg
         late = (
             logged
             and s.on_divergence != "rollback"
@@ -243,8 +248,9 @@ def grid_every(settings: TrainConfig) -> float:
 def begin(setting: Setting, real: Real, target: int, *, good: bool = False) -> Parts:
     """Parts as the newest (good) state at or before `target` images has them, or fresh ones.
 
-    The first process decides, and the others take all that it has: where they stand is one place, whatever each of them finds in the
-    folder, and weights that a network's constructor draws without a seed are the same everywhere.
+    The first process decides, and the others take all that it has: where they stand is one place,
+    whatever each of them finds in the folder, and weights that a network's constructor draws
+    without a seed are the same everywhere.
     """
     (setting.folder / "products").mkdir(parents=True, exist_ok=True)
     s = setting.settings
@@ -275,8 +281,8 @@ def begin(setting: Setting, real: Real, target: int, *, good: bool = False) -> P
 def trial(
     images: data.ImageSet, setting: Setting, labels: npt.NDArray[np.int64] | None, how: str
 ) -> None:
-    """A few minibatches with networks of its own in the way `how`, until recorded steps are replayed, each kind of them: raises what
-    that raises, and leaves nothing behind.
+    """A few minibatches with networks of its own in the way `how`, until recorded steps are
+    replayed, each kind of them: raises what that raises, and leaves nothing behind.
 
     A process tries its own share of a batch, by itself: its networks are compiled for that size.
     """
@@ -311,7 +317,9 @@ def trial(
 def look(
     parts: Parts, setting: Setting, line: dict[str, Any]
 ) -> tuple[list[divergence.Finding], bool]:
-    """What the first process finds in a line of statistics, and whether that is nothing at all; every process goes by it."""
+    """What the first process finds in a line of statistics, and whether that is nothing at all;
+    every process goes by it.
+    """
     found = [finding.as_json() for finding in parts.watch.look(line)]
     told, clean = setting.processes.tell([found, parts.watch.clean])
     return [divergence.Finding(**finding) for finding in told], bool(clean)
@@ -322,7 +330,8 @@ def judge(
 ) -> bool:
     """Records what was found; True when training has to go back.
 
-    Raises: TrainingDiverged: the settings say stop, or going back has not helped; what the generator draws by then is in a last grid.
+    Raises: TrainingDiverged: the settings say stop, or going back has not helped; what the
+        generator draws by then is in a last grid.
     """
     for finding in found:
         logger.warning("At %.1f kimg %s.", finding.kimg, finding.sentence)
@@ -344,16 +353,21 @@ def judge(
             + (
                 ""
                 if how == "rollback"
-                else "; or --set train.on_divergence=rollback to go back to the last good state by itself"
+                else (
+                    "; or --set train.on_divergence=rollback to go back to the last good state "
+                    "by itself"
+                )
             ),
         )
     return False
 
 
 def go_back(parts: Parts, setting: Setting) -> Parts:
-    """Parts as the last good state has them, with other random streams and half the learning rate from there on.
+    """Parts as the last good state has them, with other random streams and half the learning rate
+    from there on.
 
-    A state that was saved because time was over may hold what the next look would have found: it is no good one.
+    A state that was saved because time was over may hold what the next look would have found: it is
+        no good one.
     """
     attempt, findings = parts.position.attempt + 1, parts.findings
     parts = begin(setting, parts.real, parts.position.images - 1, good=True)
@@ -376,7 +390,9 @@ def step(
     labels: Tensor | None,
     random: torch.Generator | None = None,
 ) -> None:
-    """One minibatch. Args: pixels: this process's share, uint8 [n, S, S, 3] on the device. random: None: the minibatch's own stream."""
+    """One minibatch. Args: pixels: this process's share, uint8 [n, S, S, 3] on the device. random:
+    None: the minibatch's own stream.
+    """
     s, me, at = setting.settings, setting.processes, parts.position
     device = str(pixels.device)
     if setting.compiled == "reduce-overhead":
@@ -419,7 +435,9 @@ def step(
 
 
 def log_line(parts: Parts, setting: Setting, rate: float) -> dict[str, Any]:
-    """Means over the interval just ended, over all processes; the host waits for the device once, at its end."""
+    """Means over the interval just ended, over all processes; the host waits for the device once,
+    at its end.
+    """
     at = parts.position
     line: dict[str, Any] = {
         "kimg": at.images / 1000,
@@ -453,7 +471,9 @@ def log_line(parts: Parts, setting: Setting, rate: float) -> dict[str, Any]:
 
 @torch.no_grad()
 def draw_grid(parts: Parts, setting: Setting, board: record.Board | None, place: float) -> None:
-    """The samples of the 64 fixed latents, with the batch statistics of these 64 (as the authors sample). Args: place: in kimg."""
+    """The samples of the 64 fixed latents, with the batch statistics of these 64 (as the authors
+    sample). Args: place: in kimg.
+    """
     name = record.grid_name(place)
     parts.products.append(name)
     if board is None:
@@ -469,14 +489,18 @@ def draw_grid(parts: Parts, setting: Setting, board: record.Board | None, place:
 
 
 def save(parts: Parts, setting: Setting, saver: state.Saver, *, good: bool) -> None:
-    """Writes the state for resuming (first process only). Args: good: whether a rollback may come back to it."""
+    """Writes the state for resuming (first process only). Args: good: whether a rollback may come
+    back to it.
+    """
     parts.figures.share(setting.processes.mean)
     if setting.processes.first:
         saver.save(parts.position, parts.tensors(), {**parts.extra(), "good": good})
 
 
 def save_snapshot(parts: Parts, setting: Setting, place: float) -> None:
-    """Writes a snapshot for users (first process only). Args: place: the one it was asked for, in kimg."""
+    """Writes a snapshot for users (first process only). Args: place: the one it was asked for, in
+    kimg.
+    """
     name = snapshots.snapshot_name(place)
     parts.products.append(name)
     if setting.processes.first:

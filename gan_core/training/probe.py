@@ -1,9 +1,11 @@
-"""A linear probe while training runs: how well labels of held-out training images are read off the discriminator's features.
+"""A linear probe while training runs: how well labels of held-out training images are read off the
+discriminator's features.
 
-For the curve beside the losses and, with `choose: best_probe`, for choosing the snapshot that features are taken of, which every score then
-says. It uses labels (validation ones, cut from the training images), never the test split, and no weight of the GAN depends on it. The
-probe is ridge regression onto one-hot labels in its dual form, one exact solve, with one fixed setting; the scores of stage evaluate come
-from another protocol.
+For the curve beside the losses and, with `choose: best_probe`, for choosing the snapshot that
+features are taken of, which every score then says. It uses labels (validation ones, cut from the
+training images), never the test split, and no weight of the GAN depends on it. The probe is ridge
+regression onto one-hot labels in its dual form, one exact solve, with one fixed setting; the scores
+of stage evaluate come from another protocol.
 """
 
 from __future__ import annotations
@@ -58,7 +60,9 @@ class Probe:
 
     @torch.no_grad()
     def accuracy(self, discriminator: LayeredNetwork, spec: Mapping[str, Any]) -> float:
-        """Share of the held-out images whose label is read off correctly, 0 to 1. Args: spec: as in a snapshot."""
+        """Share of the held-out images whose label is read off correctly, 0 to 1. Args: spec: as in
+        a snapshot.
+        """
         network = plain(discriminator, spec)
         network.without_labels = True
         batches = [self._images(1, start) for start in range(0, len(self._pixels[1]) - 1, _BATCH)]
@@ -93,12 +97,15 @@ class Probe:
 def each_log(
     probe: Probe, settings: TrainConfig, keep: Callable[[Parts], None] | None = None
 ) -> Any:
-    """What the loop calls after a line of statistics: adds `probe_validation_accuracy` at the first line after every `probe_kimg`.
+    """What the loop calls after a line of statistics: adds `probe_validation_accuracy` at the first
+    line after every `probe_kimg`.
 
-    Where it looks is a function of the place in the training alone, so that a resumed training looks at the same places. A training
-    also ends with a look; where that end is no regular place of a longer training, the line is marked `closing`.
+    Where it looks is a function of the place in the training alone, so that a resumed training
+    looks at the same places. A training also ends with a look; where that end is no regular place
+    of a longer training, the line is marked `closing`.
 
-    Args: keep: called where the accuracy is the best so far, to keep these weights for `choose: best_probe`.
+    Args: keep: called where the accuracy is the best so far, to keep these weights for `choose:
+        best_probe`.
     """
 
     def look(parts: Parts, line: dict[str, Any]) -> None:
@@ -119,7 +126,9 @@ def each_log(
 
 
 def best_line(stats: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The line of statistics where the probe did best, the first of equals; None where it never looked."""
+    """The line of statistics where the probe did best, the first of equals; None where it never
+    looked.
+    """
     seen = [
         line for line in stats if PROBED in line and (not line.get("closing") or line is stats[-1])
     ]

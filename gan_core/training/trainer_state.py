@@ -1,4 +1,6 @@
-"""What a training consists of, built from its settings: networks, method, optimisers, average; and its state as tensors."""
+"""What a training consists of, built from its settings: networks, method, optimisers, average; and
+its state as tensors.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ REAL = 2048  # training images over which its discriminator gets them
 
 @dataclass(frozen=True)
 class Real:
-    """Some training images, drawn once: uint8 [n, S, S, 3] in main memory, with labels [n] int64 where training uses them."""
+    """Some training images, drawn once: uint8 [n, S, S, 3] in main memory, with labels [n] int64
+    where training uses them.
+    """
 
     pixels: Tensor
     labels: Tensor | None = None
@@ -162,8 +166,12 @@ def build(settings: TrainConfig, *, seed: int, device: str, image_size: int) -> 
     if image_size != module.IMAGE_SIZE:
         fitting = [name for name in registry.names("networks") if f"{image_size}" in name]
         raise RequestError(
-            f"The network {settings.network.name} takes images of {module.IMAGE_SIZE} px, and the crops have {image_size} px.",
-            expected=f"crops of {module.IMAGE_SIZE} px, or a network for {image_size} px ({', '.join(fitting) or 'there is none'})",
+            f"The network {settings.network.name} takes images of {module.IMAGE_SIZE} px, and the "
+            f"crops have {image_size} px.",
+            expected=(
+                f"crops of {module.IMAGE_SIZE} px, or a network for {image_size} px "
+                f"({', '.join(fitting) or 'there is none'})"
+            ),
             remedy=f"--set crop.size={module.IMAGE_SIZE}, or --set train.network.name=...",
         )
     spec = network_spec(settings, module)
@@ -204,10 +212,11 @@ def build(settings: TrainConfig, *, seed: int, device: str, image_size: int) -> 
 
 
 def add_spectral_norm(network: LayeredNetwork, seed: int) -> None:
-    """Divides every layer's weights by their largest singular value (Miyato et al. 2018), found by one power iteration a pass, in float32.
+    """Divides every layer's weights by their largest singular value (Miyato et al. 2018), found by
+    one power iteration a pass, in float32.
 
-    A batch norm after the layer divides by the result's own scale and so undoes the division: in the networks here it binds the
-    first layer and the head, which have none.
+    A batch norm after the layer divides by the result's own scale and so undoes the division: in
+    the networks here it binds the first layer and the head, which have none.
     """
     from torch.nn.utils.parametrizations import _SpectralNorm
     from torch.nn.utils.parametrize import register_parametrization
@@ -229,7 +238,8 @@ def add_spectral_norm(network: LayeredNetwork, seed: int) -> None:
 
 
 def plain(network: LayeredNetwork, spec: Mapping[str, Any]) -> LayeredNetwork:
-    """A discriminator of `spec` with the weights of `network`, spectral norm multiplied in; in training mode, on the same device.
+    """A discriminator of `spec` with the weights of `network`, spectral norm multiplied in; in
+    training mode, on the same device.
 
     Nothing of `network` changes: its norms are read in evaluation mode, where they do not iterate.
     """
@@ -250,7 +260,9 @@ def plain(network: LayeredNetwork, spec: Mapping[str, Any]) -> LayeredNetwork:
 
 
 def some_real(images: ImageSet, labels: npt.NDArray[np.int64] | None, seed: int) -> Real:
-    """At most 2,048 training images of their own stream. Args: labels: int64 [n] of the whole set, or None."""
+    """At most 2,048 training images of their own stream. Args: labels: int64 [n] of the whole set,
+    or None.
+    """
     rows = np.sort(numpy_stream(seed, "statistics", "real").permutation(len(images))[:REAL])
     return Real(
         torch.from_numpy(images.pixels(rows)),
@@ -259,10 +271,12 @@ def some_real(images: ImageSet, labels: npt.NDArray[np.int64] | None, seed: int)
 
 
 def settle_readers(parts: Parts, *, batch: int) -> dict[str, LayeredNetwork]:
-    """Copies of the networks that take images, with spectral norm multiplied in and batch-norm statistics of real images.
+    """Copies of the networks that take images, with spectral norm multiplied in and batch-norm
+    statistics of real images.
 
-    In training the discriminator takes the statistics of each batch, of real images or of generated ones. The stored ones are
-    those of real training images, unchanged ones, so that a score says how an image looks among these.
+    In training the discriminator takes the statistics of each batch, of real images or of generated
+    ones. The stored ones are those of real training images, unchanged ones, so that a score says
+    how an image looks among these.
     """
     import copy
 
@@ -292,10 +306,11 @@ def settle_readers(parts: Parts, *, batch: int) -> dict[str, LayeredNetwork]:
 
 
 def settle_generators(parts: Parts, *, seed: int, batch: int) -> dict[str, LayeredNetwork]:
-    """Copies of the generators whose stored batch-norm statistics are measured over latents of their own stream.
+    """Copies of the generators whose stored batch-norm statistics are measured over latents of
+    their own stream.
 
-    With them an image depends on its latent alone. The authors sample with each batch's statistics instead; both can be had
-    from a snapshot (`snapshots.generate`).
+    With them an image depends on its latent alone. The authors sample with each batch's statistics
+    instead; both can be had from a snapshot (`snapshots.generate`).
     """
     import copy
 

@@ -1,7 +1,9 @@
-"""Training further on a set that has grown: a new trajectory that begins with the last state of another.
+"""Training further on a set that has grown: a new trajectory that begins with the last state of
+another.
 
-Everything random is a function of (seed, minibatch), and the minibatches are counted on, so what comes out is decided by the first
-training, the grown set and the length: equal requests give equal weights here too.
+Everything random is a function of (seed, minibatch), and the minibatches are counted on, so what
+comes out is decided by the first training, the grown set and the length: equal requests give equal
+weights here too.
 """
 
 from __future__ import annotations
@@ -18,9 +20,11 @@ from gan_core.training.probe import PROBED
 
 
 def take_over(parent: Path, folder: Path, images: int, target: int) -> None:
-    """Puts the state of `parent` at `images` into a trajectory's folder, with its products and statistics up to there.
+    """Puts the state of `parent` at `images` into a trajectory's folder, with its products and
+    statistics up to there.
 
-    A folder that has a whole state between there and `target` (images) is left as it is: its training goes on.
+    A folder that has a whole state between there and `target` (images) is left as it is: its
+    training goes on.
 
     Raises:
         StoreError: the state is gone or damaged.
@@ -62,7 +66,9 @@ def _whole(folder: Path) -> bool:
 
 
 def _forget_best(folder: Path) -> None:
-    """The probe of the grown set holds other images out: what it read off before cannot be compared, and its weights stayed behind."""
+    """The probe of the grown set holds other images out: what it read off before cannot be
+    compared, and its weights stayed behind.
+    """
     record = read_json(folder / "state.json")
     record["position"]["best"] = -1.0
     write_json(folder / "state.json", record)
@@ -73,7 +79,9 @@ def _forget_best(folder: Path) -> None:
 
 
 def _up_to(text: bytes, images: int) -> bytes:
-    """The line of statistics without the probe's accuracy, or nothing when it is broken or of a later place."""
+    """The line of statistics without the probe's accuracy, or nothing when it is broken or of a
+    later place.
+    """
     try:
         line = json.loads(text)
         if line["images"] > images:

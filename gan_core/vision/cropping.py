@@ -1,4 +1,6 @@
-"""From an image's bytes to its crops: one for a centre crop, one a face, or the reason why there is none."""
+"""From an image's bytes to its crops: one for a centre crop, one a face, or the reason why there is
+none.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,8 @@ class Cut:
         box: number of the crop within its image, -1 where there is none.
         corners: x0, y0, x1, y1 in pixels of the upright original.
         pixels: uint8 [size, size, 3].
-        mask: uint8 [size, size], for images with masks; None when the mask is missing or cannot be used.
+        mask: uint8 [size, size], for images with masks; None when the mask is missing or cannot be
+            used.
     """
 
     status: str = "ok"
@@ -65,7 +68,8 @@ class Cutter:
         return self._detector.describe() if self._detector else {}
 
     def cut(self, data: bytes, masked: HasMask | None) -> list[Cut]:
-        """All crops of an image; at least one entry, of status failed, no_face or rejected where there is no crop.
+        """All crops of an image; at least one entry, of status failed, no_face or rejected where
+        there is no crop.
 
         Args:
             data: the image's bytes.

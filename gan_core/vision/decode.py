@@ -1,8 +1,10 @@
 """From a file's bytes to pixels: uint8 RGB, upright, whole, or a clear refusal.
 
-OpenCV decodes the plain cases (8-bit grey or RGB, one frame), Pillow the odd ones. What is decided here:
-transparent images are laid on white; of an animation the first frame counts; 16-bit samples keep their high byte; grey
-becomes three equal channels; Exif orientation is applied; colour profiles are not.
+OpenCV decodes the plain cases (8-bit grey or RGB, one frame), Pillow the odd ones. What is decided
+here:
+transparent images are laid on white; of an animation the first frame counts; 16-bit samples keep
+their high byte; grey becomes three equal channels; Exif orientation is applied; colour profiles are
+not.
 """
 
 from __future__ import annotations
@@ -72,8 +74,8 @@ def decode_mask(data: bytes, max_megapixels: float = 100.0) -> Pixels:
     """Decodes a segmentation mask: the class numbers as stored, not colours.
 
     Args:
-        data: bytes of an image with one channel: 8-bit grey, a palette (its indices count), black and white, or 16-bit
-            grey with values below 256.
+        data: bytes of an image with one channel: 8-bit grey, a palette (its indices count), black
+            and white, or 16-bit grey with values below 256.
 
     Returns:
         uint8 [height, width].
@@ -121,20 +123,25 @@ def _refuse_large(header: Header, max_megapixels: float) -> None:
     if header.megapixels > max_megapixels:
         raise UnreadableImage(
             "too_large",
-            f"it declares {header.width} x {header.height} pixels, {_above(header.megapixels, max_megapixels)} megapixels;"
+            f"it declares {header.width} x {header.height} pixels, "
+            f"{_above(header.megapixels, max_megapixels)} megapixels;"
             f" at most {max_megapixels:,.10g} are taken (crop.max_megapixels)",
             header,
         )
 
 
 def _above(value: float, limit: float) -> str:
-    """A value with as few decimals as show that it is above the limit: 0.273 is '0.3' above 0.01, 2500.1 is '2,500' above 100."""
+    """A value with as few decimals as show that it is above the limit: 0.273 is '0.3' above 0.01,
+    2500.1 is '2,500' above 100.
+    """
     digits = next((digits for digits in range(6) if round(value, digits) > limit), 6)
     return f"{value:,.{digits}f}"
 
 
 def _plain(data: bytes, header: Header) -> Pixels:
-    """Pixels as stored. OpenCV refuses what is cut within a checked frame; Pillow would fill the rest with black."""
+    """Pixels as stored. OpenCV refuses what is cut within a checked frame; Pillow would fill the
+    rest with black.
+    """
     start = ppm_pixels_at(data) if header.format == "PPM" else 0
     if start:
         count = header.height * header.width * 3

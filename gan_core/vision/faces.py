@@ -1,7 +1,8 @@
 """Faces by OpenCV's Haar cascades (Viola and Jones 2001), and the squares that are cut around them.
 
-The DCGAN paper (section 4.3) took "the OpenCV face detector" and kept boxes of "sufficiently high resolution" without saying
-more; cascade, scale factor, smallest side, margin and the rules below are ours and are recorded.
+The DCGAN paper (section 4.3) took "the OpenCV face detector" and kept boxes of "sufficiently high
+resolution" without saying more; cascade, scale factor, smallest side, margin and the rules below
+are ours and are recorded.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ class Face:
 
 
 class FaceDetector:
-    """Finds frontal faces; may be called from several threads, each of which gets a cascade of its own.
+    """Finds frontal faces; may be called from several threads, each of which gets a cascade of its
+    own.
 
     Args:
         cascade: 'default' or 'alt2'.
@@ -109,7 +111,8 @@ def judge(
     margin: float,
     size: int,
 ) -> list[Face]:
-    """Squares around detections and the rule, if any, that rejects each; the largest detection first.
+    """Squares around detections and the rule, if any, that rejects each; the largest detection
+    first.
 
     Args:
         detections: (x, y, width, height) in pixels of an image of `width` x `height`.
@@ -155,6 +158,8 @@ def _cascade_file(cascade: str) -> Path:
         raise RequestError(
             f"The installed OpenCV {cv2.__version__} has no Haar cascades.",
             expected="opencv-python-headless 4.x (OpenCV 5 has no CascadeClassifier)",
-            remedy="`discern doctor` shows which OpenCV lies where; reinstall opencv-python-headless<5",
+            remedy=(
+                "`discern doctor` shows which OpenCV lies where; reinstall opencv-python-headless<5"
+            ),
         )
     return file

@@ -1,7 +1,7 @@
 """Cutting squares out of images, and where each lies in the original.
 
-Sources: Newmu/dcgan_code, lib/cv2_utils.py (min_resize) and lib/data_utils.py (center_crop), whose rounding is kept: they ran
-under Python 2, where round() takes halves away from zero.
+Sources: Newmu/dcgan_code, lib/cv2_utils.py (min_resize) and lib/data_utils.py (center_crop), whose
+rounding is kept: they ran under Python 2, where round() takes halves away from zero.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ import numpy.typing as npt
 
 Image = npt.NDArray[np.uint8]
 
-# Longer side over shorter side above which an image's ends are cut off before it is resized. The centre crop never sees
+# Longer side over shorter side above which an image's ends are cut off before it is resized. The
+# centre crop never sees
 # them, and an image of 1 x 1,000,000 pixels would otherwise be blown up to gigabytes.
 LONGEST = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A rectangle in pixels of the upright original: x0 <= x < x1, y0 <= y < y1; fractions are parts of pixels."""
+    """A rectangle in pixels of the upright original: x0 <= x < x1, y0 <= y < y1; fractions are
+    parts of pixels.
+    """
 
     x0: float
     y0: float
@@ -32,14 +35,18 @@ class Box:
 
 
 def round_half_up(value: float) -> int:
-    """Python 2's round() for numbers that are not negative: halves go up (Python 3's go to the even neighbour)."""
+    """Python 2's round() for numbers that are not negative: halves go up (Python 3's go to the even
+    neighbour).
+    """
     return math.floor(value + 0.5)
 
 
 def resize(image: Image, width: int, height: int, *, nearest: bool = False) -> Image:
-    """Resizes [h, w] or [h, w, 3] uint8: area interpolation where it becomes smaller, linear where larger, or nearest.
+    """Resizes [h, w] or [h, w, 3] uint8: area interpolation where it becomes smaller, linear where
+    larger, or nearest.
 
-    The DCGAN authors use linear both ways, which aliases when a photograph shrinks several times; area is ours.
+    The DCGAN authors use linear both ways, which aliases when a photograph shrinks several times;
+    area is ours.
     """
     old_height, old_width = image.shape[:2]
     if (old_width, old_height) == (width, height):
@@ -55,7 +62,8 @@ def resize(image: Image, width: int, height: int, *, nearest: bool = False) -> I
 
 
 def min_resize(image: Image, size: int, *, nearest: bool = False) -> Image:
-    """Resizes so that the shorter side has `size` pixels, keeping the aspect ratio (lib/cv2_utils.py min_resize).
+    """Resizes so that the shorter side has `size` pixels, keeping the aspect ratio
+    (lib/cv2_utils.py min_resize).
 
     Args:
         image: uint8 [h, w] or [h, w, 3].
@@ -71,7 +79,8 @@ def min_resize(image: Image, size: int, *, nearest: bool = False) -> Image:
 
 
 def centre_crop(image: Image, size: int, *, nearest: bool = False) -> tuple[Image, Box]:
-    """Shorter side to `size`, then the centre square (lib/data_utils.py center_crop: `int(round((h - size) / 2.))`).
+    """Shorter side to `size`, then the centre square (lib/data_utils.py center_crop: `int(round((h
+    - size) / 2.))`).
 
     Args:
         image: uint8 [h, w] or [h, w, 3], h and w at least 1.
@@ -119,7 +128,8 @@ def square_around(
     image_width: int,
     image_height: int,
 ) -> Box:
-    """A square around a detection, `margin` times its longer side, moved inside the image rather than padded.
+    """A square around a detection, `margin` times its longer side, moved inside the image rather
+    than padded.
 
     A square larger than the image becomes the largest that fits.
 

@@ -1,10 +1,12 @@
 """What an image file says of itself, read without decoding one pixel.
 
-JPEG, PNG and WebP are walked here, piece by piece: that is fast, finds files that end too early or whose checksums are
-wrong (OpenCV returns half an image for those, silently), and allocates nothing for an image that declares
-50,000 x 50,000 pixels. The rarer formats go through Pillow's lazy headers.
+JPEG, PNG and WebP are walked here, piece by piece: that is fast, finds files that end too early or
+whose checksums are wrong (OpenCV returns half an image for those, silently), and allocates nothing
+for an image that declares 50,000 x 50,000 pixels. The rarer formats go through Pillow's lazy
+headers.
 
-Sources: JPEG ITU-T T.81 annex B; PNG third edition, section 5; WebP RFC 9649; Exif 2.32, tag 0x0112.
+Sources: JPEG ITU-T T.81 annex B; PNG third edition, section 5; WebP RFC 9649; Exif 2.32, tag
+    0x0112.
 """
 
 from __future__ import annotations
@@ -29,8 +31,8 @@ class UnreadableImage(DataError):
     """An image that cannot be used.
 
     Attributes:
-        code: one word, the same for every image with this trouble: empty, not_an_image, truncated, damaged, too_large,
-            unsupported, unreadable.
+        code: one word, the same for every image with this trouble: empty, not_an_image, truncated,
+            damaged, too_large, unsupported, unreadable.
         sentence: what was found, without paths or clocks, so that equal files give equal reasons.
         header: what the file says of itself, when that much could be read.
     """
@@ -55,9 +57,11 @@ class Header:
     """An image's own description.
 
     Attributes:
-        format: JPEG, PNG, WEBP, GIF, BMP, TIFF, PPM, AVIF or JPEG2000, by content and not by file name.
+        format: JPEG, PNG, WEBP, GIF, BMP, TIFF, PPM, AVIF or JPEG2000, by content and not by file
+            name.
         width, height: pixels as displayed, after the Exif orientation.
-        mode: Pillow's word for the stored pixels (L, RGB, RGBA, P, CMYK, I;16, ...); 'RGB;16' for 16 bits a channel.
+        mode: Pillow's word for the stored pixels (L, RGB, RGBA, P, CMYK, I;16, ...); 'RGB;16' for
+            16 bits a channel.
         frames: images in the file.
         orientation: Exif orientation still to be applied, 1 (upright) to 8.
         plain: 8-bit grey or RGB, no transparency, one frame: OpenCV reads it as it is meant.
@@ -120,7 +124,8 @@ def sniff(data: bytes) -> str | None:
     """The format that the first `MAGIC_BYTES` of a file announce, or None when it is no image."""
     for magic, name in _MAGIC:
         if data.startswith(magic):
-            # Two letters are little to go by: a bitmap's reserved words are zero and its header is one of few sizes.
+            # Two letters are little to go by: a bitmap's reserved words are zero and its header is
+            # one of few sizes.
             return (
                 None
                 if name == "BMP" and (data[6:10] != b"\0\0\0\0" or data[14:18] not in _BMP_HEADERS)
@@ -178,7 +183,9 @@ def _upright(width: int, height: int, orientation: int) -> tuple[int, int]:
 
 
 def exif_orientation(block: bytes) -> int:
-    """The orientation, 1 to 8, in an Exif block (which begins with 'II' or 'MM'); 1 when there is none or it is broken."""
+    """The orientation, 1 to 8, in an Exif block (which begins with 'II' or 'MM'); 1 when there is
+    none or it is broken.
+    """
     order = {b"II": "<", b"MM": ">"}.get(block[:2])
     if order is None:
         return 1
@@ -236,7 +243,8 @@ def _jpeg(data: bytes) -> Header:
         orientation,
         bits == 8 and channels in (1, 3),
     )
-    # The end mark cannot stand within the pixels' own code (there 0xFF is followed by 0), and the search begins after the
+    # The end mark cannot stand within the pixels' own code (there 0xFF is followed by 0), and the
+    # search begins after the
     # header because an Exif thumbnail has an end mark of its own.
     if data.rfind(b"\xff\xd9", at) < 0:
         raise UnreadableImage(
@@ -294,7 +302,8 @@ def _png(data: bytes) -> Header:
     return header
 
 
-# Where each of the seven passes of an interlaced PNG begins and how far apart its pixels are (PNG third edition, section 8).
+# Where each of the seven passes of an interlaced PNG begins and how far apart its pixels are (PNG
+# third edition, section 8).
 _ADAM7 = (
     (0, 0, 8, 8),
     (4, 0, 8, 8),
@@ -308,7 +317,9 @@ _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 
 def png_is_full(data: bytes) -> bool:
-    """Whether a PNG file that `probe` accepts holds all the rows it declares; unpacks them in blocks, keeping none."""
+    """Whether a PNG file that `probe` accepts holds all the rows it declares; unpacks them in
+    blocks, keeping none.
+    """
     width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
     bits = depth * _SAMPLES.get(colour, 1)
     passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
@@ -387,7 +398,9 @@ _PLAIN_PPM = re.compile(rb"P6[\n ](\d{1,9})[\n ](\d{1,9})[\n ]255\n")
 
 
 def _ppm(data: bytes) -> Header:
-    """The one form that this project writes itself for sources of raw pixels; everything else goes to Pillow."""
+    """The one form that this project writes itself for sources of raw pixels; everything else goes
+    to Pillow.
+    """
     match = _PLAIN_PPM.match(data)
     if match is None:
         return _other(data)
@@ -426,8 +439,9 @@ PILLOW_ERRORS = (
 def open_lazily(data: bytes, form: str) -> ImageFile:
     """Pillow's image of the given format, pixels not yet read.
 
-    The plugin is called directly: Image.open would try every plugin it knows, some of which start other programs, and its
-    own size limit is a global of another library. The limit here is `max_megapixels`, tested before any pixel is allocated.
+    The plugin is called directly: Image.open would try every plugin it knows, some of which start
+    other programs, and its own size limit is a global of another library. The limit here is
+    `max_megapixels`, tested before any pixel is allocated.
     """
     from PIL import Image
 

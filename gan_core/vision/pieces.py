@@ -1,4 +1,6 @@
-"""Finished pieces of cropping on their way into shards: each is a file of pixels and a table of cuts, the table written last."""
+"""Finished pieces of cropping on their way into shards: each is a file of pixels and a table of
+cuts, the table written last.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ Array = npt.NDArray[np.uint8]
 
 CORNERS = ("x0", "y0", "x1", "y1")
 
-# One row a cut. `image` is the row of images.parquet (in a piece's own file: the image's place within the piece), `row` counts
+# One row a cut. `image` is the row of images.parquet (in a piece's own file: the image's place
+# within the piece), `row` counts
 # through the piece's pixel files and is null where there are no pixels.
 CUTS = pa.schema(
     [
@@ -164,7 +167,8 @@ class Pieces:
 def earlier_piece(
     folder: Path, images: pa.Table, wanted: npt.NDArray[np.bool_], size: int, *, masks: bool
 ) -> Piece | None:
-    """What an earlier crop artifact holds of the wanted images: same image_id, same content, same mask.
+    """What an earlier crop artifact holds of the wanted images: same image_id, same content, same
+    mask.
 
     Args:
         images: images.parquet.

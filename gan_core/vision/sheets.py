@@ -27,8 +27,8 @@ def sheet(
         images: uint8 [n, h, w, 3] RGB.
         columns: images in a row; None: as square a sheet as there can be.
         gap: pixels between images and around them.
-        captions: a line of text under each image, cut to its width; letters outside ASCII become '?' (OpenCV's font
-            has no others).
+        captions: a line of text under each image, cut to its width; letters outside ASCII become
+            '?' (OpenCV's font has no others).
         ground: grey level, 0 to 255, of gaps and of cells left empty.
 
     Returns:

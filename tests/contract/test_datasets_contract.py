@@ -124,11 +124,14 @@ def test_it_says_what_it_is_in_a_sentence(name: str) -> None:
 def test_opening_and_listing_import_nothing_heavy(name: str, place: Path | None) -> None:
     script = (
         "import sys; from pathlib import Path\n"
-        "from gan_core import registry; from gan_core.config import SourceConfig; from gan_core.datasets.base import fingerprint\n"
+        "from gan_core import registry; from gan_core.config import SourceConfig; from "
+        "gan_core.datasets.base import fingerprint\n"
         "place = Path(sys.argv[2]) if sys.argv[2] else None\n"
-        "source = registry.load('datasets', sys.argv[1]).open_source(SourceConfig(name='x', dataset=sys.argv[1]), place)\n"
+        "source = registry.load('datasets', sys.argv[1]).open_source(SourceConfig(name='x', "
+        "dataset=sys.argv[1]), place)\n"
         "fingerprint(source.stamps())\n"
-        "print(*sorted({'numpy', 'pyarrow', 'cv2', 'torch', 'torchvision', 'sklearn', 'PIL', 'prefect'} & set(sys.modules)))"
+        "print(*sorted({'numpy', 'pyarrow', 'cv2', 'torch', 'torchvision', 'sklearn', 'PIL', "
+        "'prefect'} & set(sys.modules)))"
     )
     command = [sys.executable, "-c", script, name, str(place or "")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=600)

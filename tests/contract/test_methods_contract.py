@@ -1,4 +1,6 @@
-"""What every method file must hold to: its updates name its optimisers, move the right weights and carry finite figures."""
+"""What every method file must hold to: its updates name its optimisers, move the right weights and
+carry finite figures.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What every network file must hold to: shapes as declared, ranges, gradients, running to and from a layer."""
+"""What every network file must hold to: shapes as declared, ranges, gradients, running to and from
+a layer.
+"""
 
 from __future__ import annotations
 

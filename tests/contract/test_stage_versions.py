@@ -1,7 +1,8 @@
-"""Code that decides a stage's content does not change unnoticed: each change is either a new version or recorded as harmless.
+"""Code that decides a stage's content does not change unnoticed: each change is either a new
+version or recorded as harmless.
 
-`stage_sources.yaml` beside this file remembers, for each stage, its version and a hash of the syntax trees of its rooms (comments,
-docstrings and formatting left out).
+`stage_sources.yaml` beside this file remembers, for each stage, its version and a hash of the
+syntax trees of its rooms (comments, docstrings and formatting left out).
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ def test_code_and_version_move_together(stage: str) -> None:
     line = f"{stage}: {{version: {spec.version}, code: '{code_hash(spec)}'}}"
     now = {"version": spec.version, "code": code_hash(spec)}
     assert remembered == now, (
-        f"The code of stage {stage} changed. If it now writes other content for the same request, raise its version in "
+        f"The code of stage {stage} changed. If it now writes other content for the same request, "
+        "raise its version in "
         f"gan_core/specs.py; then put this line into {REMEMBERED.name}:\n{line}"
     )
 

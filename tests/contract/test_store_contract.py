@@ -118,7 +118,9 @@ def test_two_folders_change_places(
 
 
 def test_a_damaged_copy_of_what_an_object_store_holds_is_fetched_anew(tmp_path: Path) -> None:
-    """Nobody takes the whole artifact for the damaged one: not `verify`, and not a stage that stands on it."""
+    """Nobody takes the whole artifact for the damaged one: not `verify`, and not a stage that
+    stands on it.
+    """
     store = Store(f"memory://discern-{uuid.uuid4().hex}", tmp_path)
     made = publish(store, "k1", "some text")
     copy = store.path(made.ref()) / "rows.txt"

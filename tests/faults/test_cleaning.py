@@ -159,7 +159,9 @@ ASKED = {"scale": "full", "until": "report", "only": None, "overrides": [], "dat
 
 
 def test_only_the_same_request_takes_a_runs_place(tmp_path: Path) -> None:
-    """A run at debug scale, of one stage, up to a stage, with other settings or data: none pushes out the training of days."""
+    """A run at debug scale, of one stage, up to a stage, with other settings or data: none pushes
+    out the training of days.
+    """
     store = Store(tmp_path)
     days = publish(store, "days")
     record(store, "run-0", 0, [days], **ASKED)
@@ -199,7 +201,9 @@ def test_only_the_same_request_takes_a_runs_place(tmp_path: Path) -> None:
 
 
 def test_old_runs_that_stay_hold_nothing_but_their_own(tmp_path: Path) -> None:
-    """A recipe that failed once, a pinned run and a folder without a record: what others left beside them goes all the same."""
+    """A recipe that failed once, a pinned run and a folder without a record: what others left
+    beside them goes all the same.
+    """
     store = Store(tmp_path)
     for name in ("failed", "paused", "theirs", "dead", "newer"):
         (store.state("train", name) / "state.json").touch()
@@ -297,7 +301,10 @@ def test_a_killed_cleaning_leaves_a_store_that_verifies(tmp_path: Path) -> None:
     for number in range(300):
         publish(store, f"old{number:03d}", files=20)
     record(store, "run-1", 1, [kept])
-    code = "import sys; from gan_core.pipeline.garbage_collection import clean; from gan_core.artifacts.store import Store; clean(Store(sys.argv[1]), 1, dry_run=False)"
+    code = (
+        "import sys; from gan_core.pipeline.garbage_collection import clean; from "
+        "gan_core.artifacts.store import Store; clean(Store(sys.argv[1]), 1, dry_run=False)"
+    )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT)
     while process.poll() is None and not any((tmp_path / "trash").glob("*")):
         time.sleep(0.001)
@@ -313,7 +320,9 @@ def test_a_killed_cleaning_leaves_a_store_that_verifies(tmp_path: Path) -> None:
 def test_a_cleaning_that_deletes_takes_nothing_of_one_that_moves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The order that does harm, by hand: one cleaning deletes what it has moved aside while another one moves."""
+    """The order that does harm, by hand: one cleaning deletes what it has moved aside while another
+    one moves.
+    """
     store = Store(tmp_path)
     publish(store, "earlier")
     reached, may_delete, deleted = (threading.Event() for _ in range(3))
@@ -348,10 +357,12 @@ def test_cleanings_at_once_leave_nothing_half_removed(tmp_path: Path) -> None:
     kept = publish(store, "kept", files=5)
     record(store, "run-1", 1, [kept])
     code = (
-        "import sys, time; from gan_core.pipeline.garbage_collection import clean; from gan_core.artifacts.store import Store; store = Store(sys.argv[1])\n"
+        "import sys, time; from gan_core.pipeline.garbage_collection import clean; from "
+        "gan_core.artifacts.store import Store; store = Store(sys.argv[1])\n"
         "while time.time() < float(sys.argv[2]):\n"
         "    found = clean(store, 1, dry_run=False)\n"
-        "    assert found.passed_over or not any(store.path(ref).exists() for ref in found.artifacts), 'said to be removed'"
+        "    assert found.passed_over or not any(store.path(ref).exists() for ref in "
+        "found.artifacts), 'said to be removed'"
     )
     ends = time.time() + 2
     cleaners = [

@@ -1,4 +1,6 @@
-"""A full disk, a closed home, wrong requests: an error for people and an exit code, never a traceback."""
+"""A full disk, a closed home, wrong requests: an error for people and an exit code, never a
+traceback.
+"""
 
 from __future__ import annotations
 
@@ -164,7 +166,9 @@ def test_a_home_that_is_no_folder(tmp_path: Path, writing: bool) -> None:
 
 
 def test_a_disk_that_fills_up_loses_nothing_and_continues(tmp_path: Path) -> None:
-    """A limit on the size of files stands for the full disk: writing fails in the middle of a stage, in a child process."""
+    """A limit on the size of files stands for the full disk: writing fails in the middle of a
+    stage, in a child process.
+    """
     data = tmp_path / "images"
     hostile_folder(data)
     script = (

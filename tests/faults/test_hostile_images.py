@@ -75,7 +75,9 @@ def test_an_upright_image_is_seen_upright(tmp_path: Path) -> None:
 
 
 def test_a_new_file_is_the_only_one_read(tmp_path: Path) -> None:
-    """Old files get other bytes of the same size and time: had they been read again, their hashes would differ."""
+    """Old files get other bytes of the same size and time: had they been read again, their hashes
+    would differ.
+    """
     data, home = tmp_path / "images", tmp_path / "home"
     hostile_folder(data)
     before = prepare_folder(data, home)
@@ -126,10 +128,12 @@ def test_a_file_that_may_not_be_read_is_a_row(tmp_path: Path) -> None:
             folder.chmod(0o755)
     home.chmod(0o777)
     script = (
-        "import json, sys; from pathlib import Path; from tests.faults.test_hostile_images import prepare_folder, rows\n"
+        "import json, sys; from pathlib import Path; from tests.faults.test_hostile_images import "
+        "prepare_folder, rows\n"
         "data, home = Path(sys.argv[1]), Path(sys.argv[2])\n"
         "done = prepare_folder(data, home)\n"
-        "print(json.dumps([[r['address'], r['status'], r['reason']] for r in rows(home, done['crop:folder'], 'crops.parquet')]))"
+        "print(json.dumps([[r['address'], r['status'], r['reason']] for r in rows(home, "
+        "done['crop:folder'], 'crops.parquet')]))"
     )
     command = [sys.executable, "-c", script, str(data), str(home)]
     if os.getuid() == 0:

@@ -1,4 +1,6 @@
-"""A refreshed training that is killed: another try continues it, and only the next refresh begins anew."""
+"""A refreshed training that is killed: another try continues it, and only the next refresh begins
+anew.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,8 @@ def test_a_killed_refresh_goes_on_where_it_was(
             for pid in children():
                 os.kill(pid, signal.SIGKILL)
 
-    # On the way: a device that somebody has is waited for. There need be none: the lock is one of files.
+    # On the way: a device that somebody has is waited for. There need be none: the lock is one of
+    # files.
     monkeypatch.setattr(runner, "identities", lambda device, processes: ["one"])
     monkeypatch.setattr(gpus, "PLACE", tmp_path)
     caplog.set_level("INFO", "gan_core")

@@ -1,4 +1,6 @@
-"""kill -9 in the middle of training, again and again, at places nobody chose: the weights at the end are those of a quiet run."""
+"""kill -9 in the middle of training, again and again, at places nobody chose: the weights at the
+end are those of a quiet run.
+"""
 
 from __future__ import annotations
 

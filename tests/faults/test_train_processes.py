@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from gan_core.errors import RequestError
 from gan_core.training.distributed import join
 
-# A network from outside whose constructor draws a weight without a seed: every process would begin with another one
+# A network from outside whose constructor draws a weight without a seed: every process would begin
+# with another one
 NETWORK = """
 import torch
 from torch import nn
@@ -58,9 +59,11 @@ ended = (processes.rank, processes.count, trained.complete, trained.started_at, 
 
 
 def run(folder: Path, name: str, processes: int, *how: str) -> list[list[str]]:
-    """What each process wrote at its end. Each has a state folder of its own, so that only the first finds what the first left.
+    """What each process wrote at its end. Each has a state folder of its own, so that only the
+    first finds what the first left.
 
-    Into files: the processes share one standard output, where gloo's own messages come in between a line and its end.
+    Into files: the processes share one standard output, where gloo's own messages come in between a
+        line and its end.
     """
     (folder / "program.py").write_text(PROGRAM)
     (folder / "outside").mkdir(exist_ok=True)
@@ -98,7 +101,8 @@ def agree(one: Path, two: Path) -> None:
     for name, value in first.items():
         if "running" in name or name == "grid_latents":
             continue
-        # sums over processes round differently, and Adam's first steps have the same size however small the gradient
+        # sums over processes round differently, and Adam's first steps have the same size however
+        # small the gradient
         assert (value - second[name]).abs().mean() < 2e-5, name
         moved = max(moved, float((value - second[name]).abs().max()))
     assert moved < 2e-3  # six steps of 2e-4 each way at the very most
@@ -107,8 +111,9 @@ def agree(one: Path, two: Path) -> None:
 
 
 def test_two_processes_go_on_from_the_state_of_the_first_and_agree_with_one(tmp_path: Path) -> None:
-    """With augmentation, whose every image is changed as one process changes it, and R1 through synchronised norms; the second
-    process sees nothing of the state, and both draw a first weight of their own."""
+    """With augmentation, whose every image is changed as one process changes it, and R1 through
+    synchronised norms; the second process sees nothing of the state, and both draw a first weight
+    of their own."""
     how = ("outside.scaled", "options")
     run(tmp_path, "one", 1, "modern", "0.032", *how)
     shutil.copytree(tmp_path / "one", tmp_path / "two")
@@ -145,7 +150,9 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_norm_statistics_are_over_all_processes() -> None:
-    """Batch norm's sums over two shares give the formula on the whole batch, forwards and backwards."""
+    """Batch norm's sums over two shares give the formula on the whole batch, forwards and
+    backwards.
+    """
     import torch.multiprocessing as multiprocessing
 
     multiprocessing.spawn(_share, args=(2,), nprocs=2)

@@ -1,4 +1,6 @@
-"""A training that is told to end: its state is saved first, and whoever told it decides what that means."""
+"""A training that is told to end: its state is saved first, and whoever told it decides what that
+means.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,9 @@ def reached(folder: Path) -> int:
 def told(
     folder: Path, tell: Callable[[int], None], limit: float = 300.0
 ) -> tuple[int, BaseException | StageOutcome]:
-    """Runs a training in a child and, once it is at work, tells its process something. Returns: how far it was by then, what came of it."""
+    """Runs a training in a child and, once it is at work, tells its process something. Returns: how
+    far it was by then, what came of it.
+    """
     came: list[BaseException | StageOutcome] = []
 
     def run() -> None:
@@ -104,7 +108,9 @@ def test_whoever_ends_the_training_alone_has_it_tried_again(tmp_path: Path) -> N
 
 
 class Timer:
-    """In the place of threading.Timer: the time is over when a test says so, however slow the machine."""
+    """In the place of threading.Timer: the time is over when a test says so, however slow the
+    machine.
+    """
 
     made: ClassVar[list[Timer]] = []
 

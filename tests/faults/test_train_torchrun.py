@@ -1,4 +1,6 @@
-"""The train stage in two processes that the child starts by torchrun: one error for whatever goes wrong, nothing left behind, resumed."""
+"""The train stage in two processes that the child starts by torchrun: one error for whatever goes
+wrong, nothing left behind, resumed.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,9 @@ def trained(given: StageRequest) -> StageOutcome:
 
 
 def workers(marker: Path) -> list[int]:
-    """Processes, wherever they hang in the tree, that were told of `marker`, apart from torchrun itself."""
+    """Processes, wherever they hang in the tree, that were told of `marker`, apart from torchrun
+    itself.
+    """
     found = []
     for place in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):

@@ -1,8 +1,9 @@
 """Trains small DCGANs on fixed pixels and prints a digest of the weights for each option, as JSON.
 
-Run by test_golden_training.py in a process of its own, with every CPU library limited to AVX2, so that
-processors of different kinds can give the same sums. `fingerprint` is the digest of the same kernels in
-plain PyTorch code: where it differs from the recorded one, this machine sums in another order.
+Run by test_golden_training.py in a process of its own, with every CPU library limited to AVX2, so
+that processors of different kinds can give the same sums. `fingerprint` is the digest of the same
+kernels in plain PyTorch code: where it differs from the recorded one, this machine sums in another
+order.
 """
 
 from __future__ import annotations

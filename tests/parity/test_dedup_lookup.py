@@ -72,7 +72,9 @@ def test_rows_that_share_a_piece_are_looked_up_by_their_other_bits(
 
 
 def test_many_rows_that_share_most_of_their_code_cost_no_quadratic_time() -> None:
-    """Of 20,000 codes half agree in two of three pieces: one with another would be a hundred million comparisons."""
+    """Of 20,000 codes half agree in two of three pieces: one with another would be a hundred
+    million comparisons.
+    """
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 256, (20_000, 16), dtype=np.uint8)
     codes[::2, :11] = 37

@@ -45,7 +45,8 @@ def test_queries_and_targets_restrict_both_sides() -> None:
     queries, targets = np.arange(100, 120), np.arange(100)
     found = neighbours.nearest(edges, 3, floor=-1, queries=queries, targets=targets)
     listed = set(zip(found.i.tolist(), found.j.tolist(), found.mirrored.tolist(), strict=True))
-    # One more than asked for is looked at, for the image itself, which is not among the targets here.
+    # One more than asked for is looked at, for the image itself, which is not among the targets
+    # here.
     assert listed == expected(edges, 3, -1, queries, targets)
     assert (found.i < 100).all() and (found.j >= 100).all()
 

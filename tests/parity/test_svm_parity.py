@@ -1,4 +1,6 @@
-"""Our solvers against scikit-learn's on features of a random convolutional network over real digits (unscaled, float16)."""
+"""Our solvers against scikit-learn's on features of a random convolutional network over real digits
+(unscaled, float16).
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ from gan_core.probes.solver import fit as _linear
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Two libraries' thread pools that wait for each other on two cores are tens of times slower than one thread."""
+    """Two libraries' thread pools that wait for each other on two cores are tens of times slower
+    than one thread.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     with threadpool_limits(1):
@@ -92,7 +96,9 @@ def test_svm_with_more_rows_than_dimensions_is_linearsvc(rows: int, dims: int, c
 @pytest.mark.slow
 @pytest.mark.parametrize("cost", [1e-5, 1e-3])
 def test_svm_beyond_the_gram_matrix_is_linearsvc(cost: float) -> None:
-    """More rows than COMPACT_ROWS and more dimensions than SAMPLE_ROWS: sampled preconditioner, bf16 products."""
+    """More rows than COMPACT_ROWS and more dimensions than SAMPLE_ROWS: sampled preconditioner,
+    bf16 products.
+    """
     check_svm(1797, 12_000, cost)
 
 
@@ -175,7 +181,9 @@ def test_features_that_are_all_zero_leave_the_intercept_alone(turned: None) -> N
 
 
 def test_a_hard_problem_gets_a_better_preconditioner(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sample of 50 rows is a poor preconditioner for 400 dimensions: with all rows' products fewer passes end at the same."""
+    """A sample of 50 rows is a poor preconditioner for 400 dimensions: with all rows' products
+    fewer passes end at the same.
+    """
     monkeypatch.setattr(_design, "SAMPLE_ROWS", 50)
     x, y = digits_features(1500, 400)
     (sharpened,) = linear_svm.fit(x, y, [1.0])
@@ -190,7 +198,9 @@ def test_a_hard_problem_gets_a_better_preconditioner(monkeypatch: pytest.MonkeyP
 def test_beyond_float32_the_last_sound_iterate_is_the_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """At C = 100 on features of rank 65 float32 gives out; what is returned is finite, and its gap says that it is no optimum."""
+    """At C = 100 on features of rank 65 float32 gives out; what is returned is finite, and its gap
+    says that it is no optimum.
+    """
     monkeypatch.setattr(_design, "SAMPLE_ROWS", 50)
     monkeypatch.setattr(_design, "EXACT_DIMS", 0)
     x, y = digits_features(1700, 400)

@@ -55,7 +55,9 @@ def test_adam_is_the_formula_of_the_authors() -> None:
 def test_adam_gives_the_fused_step_gradients_in_the_weights_layout(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """On a GPU it refuses other strides, those of a dimension of size one included, to which autograd does not keep."""
+    """On a GPU it refuses other strides, those of a dimension of size one included, to which
+    autograd does not keep.
+    """
     weight = torch.nn.Parameter(torch.randn(4, 1, 5, 5).to(memory_format=torch.channels_last))
     weight = torch.nn.Parameter(weight.detach().as_strided(weight.shape, (25, 1, 5, 1)))
     theirs = torch.nn.Parameter(weight.detach().clone())
@@ -129,7 +131,9 @@ def test_modern_mode_feeds_both_from_every_minibatch() -> None:
 
 @pytest.mark.parametrize("mode", ["paper", "modern"])
 def test_training_is_the_plain_loop_written_out(mode: str) -> None:
-    """The authors' alternation (or a step of each) with torch's own Adam, losses and batch norm, no part of ours."""
+    """The authors' alternation (or a step of each) with torch's own Adam, losses and batch norm, no
+    part of ours.
+    """
     settings = TrainConfig(mode=mode, network=NetworkConfig(width=0.125), batch=4)
     start = build(settings, seed=0, device="cpu", image_size=32)
     generator, discriminator = plain(start, "generator"), plain(start, "discriminator")
@@ -156,7 +160,8 @@ def test_training_is_the_plain_loop_written_out(mode: str) -> None:
         for ours, theirs in zip(
             parts.networks[role].parameters(), network.parameters(), strict=True
         ):
-            # Adam divides by the gradient's size, so rounding can turn the first steps of a weight whose gradient is near zero
+            # Adam divides by the gradient's size, so rounding can turn the first steps of a weight
+            # whose gradient is near zero
             close = (ours - theirs).abs() < 1e-5
             assert close.float().mean() > 0.98, role
             assert (ours - theirs).abs().max() < 1e-2

@@ -1,4 +1,6 @@
-"""One Prefect server for all pipeline tests, and a finished run of `digits` at debug scale that tests may copy."""
+"""One Prefect server for all pipeline tests, and a finished run of `digits` at debug scale that
+tests may copy.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,9 @@ def command(server: dict[str, str]) -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def answer(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Runs `discern ARGUMENTS --json` to its end and returns what it printed; fails when its exit code is not `code`."""
+    """Runs `discern ARGUMENTS --json` to its end and returns what it printed; fails when its exit
+    code is not `code`.
+    """
 
     def ask(home: Path, *arguments: str, code: int = 0, **variables: str) -> Any:
         process = command(home, *arguments, **variables)
@@ -78,7 +82,9 @@ def answer(command: Callable[..., Any]) -> Callable[..., Any]:
 def finished(
     tmp_path_factory: pytest.TempPathFactory, answer: Callable[..., Any]
 ) -> tuple[Path, dict[str, Any]]:
-    """A home with an undisturbed run of digits at debug scale, and what the command said. Not to be changed: copy it."""
+    """A home with an undisturbed run of digits at debug scale, and what the command said. Not to be
+    changed: copy it.
+    """
     shared = tmp_path_factory.getbasetemp()
     shared = (
         shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared

@@ -1,4 +1,6 @@
-"""A dataset from outside the project, with a planted fault: the digits, whose file cannot be had the first few times."""
+"""A dataset from outside the project, with a planted fault: the digits, whose file cannot be had
+the first few times.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ def open_source(config: SourceConfig, location: Path | None) -> Source:
 class FlakyDigits(DigitsSource):
     """Fails `options.failures` times, counted in the file `options.counter`.
 
-    Kind 'transient' fails at ingest as what may pass, 'data' at ingest for good, 'crop' at crop for good.
+    Kind 'transient' fails at ingest as what may pass, 'data' at ingest for good, 'crop' at crop for
+    good.
     """
 
     def __init__(self, config: SourceConfig) -> None:

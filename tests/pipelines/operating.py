@@ -1,4 +1,6 @@
-"""What an operator has: a server's API with its credentials, a worker, and a browser that is signed in."""
+"""What an operator has: a server's API with its credentials, a worker, and a browser that is signed
+in.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,9 @@ class Api:
         return dict(self.ask(f"/deployments/name/{name}/{name}"))
 
     def no_schedules(self) -> None:
-        """Turns the schedules of all deployments off: tests that run at three in the morning share the pool with nobody."""
+        """Turns the schedules of all deployments off: tests that run at three in the morning share
+        the pool with nobody.
+        """
         for one in self.ask("/deployments/filter", {}):
             for schedule in one["schedules"]:
                 self.ask(
@@ -163,7 +167,9 @@ def environment(server: dict[str, str], home: Path) -> dict[str, str]:
 
 
 class Worker:
-    """`prefect worker start` of the pool; a mark in the environment finds its processes again, orphans too."""
+    """`prefect worker start` of the pool; a mark in the environment finds its processes again,
+    orphans too.
+    """
 
     def __init__(self, variables: dict[str, str], log: Path) -> None:
         self.log = log
@@ -177,7 +183,8 @@ class Worker:
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,
                 start_new_session=True,
-                # a worker that inherits SIGINT ignored (tests started with `&` from a script) does not hear SIGTERM
+                # a worker that inherits SIGINT ignored (tests started with `&` from a script) does
+                # not hear SIGTERM
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             )
 
@@ -202,7 +209,9 @@ class Worker:
 
 
 class Browser:
-    """Headless Chromium, signed in to a server's UI; each look opens a page and waits until an expression is true."""
+    """Headless Chromium, signed in to a server's UI; each look opens a page and waits until an
+    expression is true.
+    """
 
     def __init__(self, api: Api, profile: Path) -> None:
         self.origin = api.url.removesuffix("/api")
@@ -217,7 +226,9 @@ class Browser:
         height: int = 1000,
         images: Path | None = None,
     ) -> dict[str, str]:
-        """Opens each page (path to the JavaScript expression that must become a non-empty text) and returns those texts."""
+        """Opens each page (path to the JavaScript expression that must become a non-empty text) and
+        returns those texts.
+        """
         return asyncio.run(self._look(pages, width, height, images))
 
     async def _look(

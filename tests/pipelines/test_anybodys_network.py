@@ -1,4 +1,6 @@
-"""Anybody's network through the command: its features and scores, what makes it run again, no labels, the README's example."""
+"""Anybody's network through the command: its features and scores, what makes it run again, no
+labels, the README's example.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ LITTLE = (
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A working directory with a stranger's two files, weights of theirs, and digits in class folders and without."""
+    """A working directory with a stranger's two files, weights of theirs, and digits in class
+    folders and without.
+    """
     (tmp_path / "my_net.py").write_text(MODULE)
     (tmp_path / "blocks.py").write_text(BLOCKS)
     digits = load_digits()
@@ -156,7 +160,9 @@ def test_mistakes_are_named_before_any_work(folder: Path, discern: Callable[...,
 
 
 def test_the_readmes_second_example_in_short(tmp_path: Path, discern: Callable[..., Any]) -> None:
-    """One update instead of thirty: the script's files are what the command plans with, and what features are taken of."""
+    """One update instead of thirty: the script's files are what the command plans with, and what
+    features are taken of.
+    """
     trainer = [
         sys.executable,
         str(ROOT / "examples" / "train_tutorial_dcgan.py"),
@@ -193,7 +199,9 @@ def test_the_readmes_second_example_in_short(tmp_path: Path, discern: Callable[.
 
 @pytest.mark.slow
 def test_the_readmes_second_example(tmp_path: Path, answer: Callable[..., Any]) -> None:
-    """The tutorial's DCGAN trained on digits for a minute, then evaluated: 15,360 values that beat chance by far."""
+    """The tutorial's DCGAN trained on digits for a minute, then evaluated: 15,360 values that beat
+    chance by far.
+    """
     trainer = [
         sys.executable,
         str(ROOT / "examples" / "train_tutorial_dcgan.py"),

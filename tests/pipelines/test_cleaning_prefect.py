@@ -110,7 +110,8 @@ def test_flow_runs_go_with_their_runs(
     )
     assert left[names[2]] == [True, 1, 1, True]
     assert left[cancelled][0], "another server may serve others: what is not known here stays"
-    # A home whose own server this is, in a shell that has read worker.env: also what ended before, and never became a run.
+    # A home whose own server this is, in a shell that has read worker.env: also what ended before,
+    # and never became a run.
     own = tmp_path / "own"
     shutil.copytree(
         Path(server["PREFECT_HOME"]),

@@ -1,4 +1,6 @@
-"""The whole chain on real digits, through the command line and a real Prefect server: what is computed, and what is not."""
+"""The whole chain on real digits, through the command line and a real Prefect server: what is
+computed, and what is not.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +79,8 @@ def test_a_second_run_computes_nothing_and_imports_nothing_heavy(home: Path, ans
         "import sys; sys.argv = ['discern', *sys.argv[1:]]\n"
         "from flows.cli import app\n"
         "try: app(standalone_mode=False)\n"
-        "finally: print([m for m in ('torch', 'prefect', 'faiss', 'cv2', 'sklearn') if m in sys.modules], file=sys.stderr)"
+        "finally: print([m for m in ('torch', 'prefect', 'faiss', 'cv2', 'sklearn') if m in "
+        "sys.modules], file=sys.stderr)"
     )
     import subprocess
 
@@ -155,7 +158,9 @@ def test_a_damaged_artifact_is_named_and_mended(
 
 
 def test_a_run_whose_training_diverged_leaves_a_report(home: Path, answer: Ask) -> None:
-    """At this rate the generator's images are all black after a few updates: said at the exit, and shown in a page of its own."""
+    """At this rate the generator's images are all black after a few updates: said at the exit, and
+    shown in a page of its own.
+    """
     settings = ("train.learning_rate=0.5", "train.log_kimg=0.1", "train.kimg=4")
     said = answer(
         home, *DIGITS, *(word for setting in settings for word in ("--set", setting)), code=1
@@ -198,7 +203,9 @@ def test_max_seconds_ends_training_cleanly_and_it_goes_on(home: Path, answer: As
 def test_ctrl_c_in_a_training_loses_no_minibatch(
     home: Path, server: dict[str, str], answer: Ask, processes: int
 ) -> None:
-    """The terminal sends it to the whole group. No state was due before: without one saved now, training would begin anew."""
+    """The terminal sends it to the whole group. No state was due before: without one saved now,
+    training would begin anew.
+    """
     longer = (
         "train",
         "digits",
@@ -289,9 +296,11 @@ def test_kill_9_in_every_stage_and_the_same_command_again(
     answer: Ask,
     server: dict[str, str],
 ) -> None:
-    """One home, killed in one stage after another; what comes out at the end is what an undisturbed run gives.
+    """One home, killed in one stage after another; what comes out at the end is what an undisturbed
+    run gives.
 
-    Prefect would show the killed runs as Running for ever: the next run closes them, and none that is being tried again.
+    Prefect would show the killed runs as Running for ever: the next run closes them, and none that
+        is being tried again.
     """
     home = tmp_path / "home"
     home.mkdir()

@@ -1,4 +1,6 @@
-"""A folder that grows between runs: only new files are read, and `train.on_new_data` says what becomes of the snapshot."""
+"""A folder that grows between runs: only new files are read, and `train.on_new_data` says what
+becomes of the snapshot.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ def add_digits(data: Path, start: int, stop: int) -> None:
 
 
 def spoil(data: Path) -> None:
-    """Makes every file unreadable without a sign of it from outside: same size, same time of change."""
+    """Makes every file unreadable without a sign of it from outside: same size, same time of
+    change.
+    """
     for path in data.glob("*/*.png"):
         known = path.stat()
         path.write_bytes(b"\0" * known.st_size)
@@ -121,7 +125,8 @@ def test_ignore_keeps_the_snapshot_and_new_images_get_features_and_scores(
     assert (crop["summary"]["read"], crop["summary"]["reused"]) == (40, 160) and crop["counts"][
         "ok"
     ] == 200
-    # Every image has features; their lineage names the set of the snapshot and the one that it has grown to.
+    # Every image has features; their lineage names the set of the snapshot and the one that it has
+    # grown to.
     (features,) = folder_of(home, said, "extract:folder:discriminator").glob("features-*.parquet")
     table = pq.read_table(features)
     assert table.num_rows == 200
@@ -197,7 +202,8 @@ def test_continue_goes_on_from_the_old_state_and_says_so_in_its_key(
     )
     # Equal requests give equal weights, also by way of a state that was taken over.
     assert node(answer(twin, *ask), "train")["ref"] == node(said, "train")["ref"]
-    # Without the old state nothing can go on: it is trained anew, under the key of that, and the run says why.
+    # Without the old state nothing can go on: it is trained anew, under the key of that, and the
+    # run says why.
     shutil.rmtree(twin / "state" / "train")
     shutil.rmtree(twin / "artifacts" / "train" / node(said, "train")["ref"]["key"])
     anew = answer(twin, *ask)

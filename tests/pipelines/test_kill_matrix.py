@@ -1,6 +1,8 @@
-"""A run whose process, or whose worker, is gone: marked as crashed, its slot free within five minutes, and another goes on.
+"""A run whose process, or whose worker, is gone: marked as crashed, its slot free within five
+minutes, and another goes on.
 
-What was made stays in the store, and training continues from its last state: the new run computes what is left, and only that.
+What was made stays in the store, and training continues from its last state: the new run computes
+    what is left, and only that.
 """
 
 from __future__ import annotations
@@ -64,7 +66,9 @@ def worker(server: dict[str, str], home: Path, api: Api, tmp_path: Path) -> Iter
 
 
 def training(api: Api, worker: Worker, **variables: str) -> tuple[str, int, int]:
-    """A run that trains: its id, and the processes of the flow and of the training. Variables go into its environment."""
+    """A run that trains: its id, and the processes of the flow and of the training. Variables go
+    into its environment.
+    """
     deployment = api.deployment("represent")
     job = {"env": {**deployment["job_variables"]["env"], **variables}}
     body = {"parameters": LONG, "state": {"type": "SCHEDULED"}, "job_variables": job}
@@ -84,7 +88,9 @@ def marked(api: Api, run: str, since: float) -> float:
 
 
 def goes_on(api: Api, server: dict[str, str], home: Path, tmp_path: Path, dead: str) -> None:
-    """Another run, with a worker that lives, gets the slot and continues the training; it closes what the dead run has left."""
+    """Another run, with a worker that lives, gets the slot and continues the training; it closes
+    what the dead run has left.
+    """
     worker = Worker(environment(server, home), tmp_path / f"{tmp_path.name}-next.log")
     try:
         run = api.start("represent", **REST)
@@ -129,7 +135,9 @@ def test_kill_of_the_flows_process(
 def test_kill_of_the_worker(
     api: Api, worker: Worker, server: dict[str, str], home: Path, tmp_path: Path
 ) -> None:
-    """The flow outlives its worker. When it is gone as well (a machine that lost power), nobody is left to say so."""
+    """The flow outlives its worker. When it is gone as well (a machine that lost power), nobody is
+    left to say so.
+    """
     run, flow, child = training(api, worker)
     worker.process.kill()
     worker.process.wait()
@@ -159,7 +167,9 @@ def test_end_of_the_worker(
 def test_kill_of_the_server(
     api: Api, worker: Worker, server: dict[str, str], home: Path, tmp_path: Path
 ) -> None:
-    """Away for longer than a run may be silent: the run goes on and stays Running; one that dies afterwards is marked."""
+    """Away for longer than a run may be silent: the run goes on and stays Running; one that dies
+    afterwards is marked.
+    """
     from flows.prefect_server.server import start
 
     watch = next(one for one in api.ask("/automations/filter", {}) if one["name"] == watches.DIED)

@@ -1,6 +1,8 @@
-"""Discern as it is operated: a server with authentication, a pool, a worker; runs by schedule, by hand, of one stage, and again.
+"""Discern as it is operated: a server with authentication, a pool, a worker; runs by schedule, by
+hand, of one stage, and again.
 
-One story on one server, told in the order of this file; what is slow in it (starting processes) is started once.
+One story on one server, told in the order of this file; what is slow in it (starting processes) is
+started once.
 """
 
 from __future__ import annotations
@@ -256,7 +258,9 @@ def test_the_form_offers_what_there_is(operated: Worker, api: Api) -> None:
 
 
 def test_three_ways_one_store(operated: Worker, home: Path, api: Api) -> None:
-    """What the command line made is found by a run on a schedule and by one started by hand: the same keys, nothing computed."""
+    """What the command line made is found by a run on a schedule and by one started by hand: the
+    same keys, nothing computed.
+    """
 
     def artifacts() -> set[str]:
         return {str(path.parent) for path in (home / "artifacts").glob("*/*/*/manifest.json")}
@@ -344,8 +348,9 @@ def test_one_stage_again(operated: Worker, api: Api) -> None:
 def test_a_failed_run_is_told_of_and_goes_on_when_retried(
     operated: Worker, api: Api, tmp_path: Path
 ) -> None:
-    """Wrong settings end a run before any task; a wrong file is mended, and the same run retried as the UI's button does it: what its
-    first attempt has made is taken from the store, also what was to be refreshed."""
+    """Wrong settings end a run before any task; a wrong file is mended, and the same run retried as
+    the UI's button does it: what its first attempt has made is taken from the store, also what was
+    to be refreshed."""
     options = {"counter": str(tmp_path / "counter"), "failures": 1, "kind": "crop"}
     source = {
         "name": "flaky",
@@ -429,7 +434,9 @@ def test_in_a_browser(operated: Worker, api: Api, tmp_path: Path) -> None:
 
 
 def test_only_who_signs_in(operated: Worker, api: Api, shell: dict[str, str], home: Path) -> None:
-    """The shipped settings: nobody without the password, no foreign page, nothing that others on the machine may read."""
+    """The shipped settings: nobody without the password, no foreign page, nothing that others on
+    the machine may read.
+    """
 
     def ask(path: str, method: str = "GET", **headers: str) -> int:
         request = urllib.request.Request(api.url + path, method=method, headers=headers)

@@ -1,4 +1,6 @@
-"""The DCGAN paper's own runs: planned with their needs although the sets are not there, and run small on stand-ins."""
+"""The DCGAN paper's own runs: planned with their needs although the sets are not there, and run
+small on stand-ins.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,9 @@ def test_at_full_scale_it_trains_as_the_authors_did_and_says_what_it_needs(
 
 @pytest.mark.parametrize("name", ALL)
 def test_its_plan_is_printed_where_nothing_is_there_yet(name: str, tmp_path: Path) -> None:
-    """As typed. Whatever a recipe does about duplicates, the training images are hashed: copies among the samples are looked for."""
+    """As typed. Whatever a recipe does about duplicates, the training images are hashed: copies
+    among the samples are looked for.
+    """
     typed = [
         "run",
         name,

@@ -1,4 +1,6 @@
-"""`--runner dask` and `--runner ray`: crop and extract made in shares by processes of a real cluster give the same digests."""
+"""`--runner dask` and `--runner ray`: crop and extract made in shares by processes of a real
+cluster give the same digests.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# digits cropped for real, dealt into four shards of crops, and the pixels of those taken as features; `threads` is without shares
+# digits cropped for real, dealt into four shards of crops, and the pixels of those taken as
+# features; `threads` is without shares
 WORK = """
 import json, sys
 from pathlib import Path
@@ -88,7 +91,8 @@ def shares_made(server: dict[str, str]) -> set[str]:
         "from prefect.client.orchestration import get_client\n"
         "with get_client(sync_client=True) as client:\n"
         "    runs = client.read_task_runs(limit=200)\n"
-        "print(*[run.name for run in runs if ' share ' in run.name and run.state.is_completed()], sep='\\n')"
+        "print(*[run.name for run in runs if ' share ' in run.name and run.state.is_completed()], "
+        "sep='\\n')"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -1,4 +1,6 @@
-"""Sources by role: trained on one set and evaluated on another, folders with and without classes, one class, too few images."""
+"""Sources by role: trained on one set and evaluated on another, folders with and without classes,
+one class, too few images.
+"""
 
 from __future__ import annotations
 

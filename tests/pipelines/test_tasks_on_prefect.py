@@ -1,4 +1,6 @@
-"""What Prefect sees: retries of what may pass, none of what stays wrong, names, states, and the lines between tasks."""
+"""What Prefect sees: retries of what may pass, none of what stays wrong, names, states, and the
+lines between tasks.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,8 @@ class Api:
             time.sleep(1)
 
     def latest(self, flow: str) -> dict[str, Any]:
-        # Runs that a schedule has made for later would come first: they have no start, and are sorted by the one expected.
+        # Runs that a schedule has made for later would come first: they have no start, and are
+        # sorted by the one expected.
         begun = {"state": {"type": {"not_any_": ["SCHEDULED"]}}}
         body = {
             "flows": {"name": {"any_": [flow]}},
@@ -122,7 +125,9 @@ def test_states_names_and_lineage(home: Path, answer: Ask, api: Api) -> None:
 def test_a_training_shows_itself_while_it_goes_on(
     home: Path, answer: Ask, server: dict[str, str]
 ) -> None:
-    """Progress, curve and samples so far, the lines of its child process; and it tidies up what a dead run has left Running."""
+    """Progress, curve and samples so far, the lines of its child process; and it tidies up what a
+    dead run has left Running.
+    """
     operator = operating.Api(server)
     flow = operator.ask("/flows/", {"name": "represent"})["id"]
     dead = operator.ask("/flow_runs/", {"flow_id": flow, "state": {"type": "CRASHED"}})["id"]

@@ -1,4 +1,6 @@
-"""The pages that are put together by hand: whatever the shapes, pyarrow reads what was written, and so do we."""
+"""The pages that are put together by hand: whatever the shapes, pyarrow reads what was written, and
+so do we.
+"""
 
 from __future__ import annotations
 

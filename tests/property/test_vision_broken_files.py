@@ -1,4 +1,6 @@
-"""Whatever is done to an image file, reading it gives the whole image or a refusal: never half of one, never a crash."""
+"""Whatever is done to an image file, reading it gives the whole image or a refusal: never half of
+one, never a crash.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Crop artifacts of scikit-learn's real digits, and requests over them, for the tests of extract and evaluate."""
+"""Crop artifacts of scikit-learn's real digits, and requests over them, for the tests of extract
+and evaluate.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from gan_core.contract import ArtifactRef, StageInput, StageRequest
 def digits_crops(
     folder: Path, count: int = 400, size: int = 32, shard_total: int = 4, labels: str = "yes"
 ) -> Path:
-    """Writes a crop artifact of the first `count` digits, repeated up to `size`; a fifth of them is the test split."""
+    """Writes a crop artifact of the first `count` digits, repeated up to `size`; a fifth of them is
+    the test split.
+    """
     digits = load_digits()
     levels = (digits.images[:count] * 15.9375).astype(np.uint8)
     pixels = np.repeat(np.repeat(levels, size // 8, 1), size // 8, 2)[..., None].repeat(3, -1)
@@ -80,7 +84,9 @@ def given(stage: str, folder: Path, digest: str = "a") -> StageInput:
 def extract_request(
     crops: Path, work: Path, features: str = "random", **settings: Any
 ) -> StageRequest:
-    """A request for the untrained 7,168-feature network at a quarter of its width, or for the pixels."""
+    """A request for the untrained 7,168-feature network at a quarter of its width, or for the
+    pixels.
+    """
     work.mkdir(parents=True, exist_ok=True)
     extra = settings.pop("inputs", {})
     part: dict[str, Any] = {

@@ -1,6 +1,8 @@
-"""A small run over real digits for the tests of the report: every stage that has scores or images in it is the real one.
+"""A small run over real digits for the tests of the report: every stage that has scores or images
+in it is the real one.
 
-The digits carry planted copies and two files that are no images. Loaded by path, since tests are no package.
+The digits carry planted copies and two files that are no images. Loaded by path, since tests are no
+package.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ def stage_input(stage: str, path: Path) -> StageInput:
 
 
 def digit_rows(count: int, source: str) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """`count` digits of which the last COPIES are copies of the first ones, and two files that are no images."""
+    """`count` digits of which the last COPIES are copies of the first ones, and two files that are
+    no images.
+    """
     found = load_digits()
     order = np.random.default_rng(0).permutation(len(found.images))[: count - COPIES]
     order = np.concatenate([order, order[:COPIES]])

@@ -1,4 +1,6 @@
-"""Where neither Prefect nor FAISS nor what the command line needs is installed: every stage can be loaded, a recipe runs to its report."""
+"""Where neither Prefect nor FAISS nor what the command line needs is installed: every stage can be
+loaded, a recipe runs to its report.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 ABSENT = ("prefect", "faiss", "typer", "rich")
-# `python` runs a sitecustomize before anything else; None in sys.modules is a module that cannot be found.
+# `python` runs a sitecustomize before anything else; None in sys.modules is a module that cannot be
+# found.
 SITE = f"import sys\nfor name in {ABSENT}: sys.modules[name] = None\n"
 
 
@@ -27,8 +30,10 @@ def bare(tmp_path: Path) -> dict[str, str]:
 
 def test_every_stage_can_be_loaded(bare: dict[str, str]) -> None:
     code = (
-        "import importlib; from gan_core.specs import STAGES; import gan_core.training.loop, gan_core.features.extract\n"
-        "import gan_core.probes.linear_svm, gan_core.probes.knn, gan_core.__main__, gan_core.pipeline.runner, gan_core.pipeline.run_record, gan_core.pipeline.preflight\n"
+        "import importlib; from gan_core.specs import STAGES; import gan_core.training.loop, "
+        "gan_core.features.extract\n"
+        "import gan_core.probes.linear_svm, gan_core.probes.knn, gan_core.__main__, "
+        "gan_core.pipeline.runner, gan_core.pipeline.run_record, gan_core.pipeline.preflight\n"
         "for name in STAGES: importlib.import_module(f'gan_core.stages.{name}')\n"
         "try: import prefect\nexcept ImportError: print('absent')"
     )

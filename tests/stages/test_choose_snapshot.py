@@ -1,4 +1,6 @@
-"""The snapshot chosen by a probe on validation labels: the same one however training was interrupted, and said of its features."""
+"""The snapshot chosen by a probe on validation labels: the same one however training was
+interrupted, and said of its features.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ SETTINGS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Digits of which a third carry a chance label: the probe cannot be right about all, so that its places differ."""
+    """Digits of which a third carry a chance label: the probe cannot be right about all, so that
+    its places differ.
+    """
     folder = digits_crops(tmp_path_factory.mktemp("crops"), count=300)
     _relabel(folder, lambda number, label: number * 7 % 10 if number % 3 == 0 else label)
     return folder
@@ -96,7 +100,9 @@ def test_the_choice_is_the_probes_and_does_not_depend_on_interruptions(
 
 
 def test_a_continued_training_chooses_among_its_own_looks(crops: Path, tmp_path: Path) -> None:
-    """`on_new_data: continue`: the grown set's probe holds other images out, and here reads off less than the first one did."""
+    """`on_new_data: continue`: the grown set's probe holds other images out, and here reads off
+    less than the first one did.
+    """
     first = run(crops, tmp_path / "first")
     other = digits_crops(tmp_path / "other", count=300)
     _relabel(other, lambda number, label: number * 7 % 10)

@@ -1,4 +1,6 @@
-"""crop: every image a row, every crop where its row says; the same bytes whatever happened on the way."""
+"""crop: every image a row, every crop where its row says; the same bytes whatever happened on the
+way.
+"""
 
 from __future__ import annotations
 
@@ -317,7 +319,9 @@ def test_pieces_of_other_settings_are_not_taken(tmp_path: Path, many_shards: Non
 
 @pytest.mark.parametrize("size", [36, 48])
 def test_masks_are_cut_where_their_images_are(tmp_path: Path, size: int) -> None:
-    """The mask is the red channel in 8 steps of the same coarse image, so each crop tells what its mask must be."""
+    """The mask is the red channel in 8 steps of the same coarse image, so each crop tells what its
+    mask must be.
+    """
     rng = np.random.default_rng(0)
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     images, masks = [], []

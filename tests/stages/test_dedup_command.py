@@ -1,4 +1,6 @@
-"""`discern dedup` as people call it: what it writes, what it never overwrites, and what it says of odd folders."""
+"""`discern dedup` as people call it: what it writes, what it never overwrites, and what it says of
+odd folders.
+"""
 
 from __future__ import annotations
 

@@ -107,7 +107,9 @@ def run(
 
 @pytest.fixture
 def planted(tmp_path: Path) -> dict[str, list[StageInput]]:
-    """80 digits: rows 60..69 equal rows 0..9 (row 60 of a larger original), rows 70..79 equal rows 10..19 but are test rows."""
+    """80 digits: rows 60..69 equal rows 0..9 (row 60 of a larger original), rows 70..79 equal rows
+    10..19 but are test rows.
+    """
     pixels = digits(60)
     pixels = np.concatenate([pixels, pixels[:20]])
     splits = ["train"] * 70 + ["test"] * 10

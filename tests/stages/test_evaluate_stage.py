@@ -101,7 +101,9 @@ def test_shuffling_the_test_labels_changes_no_choice(
 
 
 def test_test_features_are_not_looked_at_before_the_choice(pixels: Path, tmp_path: Path) -> None:
-    """A planted fault would show: with the test rows' features set to zero every choice stays, only the test accuracy falls."""
+    """A planted fault would show: with the test rows' features set to zero every choice stays, only
+    the test accuracy falls.
+    """
 
     def zeroed(table: pa.Table) -> pa.Array:
         column = table["pixels"].combine_chunks()
@@ -122,7 +124,9 @@ def test_test_features_are_not_looked_at_before_the_choice(pixels: Path, tmp_pat
 
 
 def test_row_order_of_the_features_moves_nothing(pixels: Path, tmp_path: Path) -> None:
-    """Draws hang on ids, not on the order of rows: other features of the same images are compared on the same labels."""
+    """Draws hang on ids, not on the order of rows: other features of the same images are compared
+    on the same labels.
+    """
     (tmp_path / "turned").mkdir()
     for number, path in enumerate(sorted(pixels.glob("features-*.parquet"))):
         table = pq.read_table(path)
@@ -306,7 +310,8 @@ def test_validation_rows_in_number(pixels: Path, tmp_path: Path) -> None:
 
 
 def leaked_images(features: Path, folder: Path) -> tuple[Path, set[str]]:
-    """The features artifact with every fifth test image made a copy of a training image, and a leaked.parquet that says so.
+    """The features artifact with every fifth test image made a copy of a training image, and a
+    leaked.parquet that says so.
 
     A fifth of the others is mislabelled: only what stands in train is known by heart.
     """
@@ -350,7 +355,9 @@ def leaked_images(features: Path, folder: Path) -> tuple[Path, set[str]]:
 def test_accuracy_without_leaked_images_is_a_recount_of_the_same_answers(
     pixels: Path, tmp_path: Path
 ) -> None:
-    """Planted leaks: counted again one prediction at a time; nothing that is chosen or answered depends on the list of leaks."""
+    """Planted leaks: counted again one prediction at a time; nothing that is chosen or answered
+    depends on the list of leaks.
+    """
     folder, leaked = leaked_images(pixels, tmp_path / "planted")
     request = evaluate_request(
         folder, tmp_path / "a", "knn", [1], draws=2, labels_per_class=[10, "all"]

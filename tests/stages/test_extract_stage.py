@@ -1,4 +1,6 @@
-"""Extract on real digits: what it writes, that it streams, resumes and needs neither Prefect nor FAISS."""
+"""Extract on real digits: what it writes, that it streams, resumes and needs neither Prefect nor
+FAISS.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,9 @@ def test_sizes_are_computed_and_said(crops: Path, tmp_path: Path) -> None:
 
 
 def test_features_are_those_of_the_network_run_by_hand(crops: Path, features: Path) -> None:
-    """Everything redone the obvious way: statistics from the same training batches, one image at a time, numpy pooling."""
+    """Everything redone the obvious way: statistics from the same training batches, one image at a
+    time, numpy pooling.
+    """
     from gan_core.baselines import random
     from gan_core.features.extract import set_statistics
     from gan_core.vision.tensors import to_float
@@ -243,7 +247,10 @@ def test_killed_in_the_middle_it_goes_on_with_the_next_shard(
 def test_runs_where_prefect_and_faiss_are_not(crops: Path, tmp_path: Path) -> None:
     request = extract_request(crops, tmp_path)
     (tmp_path / "request.json").write_text(request.model_dump_json())
-    blocked = "import sys; [sys.modules.__setitem__(n, None) for n in ('prefect', 'faiss', 'sklearn', 'cv2')]; "
+    blocked = (
+        "import sys; [sys.modules.__setitem__(n, None) for n in ('prefect', 'faiss', "
+        "'sklearn', 'cv2')]; "
+    )
     code = blocked + "import runpy; runpy.run_module('gan_core', run_name='__main__')"
     command = [sys.executable, "-c", code, "extract", str(tmp_path / "request.json")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
@@ -273,7 +280,9 @@ def kmeans_share(crops: Path, work: Path, number: int) -> StageRequest:
 
 
 def test_all_shares_code_with_one_codebook(crops: Path, tmp_path: Path) -> None:
-    """Another share's codebook is planted, scaled: the share that begins later must take it, and so must the stage that ends the work."""
+    """Another share's codebook is planted, scaled: the share that begins later must take it, and so
+    must the stage that ends the work.
+    """
     told: list[str] = []
 
     def progress(done: float, total: float, unit: str, **figures: float) -> None:
@@ -337,7 +346,9 @@ def test_without_a_training_set_no_test_image_is_measured(crops: Path, tmp_path:
 
 
 def test_memory_does_not_grow_with_the_number_of_shards(anybody: Path) -> None:
-    """16 shards of 5.5 MB: what is resident while the last is taken is what was while the third was, not 72 MB more."""
+    """16 shards of 5.5 MB: what is resident while the last is taken is what was while the third
+    was, not 72 MB more.
+    """
     large = digits_crops(anybody / "large", 1797, 128, 16)
     (anybody / "anybody_net.py").write_text(
         "from torch import nn\n"
@@ -380,7 +391,8 @@ def anybody(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "anybody_net.py").write_text(
         "from torch import nn\n"
         "def make(maps=4):\n"
-        "    return nn.Sequential(nn.Conv2d(3, maps, 3, 2, 1), nn.BatchNorm2d(maps), nn.ReLU(), nn.Flatten(), nn.Linear(maps * 256, 1))\n"
+        "    return nn.Sequential(nn.Conv2d(3, maps, 3, 2, 1), nn.BatchNorm2d(maps), nn.ReLU(), "
+        "nn.Flatten(), nn.Linear(maps * 256, 1))\n"
     )
     module = build_module("anybody_net:make", {"maps": 6}, root=tmp_path, seed=9)
     module[1].running_mean += 0.1

@@ -297,7 +297,9 @@ def test_classes_keep_their_numbers_under_a_limit(tmp_path: Path) -> None:
 
 
 def test_a_row_without_a_label_has_no_name_of_one(tmp_path: Path) -> None:
-    """label and label_name are null together, in a set of which some rows are labelled and in a heap of files."""
+    """label and label_name are null together, in a set of which some rows are labelled and in a
+    heap of files.
+    """
     fill(tmp_path / "heap", 3)
     rows, _ = run(tmp_path, "folder", tmp_path / "heap")
     assert [(row["label"], row["label_name"]) for row in rows] == [(None, None)] * 3

@@ -18,7 +18,9 @@ from gan_core.stages import pack
 
 
 def crops(folder: Path, source: str, count: int, *, failed: int = 0) -> list[str]:
-    """A crop artifact of `count` images of one colour each (their number), the last fifth in split 'test'."""
+    """A crop artifact of `count` images of one colour each (their number), the last fifth in split
+    'test'.
+    """
     folder.mkdir(parents=True)
     ids = [image_id(source, f"{n}.png") for n in range(count + failed)]
     pixels = np.arange(count, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)

@@ -1,4 +1,6 @@
-"""The report's section on near-duplicates, and accuracy without leaked images, on digits whose copies stand in the test split."""
+"""The report's section on near-duplicates, and accuracy without leaked images, on digits whose
+copies stand in the test split.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ COPIES, ROWS = made_by.COPIES, 100
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str, Path]:
-    """summary.json, the page and the folder of the stages: hash, dedup, extract, evaluate and report are the real ones."""
+    """summary.json, the page and the folder of the stages: hash, dedup, extract, evaluate and
+    report are the real ones.
+    """
     home = tmp_path_factory.mktemp("copies")
     folders = made_by.write_source(home, "digits", ROWS)
     rows = [

@@ -47,7 +47,9 @@ def made(
 
 
 class Page(HTMLParser):
-    """Reads a page as a browser would: open elements, addresses that something is fetched from, visible text."""
+    """Reads a page as a browser would: open elements, addresses that something is fetched from,
+    visible text.
+    """
 
     VOID = {"meta", "img", "br", "path", "circle", "rect", "link", "hr"}
 
@@ -390,8 +392,8 @@ def test_a_network_from_outside_without_weights(
     )
     packed = summary["flow"]["digits"]["packed"]
     assert (
-        f"digits ({packed} images): its batch-norm statistics were measured over {packed} images of them"
-        in page.text
+        f"digits ({packed} images): its batch-norm statistics were measured over {packed} images "
+        "of them" in page.text
     )
     assert "no weights were given" in page.text and "No weights were given (--weights)" in page.text
     # One draw of labels: the page must not say that the interval counts what it does not.
@@ -417,7 +419,9 @@ LOOK = """JSON.stringify({wide: document.documentElement.scrollWidth, window: in
 )
 @pytest.mark.parametrize("width", [1280, 400])
 def test_page_in_a_browser(made: tuple[Path, Any], tmp_path: Path, width: int) -> None:
-    """Every image decodes, nothing is fetched, nothing runs over the page's edge, no label over its chart's."""
+    """Every image decodes, nothing is fetched, nothing runs over the page's edge, no label over its
+    chart's.
+    """
     seen = asyncio.run(look(f"file://{made[0] / 'report.html'}", width, tmp_path))
     assert seen["images"] > 10 and seen["broken"] == 0
     assert seen["fetched"] == []

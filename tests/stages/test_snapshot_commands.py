@@ -1,4 +1,6 @@
-"""`discern sample` and `discern import` as typed, what becomes of an imported snapshot, and what a report says of a training."""
+"""`discern sample` and `discern import` as typed, what becomes of an imported snapshot, and what a
+report says of a training.
+"""
 
 from __future__ import annotations
 

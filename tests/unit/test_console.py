@@ -83,7 +83,8 @@ def test_warnings_of_all_stages_are_told_once_and_what_was_ignored_too(
             "evaluate:cats:random:linear_svm",
             "5" * 32,
             warnings=[
-                f"random / linear_svm at {n} labels: the best C is the largest tried ({n}); a wider grid"
+                f"random / linear_svm at {n} labels: the best C is the largest tried ({n}); a "
+                "wider grid"
                 for n in ("10", "all")
             ],
         ),

@@ -1,4 +1,6 @@
-"""CIFAR-10 in its three forms, and its download through torchvision's downloader from a server on this machine."""
+"""CIFAR-10 in its three forms, and its download through torchvision's downloader from a server on
+this machine.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def planes(images: np.ndarray) -> np.ndarray:
 
 
 def python2_pickle(pixels: np.ndarray, labels: list[int]) -> bytes:
-    """A batch byte for byte as cPickle of Python 2 wrote them: strings without encoding, numpy's old module names."""
+    """A batch byte for byte as cPickle of Python 2 wrote them: strings without encoding, numpy's
+    old module names.
+    """
 
     def text(value: bytes) -> bytes:
         return (

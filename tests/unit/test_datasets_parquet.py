@@ -1,4 +1,6 @@
-"""Parquet files as they are found in the world: columns under many names, many row groups, damaged parts."""
+"""Parquet files as they are found in the world: columns under many names, many row groups, damaged
+parts.
+"""
 
 from __future__ import annotations
 
@@ -158,7 +160,8 @@ def test_every_file_is_opened_once_for_rows_in_order(tmp_path: Path) -> None:
 
     pq.write_table(pa.table({"image": images(500)}), tmp_path / "a.parquet", row_group_size=100)
     script = (
-        "import sys\nfrom pathlib import Path\nfrom gan_core.config import SourceConfig\nfrom gan_core.datasets import parquet\n"
+        "import sys\nfrom pathlib import Path\nfrom gan_core.config import SourceConfig\nfrom "
+        "gan_core.datasets import parquet\n"
         "count = 0\n"
         "import pyarrow.parquet as pq\n"
         "real = pq.ParquetFile\n"
@@ -166,8 +169,10 @@ def test_every_file_is_opened_once_for_rows_in_order(tmp_path: Path) -> None:
         "    def __init__(self, *a, **k):\n"
         "        global count\n        count += 1\n        super().__init__(*a, **k)\n"
         "pq.ParquetFile = Counted\n"
-        "source = parquet.open_source(SourceConfig(name='x', dataset='parquet'), Path(sys.argv[1]))\n"
-        "assert len(list(source.read_many([('a.parquet', str(row)) for row in range(500)]))) == 500\n"
+        "source = parquet.open_source(SourceConfig(name='x', dataset='parquet'), "
+        "Path(sys.argv[1]))\n"
+        "assert len(list(source.read_many([('a.parquet', str(row)) for row in range(500)]))) == "
+        "500\n"
         "print(count)"
     )
     root = Path(__file__).resolve().parents[2]

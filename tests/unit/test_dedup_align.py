@@ -88,7 +88,8 @@ def test_mirroring_a_descriptor_is_describing_the_mirror_image() -> None:
     flipped = descriptors.edge_histograms(
         descriptors.grey(np.ascontiguousarray(images[:, :, ::-1]))
     )
-    # An edge right at a bin's border falls to the other side when it is mirrored: not equal, nearly.
+    # An edge right at a bin's border falls to the other side when it is mirrored: not equal,
+    # nearly.
     assert np.corrcoef(descriptors.mirrored(plain).ravel(), flipped.ravel())[0, 1] > 0.99
     assert (descriptors.mirrored(descriptors.mirrored(plain)) == plain).all()
 

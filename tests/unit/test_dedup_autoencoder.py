@@ -126,7 +126,9 @@ def test_the_steps_are_adams() -> None:
 
 @pytest.mark.parametrize("count", [40, 24])
 def test_the_gradients_are_autograds(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    """Written out by hand, against torch's own of the loss as the paper's network has it; a full batch, and the smaller last one."""
+    """Written out by hand, against torch's own of the loss as the paper's network has it; a full
+    batch, and the smaller last one.
+    """
     monkeypatch.setattr(autoencoder, "bf16_is_fast", lambda device: False)
     data = torch.from_numpy(digits(40)).reshape(40, -1)
     ours = autoencoder._Trainer(data, QUICK, 40, 0, "cpu")

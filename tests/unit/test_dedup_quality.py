@@ -44,7 +44,9 @@ def search(pixels: np.ndarray, threshold: float = 0.9) -> Copies:
 
 @pytest.fixture(scope="module")
 def pixels() -> np.ndarray:
-    """150 images, then copies of the first 40 with ever more noise, then two that are equal to the first."""
+    """150 images, then copies of the first 40 with ever more noise, then two that are equal to the
+    first.
+    """
     base = textures(150)
     return np.concatenate(
         [base, noisy(base[:40], list(np.linspace(2, 40, 40))), base[:1], base[:1]]

@@ -80,7 +80,9 @@ def test_a_burst_larger_than_the_neighbourhood_is_found_whole() -> None:
 
 
 def test_a_burst_of_hundreds_leaves_hardly_more_than_one_keeper() -> None:
-    """Ten neighbours of each of 300 copies made 18 groups of a burst; keepers compared with one another make one or two."""
+    """Ten neighbours of each of 300 copies made 18 groups of a burst; keepers compared with one
+    another make one or two.
+    """
     one = textures(1, seed=5)[0]
     rng = np.random.default_rng(0)
     burst = np.stack(
@@ -169,7 +171,9 @@ def test_leakage_names_the_held_out_images_that_stand_in_training() -> None:
 
 @pytest.fixture
 def photographs(tmp_path: Path) -> Path:
-    """30 images, 4 copies (a mirror image among them), one exact copy of a large one, two files that are none."""
+    """30 images, 4 copies (a mirror image among them), one exact copy of a large one, two files
+    that are none.
+    """
     folder = tmp_path / "photographs"
     (folder / "sub").mkdir(parents=True)
     images = textures(30, side=64)

@@ -1,4 +1,6 @@
-"""The code of the notebook page, on a snapshot of a few minibatches, and of the features page, as it stands there."""
+"""The code of the notebook page, on a snapshot of a few minibatches, and of the features page, as
+it stands there.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ def test_the_code_block_runs_and_gives_what_it_says(tmp_path: Path) -> None:
 
 
 def test_the_features_pages_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the tutorial's discriminator at a sixteenth of its width, and on a features file of three images."""
+    """On the tutorial's discriminator at a sixteenth of its width, and on a features file of three
+    images.
+    """
     for name in ("pandas", "duckdb", "datasets"):
         pytest.importorskip(name)
     import datasets

@@ -1,4 +1,6 @@
-"""Anybody's network: the PyTorch tutorial's discriminator as it stands, functional nonlinearities, weights from files."""
+"""Anybody's network: the PyTorch tutorial's discriminator as it stands, functional nonlinearities,
+weights from files.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +90,9 @@ def test_channels_that_images_do_not_have_are_refused() -> None:
 
 
 class Functional(nn.Module):
-    """Nonlinearities and pooling as functions, which no hook on a module sees; one grey channel; a residual sum."""
+    """Nonlinearities and pooling as functions, which no hook on a module sees; one grey channel; a
+    residual sum.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -179,7 +183,10 @@ def test_weights_that_do_not_fit_are_named(tutorial: nn.Module, tmp_path: Path) 
     weights = dict(tutorial.state_dict())
     weights["first.0.weight"] = weights.pop("main.0.weight")
     save_file(weights, tmp_path / "w.safetensors")
-    told = r"missing in the file: main.0.weight; not in the network: first.0.weight; main.0.weight may be the file's first.0.weight"
+    told = (
+        r"missing in the file: main.0.weight; not in the network: first.0.weight; "
+        r"main.0.weight may be the file's first.0.weight"
+    )
     with pytest.raises(DataError, match=told):
         load_weights(tutorial, tmp_path / "w.safetensors")
 
@@ -386,7 +393,9 @@ def test_channels_are_found_by_running() -> None:
 
 
 def test_an_encoder_of_convolutions_alone_keeps_its_last_layer() -> None:
-    """A nonlinearity makes features of its last maps; without one they are taken for scores, and it is said."""
+    """A nonlinearity makes features of its last maps; without one they are taken for scores, and it
+    is said.
+    """
     torch.manual_seed(0)
     shaped = nn.Sequential(
         nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 8, 3, padding=1), nn.ReLU()

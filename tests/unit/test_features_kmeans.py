@@ -1,4 +1,6 @@
-"""The K-means control: each step against an obvious version, and that it says something about digits."""
+"""The K-means control: each step against an obvious version, and that it says something about
+digits.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Named modes of features on stand-ins for encoders, against the papers' words written out slowly in numpy."""
+"""Named modes of features on stand-ins for encoders, against the papers' words written out slowly
+in numpy.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from gan_core.networks.base import BatchNorm, Layer, LayeredNetwork, LayerInfo, 
 
 
 class Encoder(nn.Module):
-    """A small convolutional encoder whose hidden activations and output are kept, as an author would look at them."""
+    """A small convolutional encoder whose hidden activations and output are kept, as an author
+    would look at them.
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,6 @@
-"""The features file in the tools that people read Parquet with: each sees the numbers that were written."""
+"""The features file in the tools that people read Parquet with: each sees the numbers that were
+written.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,9 @@ def test_pyarrow_in_every_way(file: tuple[Path, dict[str, np.ndarray]]) -> None:
 def test_pages_written_by_pyarrow_are_read_as_well(
     file: tuple[Path, dict[str, np.ndarray]], tmp_path: Path
 ) -> None:
-    """A file that somebody rewrote with pyarrow (compressed, dictionaries, other pages) is still a features file."""
+    """A file that somebody rewrote with pyarrow (compressed, dictionaries, other pages) is still a
+    features file.
+    """
     path, expected = file
     (tmp_path / "again").mkdir()
     pq.write_table(
@@ -83,7 +87,9 @@ def test_duckdb(file: tuple[Path, dict[str, np.ndarray]]) -> None:
 
 
 def test_datasets(file: tuple[Path, dict[str, np.ndarray]], tmp_path: Path) -> None:
-    """`datasets` has no type for Arrow's tensors, so it is told the columns' types; the numbers are then its own."""
+    """`datasets` has no type for Arrow's tensors, so it is told the columns' types; the numbers are
+    then its own.
+    """
     datasets = pytest.importorskip("datasets")
     path, expected = file
     types = datasets.Features(store.datasets_types(path, datasets))

@@ -1,4 +1,6 @@
-"""A network's files as the planner sees them: what changes a key, what does not, and nothing of it is run."""
+"""A network's files as the planner sees them: what changes a key, what does not, and nothing of it
+is run.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,10 @@ from gan_core.config import ExtractConfig
 from gan_core.errors import RequestError
 from gan_core.features.external.fingerprint import Stamp, stamp_of
 
-MODULE = "import json\nimport blocks\nfrom parts import heads\nraise RuntimeError('this module was run')\n"
+MODULE = (
+    "import json\nimport blocks\nfrom parts import heads\nraise RuntimeError('this module "
+    "was run')\n"
+)
 
 
 @pytest.fixture

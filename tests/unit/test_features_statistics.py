@@ -23,7 +23,8 @@ def pictures(count: int) -> np.ndarray:
 
 
 def test_statistics_are_those_of_the_authors_script() -> None:
-    """Per batch of 128: mean, then the mean squared distance from it; averaged over batches, a last small batch counting equally.
+    """Per batch of 128: mean, then the mean squared distance from it; averaged over batches, a last
+    small batch counting equally.
 
     Layer 3 is measured with layer 2 normalised by its own batch's statistics.
     """

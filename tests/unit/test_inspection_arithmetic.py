@@ -1,4 +1,6 @@
-"""Vector arithmetic: sums against plain arithmetic, groups against their definition, the pixel control."""
+"""Vector arithmetic: sums against plain arithmetic, groups against their definition, the pixel
+control.
+"""
 
 from __future__ import annotations
 

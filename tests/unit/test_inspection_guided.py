@@ -1,4 +1,6 @@
-"""Guided backpropagation: the rule against torch's own gradient and a slow version, strongest answers against brute force."""
+"""Guided backpropagation: the rule against torch's own gradient and a slow version, strongest
+answers against brute force.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,9 @@ def test_the_rule_on_numbers() -> None:
 
 
 def test_with_positive_signals_only_it_is_the_plain_gradient(pictures: Tensor) -> None:
-    """Nothing is cut off where all weights are positive: then the rule must not change the gradient at all."""
+    """Nothing is cut off where all weights are positive: then the rule must not change the gradient
+    at all.
+    """
     network = load("networks", "dcgan32_svhn").discriminator(0.125).eval()
     for parameter in network.parameters():
         parameter.data.abs_()

@@ -1,4 +1,6 @@
-"""Walks: the paths against slow versions, the numbers on walks whose answer is known, a planted jump found."""
+"""Walks: the paths against slow versions, the numbers on walks whose answer is known, a planted
+jump found.
+"""
 
 from __future__ import annotations
 

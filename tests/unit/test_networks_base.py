@@ -74,7 +74,9 @@ def test_batch_norm_is_the_formula(shape: tuple[int, ...]) -> None:
 def test_measured_statistics_are_the_mean_over_batches_with_earlier_layers_on_batch_statistics() -> (
     None
 ):
-    """The authors' script written out: layer 3 is seen with layer 2 normalised by its batch's statistics; batches count equally."""
+    """The authors' script written out: layer 3 is seen with layer 2 normalised by its batch's
+    statistics; batches count equally.
+    """
     network = registry.load("networks", "dcgan32_svhn").discriminator(0.125)
     initialise(network, torch.Generator().manual_seed(0))
     random = torch.Generator().manual_seed(1)

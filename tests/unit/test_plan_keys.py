@@ -18,7 +18,9 @@ from gan_core.specs import spec_of
 
 
 def keys(*overrides: str, fingerprint: str = "f", **settings: Any) -> dict[str, str]:
-    """Node id to key, with each node's digest standing for its key (so that a change travels as far as it can)."""
+    """Node id to key, with each node's digest standing for its key (so that a change travels as far
+    as it can).
+    """
     recipe, _ = load_recipe("digits", overrides=["threads=2", *overrides])
     return keys_of(recipe, fingerprint, **settings)
 
@@ -38,7 +40,8 @@ def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
 
 
 def test_nothing_outside_the_recipe_enters_a_key() -> None:
-    same = "train.precision=float32"  # `auto` depends on the device, and the resolved one is in the key
+    # `auto` depends on the device, and the resolved one is in the key
+    same = "train.precision=float32"
     assert keys(same) == keys(
         same, device="cuda", rehash=True, max_seconds=5.0, locations={"digits": Path("elsewhere")}
     )

@@ -145,7 +145,8 @@ def test_merged_keys_may_be_given_anew(tmp_path: Path) -> None:
 def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(
-        "name: mine\nsources: folder\ntrain: {kimg: two, batch: -4, flip: maybe, kimgs: 3}\ncrop: {kind: center}\nseed: -1\n"
+        "name: mine\nsources: folder\ntrain: {kimg: two, batch: -4, flip: maybe, kimgs: 3}\ncrop: "
+        "{kind: center}\nseed: -1\n"
     )
     with pytest.raises(RequestError) as caught:
         load_recipe(str(path))
@@ -159,7 +160,8 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
         assert sentence in told
     assert "train.kimg is 'two'" in told and "SourcesConfig" not in told
     path.write_text(
-        "name: mine\nsources: {train: [{name: a}]}\nevaluate: {labels_per_class: [0, all], draws: 0}\n"
+        "name: mine\nsources: {train: [{name: a}]}\nevaluate: {labels_per_class: [0, all], draws: "
+        "0}\n"
     )
     with pytest.raises(RequestError) as caught:
         load_recipe(str(path))

@@ -1,4 +1,6 @@
-"""Words of the command line that cannot be meant: one sentence, the nearest word, what to do, and no traceback."""
+"""Words of the command line that cannot be meant: one sentence, the nearest word, what to do, and
+no traceback.
+"""
 
 from __future__ import annotations
 

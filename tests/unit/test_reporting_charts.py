@@ -1,4 +1,6 @@
-"""Charts: axes that hold their values, labels that do not meet, SVG that is well-formed and places points where they belong."""
+"""Charts: axes that hold their values, labels that do not meet, SVG that is well-formed and places
+points where they belong.
+"""
 
 from __future__ import annotations
 

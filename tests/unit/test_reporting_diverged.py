@@ -1,4 +1,6 @@
-"""The page of a training that diverged: what led to its end, and nothing of attempts that were given up before."""
+"""The page of a training that diverged: what led to its end, and nothing of attempts that were
+given up before.
+"""
 
 from __future__ import annotations
 

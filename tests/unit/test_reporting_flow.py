@@ -1,4 +1,6 @@
-"""Counts on the page: faces that were not found, several crops of an image, sources in one role only."""
+"""Counts on the page: faces that were not found, several crops of an image, sources in one role
+only.
+"""
 
 from __future__ import annotations
 

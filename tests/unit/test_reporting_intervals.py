@@ -46,7 +46,9 @@ def test_both_sources_of_chance_count() -> None:
 
 
 def test_accuracy_interval_covers() -> None:
-    """Draws differ by N(0, 0.02) around 0.8, each is scored on the same 400 images: about 95 of 100 intervals hold the truth."""
+    """Draws differ by N(0, 0.02) around 0.8, each is scored on the same 400 images: about 95 of 100
+    intervals hold the truth.
+    """
     random = np.random.default_rng(0)
     hits = 0
     for _ in range(600):

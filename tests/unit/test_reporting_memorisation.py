@@ -1,4 +1,6 @@
-"""What the report says of memorisation: the rate with its interval, and near samples beside the right training images."""
+"""What the report says of memorisation: the rate with its interval, and near samples beside the
+right training images.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ FOUND = {
 def test_the_rate_comes_with_its_number_of_samples_and_interval() -> None:
     none = sentence({**FOUND, "real_collision_rate": 0.012})
     assert none.startswith(
-        "None of 2,048 samples (0.00 %, 95 % interval 0.00 to 0.19 %) have the code of a training image; 1.20 %"
+        "None of 2,048 samples (0.00 %, 95 % interval 0.00 to 0.19 %) have the code of a training "
+        "image; 1.20 %"
     )
     one = sentence(
         {**FOUND, "collisions": 1, "collision_rate": 1 / 2048, "real_collision_rate": 0.0}

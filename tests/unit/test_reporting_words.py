@@ -77,16 +77,19 @@ def test_the_result_in_one_sentence() -> None:
     [
         (
             [gap("random", 0.039, "above"), gap("pixels", 0.021, "above")],
-            "Discriminator features beat the same network with random weights by 3.9 ± 1.0 points and raw pixels by 2.1 ± 1.0 points.",
+            "Discriminator features beat the same network with random weights by 3.9 ± 1.0 points "
+            "and raw pixels by 2.1 ± 1.0 points.",
         ),
         (
             [gap("random", 0.039, "above"), gap("pixels", -0.021, "below")],
-            "Discriminator features beat the same network with random weights by 3.9 ± 1.0 points, but fall short of raw pixels by "
+            "Discriminator features beat the same network with random weights by 3.9 ± 1.0 "
+            "points, but fall short of raw pixels by "
             "2.1 ± 1.0 points.",
         ),
         (
             [gap("random", 0.002, "level"), gap("pixels", -0.004, "level")],
-            "Discriminator features do not beat the same network with random weights (+0.2 ± 1.0 points) or raw pixels "
+            "Discriminator features do not beat the same network with random weights (+0.2 ± 1.0 "
+            "points) or raw pixels "
             "(−0.4 ± 1.0 points): the differences are within the interval.",
         ),
         (
@@ -95,13 +98,16 @@ def test_the_result_in_one_sentence() -> None:
                 gap("pixels", 0.001, "level"),
                 gap("kmeans", -0.05, "below"),
             ],
-            "Discriminator features beat the same network with random weights by 5.0 ± 1.0 points, but do not beat raw pixels "
-            "(+0.1 ± 1.0 points): the difference is within the interval; they fall short of single-layer K-means by "
+            "Discriminator features beat the same network with random weights by 5.0 ± 1.0 "
+            "points, but do not beat raw pixels "
+            "(+0.1 ± 1.0 points): the difference is within the interval; they fall short of "
+            "single-layer K-means by "
             "5.0 ± 1.0 points.",
         ),
         (
             [gap("random", -0.05, "below"), gap("pixels", 0.001, "level")],
-            "Discriminator features do not beat raw pixels (+0.1 ± 1.0 points): the difference is within the interval; they fall short of "
+            "Discriminator features do not beat raw pixels (+0.1 ± 1.0 points): the difference is "
+            "within the interval; they fall short of "
             "the same network with random weights by 5.0 ± 1.0 points.",
         ),
         ([], "There is no control to compare with, so this number says little on its own."),
@@ -190,7 +196,9 @@ def test_plus_and_minus_only_where_they_name_the_interval(interval: Interval, to
 
 
 def test_what_is_printed_is_what_was_computed() -> None:
-    """Of intervals of every kind the printed ends are the computed ones, to rounding and a seventh of the half-width, and possible."""
+    """Of intervals of every kind the printed ends are the computed ones, to rounding and a seventh
+    of the half-width, and possible.
+    """
     random = np.random.default_rng(0)
     kinds = set()
     for _ in range(500):

@@ -156,9 +156,8 @@ def test_a_request_as_it_is_typed() -> None:
         runner="dask:2",
         rehash=True,
     )
-    assert (
-        as_typed(asked)
-        == "discern prepare folder --only crop --max-seconds 3.0 --data 'a b' --runner dask:2 --rehash"
+    assert as_typed(asked) == (
+        "discern prepare folder --only crop --max-seconds 3.0 --data 'a b' --runner dask:2 --rehash"
     )
     assert as_typed(asked.model_copy(update={"command": "discern x --home /h"})).endswith(
         "--home /h --rehash"

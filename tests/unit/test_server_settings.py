@@ -1,4 +1,6 @@
-"""server.env: what a shell reads is what Discern reads, a person's changes stay, nobody else may look."""
+"""server.env: what a shell reads is what Discern reads, a person's changes stay, nobody else may
+look.
+"""
 
 from __future__ import annotations
 

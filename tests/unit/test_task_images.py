@@ -1,4 +1,6 @@
-"""What a run puts into the Prefect UI as images: each small, and all of them together under half a megabyte."""
+"""What a run puts into the Prefect UI as images: each small, and all of them together under half a
+megabyte.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Compiled networks: refused with a reason where they cannot be had, and the same weights however training is interrupted."""
+"""Compiled networks: refused with a reason where they cannot be had, and the same weights however
+training is interrupted.
+"""
 
 from __future__ import annotations
 

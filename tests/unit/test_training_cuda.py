@@ -1,4 +1,6 @@
-"""Training and extraction on a GPU: the same as on a CPU, by graphs as step by step, and with an error that says what to do."""
+"""Training and extraction on a GPU: the same as on a CPU, by graphs as step by step, and with an
+error that says what to do.
+"""
 
 from __future__ import annotations
 
@@ -147,7 +149,8 @@ def test_the_feed_gives_every_batch_whole_whatever_the_gpu_is_busy_with(resident
     feed = Feed(ArrayImages(array), 32, seed=1, device=DEVICE, labels=labels, resident=resident)
     assert feed.resident is resident
     batches, seen = feed.batches(5), []
-    # of its own: where recording a graph has failed, the default generator may still believe that it is being recorded
+    # of its own: where recording a graph has failed, the default generator may still believe that
+    # it is being recorded
     busy = torch.randn(3000, 3000, device=DEVICE, generator=torch.Generator(DEVICE).manual_seed(0))
     for _ in range(12):
         pixels, given = next(batches)

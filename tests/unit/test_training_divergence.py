@@ -53,7 +53,9 @@ def spoil_projection(parts: Parts) -> None:
 
 
 def spoil_filters(parts: Parts) -> None:
-    """A subset of the last filters collapses to one oscillating pattern: high everywhere, drawn as a fine check."""
+    """A subset of the last filters collapses to one oscillating pattern: high everywhere, drawn as
+    a fine check.
+    """
     generator = parts.networks["generator"]
     last, image = generator.layer("deconv2"), generator.layer("image")
     assert last.norm is not None and last.norm.bias is not None
@@ -125,7 +127,10 @@ def test_each_sign_is_noticed_within_one_interval_and_rolled_back(
     first = next(f for f in trained.findings if f["sign"] == sign)
     if (
         sign == "certain"
-    ):  # it takes the discriminator a while; from then on one line is enough, or three that are less clear
+        # it takes the discriminator a while; from then on one line is enough, or three that are
+        # less
+        # clear
+    ):
         gaps = certain_gaps(seen, first["kimg"])
         assert gaps[-1] > divergence.SURE or len(gaps) == 3
         assert max(gaps[:-1], default=0.0) <= divergence.SURE
@@ -180,7 +185,9 @@ def test_a_nan_that_comes_back_ends_the_training_after_three_attempts(tmp_path: 
 def test_what_breaks_between_two_looks_is_no_place_to_go_back_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A NaN arises after a look, time is over before the next one, so the broken weights are saved: going back passes them over."""
+    """A NaN arises after a look, time is over before the next one, so the broken weights are saved:
+    going back passes them over.
+    """
     real_step, ticks, stops = loop.step, [0.0], 3
     monkeypatch.setattr(loop.time, "monotonic", lambda: ticks[0])
 
@@ -293,7 +300,8 @@ def test_a_young_training_is_given_time_a_grown_one_little_and_each_sign_is_told
     for place, name in enumerate(lines):
         line = {"kimg": float(place), "score_real": 0.999, "score_fake": 0.999 - gaps[name]}
         told += [(place, finding.sign) for finding in watch.look(line)]
-    # two lines, then calm: nothing; the next streak counts when the first five are over; a less clear one after three
+    # two lines, then calm: nothing; the next streak counts when the first five are over; a less
+    # clear one after three
     assert told == [(5, "certain"), (10, "certain")]
 
 
@@ -340,7 +348,9 @@ def test_what_is_advised_is_what_the_settings_take(sign: str, mode: str) -> None
 def test_no_more_is_lost_than_some_minutes_of_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    """Of a training so slow that its next state is an hour away. A rollback comes back to states: theirs have their place in kimg."""
+    """Of a training so slow that its next state is an hour away. A rollback comes back to states:
+    theirs have their place in kimg.
+    """
     monkeypatch.setattr(loop, "STATE_SECONDS", 0.0)
     trained = run(tmp_path, None, kimg=0.5, log_kimg=0.1, state_kimg=100, on_divergence=how)
     assert trained.complete
@@ -349,7 +359,9 @@ def test_no_more_is_lost_than_some_minutes_of_training(
 
 
 def test_while_a_warning_lasts_there_are_states_to_resume_from(tmp_path: Path) -> None:
-    """`few` is a warning under `stop`: no state counts as good from then on, and none is lost either."""
+    """`few` is a warning under `stop`: no state counts as good from then on, and none is lost
+    either.
+    """
     trained = run(
         tmp_path, once_at(0.3, spoil_latents, "few"), kimg=1.2, log_kimg=0.1, state_kimg=0.2
     )

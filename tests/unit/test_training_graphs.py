@@ -1,5 +1,6 @@
-"""Steps by replay: what surrounds a CUDA graph (buffers, random streams, counts, kinds of minibatches, the trial), with a function that is
-run again in the graph's place. The graphs themselves: test_training_cuda.py, on a GPU."""
+"""Steps by replay: what surrounds a CUDA graph (buffers, random streams, counts, kinds of
+minibatches, the trial), with a function that is run again in the graph's place. The graphs
+themselves: test_training_cuda.py, on a GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Options of modern mode and what is measured beside training: augmentation, R1, spectral norm, probe, memorisation, conditional nets."""
+"""Options of modern mode and what is measured beside training: augmentation, R1, spectral norm,
+probe, memorisation, conditional nets.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,9 @@ def test_translation_is_a_shift_by_whole_pixels_with_zeros_outside() -> None:
 
 @pytest.mark.parametrize("side", [32, 64, 29, 30])
 def test_cutout_is_that_of_its_authors_image_by_image(side: int) -> None:
-    """mit-han-lab/data-efficient-gans, rand_cutout: size int(side / 2 + 0.5), placed by a number below side + (1 - size % 2)."""
+    """mit-han-lab/data-efficient-gans, rand_cutout: size int(side / 2 + 0.5), placed by a number
+    below side + (1 - size % 2).
+    """
     size = int(side * 0.5 + 0.5)
     out = augment(torch.ones(200, 1, side, side), ["cutout"], torch.Generator().manual_seed(0))
     places = torch.randint(
@@ -187,7 +191,8 @@ def test_the_probe_reads_off_what_is_there_and_nothing_else() -> None:
             parameter.zero_()
     dead = Probe(ArrayImages(pixels), labels, seed=0).accuracy(discriminator, parts.spec)
     assert dead < 0.6, (
-        "a discriminator that has died gives chance, and no error before anybody looks for divergence"
+        "a discriminator that has died gives chance, and no error before anybody looks for "
+        "divergence"
     )
 
 

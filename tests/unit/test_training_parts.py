@@ -258,7 +258,9 @@ def test_what_is_no_snapshot_is_refused(tmp_path: Path) -> None:
 def test_a_snapshot_runs_no_code_but_that_of_a_network_that_was_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file names a module of its writer's choice; neither it nor the package around it is imported unasked."""
+    """The file names a module of its writer's choice; neither it nor the package around it is
+    imported unasked.
+    """
     for name in ("planted", "planted/networks"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text(

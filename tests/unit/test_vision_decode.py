@@ -173,7 +173,8 @@ def test_a_huge_declared_image_is_refused_in_little_memory() -> None:
         "    try: decode(data)\n"
         "    except UnreadableImage as error: print(name, error.reason, sep='|')\n"
         "    else: print(name, 'decoded', sep='|')\n"
-        "print('grown', (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024, sep='|')\n"
+        "print('grown', (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024, "
+        "sep='|')\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, str(ROOT)],
@@ -243,7 +244,9 @@ def test_odd_png_of_any_size_is_full(size: tuple[int, int], mode: str) -> None:
 
 
 def test_an_interlaced_png_is_full() -> None:
-    """Seven passes of a 3 x 3 RGBA image by hand: 1, 0, 0, 1+1, 1, 1x2... rows as the standard's section 8 counts them."""
+    """Seven passes of a 3 x 3 RGBA image by hand: 1, 0, 0, 1+1, 1, 1x2... rows as the standard's
+    section 8 counts them.
+    """
     passes = [(1, 1), (0, 0), (0, 0), (1, 1), (2, 1), (1, 2), (3, 1)]
     rows = b"".join((b"\0" + b"\x80\x40\x20\xff" * columns) * lines for columns, lines in passes)
     data = bytearray(tiny_png(3, 3, rows, 8, 6))

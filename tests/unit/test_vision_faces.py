@@ -1,4 +1,6 @@
-"""Faces are found where people marked them, and every detection that gives no crop says by which rule."""
+"""Faces are found where people marked them, and every detection that gives no crop says by which
+rule.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,9 @@ def test_noise_and_nothing_have_no_face() -> None:
 
 
 def hit(face: Face, truth: list[float], margin: float = 1.3) -> bool:
-    """The yardstick of reference/performance.md 3: overlap over union above 0.25 and the centre inside."""
+    """The yardstick of reference/performance.md 3: overlap over union above 0.25 and the centre
+    inside.
+    """
     half = (face.box.x1 - face.box.x0) / 2 / margin
     x, y = (face.box.x0 + face.box.x1) / 2, (face.box.y0 + face.box.y1) / 2
     width = max(0.0, min(x + half, truth[2]) - max(x - half, truth[0]))

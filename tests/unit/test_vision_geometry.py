@@ -56,7 +56,9 @@ def test_the_shorter_side_becomes_the_size(width: int, height: int, size: int) -
 def test_the_centre_is_where_the_authors_cut(
     width: int, height: int, size: int, left: int, top: int
 ) -> None:
-    """lib/data_utils.py: j = int(round((h - ph) / 2.)); 0.5 goes to 1, 1.5 to 2 and 2.5 to 3 under Python 2."""
+    """lib/data_utils.py: j = int(round((h - ph) / 2.)); 0.5 goes to 1, 1.5 to 2 and 2.5 to 3 under
+    Python 2.
+    """
     image = coordinates(width, height)
     square, box = centre_crop(image, size)
     assert np.array_equal(square, image[top : top + size, left : left + size])
@@ -68,7 +70,9 @@ def test_the_centre_is_where_the_authors_cut(
     [(250, 200, 32), (97, 203, 32), (20, 26, 32), (255, 64, 64), (64, 64, 32)],
 )
 def test_a_box_says_where_the_pixels_came_from(width: int, height: int, size: int) -> None:
-    """Each pixel of the crop holds the coordinates of its source: they must lie where the box puts them."""
+    """Each pixel of the crop holds the coordinates of its source: they must lie where the box puts
+    them.
+    """
     square, box = centre_crop(coordinates(width, height), size)
     step_x, step_y = (box.x1 - box.x0) / size, (box.y1 - box.y0) / size
     assert step_x == pytest.approx(step_y, rel=0.05)

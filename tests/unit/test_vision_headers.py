@@ -1,4 +1,6 @@
-"""Headers are read without pixels, and a file that is not whole is found out before anything is decoded."""
+"""Headers are read without pixels, and a file that is not whole is found out before anything is
+decoded.
+"""
 
 from __future__ import annotations
 

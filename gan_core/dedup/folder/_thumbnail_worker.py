@@ -1,4 +1,6 @@
-"""`python -m gan_core.dedup.folder._thumbnail_worker REQUEST`: one of the processes that `thumbnails.read_files` starts; a JSON line for each block."""
+"""`python -m gan_core.dedup.folder._thumbnail_worker REQUEST`: one of the processes that
+`thumbnails.read_files` starts; a JSON line for each block.
+"""
 
 from __future__ import annotations
 

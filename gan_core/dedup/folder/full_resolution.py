@@ -1,4 +1,5 @@
-"""Pairs of a folder's images looked at in their originals (`closer`): what the thumbnails could not tell apart.
+"""Pairs of a folder's images looked at in their originals (`closer`): what the thumbnails could not
+tell apart.
 
 Reads the originals of accepted pairs, each about once more, on threads.
 """
@@ -29,7 +30,9 @@ Rows = npt.NDArray[np.int64]
 DETAILED = 64 * 64  # pixels of the smaller original from which its details are compared ...
 COLOURED = (
     40 * 40
-)  # ... and its colours; at 32 px both cost copies (6 of CIFAR-10's 255 found pairs fail on colours)
+    # ... and its colours; at 32 px both cost copies (6 of CIFAR-10's 255 found pairs fail on
+    # colours)
+)
 PAIRS = 2048  # looked at together
 IN_MEMORY = 8192  # originals held, 27 kB each
 
@@ -60,7 +63,8 @@ class Originals:
         self._progress = progress
         self._first = np.cumsum([0, *(len(numbers) for _, numbers in parts)])
         self._facts = np.concatenate([images.facts[numbers] for images, numbers in parts])
-        # Containers are read forwards, once for all pairs of a call; files of their own can be read again.
+        # Containers are read forwards, once for all pairs of a call; files of their own can be read
+        # again.
         self._files = all(isinstance(images.source, FolderSource) for images, _ in parts)
         self._held: dict[int, npt.NDArray[np.uint8]] = {}
         self._digests: dict[int, bytes] = {}  # of all pixels of an original that was read
@@ -82,7 +86,9 @@ class Originals:
         return good
 
     def identical(self, first: Rows, second: Rows) -> npt.NDArray[np.bool_]:
-        """Whether the originals of pairs with equal thumbnails have equal pixels; what cannot be read again counts as differing."""
+        """Whether the originals of pairs with equal thumbnails have equal pixels; what cannot be
+        read again counts as differing.
+        """
         same = np.asarray((self._facts[first, :2] == self._facts[second, :2]).all(axis=1), np.bool_)
         # At the thumbnail's size the thumbnail is the image.
         larger = np.flatnonzero(same & (self._facts[first, :2] != SIDE).any(axis=1))
@@ -141,7 +147,9 @@ class Originals:
         return images, int(numbers[row - self._first[part]])
 
     def _hold(self, rows: Rows) -> None:
-        """Reads what is not held yet; when that grows too much, what these pairs do not need is dropped."""
+        """Reads what is not held yet; when that grows too much, what these pairs do not need is
+        dropped.
+        """
         if self._files and len(self._held) + len(rows) > IN_MEMORY:
             wanted = set(rows.tolist())
             self._held = {row: pixels for row, pixels in self._held.items() if row in wanted}
@@ -151,7 +159,9 @@ class Originals:
             self._read(images, numbers, mine)
 
     def _by_part(self, rows: Rows) -> Iterator[tuple[Images, Rows, Rows]]:
-        """Rows by the part that they lie in, in its order: its images, their numbers there, and the rows."""
+        """Rows by the part that they lie in, in its order: its images, their numbers there, and the
+        rows.
+        """
         for part, (images, numbers) in enumerate(self._parts):
             mine = rows[(rows >= self._first[part]) & (rows < self._first[part + 1])]
             if len(mine):

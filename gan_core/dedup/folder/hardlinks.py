@@ -1,7 +1,8 @@
-"""One file under several names: symbolic links, hard links, and a folder that stands in both of two sets.
+"""One file under several names: symbolic links, hard links, and a folder that stands in both of two
+sets.
 
-A link whose file is in the set must never be the image that is kept: who then deletes the "copies" deletes the file itself.
-Asks the file system; reads no file.
+A link whose file is in the set must never be the image that is kept: who then deletes the "copies"
+deletes the file itself. Asks the file system; reads no file.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ Rows = npt.NDArray[np.int64]
 
 
 def identities(paths: Sequence[str]) -> Rows:
-    """(device, number on it) of every file, links followed: int64 [n, 2]; (-1, -1 - row) for what is not there."""
+    """(device, number on it) of every file, links followed: int64 [n, 2]; (-1, -1 - row) for what
+    is not there.
+    """
     out = np.empty((len(paths), 2), np.int64)
     for row, path in enumerate(paths):
         try:

@@ -40,7 +40,8 @@ details { margin: 0 0 1rem; }
 
 
 def page(result: FolderResult, title: str = "Near-duplicates", most: int = GROUPS) -> str:
-    """The page: groups with the least certain pair first (those are the ones to look at), the kept image framed.
+    """The page: groups with the least certain pair first (those are the ones to look at), the kept
+    image framed.
 
     Args:
         result: of `dedup_images`.
@@ -102,12 +103,14 @@ def _head(result: FolderResult, title: str, groups: int, shown: int) -> str:
     counts = result.counts
     if result.against is None:
         lines = [
-            f"{counts['in']:,} images, {counts['duplicates']:,} of them copies in {groups:,} groups; {counts['kept']:,} are kept. "
+            f"{counts['in']:,} images, {counts['duplicates']:,} of them copies in {groups:,} "
+            f"groups; {counts['kept']:,} are kept. "
             "The framed image of a group is the one that is kept: the largest. Nothing was deleted."
         ]
     else:
         lines = [
-            f"{counts['in']:,} images, {counts['duplicates']:,} of them already stand in the other set; {counts['kept']:,} do not. "
+            f"{counts['in']:,} images, {counts['duplicates']:,} of them already stand in the "
+            f"other set; {counts['kept']:,} do not. "
             "The framed image of a group is the one in the other set. Nothing was deleted."
         ]
     if shown < groups:
@@ -117,7 +120,8 @@ def _head(result: FolderResult, title: str, groups: int, shown: int) -> str:
     lines += result.warnings
     notes = "".join(f'<p class="note">{escape(line)}</p>' for line in lines)
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8">{GENERATOR}<title>{escape(title)}</title>'
+        '<!doctype html><html lang="en"><head><meta '
+        f'charset="utf-8">{GENERATOR}<title>{escape(title)}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>'
         f"<body><h1>{escape(title)}</h1>{notes}{_unread(result.images)}<main>"
     )
@@ -129,7 +133,8 @@ def _unread(images: Images, most: int = 50) -> str:
     if not bad:
         return ""
     items = "".join(
-        f"<li>{escape(_place(images.addresses[number], images.members[number]))}: {escape(images.problems[number])}</li>"
+        f"<li>{escape(_place(images.addresses[number], images.members[number]))}: "
+        f"{escape(images.problems[number])}</li>"
         for number in bad[:most]
     )
     more = f"<li>and {len(bad) - most:,} more</li>" if len(bad) > most else ""

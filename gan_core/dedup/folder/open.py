@@ -1,4 +1,5 @@
-"""What lies at a place that `discern dedup` was given: images, Parquet files with images, or tar shards.
+"""What lies at a place that `discern dedup` was given: images, Parquet files with images, or tar
+shards.
 
 Looks at names and at Parquet schemas; reads no image.
 """
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 def open_place(location: Path, name: str, dataset: str | None = None) -> tuple[Source, list[Stamp]]:
     """The source at a place and its files.
 
-    A folder is a Parquet set when there are no images in it or below it, and a Parquet file with a column of images is.
+    A folder is a Parquet set when there are no images in it or below it, and a Parquet file with a
+    column of images is.
 
     Args:
         name: the source's, which is part of every id.
@@ -76,7 +78,8 @@ def _guessed(location: Path, name: str) -> Source:
     if not endings & (IMAGE_ENDINGS | UNREAD_ENDINGS):
         return _source(location, name, "parquet")
     images.warnings.append(
-        f"beside the images there are {len(tables):,} Parquet files with images, not read (--dataset parquet reads them alone)"
+        f"beside the images there are {len(tables):,} Parquet files with images, not read "
+        "(--dataset parquet reads them alone)"
     )
     return images
 

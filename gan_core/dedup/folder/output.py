@@ -1,6 +1,8 @@
-"""Where the table and the page of `discern dedup` may be written: never over an image, a set or anybody else's file.
+"""Where the table and the page of `discern dedup` may be written: never over an image, a set or
+anybody else's file.
 
-Asks the file system; writes nothing. Tables and pages carry a mark, by which the next run knows its own.
+Asks the file system; writes nothing. Tables and pages carry a mark, by which the next run knows its
+own.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ def is_ours(path: Path) -> bool:
 
 
 def check_destination(out: Path, places: Sequence[Path], *, force: bool = False) -> Path:
-    """Makes sure, before any work, that `out` and the page beside it can be written and destroy nothing.
+    """Makes sure, before any work, that `out` and the page beside it can be written and destroy
+    nothing.
 
     Args:
         out: the table to be written.
@@ -51,7 +54,8 @@ def check_destination(out: Path, places: Sequence[Path], *, force: bool = False)
         where the page goes.
 
     Raises:
-        RequestError: another ending, a folder or a foreign file in the way, a file of a set, or a folder that cannot be written.
+        RequestError: another ending, a folder or a foreign file in the way, a file of a set, or a
+            folder that cannot be written.
     """
     if out.suffix.lower() not in (".parquet", ".pq"):
         raise RequestError(
@@ -90,7 +94,9 @@ def _check_replaceable(path: Path, places: Sequence[Path], *, force: bool) -> No
     if not force:
         raise RequestError(
             f"{path} is there and was not written by this command.",
-            expected="a name that is not taken, or a table and a page of an earlier `discern dedup`",
+            expected=(
+                "a name that is not taken, or a table and a page of an earlier `discern dedup`"
+            ),
             remedy="choose another name with --out, or replace the file with --force",
         )
 

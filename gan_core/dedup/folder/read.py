@@ -1,4 +1,5 @@
-"""The images of a folder or Parquet set as 32x32 thumbnails (whole frame, squashed to a square), each read once.
+"""The images of a folder or Parquet set as 32x32 thumbnails (whole frame, squashed to a square),
+each read once.
 
 Memory is 3 kB an image; above `IN_MEMORY` images the thumbnails lie in a temporary file.
 """
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
     from gan_core.datasets.base import Blob, Source
 
 IN_MEMORY = 500_000
-NAME = "folder"  # the source's name in every id: the same image of the same folder has one id, whatever was asked
+# the source's name in every id: the same image of the same folder has one id, whatever was asked
+NAME = "folder"
 
 Rows = npt.NDArray[np.int64]
 
@@ -49,7 +51,8 @@ class Images:
         root: the folder that addresses start from.
         ids, addresses, members: of each image.
         thumbnails: uint8 [n, 32, 32, 3]; zeros where reading failed.
-        facts: int64 [n, 4]: width and height as displayed, bytes, 1 with transparent parts; 0 where reading failed.
+        facts: int64 [n, 4]: width and height as displayed, bytes, 1 with transparent parts; 0 where
+            reading failed.
         problems: '' or the reason for failing.
         ignored: what else lies there and is no image, by kind.
     """
@@ -110,7 +113,8 @@ def read_images(
         RequestError, DataError: as `place.open_place`.
     """
     source, stamps = open_place(location, NAME, dataset)
-    # Of what a Parquet file says of its rows only their place is kept: a million rows of attributes would fill the memory.
+    # Of what a Parquet file says of its rows only their place is kept: a million rows of attributes
+    # would fill the memory.
     known = [
         (one.address, one.member, one.certain, one.problem)
         for stamp in stamps
@@ -173,7 +177,9 @@ def read_images(
 def _compacted(
     thumbnails: npt.NDArray[np.uint8], rows: Rows, block: int = 4096
 ) -> npt.NDArray[np.uint8]:
-    """The chosen rows (ascending), moved to the front where they are: they may be more than the memory holds."""
+    """The chosen rows (ascending), moved to the front where they are: they may be more than the
+    memory holds.
+    """
     if len(rows) < len(thumbnails):
         for start in range(0, len(rows), block):
             part = rows[start : start + block]

@@ -1,4 +1,5 @@
-"""Near-duplicates in any folder of images or Parquet set, without a pipeline: `discern dedup FOLDER [--against FOLDER]`.
+"""Near-duplicates in any folder of images or Parquet set, without a pipeline: `discern dedup FOLDER
+[--against FOLDER]`.
 
 The table has one row for every image, the unreadable ones too.
 """
@@ -53,7 +54,8 @@ IMAGES = pa.schema(
         ("keeper_id", pa.string()),
         ("keeper_address", pa.string()),
         ("keeper_member", pa.string()),
-        # of the pair (image, keeper): 0 to 1, null for images that are kept; how they differ, or why reading failed
+        # of the pair (image, keeper): 0 to 1, null for images that are kept; how they differ, or
+        # why reading failed
         ("score", pa.float32()),
         ("reason", pa.string()),
         # the keeper's id for all of a group, '' for an image without copies
@@ -68,10 +70,12 @@ class FolderResult:
 
     Attributes:
         table: IMAGES, one row for every image of the folder.
-        counts: in, kept, duplicates, failed (among the kept), links (among the duplicates: further names of one file).
+        counts: in, kept, duplicates, failed (among the kept), links (among the duplicates: further
+            names of one file).
         summary: figures of the search: plain JSON.
         warnings: sentences for a person.
-        ignored: {place: {kind: files}} that are no images of the set; places without any are left out.
+        ignored: {place: {kind: files}} that are no images of the set; places without any are left
+            out.
         images, against: for a sheet (`gan_core.dedup.folder.html`).
     """
 
@@ -94,13 +98,15 @@ def dedup_images(
     max_megapixels: float = 100.0,
     progress: Progress = silent,
 ) -> FolderResult:
-    """Finds the near-duplicates in a folder, or the images of a folder that already stand in another one.
+    """Finds the near-duplicates in a folder, or the images of a folder that already stand in
+    another one.
 
     Args:
         location: a folder of images or of Parquet files, or one Parquet file.
-        against: a second place; then an image of `location` is a duplicate when it has a copy there, and copies within
-            `location` do not count.
-        dataset: kind of source of `location` ('folder', 'parquet', a name of gan_core/datasets); None looks.
+        against: a second place; then an image of `location` is a duplicate when it has a copy
+            there, and copies within `location` do not count.
+        dataset: kind of source of `location` ('folder', 'parquet', a name of gan_core/datasets);
+            None looks.
         workers: threads or processes that read; 0: one for each core.
 
     Raises:
@@ -110,9 +116,13 @@ def dedup_images(
     config = config or DedupConfig()
     if config.mode != "verified":
         raise RequestError(
-            f"A folder is deduplicated by looking at its images; the mode {config.mode!r} needs the codes of a recipe's hash.",
+            f"A folder is deduplicated by looking at its images; the mode {config.mode!r} needs "
+            "the codes of a recipe's hash.",
             expected="mode 'verified'",
-            remedy="leave out the mode, or use `discern prepare folder --data PATH --set dedup.mode=paper`",
+            remedy=(
+                "leave out the mode, or use `discern prepare folder --data PATH --set "
+                "dedup.mode=paper`"
+            ),
         )
     if (
         against is not None
@@ -121,7 +131,8 @@ def dedup_images(
         and location.samefile(against)
     ):
         raise RequestError(
-            f"{str(location)!r} and --against {str(against)!r} are the same place: every image stands in it.",
+            f"{str(location)!r} and --against {str(against)!r} are the same place: every image "
+            "stands in it.",
             expected="another set",
             remedy="leave out --against to find copies within one set",
         )
@@ -149,7 +160,8 @@ def _read(
     images = read_images(location, dataset, workers, max_megapixels, scratch, progress)
     if not len(images.usable):
         raise DataError(
-            f"None of the {len(images.ids):,} files in {str(location)!r} could be read as an image.",
+            f"None of the {len(images.ids):,} files in {str(location)!r} could be read as an "
+            "image.",
             expected="images (JPEG, PNG, WebP, GIF, BMP, TIFF, ...)",
             remedy=f"the first one: {images.problems[0]}"
             if images.problems
@@ -163,7 +175,8 @@ class Ties:
     """What each image is a copy of.
 
     Attributes:
-        keeper: int64 [n], a number; its own when it is kept in its own set, -1 without a copy in another set.
+        keeper: int64 [n], a number; its own when it is kept in its own set, -1 without a copy in
+            another set.
         hit: bool [n], it is a copy.
         score: float32 [n]; reason: of each copy.
     """
@@ -186,8 +199,8 @@ class Ties:
 def keeper_rank(images: Images, rows: Rows) -> Rows:
     """Rank of the given images as keepers, 0 the most preferred.
 
-    The largest (width times height); of equal ones the opaque before the transparent, then the one with more bytes (a heavily
-    recompressed copy has fewer), then the smallest id.
+    The largest (width times height); of equal ones the opaque before the transparent, then the one
+    with more bytes (a heavily recompressed copy has fewer), then the smallest id.
     """
     width, height, size, transparent = images.facts[rows].T
     ids = np.array([images.ids[at] for at in rows.tolist()])
@@ -272,14 +285,17 @@ def _between(
     result = _result(ours, theirs, table, found.summary | confirm.summary, config)
     if len(shared):
         result.warnings.append(
-            f"{len(shared):,} of the images in the other set are files of this set themselves (a folder within the other, or "
+            f"{len(shared):,} of the images in the other set are files of this set themselves (a "
+            "folder within the other, or "
             "links): an image is no copy of itself, so they do not count."
         )
     return result
 
 
 def _shared(ours: Images, theirs: Images) -> Rows:
-    """Images of the other set that are one and the same file as one of ours, which leads over no link."""
+    """Images of the other set that are one and the same file as one of ours, which leads over no
+    link.
+    """
     place: dict[tuple[int, int], list[int]] = {}
     both = np.isin(ours.files[:, 1], theirs.files[:, 1])
     for number in np.flatnonzero(both).tolist():
@@ -304,7 +320,8 @@ def _table(ours: Images, theirs: Images, ties: Ties, grouped: npt.NDArray[np.boo
     reasons = [
         problem or reason for problem, reason in zip(ours.problems, ties.reason, strict=True)
     ]
-    # An image that is kept in its own set is its own keeper; without a copy in another set it has none.
+    # An image that is kept in its own set is its own keeper; without a copy in another set it has
+    # none.
     keepers = [
         (theirs.ids[at], theirs.addresses[at], theirs.members[at]) if at >= 0 else ("", "", "")
         for at in chosen
@@ -347,12 +364,14 @@ def _result(
             warnings += [*images.source.warnings, *_unread(images, where)]
     if summary["threshold"] > config.threshold:
         warnings.append(
-            f"Different images here agree in their details (typically {summary['background']['mode']:.2f}), so the threshold "
+            "Different images here agree in their details (typically "
+            f"{summary['background']['mode']:.2f}), so the threshold "
             f"for copies was raised from {config.threshold:.2f} to {summary['threshold']:.2f}."
         )
     if summary["looked_at"]["rejected"]:
         warnings.append(
-            f"{summary['looked_at']['rejected']:,} of {summary['looked_at']['asked']:,} pairs that agree in small differ in their "
+            f"{summary['looked_at']['rejected']:,} of {summary['looked_at']['asked']:,} pairs "
+            "that agree in small differ in their "
             "originals, in text, objects or colours: they count as different images."
         )
     counts = {
@@ -365,7 +384,8 @@ def _result(
     share = (counts["duplicates"] - links) / max(1, counts["in"] - links)
     if theirs is None and counts["in"] >= FEW and share > LARGE_SHARE:
         warnings.append(
-            f"{100 * share:.0f} % of the images count as copies of others: look at the page before you delete anything; "
+            f"{100 * share:.0f} % of the images count as copies of others: look at the page "
+            "before you delete anything; "
             "raise --threshold if they are different images."
         )
     log.info("dedup: %d images, %d copies", counts["in"], counts["duplicates"])
@@ -387,6 +407,7 @@ def _unread(images: Images, where: str) -> list[str]:
     )
     first = failed[0]
     return [
-        f"{len(failed):,} of {len(images.ids):,} images{where} could not be read (the first: {images.addresses[first]}, "
+        f"{len(failed):,} of {len(images.ids):,} images{where} could not be read (the first: "
+        f"{images.addresses[first]}, "
         f"{images.problems[first]}); {told}."
     ]

@@ -1,8 +1,9 @@
 """Thumbnails of many image files, made by several processes.
 
-A small image is read and decoded in some 60 microseconds, many of them under Python's lock: on a folder of them threads
-gain nothing and processes do. Each process takes blocks of files from a pipe, writes into memory that all of them see, and says
-when a block is done; the blocks of one that died are read again. Reads files; touches nothing else.
+A small image is read and decoded in some 60 microseconds, many of them under Python's lock: on a
+folder of them threads gain nothing and processes do. Each process takes blocks of files from a
+pipe, writes into memory that all of them see, and says when a block is done; the blocks of one that
+died are read again. Reads files; touches nothing else.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ log = logging.getLogger(__name__)
 FACTS = 4  # numbers kept of each image: width, height, bytes, 1 for an image with transparent parts
 # Below this starting a process (a third of a second) costs as much as it saves.
 MANY = 4_000
-# The numbers of all blocks stand in the pipe before anybody reads: they must fit its smallest capacity, one page.
+# The numbers of all blocks stand in the pipe before anybody reads: they must fit its smallest
+# capacity, one page.
 _BLOCKS = 1_000
 _SMALLEST_BLOCK = 64
 
@@ -57,7 +59,8 @@ class File:
 def thumbnail(
     data: bytes, max_megapixels: float
 ) -> tuple[npt.NDArray[np.uint8], tuple[int, int, int, int]]:
-    """An image squashed to uint8 [32, 32, 3] RGB, and its (width, height) as displayed, its bytes, and 1 where it is transparent.
+    """An image squashed to uint8 [32, 32, 3] RGB, and its (width, height) as displayed, its bytes,
+    and 1 where it is transparent.
 
     Raises:
         UnreadableImage: it cannot be decoded.
@@ -89,7 +92,8 @@ class Shared:
 
     Attributes:
         array: zeros at first.
-        descriptor: the open file behind it, to be handed to another process; closed by `close`, the array stays.
+        descriptor: the open file behind it, to be handed to another process; closed by `close`, the
+            array stays.
     """
 
     def __init__(self, descriptor: int, shape: tuple[int, ...], dtype: type[Any]) -> None:
@@ -139,8 +143,8 @@ def read_files(
         report: called with the number of files read so far.
 
     Returns:
-        thumbnails uint8 [n, 32, 32, 3] and facts int64 [n, 4] (FACTS), zeros where nothing was read; for each file '',
-        why it could not be read, or None when it never was an image.
+        thumbnails uint8 [n, 32, 32, 3] and facts int64 [n, 4] (FACTS), zeros where nothing was
+        read; for each file '', why it could not be read, or None when it never was an image.
     """
     thumbnails = Shared.make((len(files), SIDE, SIDE, 3), np.uint8, scratch if on_disk else None)
     facts = Shared.make((len(files), FACTS), np.int64)

@@ -1,12 +1,14 @@
-"""The hash of the DCGAN paper (section 4.1): a 3072-128-3072 denoising, dropout-regularised ReLU autoencoder.
+"""The hash of the DCGAN paper (section 4.1): a 3072-128-3072 denoising, dropout-regularised ReLU
+autoencoder.
 
-The paper gives the network, "down-sampled center-crops" of 32x32 and the binarisation "thresholding the ReLU activation";
-it names neither noise, dropout rates, loss nor optimiser. Those here: input [0, 1] minus the pixel mean, masking noise,
-dropout on the code, mean squared error, Adam.
+The paper gives the network, "down-sampled center-crops" of 32x32 and the binarisation "thresholding
+the ReLU activation"; it names neither noise, dropout rates, loss nor optimiser. Those here: input
+[0, 1] minus the pixel mean, masking noise, dropout on the code, mean squared error, Adam.
 
-The gradients are written out: the network is two matrix products each way, and without autograd's buffers a step takes half
-the time. Where the processor multiplies bfloat16 in hardware the products run in it (four times faster, measured on 2 cores
-of an EPYC with avx512_bf16); weights, moments and the codes' threshold stay in float32.
+The gradients are written out: the network is two matrix products each way, and without autograd's
+buffers a step takes half the time. Where the processor multiplies bfloat16 in hardware the products
+run in it (four times faster, measured on 2 cores of an EPYC with avx512_bf16); weights, moments and
+the codes' threshold stay in float32.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def resize_to(pixels: Pixels, side: int = SIDE) -> Pixels:
-    """Square images [n, S, S, 3] at another side: area interpolation down, linear up; unchanged when S == side."""
+    """Square images [n, S, S, 3] at another side: area interpolation down, linear up; unchanged
+    when S == side.
+    """
     if pixels.ndim != 4 or pixels.shape[3] != 3:
         raise ValueError(f"images are uint8 [n, height, width, 3], not {pixels.shape}")
     if pixels.shape[1:3] == (side, side):
@@ -54,7 +58,9 @@ def resize_to(pixels: Pixels, side: int = SIDE) -> Pixels:
 
 
 def bf16_is_fast(device: str) -> bool:
-    """Whether this processor has instructions for bfloat16 products; without them they are slower than float32."""
+    """Whether this processor has instructions for bfloat16 products; without them they are slower
+    than float32.
+    """
     import torch
 
     if device.startswith("cuda"):
@@ -71,9 +77,9 @@ class Autoencoder:
     """A fitted autoencoder; applying it needs no torch.
 
     Attributes:
-        weights: float32 arrays: `encoder.weight` [128, 3072], `encoder.bias` [128], `decoder.weight` [3072, 128],
-            `decoder.bias` [3072], `mean` [3072] (pixel mean of the rows it was fitted on, in [0, 1]); values run over
-            height, width, channel.
+        weights: float32 arrays: `encoder.weight` [128, 3072], `encoder.bias` [128],
+            `decoder.weight` [3072, 128], `decoder.bias` [3072], `mean` [3072] (pixel mean of the
+            rows it was fitted on, in [0, 1]); values run over height, width, channel.
         about: settings and figures of the fit: plain JSON.
     """
 
@@ -81,14 +87,18 @@ class Autoencoder:
     about: dict[str, Any]
 
     def embed(self, pixels: Pixels, *, batch: int = 4096) -> npt.NDArray[np.float32]:
-        """ReLU activations of the code: float32 [n, 128], >= 0. Args: pixels: uint8 [n, S, S, 3] RGB, any S."""
+        """ReLU activations of the code: float32 [n, 128], >= 0. Args: pixels: uint8 [n, S, S, 3]
+        RGB, any S.
+        """
         out = np.empty((len(pixels), BITS), np.float32)
         for start, values in self._activations(pixels, batch):
             np.maximum(values, 0, out=out[start : start + len(values)])
         return out
 
     def encode(self, pixels: Pixels, *, batch: int = 4096) -> Pixels:
-        """Codes: uint8 [n, 16], bit k (most significant first) set where activation k > 0. Pixels as in `embed`."""
+        """Codes: uint8 [n, 16], bit k (most significant first) set where activation k > 0. Pixels
+        as in `embed`.
+        """
         out = np.empty((len(pixels), BITS // 8), np.uint8)
         for start, values in self._activations(pixels, batch):
             out[start : start + len(values)] = pack_bits(values > 0)
@@ -110,9 +120,11 @@ class Autoencoder:
     def _activations(
         self, pixels: Pixels, batch: int
     ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-        """(first row, activations before the ReLU [n, 128]) for each block; always the same block size, so that a row's
-        sum does not depend on how many rows there are. NumPy, because one product a block is less than torch's import."""
-        # The scale and the mean go into the weights: a block is then one product on plain 0..255 values.
+        """(first row, activations before the ReLU [n, 128]) for each block; always the same block
+        size, so that a row's sum does not depend on how many rows there are. NumPy, because one
+        product a block is less than torch's import."""
+        # The scale and the mean go into the weights: a block is then one product on plain 0..255
+        # values.
         weight = self.weights["encoder.weight"]
         bias = self.weights["encoder.bias"] - weight @ self.weights["mean"]
         across = np.ascontiguousarray((weight / np.float32(255)).T)
@@ -123,7 +135,9 @@ class Autoencoder:
             yield start, (flat @ across)[: len(small)] + bias
 
     def save(self, path: Path) -> None:
-        """Writes weights, pixel mean and settings as one safetensors file; equal fits give equal bytes."""
+        """Writes weights, pixel mean and settings as one safetensors file; equal fits give equal
+        bytes.
+        """
         from safetensors.numpy import save
 
         from gan_core.files import atomic_write_bytes, canonical_json
@@ -159,14 +173,18 @@ class Autoencoder:
             raise StoreError(
                 f"The encoder {path.name} cannot be read: {error}.",
                 expected="a safetensors file written by the hash stage",
-                remedy="give the encoder.safetensors of a hash artifact, or let a new one be fitted",
+                remedy=(
+                    "give the encoder.safetensors of a hash artifact, or let a new one be fitted"
+                ),
             ) from error
         found = {name: list(array.shape) for name, array in weights.items()}
         if found != shapes or about.pop("format", None) != FORMAT:
             raise StoreError(
                 f"The file {path.name} is no encoder of this format: it holds {found}.",
                 expected=f"format {FORMAT} with {shapes}",
-                remedy="give the encoder.safetensors of a hash artifact, or let a new one be fitted",
+                remedy=(
+                    "give the encoder.safetensors of a hash artifact, or let a new one be fitted"
+                ),
             )
         return cls(weights, about)
 
@@ -178,11 +196,14 @@ def fit(
     device: str = "cpu",
     progress: Progress = silent,
 ) -> Autoencoder:
-    """Fits the autoencoder; the same pixels, settings, seed, thread count and machine give the same bits on a CPU.
+    """Fits the autoencoder; the same pixels, settings, seed, thread count and machine give the same
+    bits on a CPU.
 
     Args:
-        pixels: uint8 [n, S, S, 3] RGB, resized to 32x32 by area; n >= 1, fewer than a batch is fine.
-        config: epochs, batch, rates; at least `min_steps` steps are taken, so that a small set is shown more often.
+        pixels: uint8 [n, S, S, 3] RGB, resized to 32x32 by area; n >= 1, fewer than a batch is
+            fine.
+        config: epochs, batch, rates; at least `min_steps` steps are taken, so that a small set is
+            shown more often.
         seed: of weights, order and noise (stream 'hash').
 
     Raises:
@@ -225,7 +246,9 @@ def fit(
 
 
 class _Trainer:
-    """One step of Adam at a time, gradients by hand, large results into buffers: fresh memory costs a page fault for every 4 KiB."""
+    """One step of Adam at a time, gradients by hand, large results into buffers: fresh memory costs
+    a page fault for every 4 KiB.
+    """
 
     def __init__(
         self, data: torch.Tensor, config: HashConfig, batch: int, seed: int, device: str
@@ -259,7 +282,9 @@ class _Trainer:
         ]
 
     def _pixel_mean(self) -> torch.Tensor:
-        """Mean of every value in [0, 1]. Sums of 512 levels are whole numbers in float32: exact, whatever the thread count."""
+        """Mean of every value in [0, 1]. Sums of 512 levels are whole numbers in float32: exact,
+        whatever the thread count.
+        """
         import torch
 
         total = torch.zeros(INPUTS, dtype=torch.int64)
@@ -268,7 +293,9 @@ class _Trainer:
         return (total.double() / (255 * len(self.data))).float()
 
     def _keep_factors(self, rows: int, columns: int, rate: float) -> torch.Tensor:
-        """Dropout's factors [rows, columns]: 0 for about `rate` of them (one random byte decides each), else 1 / (1 - rate)."""
+        """Dropout's factors [rows, columns]: 0 for about `rate` of them (one random byte decides
+        each), else 1 / (1 - rate).
+        """
         import torch
 
         words = torch.empty(-(-rows * columns // 8), dtype=torch.int64, device=self.device)
@@ -277,7 +304,9 @@ class _Trainer:
         return kept.view(rows, columns).to(self.dtype).mul_(1 / (1 - rate))
 
     def new_epoch(self) -> None:
-        """Draws the epoch's stock of input noise: each step takes a random stretch of it, which costs no pass over memory."""
+        """Draws the epoch's stock of input noise: each step takes a random stretch of it, which
+        costs no pass over memory.
+        """
         self.stock = self._keep_factors(NOISE_ROWS, INPUTS, self.config.input_dropout).view(-1)
 
     def _input_noise(self, rows: int) -> torch.Tensor:
@@ -304,8 +333,10 @@ class _Trainer:
         factors = self._keep_factors(count, BITS, self.config.code_dropout)
         dropped = code * factors
         error = torch.addmm(b2, dropped, w2.t(), out=self.error[:count]).sub_(clean)
-        # The loss is the mean over rows and values; its gradient is scaled here by the rows only. Adam does not see the
-        # difference but for its epsilon, and the numbers stay of a size that suits bfloat16. The factor goes into the narrow
+        # The loss is the mean over rows and values; its gradient is scaled here by the rows only.
+        # Adam does not see the
+        # difference but for its epsilon, and the numbers stay of a size that suits bfloat16. The
+        # factor goes into the narrow
         # matrices: the wide ones are memory traffic.
         scale = 2 / count
         d_code = (error @ w2).mul_(factors.mul_(scale)).mul_(code > 0)
@@ -323,7 +354,9 @@ class _Trainer:
         return error
 
     def _adam(self) -> None:
-        """Adam with its published constants, in one pass. Without torch.optim: its first step imports torch's compiler, some seconds."""
+        """Adam with its published constants, in one pass. Without torch.optim: its first step
+        imports torch's compiler, some seconds.
+        """
         import torch
 
         torch._foreach_add_(self.steps, 1)

@@ -31,12 +31,14 @@ def health(codes: Codes, max_group: int = 1000) -> dict[str, Any]:
 
     Args:
         codes: uint8 [n, k].
-        max_group: a code shared by more rows than this is over-full: blank images, or a code that has collapsed.
+        max_group: a code shared by more rows than this is over-full: blank images, or a code that
+            has collapsed.
 
     Returns:
-        rows, distinct_codes; bit_entropy_sum (bits, at most 8k) and bit_entropy_min; dead_bits (never set) and
-        always_on_bits (numbers of bits); mean_bits_set; largest_code (rows that share the most frequent code);
-        overfull_codes [{code (hex), rows}], largest first, at most 20; overfull_rows; zero_code_rows.
+        rows, distinct_codes; bit_entropy_sum (bits, at most 8k) and bit_entropy_min; dead_bits
+        (never set) and always_on_bits (numbers of bits); mean_bits_set; largest_code (rows that
+        share the most frequent code); overfull_codes [{code (hex), rows}], largest first, at most
+        20; overfull_rows; zero_code_rows.
     """
     from gan_core.dedup.hashing.hamming_search import equal_codes
 

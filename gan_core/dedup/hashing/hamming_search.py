@@ -1,11 +1,14 @@
 """Finds equal and close binary codes among millions, and nearest neighbours among vectors.
 
-All pairs within a radius come from sorted tables: cut a code of 8k bits into radius + 1 pieces, and two codes that differ in at
-most `radius` bits agree in at least one whole piece (pigeonhole), so they lie side by side when the rows are sorted by
-that piece. It is multi-index hashing (Norouzi, Punjani, Fleet, CVPR 2012) without a search structure: for a million 128-bit
-codes and radius 4 it takes about a tenth of what FAISS' IndexBinaryMultiHash takes to build and query (`benchmarks/dedup.py`),
-with the same result. Where very many rows share a piece, they are looked up by the rest of their bits in the same way, so that a run of
-rows alike in part costs no quadratic time. `pairs_within(..., method="faiss")` is that index, and the tests hold both against brute force.
+All pairs within a radius come from sorted tables: cut a code of 8k bits into radius + 1 pieces, and
+two codes that differ in at most `radius` bits agree in at least one whole piece (pigeonhole), so
+they lie side by side when the rows are sorted by that piece. It is multi-index hashing (Norouzi,
+Punjani, Fleet, CVPR 2012) without a search structure: for a million 128-bit codes and radius 4 it
+takes about a tenth of what FAISS' IndexBinaryMultiHash takes to build and query
+(`benchmarks/dedup.py`), with the same result. Where very many rows share a piece, they are looked
+up by the rest of their bits in the same way, so that a run of rows alike in part costs no quadratic
+time. `pairs_within(..., method="faiss")` is that index, and the tests hold both against brute
+force.
 """
 
 from __future__ import annotations
@@ -22,8 +25,12 @@ Codes = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.int64]
 
 PIECE_BITS = 25  # longer pieces make no smaller groups below some 30 million rows
-OVERFULL = 2000  # rows that share a piece: more of them are looked up by their other bits instead of one with another
-DEPTH = 3  # times that this is repeated; below that the rows are alike all over, and the pairs themselves are many
+# rows that share a piece: more of them are looked up by their other bits instead of one with
+# another
+OVERFULL = 2000
+# times that this is repeated; below that the rows are alike all over, and the pairs themselves are
+# many
+DEPTH = 3
 
 
 class Pairs(NamedTuple):
@@ -69,12 +76,14 @@ def pairs_within(
 ) -> Pairs:
     """Every pair of rows whose codes differ in at most `radius` bits: none is missed.
 
-    Rows of equal code make quadratically many pairs: collapse them with `equal_codes` first where there may be many.
+    Rows of equal code make quadratically many pairs: collapse them with `equal_codes` first where
+        there may be many.
 
     Args:
         codes: uint8 [n, k].
         radius: bits, 0 to 8k - 1.
-        method: 'sorted' (tables sorted by pieces of the code), 'faiss' (IndexBinaryMultiHash) or 'brute' (FAISS' flat index).
+        method: 'sorted' (tables sorted by pieces of the code), 'faiss' (IndexBinaryMultiHash) or
+            'brute' (FAISS' flat index).
         max_pairs: stop when there are more.
 
     Raises:
@@ -95,9 +104,11 @@ def pairs_within(
 
 
 def spread_bits(codes: Codes) -> Codes:
-    """The codes with their bits in another order, so that every piece gets its share of bits that vary.
+    """The codes with their bits in another order, so that every piece gets its share of bits that
+    vary.
 
-    Distances stay. A run of dead bits would make a piece equal in all rows, and the look-up quadratic.
+    Distances stay. A run of dead bits would make a piece equal in all rows, and the look-up
+    quadratic.
     """
     rows, width = codes.shape
     counts = np.zeros(width * 8, np.int64)
@@ -109,7 +120,8 @@ def spread_bits(codes: Codes) -> Codes:
     if np.quantile(imbalance, 0.9) < 0.8 * rows:  # nearly all bits vary: nothing to gain
         return codes
     order = np.argsort(imbalance, kind="stable")
-    # Every sixteenth of the ranking goes to one place after the other: a piece then holds bits of all ranks.
+    # Every sixteenth of the ranking goes to one place after the other: a piece then holds bits of
+    # all ranks.
     order = order.reshape(16, -1).T.ravel() if len(order) % 16 == 0 else order
     out = np.empty_like(codes)
     for start in range(0, rows, 1 << 16):
@@ -187,10 +199,11 @@ def _overfull(key: npt.NDArray[np.uint32]) -> list[tuple[int, int]]:
 
 
 def _other_bits(codes: Codes, start: int, stop: int, radius: int) -> Codes | None:
-    """What can tell rows apart that agree in bits start..stop-1: the other bits, without those that are equal in all rows.
+    """What can tell rows apart that agree in bits start..stop-1: the other bits, without those that
+    are equal in all rows.
 
-    Distances stay. Filled up with zeros to more than `radius` bits; None when that makes no shorter codes (then most of the pairs
-    are within the radius, and there is nothing to save).
+    Distances stay. Filled up with zeros to more than `radius` bits; None when that makes no shorter
+    codes (then most of the pairs are within the radius, and there is nothing to save).
     """
     varying = np.zeros(codes.shape[1] * 8, np.bool_)
     for first in range(0, len(codes), 1 << 16):
@@ -250,7 +263,10 @@ def _check_count(found: int, max_pairs: int, radius: int) -> None:
     if found > max_pairs:
         raise DataError(
             f"More than {max_pairs:,} pairs of codes lie within {radius} bits of one another.",
-            expected="codes that tell images apart (see the health of the codes: dead bits, over-full codes)",
+            expected=(
+                "codes that tell images apart (see the health of the codes: dead bits, "
+                "over-full codes)"
+            ),
             remedy="lower dedup.radius, or fit the hash on images that vary more",
         )
 

@@ -1,4 +1,6 @@
-"""Known copies, made on purpose: how many of them a setting finds, and what it ties together besides."""
+"""Known copies, made on purpose: how many of them a setting finds, and what it ties together
+besides.
+"""
 
 from __future__ import annotations
 
@@ -130,13 +132,16 @@ def injected_recall(
     """Puts altered copies beside the originals and looks for copies in all of it.
 
     Args:
-        pixels: uint8 [n, S, S, 3]; of `each` images (another draw for each alteration) a copy is added.
-        search: finds groups and pairs among images uint8 [m, S, S, 3], lower rows preferred; None: mode verified by `config`.
+        pixels: uint8 [n, S, S, 3]; of `each` images (another draw for each alteration) a copy is
+            added.
+        search: finds groups and pairs among images uint8 [m, S, S, 3], lower rows preferred; None:
+            mode verified by `config`.
 
     Returns:
-        rows; each: copies of each kind; recall {alteration: share of the copies paired with their original}; kept_out
-        {alteration: share of the copies whose group holds their original}; other_pairs: pairs found between different originals
-        (real duplicates of the set, or errors).
+        rows; each: copies of each kind; recall {alteration: share of the copies paired with their
+        original}; kept_out {alteration: share of the copies whose group holds their original};
+        other_pairs: pairs found between different originals (real duplicates of the set, or
+        errors).
     """
     from gan_core.dedup.search.find_duplicates import find_copies
 

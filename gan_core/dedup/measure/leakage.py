@@ -1,7 +1,8 @@
 """Leakage: images of the test and validation splits that also stand in the training split.
 
-CIFAR-10's test split has 3 % of them (Barz and Denzler, "Do we train on test data?", J. Imaging 2020, found 286 by hand on the nearest
-neighbours of a network's features; the search here finds more). A score with and without them says what they are worth.
+CIFAR-10's test split has 3 % of them (Barz and Denzler, "Do we train on test data?", J. Imaging
+2020, found 286 by hand on the nearest neighbours of a network's features; the search here finds
+more). A score with and without them says what they are worth.
 """
 
 from __future__ import annotations
@@ -62,14 +63,18 @@ def find_leakage(
 
 
 def leakage_table(crops: pa.Table, leakage: Leakage) -> pa.Table:
-    """The pairs as a table (gan_core.dedup.tables.PAIRS): a is the held-out crop, b the training crop."""
+    """The pairs as a table (gan_core.dedup.tables.PAIRS): a is the held-out crop, b the training
+    crop.
+    """
     return pairs_table(crops, leakage.found)
 
 
 def contact_sheet(
     fetch: Fetch, found: Found, most: int = 60, scale: int = 2
 ) -> npt.NDArray[np.uint8]:
-    """The best pair of each row i, most certain first, side by side with its score: uint8 [height, width, 3] RGB."""
+    """The best pair of each row i, most certain first, side by side with its score: uint8 [height,
+    width, 3] RGB.
+    """
     import cv2
 
     from gan_core.vision import sheets

@@ -1,7 +1,9 @@
-"""What a search for copies is worth on the set it was made on, without anybody's verdicts: the numbers of the report.
+"""What a search for copies is worth on the set it was made on, without anybody's verdicts: the
+numbers of the report.
 
 - `sweep`: pairs, groups and images left out at other thresholds.
-- `look_alikes`: images turned upside down are copies of nothing; how many of them find a "copy" says how often chance does.
+- `look_alikes`: images turned upside down are copies of nothing; how many of them find a "copy"
+  says how often chance does.
 - `unconfirmed`: pairs that codes alone tied, looked at again on pixels.
 - `injected_recall` (`injection`): copies put in on purpose.
 """
@@ -34,7 +36,8 @@ TURNED = 2000  # images turned upside down
 AMONG = 100_000  # at most so many images in which their look-alikes are sought
 CHECKED = 200  # pairs of codes looked at on pixels
 COPIED = 1000  # images among which copies are put
-COPIES = 50  # of each kind, and at most one for every twentieth image, so that they stay rare among the others
+# of each kind, and at most one for every twentieth image, so that they stay rare among the others
+COPIES = 50
 
 
 def spaced(rows: Rows, most: int) -> Rows:
@@ -58,8 +61,9 @@ def counts(groups: Groups, found: Found) -> dict[str, int]:
 def sweep(copies: Copies, rank: Rows) -> list[dict[str, Any]]:
     """What other thresholds would have found, counted from the pairs of this search.
 
-    Thresholds below a raised one are missing: its gates have sent too few pairs on. A search made at another threshold may find
-    somewhat more or less where an image has very many copies, because full neighbourhoods are searched wider.
+    Thresholds below a raised one are missing: its gates have sent too few pairs on. A search made
+    at another threshold may find somewhat more or less where an image has very many copies, because
+    full neighbourhoods are searched wider.
 
     Returns: [{threshold, pairs, groups, removed, used}], thresholds ascending.
     """
@@ -84,14 +88,16 @@ def sweep(copies: Copies, rank: Rows) -> list[dict[str, Any]]:
 
 
 def look_alikes(fetch: Fetch, copies: Copies, config: DedupConfig) -> dict[str, Any]:
-    """Looks images that are turned upside down up among the upright ones, in the way and at the threshold of the search.
+    """Looks images that are turned upside down up among the upright ones, in the way and at the
+    threshold of the search.
 
     The image itself and its copies do not count as a match: some images look the same upside down.
 
     Returns:
-        asked, among, matched (images); low, high: 95 % interval (Wilson) of the matched share; paired: rows of the search that
-        were found to have a copy; false_share, false_low, false_high: the share of those that chance alone would give, at most 1
-        (None where nothing was paired).
+        asked, among, matched (images); low, high: 95 % interval (Wilson) of the matched share;
+        paired: rows of the search that were found to have a copy; false_share, false_low,
+        false_high: the share of those that chance alone would give, at most 1 (None where nothing
+        was paired).
     """
     described = copies.described
     usable = np.flatnonzero((copies.same == np.arange(len(copies.same))) & ~described.blank)
@@ -154,7 +160,8 @@ def look_alikes(fetch: Fetch, copies: Copies, config: DedupConfig) -> dict[str, 
 
 
 def unconfirmed(fetch: Fetch, found: Found, threshold: float) -> dict[str, Any]:
-    """Looks at some of the pairs that equal or close codes tied: how many do not reach the threshold on pixels.
+    """Looks at some of the pairs that equal or close codes tied: how many do not reach the
+    threshold on pixels.
 
     Returns: sampled, unconfirmed; share, low, high: 95 % interval (Wilson); None for no pairs.
     """

@@ -40,7 +40,8 @@ def find_across(
 ) -> Found:
     """Pairs (i of `queries`, j of `targets`) that are copies; both sorted, no row in both.
 
-    A query with equal pixels in the targets is paired with the first of them alone: there may be very many.
+    A query with equal pixels in the targets is paired with the first of them alone: there may be
+        very many.
 
     Args:
         fetch: gives uint8 [m, S, S, 3] RGB for row numbers 0..count-1.
@@ -48,7 +49,8 @@ def find_across(
         identical: see `confirm.twin_reasons`.
 
     Returns:
-        pairs sorted by (i, j); summary with queries, targets, queries_found and what the verification saw.
+        pairs sorted by (i, j); summary with queries, targets, queries_found and what the
+        verification saw.
     """
     described = describe(fetch, count, progress)
     twin = _twins(described, queries, targets)

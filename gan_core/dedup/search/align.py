@@ -1,8 +1,9 @@
 """Lays one small image over another as well as it goes, and says how well that is.
 
-Shift by trying, then shift, scale and a little rotation and shear by Gauss-Newton with gain and offset of the brightness
-fitted along (Lucas and Kanade 1981 in the compositional form of Baker and Matthews, IJCV 2004), many pairs at once.
-Affine maps are [n, 2, 3] in coordinates of -1 to 1 and take a place in the first image to one in the second.
+Shift by trying, then shift, scale and a little rotation and shear by Gauss-Newton with gain and
+offset of the brightness fitted along (Lucas and Kanade 1981 in the compositional form of Baker and
+Matthews, IJCV 2004), many pairs at once. Affine maps are [n, 2, 3] in coordinates of -1 to 1 and
+take a place in the first image to one in the second.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ def _places(side: int) -> tuple[Tensor, Tensor]:
 
 
 def warp(images: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
-    """The second images seen from the first: [n, side, side] by affine maps, and a mask of the places that lie inside."""
+    """The second images seen from the first: [n, side, side] by affine maps, and a mask of the
+    places that lie inside.
+    """
     side = images.shape[-1]
     x, y = _places(side)
     gx = maps[:, 0, 0, None] * x + maps[:, 0, 1, None] * y + maps[:, 0, 2, None]
@@ -97,7 +100,8 @@ def best_shift(first: Tensor, second: Tensor, reach: int) -> tuple[Tensor, Tenso
 def refine(first: Tensor, second: Tensor, maps: Tensor, steps: int, *, affine: bool) -> Tensor:
     """Improves the maps by `steps` steps of Gauss-Newton.
 
-    The warped second image is regressed on the first one, a constant, and the first one's change under each parameter:
+    The warped second image is regressed on the first one, a constant, and the first one's change
+    under each parameter:
     gain, offset and step of the map come out of one least-squares problem.
 
     Args:
@@ -129,13 +133,16 @@ def refine(first: Tensor, second: Tensor, maps: Tensor, steps: int, *, affine: b
             step[:, 0, 1] = growth[:, 2]
             step[:, 1, 0] = growth[:, 3]
         whole = torch.cat([maps, torch.tensor([0.0, 0.0, 1.0]).repeat(count, 1, 1)], 1)
-        # seen(p) = second(map p) looks like first(step p), so second(map step^-1 p) looks like first(p).
+        # seen(p) = second(map p) looks like first(step p), so second(map step^-1 p) looks like
+        # first(p).
         maps = (whole @ torch.linalg.inv(step))[:, :2]
     return maps
 
 
 def _correlation(first: Tensor, second: Tensor, mask: Tensor, floor: float) -> Tensor:
-    """Correlation over the mask; `floor` is a variance in levels squared under which agreement counts little."""
+    """Correlation over the mask; `floor` is a variance in levels squared under which agreement
+    counts little.
+    """
     weight = mask / mask.sum((1, 2), keepdim=True).clamp_min(1)
     left = first - (first * weight).sum((1, 2), keepdim=True)
     right = second - (second * weight).sum((1, 2), keepdim=True)
@@ -147,11 +154,13 @@ class Fit(NamedTuple):
     """How well pairs agree after alignment; each [n], correlations -1 to 1.
 
     Attributes:
-        score: mean of the three that follow, for a pair that is in place already also what `soft` is worth; 0 where the
-            map is out of bounds.
-        fine: correlation of the grey images minus their blurred selves: details, not the large light and dark.
+        score: mean of the three that follow, for a pair that is in place already also what `soft`
+            is worth; 0 where the map is out of bounds.
+        fine: correlation of the grey images minus their blurred selves: details, not the large
+            light and dark.
         edges: correlation of the gradients.
-        texture: correlation of the gradients with their length rooted, so that faint edges count too.
+        texture: correlation of the gradients with their length rooted, so that faint edges count
+            too.
         plain: correlation of the grey images themselves.
         overlap: share of the first image that the second covers.
         deformation: largest departure of the map's linear part from the identity.
@@ -210,7 +219,8 @@ def judge(
         detail=(strong.float() * mask).sum((1, 2)) / mask.sum((1, 2)).clamp_min(1),
         soft=soft,
     )
-    # A copy that lost its details (strong JPEG, made smaller and large again) agrees in what is left, and lies where it lay:
+    # A copy that lost its details (strong JPEG, made smaller and large again) agrees in what is
+    # left, and lies where it lay:
     # without a map to fit, 0.96 of the blurred gradients is as sure as 0.9 of the details with one.
     in_place = (fit.deformation < 0.04) & (fit.shift < 0.5)
     kept = torch.where(in_place, 1 - 2.5 * (1 - soft), torch.zeros_like(soft))

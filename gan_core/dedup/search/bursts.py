@@ -1,8 +1,10 @@
-"""Images with more copies than were looked up as neighbours: their keepers are compared with one another until nothing changes.
+"""Images with more copies than were looked up as neighbours: their keepers are compared with one
+another until nothing changes.
 
-A burst of a thousand copies has half a million pairs. Ten neighbours of each make some dozens of groups of it; the keepers of
-those are few, so their own neighbours are looked up among them alone, and whoever belonged to a keeper that is absorbed is
-compared with the new one. Each round makes far fewer keepers, and costs about one comparison an image.
+A burst of a thousand copies has half a million pairs. Ten neighbours of each make some dozens of
+groups of it; the keepers of those are few, so their own neighbours are looked up among them alone,
+and whoever belonged to a keeper that is absorbed is compared with the new one. Each round makes far
+fewer keepers, and costs about one comparison an image.
 """
 
 from __future__ import annotations
@@ -95,7 +97,9 @@ def _to_keepers(
     accepted: Verified,
     pair: Rows,
 ) -> Candidates:
-    """Candidates of rows and the keepers of their former keepers, mirrored when one of the two steps was."""
+    """Candidates of rows and the keepers of their former keepers, mirrored when one of the two
+    steps was.
+    """
     target = new[old[rows]]
     flip = flips[rows] ^ accepted.mirrored[pair[old[rows]]]
     i, j = np.minimum(rows, target), np.maximum(rows, target)

@@ -1,11 +1,14 @@
-"""A closer look at pairs that agree at 32x32: the originals again, squashed to 96x96, detail by detail and in colour.
+"""A closer look at pairs that agree at 32x32: the originals again, squashed to 96x96, detail by
+detail and in colour.
 
-At 32 px a page is its template: thirty invoices with different text agree at 0.95 and more, and two flags of one layout agree in
-grey. Here the pair is laid over one another as found, and asked (1) in what share of the places that hold details those details
-disagree, and (2) whether one image's colours are the other's with a gain and an offset for each channel (brightness, contrast,
-white balance), or one of the two is grey or toned.
+At 32 px a page is its template: thirty invoices with different text agree at 0.95 and more, and two
+flags of one layout agree in grey. Here the pair is laid over one another as found, and asked (1) in
+what share of the places that hold details those details disagree, and (2) whether one image's
+colours are the other's with a gain and an offset for each channel (brightness, contrast, white
+balance), or one of the two is grey or toned.
 
-The bounds were set on 60 room and 40 face photographs altered in 25 ways, drawn invoices, slides and flags (docs/dedup/notes.md).
+The bounds were set on 60 room and 40 face photographs altered in 25 ways, drawn invoices, slides
+and flags (docs/dedup/notes.md).
 """
 
 from __future__ import annotations
@@ -23,7 +26,9 @@ from gan_core.dedup.search import align
 
 SIDE = 96
 DISAGREE = 0.6  # correlation below which a place disagrees
-MOST = 0.06  # share of the places that may; copies have 0.03 at most (19 of 20 of each kind), other texts 0.08 and more
+# share of the places that may; copies have 0.03 at most (19 of 20 of each kind), other texts 0.08
+# and more
+MOST = 0.06
 COLOUR = 0.88  # least correlation of a channel after blurring
 OFF = 40.0  # levels that few (3 %) of a channel's values may be off after its gain and offset
 GAINS = 3.0  # largest gain of a channel over the smallest
@@ -61,7 +66,9 @@ def agree(
 def agree_in_colour(
     first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8], maps: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.bool_]:
-    """As `agree`, colours only: for images that have no more details than their thumbnails. uint8 [n, S, S, 3]."""
+    """As `agree`, colours only: for images that have no more details than their thumbnails. uint8
+    [n, S, S, 3].
+    """
     with torch.inference_mode():
         a, b, found = (
             torch.from_numpy(np.ascontiguousarray(one)).float() for one in (first, second, maps)
@@ -77,9 +84,11 @@ def _refined(a: Tensor, b: Tensor, maps: Tensor) -> Tensor:
 
 
 def _disagreeing(a: Tensor, b: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Share of the places with details where they disagree, and the correlation of all details; each [n].
+    """Share of the places with details where they disagree, and the correlation of all details;
+    each [n].
 
-    Places are squares of 16 pixels, 8 apart. Details are what lies between blurs of 0.8 and 4 pixels; a common gain is taken out.
+    Places are squares of 16 pixels, 8 apart. Details are what lies between blurs of 0.8 and 4
+    pixels; a common gain is taken out.
     """
     seen, mask = align.warp(b, maps)
     fine_a, fine_b = (align.blur(one, 0.8) - align.blur(one, 4.0) for one in (a, seen))
@@ -99,7 +108,9 @@ def _disagreeing(a: Tensor, b: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _colours(a: Tensor, b: Tensor, maps: Tensor) -> Tensor:
-    """Whether colours agree up to a gain and an offset of each channel, or one image is grey or toned: bool [n]."""
+    """Whether colours agree up to a gain and an offset of each channel, or one image is grey or
+    toned: bool [n].
+    """
     sigma = 0.03 * a.shape[1]
     warped = [align.warp(b[..., channel], maps) for channel in range(3)]
     mask = warped[0][1].flatten(1)[:, None]
@@ -120,7 +131,9 @@ def _colours(a: Tensor, b: Tensor, maps: Tensor) -> Tensor:
 
 
 def _toned(channels: Tensor, variance: Tensor, weight: Tensor) -> Tensor:
-    """Whether an image is grey, or grey toned in one colour (sepia): every channel follows the brightness, none much less."""
+    """Whether an image is grey, or grey toned in one colour (sepia): every channel follows the
+    brightness, none much less.
+    """
     luma = (channels * _LUMA[:, None]).sum(1, keepdim=True)
     power = (luma * luma * weight).sum(2) + 1e-3
     gain = (channels * luma * weight).sum(2) / power

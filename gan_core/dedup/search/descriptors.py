@@ -1,10 +1,12 @@
-"""What an image looks like in few numbers, for finding candidates: orientations of edges, and a small grey image.
+"""What an image looks like in few numbers, for finding candidates: orientations of edges, and a
+small grey image.
 
-The descriptor is a small histogram of oriented gradients (Dalal and Triggs, CVPR 2005): 8 undirected orientations in 4x4
-overlapping cells of the 32x32 grey image, square roots, the set's mean off, unit length. It does not see gain, offset and
-colour, hardly sees small shifts, and the descriptor of the mirror image is a permutation of its numbers. Of the 279 near-duplicate
-pairs that people found in CIFAR-10 it has 97.8 % among the 10 nearest neighbours; blurred grey pixels have 92 to 96 %, the
-autoencoder's real-valued code 91 to 94 %, its binary code within 4 bits 7 %.
+The descriptor is a small histogram of oriented gradients (Dalal and Triggs, CVPR 2005): 8
+undirected orientations in 4x4 overlapping cells of the 32x32 grey image, square roots, the set's
+mean off, unit length. It does not see gain, offset and colour, hardly sees small shifts, and the
+descriptor of the mirror image is a permutation of its numbers. Of the 279 near-duplicate pairs that
+people found in CIFAR-10 it has 97.8 % among the 10 nearest neighbours; blurred grey pixels have 92
+to 96 %, the autoencoder's real-valued code 91 to 94 %, its binary code within 4 bits 7 %.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ class Described:
     """Descriptors of n images.
 
     Attributes:
-        edges: float32 [n, 128], cell rows, cell columns, orientations; unit length (blank images: zeros).
+        edges: float32 [n, 128], cell rows, cell columns, orientations; unit length (blank images:
+            zeros).
         small: uint8 [n, 16, 16] grey.
         digest: uint8 [n, 16], equal for images of equal pixels at 32x32.
         blank: bool [n], images of one tone.
@@ -61,15 +64,19 @@ def grey(pixels: Pixels) -> npt.NDArray[np.int16]:
 
 @cache
 def _tables() -> tuple[npt.NDArray[np.uint8], Floats]:
-    """Orientation bin and magnitude of every possible gradient (dy, dx), each -255..255, at index (dy + 255) * 511 + dx + 255."""
+    """Orientation bin and magnitude of every possible gradient (dy, dx), each -255..255, at index
+    (dy + 255) * 511 + dx + 255.
+    """
     dy, dx = np.mgrid[-255:256, -255:256].astype(np.float64)
-    # Upright and level edges are frequent: they lie in the middle of a bin, where mirroring leaves them.
+    # Upright and level edges are frequent: they lie in the middle of a bin, where mirroring leaves
+    # them.
     bins = np.round(np.arctan2(dy, dx) / np.pi * ORIENTATIONS).astype(np.int64) % ORIENTATIONS
     return bins.astype(np.uint8).ravel(), np.hypot(dx, dy).astype(np.float32).ravel()
 
 
 def edge_histograms(luma: npt.NDArray[np.int16]) -> Floats:
-    """Square roots of gradient energy by cell and orientation: float32 [n, 128], mean and length untouched.
+    """Square roots of gradient energy by cell and orientation: float32 [n, 128], mean and length
+    untouched.
 
     Args:
         luma: int16 [n, 32, 32].

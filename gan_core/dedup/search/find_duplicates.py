@@ -1,12 +1,15 @@
 """The default way to find copies: propose by neighbours, decide on pixels, group around keepers.
 
 1. Images of equal pixels at 32x32 are copies, however many there are; one of each goes on.
-2. Candidates: nearest neighbours of the edge histogram and of its mirror image, and codes within a few bits where codes are given.
-3. Verification (`verify`): aligned, then correlated in their details. Where different images of the set agree as well
-   (`background`), the threshold is raised.
-4. Where nearly all neighbours of an image were copies there may be more: where such images are few, their neighbourhoods are
-   searched again, wider, and their keepers are compared with one another (`bursts`).
-5. Who has the originals at hand may confirm the pairs that count (`confirm`); what is not confirmed is no pair.
+2. Candidates: nearest neighbours of the edge histogram and of its mirror image, and codes within a
+  few bits where codes are given.
+3. Verification (`verify`): aligned, then correlated in their details. Where different images of the
+   set agree as well (`background`), the threshold is raised.
+4. Where nearly all neighbours of an image were copies there may be more: where such images are few,
+   their neighbourhoods are searched again, wider, and their keepers are compared with one another
+   (`bursts`).
+5. Who has the originals at hand may confirm the pairs that count (`confirm`); what is not confirmed
+  is no pair.
 6. Groups around keepers (`groups.representative_balls`).
 """
 
@@ -50,11 +53,17 @@ Rows = npt.NDArray[np.int64]
 SIMILARITY_FLOOR = (
     0.4  # cosine of edge histograms; 99.8 % of the accepted pairs of CIFAR-10 lie above 0.5
 )
-CODE_PAIRS = 20  # pairs of codes within the radius, for each image on average, above which codes propose nothing useful
+# pairs of codes within the radius, for each image on average, above which codes propose nothing
+# useful
+CODE_PAIRS = 20
 WIDER = 8  # factor on `neighbours` where a neighbourhood was full of copies ...
 WIDENED = 200  # ... of at most so many images: keepers alone are compared where there are more
-PLAIN = 0.02  # an image that is nearly symmetric is a copy of its mirror image only if that fits better by so much
-SMALL_SET = 200  # below so many images every pair is a candidate: their mean says little, and descriptors are taken from it
+# an image that is nearly symmetric is a copy of its mirror image only if that fits better by so
+# much
+PLAIN = 0.02
+# below so many images every pair is a candidate: their mean says little, and descriptors are taken
+# from it
+SMALL_SET = 200
 
 
 @dataclass(frozen=True)
@@ -90,7 +99,8 @@ def find_copies(
     """Finds the copies among images 0..n-1 and groups them.
 
     Args:
-        fetch: gives uint8 [m, S, S, 3] RGB for row numbers; asked for blocks, so that pixels may lie on disk.
+        fetch: gives uint8 [m, S, S, 3] RGB for row numbers; asked for blocks, so that pixels may
+            lie on disk.
         rank: int64 [n], lower is preferred as keeper.
         codes: uint8 [n, 16], the autoencoder's; None: they propose nothing.
         confirm: asked about pairs that tie an image to its keeper; what it denies is no pair.
@@ -188,7 +198,8 @@ def _equal_pixels(described: Described, rank: Rows) -> Rows:
 
 
 def all_pairs(first: Rows, second: Rows, described: Described, *, mirror: bool) -> Candidates:
-    """Every pair of a row of `first` and a row of `second`, each once, plain and (with `mirror`) mirrored.
+    """Every pair of a row of `first` and a row of `second`, each once, plain and (with `mirror`)
+    mirrored.
 
     Their similarity counts as 1: in a set so small the descriptor has no say.
     """
@@ -237,7 +248,9 @@ def _propose(
 
 
 def gates_for(threshold: float) -> tuple[float, float]:
-    """The gates of `verify`; a raised threshold needs less patience with pairs that agree only so far."""
+    """The gates of `verify`; a raised threshold needs less patience with pairs that agree only so
+    far.
+    """
     return GATE_SHIFT, GATE_COARSE + 2 * max(0.0, threshold - 0.9)
 
 
@@ -283,7 +296,9 @@ def _saturated(accepted: Verified, rows: int, neighbours: int) -> Rows:
 def _assemble(
     accepted: Verified, same: Rows, rank: Rows, twin_reason: list[str]
 ) -> tuple[Found, Groups]:
-    """Pairs of both kinds in one list, and the groups. Args: twin_reason: of each row that is not its own class's preferred one."""
+    """Pairs of both kinds in one list, and the groups. Args: twin_reason: of each row that is not
+    its own class's preferred one.
+    """
     twins = np.flatnonzero(same != np.arange(len(same)))
     found = Found(
         np.concatenate([accepted.i, same[twins]]),
@@ -309,7 +324,9 @@ def reasons(accepted: Verified) -> list[str]:
 
 
 def _histogram(score: npt.NDArray[np.float32]) -> dict[str, Any]:
-    """How the scores of the last round fall: counts in steps of 0.05, so that a person sees whether the threshold lies in a gap."""
+    """How the scores of the last round fall: counts in steps of 0.05, so that a person sees whether
+    the threshold lies in a gap.
+    """
     edges = np.round(np.arange(0, 1.0001, 0.05), 2)
     counts, _ = np.histogram(np.clip(score, 0, 1), edges)
     return {f"{edge:.2f}": int(count) for edge, count in zip(edges[:-1], counts, strict=True)}

@@ -36,10 +36,11 @@ class Candidates(NamedTuple):
 
 
 def reduce(edges: Floats, length: int = REDUCED, sample: int = 50_000) -> Floats:
-    """The descriptors in fewer dimensions (principal components, unit length): half the work, 1 % of the recall.
+    """The descriptors in fewer dimensions (principal components, unit length): half the work, 1 %
+    of the recall.
 
-    The mirror symmetry survives: components of a set closed under mirroring are even or odd, and the caller passes
-    descriptors and mirrored descriptors through the same matrix.
+    The mirror symmetry survives: components of a set closed under mirroring are even or odd, and
+    the caller passes descriptors and mirrored descriptors through the same matrix.
     """
     step = max(1, len(edges) // sample)
     chosen = edges[::step].astype(np.float64)

@@ -1,4 +1,6 @@
-"""Groups of pairs that somebody else confirms, asking for as few pairs as may be: only those that tie an image to its keeper count."""
+"""Groups of pairs that somebody else confirms, asking for as few pairs as may be: only those that
+tie an image to its keeper count.
+"""
 
 from __future__ import annotations
 
@@ -33,11 +35,13 @@ def twin_pairs(rows: Rows, twins: Rows) -> Verified:
 def twin_reasons(
     first: Rows, second: Rows, fetch: Fetch, identical: Identical | None, block: int = 2048
 ) -> list[str]:
-    """A phrase for each pair of equal thumbnails: 'identical pixels' only of images that do not differ.
+    """A phrase for each pair of equal thumbnails: 'identical pixels' only of images that do not
+    differ.
 
     Args:
         fetch: gives uint8 [m, S, S, 3] for row numbers.
-        identical: asked where more than what `fetch` gives can be looked at; None: that is all there is of an image.
+        identical: asked where more than what `fetch` gives can be looked at; None: that is all
+            there is of an image.
     """
 
     def alike(a: Rows, b: Rows) -> npt.NDArray[np.bool_]:
@@ -55,7 +59,8 @@ def twin_reasons(
 
 
 def split_twins(same: Rows, rank: Rows, confirm: Confirm) -> Rows:
-    """Classes of equal thumbnails, less the members that differ when looked at: those make classes of their own.
+    """Classes of equal thumbnails, less the members that differ when looked at: those make classes
+    of their own.
 
     Args:
         same: int64 [n], each row's class by its preferred row.
@@ -109,7 +114,9 @@ def ties(pairs: Verified, rank: Rows) -> Callable[[Rows], Rows]:
 
 
 def grouped(accepted: Verified, same: Rows, rank: Rows) -> Groups:
-    """The groups of accepted pairs and of equal pixels; a pair's number beyond the accepted ones is that of a twin and its row."""
+    """The groups of accepted pairs and of equal pixels; a pair's number beyond the accepted ones is
+    that of a twin and its row.
+    """
     groups = representative_balls(accepted.i, accepted.j, rank)
     twins = np.flatnonzero(same != np.arange(len(same)))
     keeper, pair = groups.keeper.copy(), groups.pair.copy()

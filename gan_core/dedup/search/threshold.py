@@ -1,9 +1,9 @@
 """How much different images of one set agree anyway: what a threshold has to stay clear of.
 
-Photographs that are no copies, aligned as well as they go, correlate 0.1 to 0.5 in their details (CIFAR-10, Tiny ImageNet, faces,
-video frames). Handwritten digits of 8x8 pixels correlate 0.85 and are all different. So some images are drawn, compared with
-their nearest neighbours, and the bulk of the scores is measured from its left side, where copies do not reach, however
-many there are.
+Photographs that are no copies, aligned as well as they go, correlate 0.1 to 0.5 in their details
+(CIFAR-10, Tiny ImageNet, faces, video frames). Handwritten digits of 8x8 pixels correlate 0.85 and
+are all different. So some images are drawn, compared with their nearest neighbours, and the bulk of
+the scores is measured from its left side, where copies do not reach, however many there are.
 """
 
 from __future__ import annotations
@@ -32,10 +32,12 @@ class Background(NamedTuple):
 
     Attributes:
         mode: most frequent score.
-        bound: score that the threshold must not fall below: `SPREADS` spreads above the mode. 0 when there were too few scores.
+        bound: score that the threshold must not fall below: `SPREADS` spreads above the mode. 0
+            when there were too few scores.
         scores: number of scores seen.
-        above: share of them at or above the threshold. Where most are, the set is made of bursts, or its images are of one
-            template and agree although they are different: scores alone cannot tell.
+        above: share of them at or above the threshold. Where most are, the set is made of bursts,
+            or its images are of one template and agree although they are different: scores alone
+            cannot tell.
     """
 
     mode: float

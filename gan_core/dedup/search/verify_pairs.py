@@ -1,10 +1,12 @@
-"""Candidate pairs verified on pixels, in three rounds of growing cost, each on what the one before let through.
+"""Candidate pairs verified on pixels, in three rounds of growing cost, each on what the one before
+let through.
 
 1. 8x8 grey: best shift, one pixel each way.
 2. 16x16 grey: shift and scale by Gauss-Newton, correlation of gradients.
 3. 32x32 grey: full affine map, three correlations that look at details (`align.judge`).
 
-Brightness and contrast do not count (gain and offset are fitted), colour does not count: a recoloured copy is a copy.
+Brightness and contrast do not count (gain and offset are fitted), colour does not count: a
+recoloured copy is a copy.
 """
 
 from __future__ import annotations
@@ -24,8 +26,10 @@ from gan_core.progress import Progress, silent
 Rows = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
-# What a pair must reach to enter the next round. Of the pairs of CIFAR-10 that are accepted in the end the first gate stops
-# 0.8 % and lets a fifth of the candidates through, the second stops 0.5 % and lets a tenth of those through.
+# What a pair must reach to enter the next round. Of the pairs of CIFAR-10 that are accepted in the
+# end the first gate stops
+# 0.8 % and lets a fifth of the candidates through, the second stops 0.5 % and lets a tenth of those
+# through.
 GATE_SHIFT = 0.64  # mean of the descriptors' cosine and the 8x8 correlation
 GATE_COARSE = 0.70  # correlation of gradients at 16x16
 BENT, BENT_SLOPE = (
@@ -40,7 +44,8 @@ class Verified:
 
     Attributes:
         i, j, mirrored: the pair.
-        score: float32, 0 to 1: mean correlation of details after alignment; 0 when the map is out of bounds.
+        score: float32, 0 to 1: mean correlation of details after alignment; 0 when the map is out
+            of bounds.
         shift: float32 pixels of 32; deformation: float32; detail: float32 (see align.Fit).
         maps: float32 [pairs, 2, 3], what lays j over i (align).
         passed: pairs after each round, the candidates first.
@@ -86,14 +91,17 @@ class Verified:
 
 
 def required(detail: Floats, deformation: Floats, threshold: float) -> Floats:
-    """The score that a pair must reach: the threshold, and more where the map deforms and where few pixels carry edges.
+    """The score that a pair must reach: the threshold, and more where the map deforms and where few
+    pixels carry edges.
 
-    Two shots of one scene agree once one is bent over the other: what is bent by more than `BENT` must agree better, up to 0.95. (Chosen on
-    verdicts by eye, with the recall of ciFAIR's pairs in sight: docs/dedup/notes.md.)
+    Two shots of one scene agree once one is bent over the other: what is bent by more than `BENT`
+    must agree better, up to 0.95. (Chosen on verdicts by eye, with the recall of ciFAIR's pairs in
+    sight: docs/dedup/notes.md.)
 
-    Two aeroplanes of one type before an empty sky agree in all there is to see, once one is turned and stretched over the
-    other. Below a share of `detail` of 0.5 the score asked for rises, the more the map deforms; at 0.25 a copy that is
-    hardly deformed needs a third of the way from the threshold to 1, and a third of deformation is never accepted (0.99).
+    Two aeroplanes of one type before an empty sky agree in all there is to see, once one is turned
+    and stretched over the other. Below a share of `detail` of 0.5 the score asked for rises, the
+    more the map deforms; at 0.25 a copy that is hardly deformed needs a third of the way from the
+    threshold to 1, and a third of deformation is never accepted (0.99).
     """
     bent = np.minimum(
         threshold + BENT_SLOPE * np.clip(deformation - BENT, 0, None), max(0.95, threshold)
@@ -224,7 +232,9 @@ def _coarse(left: Any, right: Any, maps: Any) -> Any:
 
 
 def _last_round(fetch: Fetch, candidates: Candidates, rows: Rows, start: Any) -> tuple[Any, Any]:
-    """The fit at 32x32, of the refined map or of the one that came in, whichever is better, and that map."""
+    """The fit at 32x32, of the refined map or of the one that came in, whichever is better, and
+    that map.
+    """
     import torch
 
     from gan_core.dedup.search import align

@@ -1,8 +1,10 @@
-"""A network from outside as the planner sees it: the files of its code and of its weights by digest. Nothing is imported or run.
+"""A network from outside as the planner sees it: the files of its code and of its weights by
+digest. Nothing is imported or run.
 
-The code is the module's file and, followed through their `import` lines, the modules beside it: those below the folder that it is
-imported from, or of the same package where it is installed. What a module loads in other ways (files it reads, names it
-makes up, other installed packages) is not followed.
+The code is the module's file and, followed through their `import` lines, the modules beside it:
+those below the folder that it is imported from, or of the same package where it is installed. What
+a module loads in other ways (files it reads, names it makes up, other installed packages) is not
+followed.
 """
 
 from __future__ import annotations
@@ -49,14 +51,17 @@ class Stamp:
 
 
 def from_outside(network: str) -> bool:
-    """Whether a value of extract.network names somebody's own module instead of a part of a snapshot."""
+    """Whether a value of extract.network names somebody's own module instead of a part of a
+    snapshot.
+    """
     return ":" in network
 
 
 def stamp_of(config: ExtractConfig, folder: Path) -> Stamp | None:
     """The stamp of `extract.network`, None where that is a part of a snapshot.
 
-    Args: folder: where relative paths start and modules are looked for first (the current directory), then sys.path.
+    Args: folder: where relative paths start and modules are looked for first (the current
+        directory), then sys.path.
     Raises: RequestError: no such module or weights, with the nearest there is.
     """
     if not from_outside(config.network):
@@ -77,19 +82,26 @@ def stamp_of(config: ExtractConfig, folder: Path) -> Stamp | None:
             f"There is no file of weights {config.weights!r}"
             + (f"; did you mean {near!r}?" if near else "."),
             expected="a .safetensors file, or a state dict saved by torch",
-            remedy="torch.save(network.state_dict(), FILE) or safetensors.torch.save_file makes one",
+            remedy=(
+                "torch.save(network.state_dict(), FILE) or safetensors.torch.save_file makes one"
+            ),
         )
     digests = {file: sha256_file(root / file) for file in _with_neighbours(name, path, root)}
     return Stamp(digests, sha256_file(weights) if weights else None, root, weights)
 
 
 def _module_file(name: str, folder: Path) -> Path:
-    """The Python file behind a dotted name; parents of the name are not imported where plain folders lead to it."""
+    """The Python file behind a dotted name; parents of the name are not imported where plain
+    folders lead to it.
+    """
     if not name or not all(part.isidentifier() for part in name.split(".")):
         raise RequestError(
             f"{name!r} is no name of a Python module.",
             expected="my_module:Discriminator, as one would import it",
-            remedy="run in the module's folder (or put it on PYTHONPATH) and give its name without '.py'",
+            remedy=(
+                "run in the module's folder (or put it on PYTHONPATH) and give its name "
+                "without '.py'"
+            ),
         )
     importlib.invalidate_caches()
     search: list[str] | None = [str(folder), *(place for place in sys.path if place)]
@@ -119,7 +131,9 @@ def _module_file(name: str, folder: Path) -> Path:
 
 
 def _with_neighbours(name: str, path: Path, root: Path) -> list[str]:
-    """Files below `root`, sorted: the module's, its packages', and those of the modules beside it that they import."""
+    """Files below `root`, sorted: the module's, its packages', and those of the modules beside it
+    that they import.
+    """
     installed = bool({"site-packages", "dist-packages"} & set(root.parts))
     top = name.split(".")[0]
     found: set[str] = set()

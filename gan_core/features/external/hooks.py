@@ -1,8 +1,11 @@
-"""Where a stranger's module is watched: its leaves, the hooks on them, and which activation belongs to which layer.
+"""Where a stranger's module is watched: its leaves, the hooks on them, and which activation belongs
+to which layer.
 
-What the next layer with weights gets to see is taken, as long as it has the layer's shape, flattened or not: that is the value
-after batch norm and nonlinearity, whether the nonlinearity is a module or a function. Pooling between two convolutions changes the
-shape; then the last module's output with the layer's shape is taken. What is caught is copied at once: a later sum may work in place.
+What the next layer with weights gets to see is taken, as long as it has the layer's shape,
+flattened or not: that is the value after batch norm and nonlinearity, whether the nonlinearity is a
+module or a function. Pooling between two convolutions changes the shape; then the last module's
+output with the layer's shape is taken. What is caught is copied at once: a later sum may work in
+place.
 """
 
 from __future__ import annotations
@@ -19,12 +22,15 @@ from torch.nn.parameter import is_lazy
 WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)
 NORMS = nn.modules.batchnorm._BatchNorm
 _NONLINEAR = (nn.Sigmoid, nn.Softmax, nn.LogSoftmax, nn.LogSigmoid)
-_PARAMETRIZATIONS = "parametrizations"  # what torch.nn.utils.parametrize puts below a module: weights in the making, no layers
+# what torch.nn.utils.parametrize puts below a module: weights in the making, no layers
+_PARAMETRIZATIONS = "parametrizations"
 
 
 @dataclass(frozen=True)
 class Seen:
-    """One leaf module in the order of the run: its name, itself, the shapes that went in and came out (without the batch)."""
+    """One leaf module in the order of the run: its name, itself, the shapes that went in and came
+    out (without the batch).
+    """
 
     name: str
     module: nn.Module
@@ -34,7 +40,9 @@ class Seen:
 
 @dataclass(frozen=True)
 class Point:
-    """Where a layer's activation is caught: the input of a module (given back the maps' `shape`), or its output."""
+    """Where a layer's activation is caught: the input of a module (given back the maps' `shape`),
+    or its output.
+    """
 
     module: nn.Module
     before: bool
@@ -42,9 +50,11 @@ class Point:
 
 
 def leaves(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Modules that count as one step of the run: with weights, a norm, or without children; what lies below one is part of it.
+    """Modules that count as one step of the run: with weights, a norm, or without children; what
+    lies below one is part of it.
 
-    A convolution whose weight is parametrised (`torch.nn.utils.parametrizations.spectral_norm`) has children and is a leaf all the same.
+    A convolution whose weight is parametrised (`torch.nn.utils.parametrizations.spectral_norm`) has
+    children and is a leaf all the same.
     """
     inside: list[str] = []
     for name, part in module.named_modules():
@@ -62,7 +72,9 @@ def leaves(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def run_of(module: nn.Module, image: Tensor) -> tuple[list[Seen], Any]:
-    """What each leaf was given and gave while the module ran on [n, channels, side, side], in that order; and what the whole gave."""
+    """What each leaf was given and gave while the module ran on [n, channels, side, side], in that
+    order; and what the whole gave.
+    """
     seen: list[Seen] = []
 
     def watch(name: str) -> Callable[..., None]:
@@ -81,7 +93,9 @@ def run_of(module: nn.Module, image: Tensor) -> tuple[list[Seen], Any]:
 
 
 def activation(seen: list[Seen], place: int, following: int) -> Point:
-    """Where the activation of the layer at `place` is: nothing with weights runs between it and `following`."""
+    """Where the activation of the layer at `place` is: nothing with weights runs between it and
+    `following`.
+    """
     shape = seen[place].gave
     if following < len(seen) and seen[following].given == shape:
         return Point(seen[following].module, before=True)
@@ -98,7 +112,9 @@ def activation(seen: list[Seen], place: int, following: int) -> Point:
 
 
 def catch(found: dict[str, Tensor], name: str, point: Point) -> Any:
-    """Puts what passes at a point, the first time, into `found` under a name. Returns: the hook's handle."""
+    """Puts what passes at a point, the first time, into `found` under a name. Returns: the hook's
+    handle.
+    """
 
     def output(_: nn.Module, __: tuple[Any, ...], value: Tensor) -> None:
         if name not in found:
@@ -139,10 +155,12 @@ def store_statistics(norm: nn.Module, mean: Tensor, variance: Tensor) -> None:
 
 @contextlib.contextmanager
 def as_it_was(module: nn.Module) -> Iterator[None]:
-    """Within it a module may be moved, cast, frozen and measured; afterwards it is as it was, also when something was raised.
+    """Within it a module may be moved, cast, frozen and measured; afterwards it is as it was, also
+    when something was raised.
 
-    Put back are each part's mode, every parameter with its device, type, `requires_grad` and gradient, every buffer with its values,
-    and what batch norms keep beside them. Parameters that were not made yet (lazy modules) are left as they are by then.
+    Put back are each part's mode, every parameter with its device, type, `requires_grad` and
+    gradient, every buffer with its values, and what batch norms keep beside them. Parameters that
+    were not made yet (lazy modules) are left as they are by then.
     """
     parameters = [
         (p, p.data, p.requires_grad, p.grad) for p in module.parameters() if not is_lazy(p)

@@ -1,7 +1,9 @@
-"""Features from anybody's network: any `nn.Module`, its layers found by watching an image go through it.
+"""Features from anybody's network: any `nn.Module`, its layers found by watching an image go
+through it.
 
-`features(module, images)` is the notebook's way; the stage extract uses `ForeignNetwork` the same way. The module's code is
-not touched: activations are caught by hooks (`_watch` says which activation belongs to a layer).
+`features(module, images)` is the notebook's way; the stage extract uses `ForeignNetwork` the same
+way. The module's code is not touched: activations are caught by hooks (`_watch` says which
+activation belongs to a layer).
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ Range = Literal["-1..1", "0..1", "imagenet"]
 SIZES = (32, 64, 28, 96, 128, 224, 256, 48, 16)  # sides tried when nobody says what a network takes
 CHANNELS = (3, 1)  # colour before grey
 _KINDS = (nn.Conv2d, nn.Linear)
-# What makes features of a convolution's maps; sigmoid, softmax and tanh make scores or codes of them.
+# What makes features of a convolution's maps; sigmoid, softmax and tanh make scores or codes of
+# them.
 _SHAPING = (
     *(
         NORMS,
@@ -69,13 +72,16 @@ class ForeignNetwork:
     """A module with named layers, in the form that extract takes features from.
 
     Args:
-        module: maps float32 [n, channels, side, side] to anything; put into evaluation mode, without gradients, and into float32.
-        side: images are resized to it; None: `given` where the module accepts that, else the first of `SIZES` that it accepts.
+        module: maps float32 [n, channels, side, side] to anything; put into evaluation mode,
+            without gradients, and into float32.
+        side: images are resized to it; None: `given` where the module accepts that, else the first
+            of `SIZES` that it accepts.
         values: the range that it was trained on.
         given: side of the images as they come.
 
     Attributes:
-        input_shape: (channels, side, side); found by running it: in colour, and in grey where that fails.
+        input_shape: (channels, side, side); found by running it: in colour, and in grey where that
+            fails.
         assumed: what a person should know of how images are turned into its input, in sentences.
     """
 
@@ -98,7 +104,10 @@ class ForeignNetwork:
             raise RequestError(
                 f"{type(module).__name__} has no two-dimensional convolution.",
                 expected="a convolutional network (nn.Conv2d)",
-                remedy="name other layers once it runs on images, or take features of your own code's making",
+                remedy=(
+                    "name other layers once it runs on images, or take features of your own "
+                    "code's making"
+                ),
             )
         other = {p.dtype for p in module.parameters() if p.is_floating_point()} - {torch.float32}
         if other:
@@ -117,16 +126,20 @@ class ForeignNetwork:
         channels, side, _ = self.input_shape
         colour = "grey" if channels == 1 else "RGB"
         said = [
-            f"{type(self.module).__name__} is given {colour} images of {side} x {side}, values {_RANGES[self.values]}."
+            f"{type(self.module).__name__} is given {colour} images of {side} x {side}, values "
+            f"{_RANGES[self.values]}."
         ]
         if given and given != side:
             said.append(
-                f"The images are {given} x {given}: they are resized. crop.size={side} crops them at that size at once."
+                f"The images are {given} x {given}: they are resized. crop.size={side} crops them "
+                "at that size at once."
             )
         return said
 
     def _input(self, side: int | None, given: int | None) -> tuple[int, int, int]:
-        """(channels, side, side): the first that works of the sides that may be meant, each in colour and in grey."""
+        """(channels, side, side): the first that works of the sides that may be meant, each in
+        colour and in grey.
+        """
         wanted = (side,) if side else ((given,) if given else ()) + SIZES
         for candidate in wanted:
             for channels in CHANNELS:
@@ -185,7 +198,8 @@ class ForeignNetwork:
             point, kind = Point(entry.module, before=False), "other"
             if isinstance(entry.module, _KINDS):
                 following = [later for later in weighted if later > place]
-                # the last layer with weights scores: no feature, unless a norm or a nonlinearity makes features of its maps
+                # the last layer with weights scores: no feature, unless a norm or a nonlinearity
+                # makes features of its maps
                 kind = "linear" if isinstance(entry.module, nn.Linear) else "conv"
                 shaped = kind == "conv" and any(
                     isinstance(later.module, _SHAPING) for later in seen[place + 1 :]
@@ -193,7 +207,8 @@ class ForeignNetwork:
                 if not following and not (shaped and entry.gave[0] > 1):
                     if kind == "conv" and entry.gave[0] > 1:
                         self.assumed.append(
-                            f"Its last convolution, {entry.name} with {entry.gave[0]} maps, is taken for the one that scores: no features"
+                            f"Its last convolution, {entry.name} with {entry.gave[0]} maps, is "
+                            "taken for the one that scores: no features"
                             f" unless it is named (--layers {entry.name})."
                         )
                     kind = "head"
@@ -201,7 +216,8 @@ class ForeignNetwork:
             column = self._column(entry.name)
             if column != entry.name.replace(".", "_"):
                 self.assumed.append(
-                    f"Two of its modules would share a column: that of {entry.name!r} is called {column!r}."
+                    f"Two of its modules would share a column: that of {entry.name!r} is called "
+                    f"{column!r}."
                 )
             self._points[column] = point
             self._layers.append(LayerInfo(column, _three(entry.gave), kind))
@@ -224,13 +240,17 @@ class ForeignNetwork:
         return taken
 
     def columns(self, layers: Sequence[str]) -> list[str]:
-        """Names of modules ('main.2') or of columns ('main_2') as names of columns; a module of that very name goes first."""
+        """Names of modules ('main.2') or of columns ('main_2') as names of columns; a module of
+        that very name goes first.
+        """
         return [self._columns.get(name, name.replace(".", "_")) for name in layers]
 
     def layers(self) -> list[LayerInfo]:
-        """Every module that gave maps or vectors, in the order of the run, and last what the whole gave ('output').
+        """Every module that gave maps or vectors, in the order of the run, and last what the whole
+        gave ('output').
 
-        Kinds: 'conv' (taken by default), 'linear', 'head' (the last with weights), 'other', 'output'.
+        Kinds: 'conv' (taken by default), 'linear', 'head' (the last with weights), 'other',
+            'output'.
         """
         return self._layers
 
@@ -243,7 +263,8 @@ class ForeignNetwork:
         }
 
     def prepare(self, images: Tensor) -> Tensor:
-        """From float32 [n, 3, height, width] in [-1, 1] to what the module takes, of its size and in its range.
+        """From float32 [n, 3, height, width] in [-1, 1] to what the module takes, of its size and
+        in its range.
 
         Resizing is bilinear, over all of the area where images shrink.
         """
@@ -278,9 +299,11 @@ class ForeignNetwork:
         return found
 
     def measure(self, batches: Iterable[Tensor]) -> int:
-        """Batch-norm statistics over images as the DCGAN authors take them: see `networks.base.measure_statistics`.
+        """Batch-norm statistics over images as the DCGAN authors take them: see
+        `networks.base.measure_statistics`.
 
-        torch's own running averages are of the batches that training showed, generated ones among them.
+        torch's own running averages are of the batches that training showed, generated ones among
+        them.
         """
         norms = list(self.norms().values())
         sums: list[list[Tensor]] = [[] for _ in norms]
@@ -335,21 +358,25 @@ def features(
     device: str = "auto",
     progress: Progress = silent,
 ) -> tuple[npt.NDArray[np.float16], list[LayerSize]]:
-    """Features of images from any convolutional module: what `discern extract --network` writes, in a notebook.
+    """Features of images from any convolutional module: what `discern extract --network` writes, in
+    a notebook.
 
     Args:
-        module: moved, frozen and put into evaluation mode while this runs; afterwards it is as it was: mode, device, type, gradients,
-            batch-norm statistics.
-        images: uint8 [n, height, width, 3] RGB; resized, with a warning, where the module does not take their size.
-        layers: names of modules ('main.2' or 'main_2'); None: the mode's choice, every convolution but the last, scoring one.
+        module: moved, frozen and put into evaluation mode while this runs; afterwards it is as it
+            was: mode, device, type, gradients, batch-norm statistics.
+        images: uint8 [n, height, width, 3] RGB; resized, with a warning, where the module does not
+            take their size.
+        layers: names of modules ('main.2' or 'main_2'); None: the mode's choice, every convolution
+            but the last, scoring one.
         mode, grid, pool: see `modes`.
         side: images are resized to it; None: only if need be.
         values: what the module was trained on.
-        statistics: 'running', as the module comes; 'real': batch-norm statistics taken over these images.
+        statistics: 'running', as the module comes; 'real': batch-norm statistics taken over these
+            images.
 
     Returns: float16 [n, dims], and the layers with their shapes and places, in order.
-    Raises: RequestError when the module does not run on such images; UnknownName for a layer that is not there; DataError for
-        activations that are not numbers.
+    Raises: RequestError when the module does not run on such images; UnknownName for a layer that
+        is not there; DataError for activations that are not numbers.
     """
     from gan_core.devices import resolve_device
 

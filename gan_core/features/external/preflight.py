@@ -1,7 +1,9 @@
-"""A look at a network from outside before anything else is done: it is made, given its weights and run on one empty image.
+"""A look at a network from outside before anything else is done: it is made, given its weights and
+run on one empty image.
 
-In a process of its own (`python -m gan_core.features.external.preflight`, a question as JSON on standard input, the answer as the last line of
-standard output): code that somebody edits between two runs must never be found half old in a process that lasts.
+In a process of its own (`python -m gan_core.features.external.preflight`, a question as JSON on
+standard input, the answer as the last line of standard output): code that somebody edits between
+two runs must never be found half old in a process that lasts.
 """
 
 from __future__ import annotations
@@ -20,14 +22,17 @@ from gan_core.errors import DiscernError, RequestError
 from gan_core.features.external.fingerprint import Stamp
 
 UNTRAINED = (
-    "No weights were given (--weights): these are features of the network as its code makes it, untrained like the control with random "
+    "No weights were given (--weights): these are features of the network as its code makes it, "
+    "untrained like the control with random "
     "weights unless that code loads weights by itself."
 )
 
 
 @dataclass(frozen=True)
 class Look:
-    """What a network gives: `length` as '2,048 (main_0) + ... = 15,360', `dims` in all, `assumed` in sentences."""
+    """What a network gives: `length` as '2,048 (main_0) + ... = 15,360', `dims` in all, `assumed`
+    in sentences.
+    """
 
     length: str
     dims: int
@@ -37,7 +42,8 @@ class Look:
 def look(config: ExtractConfig, stamp: Stamp, side: int) -> Look:
     """What the network of `config` gives for images of `side` x `side`.
 
-    Raises: RequestError or DataError: it cannot be made, its weights do not fit, it does not run on images, it has no such layer.
+    Raises: RequestError or DataError: it cannot be made, its weights do not fit, it does not run on
+        images, it has no such layer.
     """
     question = {
         "extract": config.model_dump(mode="json"),
@@ -66,7 +72,8 @@ def _asked(question: str, path: str) -> Look:
     except ValueError:
         last = (done.stderr.strip() or done.stdout.strip() or "it said nothing").split("\n")[-1]
         raise RequestError(
-            f"The network could not be looked at: its process ended with exit code {done.returncode}: {last}",
+            "The network could not be looked at: its process ended with exit code "
+            f"{done.returncode}: {last}",
             remedy="see that the module can be imported and makes its network in plain Python",
         ) from None
     if "error" in answer:
@@ -83,7 +90,8 @@ def network_of(
     seed: int,
     fresh: bool,
 ) -> Any:
-    """The network itself: a `ForeignNetwork` on the CPU, with the weights of `context`, or fresh ones.
+    """The network itself: a `ForeignNetwork` on the CPU, with the weights of `context`, or fresh
+    ones.
 
     Args:
         context: `Stamp.context`.
@@ -117,7 +125,9 @@ def network_of(
 
 
 def _asks_for_weights(config: ExtractConfig) -> bool:
-    """Whether the network's arguments tell it to load weights of its own, by the names that constructors use for that."""
+    """Whether the network's arguments tell it to load weights of its own, by the names that
+    constructors use for that.
+    """
     from gan_core.features.external.weights import arguments_of
 
     arguments = arguments_of(config.network, config.network_args)

@@ -1,4 +1,6 @@
-"""From `my_module:Discriminator` and a file of weights to a module: nothing is unpickled but tensors."""
+"""From `my_module:Discriminator` and a file of weights to a module: nothing is unpickled but
+tensors.
+"""
 
 from __future__ import annotations
 
@@ -30,15 +32,18 @@ def build_module(
     seed: int | None = None,
     fresh: bool = False,
 ) -> nn.Module:
-    """A module from 'package.module:Name', or 'package.module:Name(arguments)' with plain literals as arguments.
+    """A module from 'package.module:Name', or 'package.module:Name(arguments)' with plain literals
+    as arguments.
 
     `Name` is a class, a function that makes a module, or a module that is there already.
 
     Args:
         arguments: further ones, by name.
         root: the folder that the module is imported from; None: wherever Python finds it.
-        seed: of torch's random numbers while it is made, so that fresh weights are the same tomorrow.
-        fresh: only a class or function will do, since a module that is there already has lost its first weights.
+        seed: of torch's random numbers while it is made, so that fresh weights are the same
+            tomorrow.
+        fresh: only a class or function will do, since a module that is there already has lost its
+            first weights.
 
     Raises: RequestError or UnknownName, with what is missing.
     """
@@ -61,9 +66,12 @@ def build_module(
     if isinstance(target, nn.Module):
         if fresh:
             raise RequestError(
-                f"{place}:{name} is a module that is there already: its control with random weights cannot be made.",
+                f"{place}:{name} is a module that is there already: its control with random "
+                "weights cannot be made.",
                 expected="a class or function that makes a torch.nn.Module",
-                remedy="name its class, or leave that control out: --set evaluate.baselines=[pixels]",
+                remedy=(
+                    "name its class, or leave that control out: --set evaluate.baselines=[pixels]"
+                ),
             )
         return target
     if not callable(target):
@@ -77,7 +85,10 @@ def build_module(
         raise RequestError(
             f"{name}{inspect.signature(target)} cannot be made: {error}.",
             expected="its arguments, as plain values",
-            remedy=f"--network-args {','.join(_needed(target)) or 'NAME=VALUE'} (extract.network_args) with values of yours",
+            remedy=(
+                f"--network-args {','.join(_needed(target)) or 'NAME=VALUE'} "
+                "(extract.network_args) with values of yours"
+            ),
         ) from error
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
@@ -94,12 +105,16 @@ def build_module(
 
 
 def arguments_of(text: str, arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The arguments by name of 'package.module:Name(arguments)' and the further ones, which count where both say something."""
+    """The arguments by name of 'package.module:Name(arguments)' and the further ones, which count
+    where both say something.
+    """
     return {**_parse_call(text.partition(":")[2])[2], **(arguments or {})}
 
 
 def _import(place: str, root: Path | None) -> Any:
-    """Imports from `root` first; it stays on the path, at the end, for what the module imports later."""
+    """Imports from `root` first; it stays on the path, at the end, for what the module imports
+    later.
+    """
     if root is not None:
         sys.path.insert(0, str(root))
     try:
@@ -121,7 +136,9 @@ def _import(place: str, root: Path | None) -> Any:
 
 
 def _parse_call(text: str) -> tuple[str, list[Any], dict[str, Any]]:
-    """('Name', positional, named) of 'Name' or 'Name(1, width=2)'; literals only, nothing is evaluated."""
+    """('Name', positional, named) of 'Name' or 'Name(1, width=2)'; literals only, nothing is
+    evaluated.
+    """
     try:
         node = ast.parse(text, mode="eval").body
         if isinstance(node, ast.Name):
@@ -147,7 +164,8 @@ def _needed(target: Any) -> list[str]:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors by name from a safetensors file or a state dict saved by torch (read with weights_only, so no code runs).
+    """Tensors by name from a safetensors file or a state dict saved by torch (read with
+    weights_only, so no code runs).
 
     Wrappings that people use ({'state_dict': ...}, DataParallel's 'module.') are taken off.
 
@@ -172,7 +190,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise DataError(
             f"{path.name} cannot be read as plain weights: {str(error).splitlines()[0]}",
             expected="a state dict: torch.save(network.state_dict(), FILE)",
-            remedy="load it where it was made and save its state_dict(), best as safetensors; whole pickled modules are never loaded",
+            remedy=(
+                "load it where it was made and save its state_dict(), best as safetensors; "
+                "whole pickled modules are never loaded"
+            ),
         ) from error
     for _ in range(3):
         inner = next(
@@ -202,10 +223,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_weights(module: nn.Module, path: Path) -> nn.Module:
-    """Puts a file's weights into a module; every weight of the module must have its place in the file.
+    """Puts a file's weights into a module; every weight of the module must have its place in the
+    file.
 
-    Where all of them stand in the file below one prefix ('discriminator.', '_orig_mod.'), they are taken from there and the rest of
-    the file is left, which is said in the log. Counters of batch norm, which older files lack, do not matter.
+    Where all of them stand in the file below one prefix ('discriminator.', '_orig_mod.'), they are
+    taken from there and the rest of the file is left, which is said in the log. Counters of batch
+    norm, which older files lack, do not matter.
 
     Raises: DataError naming what does not fit, with the nearest names.
     """
@@ -248,15 +271,21 @@ def load_weights(module: nn.Module, path: Path) -> nn.Module:
             if (near := nearest(name, extra))
         ]
         raise DataError(
-            f"The weights in {path.name} do not fit {type(module).__name__}: {'; '.join(told + pairs)}.",
-            remedy="check that the network is made with the arguments that it was trained with (--network-args)",
+            f"The weights in {path.name} do not fit {type(module).__name__}: "
+            f"{'; '.join(told + pairs)}.",
+            remedy=(
+                "check that the network is made with the arguments that it was trained with "
+                "(--network-args)"
+            ),
         )
     module.load_state_dict(tensors, strict=False)  # but for those counters nothing is missing
     return module
 
 
 def _prefix(needed: set[str], tensors: Mapping[str, Tensor]) -> str | None:
-    """The one prefix below which the file has every needed name; None where there is none or a choice."""
+    """The one prefix below which the file has every needed name; None where there is none or a
+    choice.
+    """
     first = min(needed, default="")
     heads = {name[: -len(first)] for name in tensors if first and name.endswith("." + first)}
     fitting = [head for head in heads if all(head + name in tensors for name in needed)]

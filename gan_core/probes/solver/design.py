@@ -1,9 +1,11 @@
-"""The features with a constant 1 appended, seen as a linear map: products with it and with its transpose.
+"""The features with a constant 1 appended, seen as a linear map: products with it and with its
+transpose.
 
-Two precisions. The exact one (float32 arithmetic on the float16 values as they are, converted block by block) decides
-everything that a result depends on: margins, gradients, certificates. The quick one (bf16, stored) only proposes directions
-to a conjugate-gradient solver. Small problems with fewer rows than dimensions are first turned, exactly, into the space that
-their rows span (`Compact`), where they are solved in float64; for middling ones see `_turned.py`.
+Two precisions. The exact one (float32 arithmetic on the float16 values as they are, converted block
+by block) decides everything that a result depends on: margins, gradients, certificates. The quick
+one (bf16, stored) only proposes directions to a conjugate-gradient solver. Small problems with
+fewer rows than dimensions are first turned, exactly, into the space that their rows span
+(`Compact`), where they are solved in float64; for middling ones see `_turned.py`.
 """
 
 from __future__ import annotations
@@ -35,10 +37,12 @@ QUICK_VALUES = 2**24  # features x rows from which a stored bf16 copy pays
 
 
 class LinearMap(Protocol):
-    """What the solver needs of the data. P columns stand for P problems; weights are [dims + 1, P], the last row the intercept.
+    """What the solver needs of the data. P columns stand for P problems; weights are [dims + 1, P],
+    the last row the intercept.
 
-    Directions may be sought in other coordinates than those of the weights: the quick products and the preconditioner take those
-    that `inward` maps a gradient to, and `outward` maps a step in them back.
+    Directions may be sought in other coordinates than those of the weights: the quick products and
+    the preconditioner take those that `inward` maps a gradient to, and `outward` maps a step in
+    them back.
     """
 
     @property
@@ -79,15 +83,18 @@ def quick_here(device: str) -> bool:
 
 @dataclass
 class Compact:
-    """Rows turned into the basis of their own span: [rows, rank] instead of [rows, dims], the same Gram matrix.
+    """Rows turned into the basis of their own span: [rows, rank] instead of [rows, dims], the same
+    Gram matrix.
 
-    A linear classifier with a squared penalty has its weights in the span of the rows, and turning the space changes neither
-    products nor norms: the solution is the same. In this basis X'X is diagonal, which gives the preconditioner for nothing.
+    A linear classifier with a squared penalty has its weights in the span of the rows, and turning
+    the space changes neither products nor norms: the solution is the same. In this basis X'X is
+    diagonal, which gives the preconditioner for nothing.
 
     Attributes:
         turned: float64 [rows, rank].
         spectrum: float64 [rank], the squared lengths of its columns.
-        back: float64 [rows, rank]; features.T @ back @ weights are the weights in the original space.
+        back: float64 [rows, rank]; features.T @ back @ weights are the weights in the original
+            space.
     """
 
     features: Features
@@ -99,7 +106,9 @@ class Compact:
 
     @staticmethod
     def of(features: Features, device: str) -> Compact:
-        """Eigenvectors of the Gram matrix, in float64 (its condition is the square of the features')."""
+        """Eigenvectors of the Gram matrix, in float64 (its condition is the square of the
+        features').
+        """
         import torch
 
         gram = gram_of(features, device).to(device)
@@ -151,7 +160,9 @@ class Compact:
         return False
 
     def precondition(self, vector: Tensor, curvature: Tensor, hard: Tensor) -> Tensor:
-        """vector / (1 + curvature * diagonal of X'X); curvature: mean second derivative of the loss, [P]."""
+        """vector / (1 + curvature * diagonal of X'X); curvature: mean second derivative of the
+        loss, [P].
+        """
         import torch
 
         diagonal = torch.cat([self.spectrum, self.spectrum.new_tensor([float(self.rows)])])
@@ -186,7 +197,8 @@ class Rows:
         self._source = source.to(device)
         if device == "cpu" and source.dtype != torch.float32 and source.numel() * 4 <= KEEP_FLOAT32:
             self._source = source.float()
-        # On a CPU a block that stays in the cache is converted for next to nothing; a GPU wants large ones.
+        # On a CPU a block that stays in the cache is converted for next to nothing; a GPU wants
+        # large ones.
         self._block = block_rows(self.dims, 2048 if device != "cpu" else 16)
         self._buffer: Tensor | None = None
 
@@ -235,7 +247,9 @@ class Rows:
 
 
 class Blocks(Rows):
-    """`Rows` with a bf16 copy for the solver's inner products where it pays, and a preconditioner from a sample of the rows."""
+    """`Rows` with a bf16 copy for the solver's inner products where it pays, and a preconditioner
+    from a sample of the rows.
+    """
 
     def __init__(self, features: Features, seed: int, device: str) -> None:
         super().__init__(features, device)
@@ -253,7 +267,9 @@ class Blocks(Rows):
         return self.rows * self.dims >= QUICK_VALUES and quick_here(device)
 
     def _eigenbasis(self, seed: int, device: str) -> tuple[Tensor, Tensor]:
-        """Orthonormal directions [dims + 1, r] and X'X along them: all of them, or those of a sample of rows, scaled up."""
+        """Orthonormal directions [dims + 1, r] and X'X along them: all of them, or those of a
+        sample of rows, scaled up.
+        """
         import torch
 
         if self.dims < SAMPLE_ROWS:
@@ -295,7 +311,9 @@ class Blocks(Rows):
         return there
 
     def sharpen(self) -> bool:
-        """From now on hard columns are preconditioned with X'X of all rows; False where that is too wide."""
+        """From now on hard columns are preconditioned with X'X of all rows; False where that is too
+        wide.
+        """
         import torch
 
         if not SAMPLE_ROWS <= self.dims <= EXACT_DIMS:
@@ -340,9 +358,11 @@ class Blocks(Rows):
         return self._factors[level]
 
     def precondition(self, vector: Tensor, curvature: Tensor, hard: Tensor) -> Tensor:
-        """(1 + curvature * V diag(spectrum) V')^-1 vector by Woodbury's formula; curvature and hard [P].
+        """(1 + curvature * V diag(spectrum) V')^-1 vector by Woodbury's formula; curvature and hard
+        [P].
 
-        Hard columns: (1 + curvature * X'X)^-1 vector, the curvature rounded to a power of 4 so that columns share their factors.
+        Hard columns: (1 + curvature * X'X)^-1 vector, the curvature rounded to a power of 4 so that
+            columns share their factors.
         """
         import torch
 

@@ -1,9 +1,12 @@
-"""Problems of middling size with fewer rows than dimensions: directions sought in the space that the rows span.
+"""Problems of middling size with fewer rows than dimensions: directions sought in the space that
+the rows span.
 
-A Newton direction needs X'X only along the rows, and any factor L of a matrix near the rows' Gram matrix XX' gives it in
-rows x rows values instead of rows x dims. So the problem is first solved with L in place of X, which is quick, and then, from
-there, on the features: margins, gradients and line searches are those of the features (`Rows`), the directions come from L. What L
-lacks (bf16 products, the jitter that its Cholesky factorisation needs) costs further steps and changes no result.
+A Newton direction needs X'X only along the rows, and any factor L of a matrix near the rows' Gram
+matrix XX' gives it in rows x rows values instead of rows x dims. So the problem is first solved
+with L in place of X, which is quick, and then, from there, on the features: margins, gradients and
+line searches are those of the features (`Rows`), the directions come from L. What L lacks (bf16
+products, the jitter that its Cholesky factorisation needs) costs further steps and changes no
+result.
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ if TYPE_CHECKING:
 
 TURNED_SHARE = 0.5  # rows / dimensions up to which the rows' own space pays
 TURNED_ROWS = 12_000  # its matrix has so many rows and columns
-QUICK_RIDGE = 0.02  # penalty relative to the Gram matrix's mean diagonal from which bf16 products are near enough
+# penalty relative to the Gram matrix's mean diagonal from which bf16 products are near enough
+QUICK_RIDGE = 0.02
 JITTER = 1e-6  # added to the diagonal, relative to its mean: above the rounding of float32
 SAMPLE, LONGEST = (
     256,
@@ -31,7 +35,8 @@ class Turned(Rows):
     """The features, with directions from the Cholesky factor of (nearly) their rows' Gram matrix.
 
     Args:
-        bend: largest second derivative of any of the losses by a margin; a small one makes a hard penalty, which forgives more.
+        bend: largest second derivative of any of the losses by a margin; a small one makes a hard
+            penalty, which forgives more.
 
     Attributes:
         near: the factor as a problem of its own, [rows, rows].
@@ -112,7 +117,9 @@ class Turned(Rows):
 
 
 def single_gram(features: Features, device: str) -> Tensor:
-    """Inner products of all rows, float32 [rows, rows], each pair once; the features are converted a block of columns at a time."""
+    """Inner products of all rows, float32 [rows, rows], each pair once; the features are converted
+    a block of columns at a time.
+    """
     import torch
 
     rows, dims = features.shape
@@ -128,11 +135,13 @@ def single_gram(features: Features, device: str) -> Tensor:
 
 
 def quick_gram(features: Features, device: str) -> tuple[Tensor, float]:
-    """`single_gram` by bf16 products, and about how far off it is (spectral norm, relative to the mean diagonal).
+    """`single_gram` by bf16 products, and about how far off it is (spectral norm, relative to the
+    mean diagonal).
 
-    torch rounds each product of bf16 matrices to bf16, by up to 2^-9 of its size, and rows that are not centred have large products: so
-    the directions in which a sample of rows is longest are taken off before and put back after, in float32; blocks of columns
-    are summed in float32, and so is the diagonal.
+    torch rounds each product of bf16 matrices to bf16, by up to 2^-9 of its size, and rows that are
+    not centred have large products: so the directions in which a sample of rows is longest are
+    taken off before and put back after, in float32; blocks of columns are summed in float32, and so
+    is the diagonal.
     """
     import torch
 
@@ -162,7 +171,8 @@ def quick_gram(features: Features, device: str) -> tuple[Tensor, float]:
             gram[low : low + part, : low + part] += short[low : low + part] @ short[: low + part].T
     gram = gram.tril(-1)
     gram += gram.T.clone()
-    # Independent entries of size 1 have norm 2 sqrt(rows); these are not quite independent: measured, 3 times as much.
+    # Independent entries of size 1 have norm 2 sqrt(rows); these are not quite independent:
+    # measured, 3 times as much.
     size = 2**-9 / 3**0.5 * float(gram.square().mean().sqrt()) / (dims / step) ** 0.5
     rounding = 3 * 2 * rows**0.5 * size
     gram.diagonal().copy_(square)

@@ -1,4 +1,6 @@
-"""What the fits of linear probes have in common: their beginning, one-vs-rest targets, and models out of a solver's columns."""
+"""What the fits of linear probes have in common: their beginning, one-vs-rest targets, and models
+out of a solver's columns.
+"""
 
 from __future__ import annotations
 
@@ -41,14 +43,18 @@ def linear_map(
 def begin_linear(
     features: Features, labels: Labels, seed: int, device: str, bend: float
 ) -> tuple[Labels, Labels, LinearMap, torch.dtype]:
-    """(classes, index of each label in them, the features as a linear map, the type it computes in); errors as `base.begin`."""
+    """(classes, index of each label in them, the features as a linear map, the type it computes
+    in); errors as `base.begin`.
+    """
     classes, index = begin(features, labels)
     data = linear_map(features, seed, device, bend)
     return classes, index, data, data.zeros(1).dtype
 
 
 def one_vs_rest(classes: Labels, index: Labels) -> Tensor:
-    """Targets +1 (this class) and -1: float32 [rows, classes]; for two classes one column, +1 for the second."""
+    """Targets +1 (this class) and -1: float32 [rows, classes]; for two classes one column, +1 for
+    the second.
+    """
     import torch
 
     wanted = torch.arange(1, 2) if len(classes) == 2 else torch.arange(len(classes))
@@ -68,8 +74,9 @@ def solved(
 ) -> tuple[npt.NDArray[np.float32], Solution]:
     """`_newton.solve`, with the weights in the features' space: float32 [dims + 1, columns].
 
-    `Turned` data are solved in the basis that is the features' own only nearly, and from there on the features; should its directions
-    not bring every group below the tolerance, those groups go on with directions of the features.
+    `Turned` data are solved in the basis that is the features' own only nearly, and from there on
+    the features; should its directions not bring every group below the tolerance, those groups go
+    on with directions of the features.
     """
     start = None
     if isinstance(data, Turned):

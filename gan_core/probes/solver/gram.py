@@ -1,7 +1,9 @@
-"""Small L2-SVMs by Newton's method on the Gram matrix, each step solved exactly (Chapelle 2007, Neural Computation 19:1155).
+"""Small L2-SVMs by Newton's method on the Gram matrix, each step solved exactly (Chapelle 2007,
+Neural Computation 19:1155).
 
-With fewer rows than dimensions the weights are X' beta, and a Newton step is one Cholesky factorisation over the rows inside
-the margin. Values of C are taken in ascending order, each class starting from its solution at the value before.
+With fewer rows than dimensions the weights are X' beta, and a Newton step is one Cholesky
+factorisation over the rows inside the margin. Values of C are taken in ascending order, each class
+starting from its solution at the value before.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ MAX_STEPS = 50
 
 @dataclass
 class GramSolution:
-    """Per value (in the order asked for) and per column: weights [dims + 1, columns] float32, objective, gap, steps."""
+    """Per value (in the order asked for) and per column: weights [dims + 1, columns] float32,
+    objective, gap, steps.
+    """
 
     weights: list[Tensor]
     objective: list[float]
@@ -29,7 +33,9 @@ class GramSolution:
 
 
 def gram_of(features: Features, device: str) -> Tensor:
-    """Inner products of all rows, float64 [rows, rows] on the CPU; the features are converted a block of columns at a time."""
+    """Inner products of all rows, float64 [rows, rows] on the CPU; the features are converted a
+    block of columns at a time.
+    """
     import torch
 
     rows, dims = features.shape
@@ -62,7 +68,9 @@ def back(features: Features, beta: Tensor, device: str) -> Tensor:
 def solve_gram(
     features: Features, signs: Tensor, values: Sequence[float], tolerance: float, device: str
 ) -> GramSolution:
-    """Solves every column of `signs` (+1, -1; float64 [rows, columns] on the CPU) at every C of `values`."""
+    """Solves every column of `signs` (+1, -1; float64 [rows, columns] on the CPU) at every C of
+    `values`.
+    """
     import torch
 
     gram = gram_of(features, device) + 1.0  # the intercept is the weight of a constant feature 1
@@ -113,7 +121,9 @@ class _Column:
         return value, gap, step
 
     def _step(self, inside: Tensor) -> None:
-        """To the minimum of the piece of the objective that the rows inside the margin make, or as far as pays."""
+        """To the minimum of the piece of the objective that the rows inside the margin make, or as
+        far as pays.
+        """
         import torch
 
         rows = inside.nonzero()[:, 0]

@@ -1,13 +1,15 @@
-"""Many penalised linear problems solved together: preconditioned Newton-CG in lock-step, with a bound on what is left.
+"""Many penalised linear problems solved together: preconditioned Newton-CG in lock-step, with a
+bound on what is left.
 
-All problems look at the same features, so one pass over them serves every class and every value of C at once. A group is
-what is minimised jointly: one column for a one-vs-rest SVM, one column per class for multinomial logistic regression.
-Groups that have converged leave the working set.
+All problems look at the same features, so one pass over them serves every class and every value of
+C at once. A group is what is minimised jointly: one column for a one-vs-rest SVM, one column per
+class for multinomial logistic regression. Groups that have converged leave the working set.
 
 The bound costs nothing. For f(w) = 1/2 |w|^2 + sum of convex losses, f is 1-strongly convex, hence
-f(w) - f* <= 1/2 |gradient|^2; for the L2-SVM this is exactly the duality gap at the dual point alpha = 2 C hinge that the
-gradient is made of. An intercept that is not penalised adds an estimate of what moving the intercept alone would win; with it
-the bound is no longer strict, and the parity tests check it against solutions to high precision.
+f(w) - f* <= 1/2 |gradient|^2; for the L2-SVM this is exactly the duality gap at the dual point
+alpha = 2 C hinge that the gradient is made of. An intercept that is not penalised adds an estimate
+of what moving the intercept alone would win; with it the bound is no longer strict, and the parity
+tests check it against solutions to high precision.
 """
 
 from __future__ import annotations
@@ -25,14 +27,16 @@ if TYPE_CHECKING:
 
 MAX_NEWTON = 60
 MAX_CG = 60
-CLOSED_OUT = 0.8  # share of open groups in a working set of conjugate gradients from which the closed ones leave it
+# share of open groups in a working set of conjugate gradients from which the closed ones leave it
+CLOSED_OUT = 0.8
 HARD_CG = 20  # steps for one direction from which a better preconditioner pays
 
 
 class Loss(Protocol):
     """Sum over rows of a convex, once differentiable loss of the margins [rows, groups * width].
 
-    `width` is the number of columns in a group; `penalised` says whether the intercept is part of the penalty.
+    `width` is the number of columns in a group; `penalised` says whether the intercept is part of
+    the penalty.
     """
 
     width: int
@@ -51,7 +55,9 @@ class Loss(Protocol):
         ...
 
     def mean_curvature(self, margins: Tensor) -> Tensor:
-        """One number per column that stands for the second derivative in the preconditioner, [groups * width]."""
+        """One number per column that stands for the second derivative in the preconditioner,
+        [groups * width].
+        """
         ...
 
     def take(self, groups: Tensor) -> Loss:
@@ -61,7 +67,9 @@ class Loss(Protocol):
 
 @dataclass
 class Solution:
-    """Weights [dims + 1, P]; per group the objective, the relative gap bound and the passes that all groups shared."""
+    """Weights [dims + 1, P]; per group the objective, the relative gap bound and the passes that
+    all groups shared.
+    """
 
     weights: Tensor
     objective: Tensor
@@ -110,13 +118,15 @@ def solve(
     start: Tensor | None = None,
     most: int = MAX_NEWTON,
 ) -> Solution:
-    """Minimises 1/2 |w|^2 + loss(Xw) for `columns` columns until each group's gap is below tolerance x its objective.
+    """Minimises 1/2 |w|^2 + loss(Xw) for `columns` columns until each group's gap is below
+    tolerance x its objective.
 
     Args:
         data: the rows; its dtype and device are those of the result.
         loss: see `Loss`.
         columns: groups x width.
-        tolerance: relative gap at which a group is done. In float32 some 1e-6 can be reached, in float64 1e-10.
+        tolerance: relative gap at which a group is done. In float32 some 1e-6 can be reached, in
+            float64 1e-10.
         progress: told the number of groups done.
         start: weights to begin with; default zeros.
         most: Newton steps at most.
@@ -140,11 +150,13 @@ def solve(
         slope = part.slope(margins)
         gradient = data.transposed(slope) + _penalty(weights, part)
         value = 0.5 * sums.dot(_penalty(weights, part), weights) + part.value(margins)
-        # Relative to the smaller of the objective and of what has been won over no weights at all: at a tiny C the second is
+        # Relative to the smaller of the objective and of what has been won over no weights at all:
+        # at a tiny C the second is
         # a small part of the first, and the answers depend on it.
         scale = torch.minimum(value, begin[active] - value).clamp(min=torch.finfo(value.dtype).tiny)
         gap = _gap(data.rows, part, sums, margins, gradient) / scale
-        # Where the numbers ran out of float32's range, the iterate before it and its gap are the answer.
+        # Where the numbers ran out of float32's range, the iterate before it and its gap are the
+        # answer.
         sound = torch.isfinite(value) & ~torch.isnan(gap)
         final[:, sums.columns(active[sound])] = weights[:, sums.columns(sound.nonzero()[:, 0])]
         objective[active[sound]], gaps[active[sound]] = value[sound], gap[sound]
@@ -154,7 +166,9 @@ def solve(
             break
         stalled = bool((gap[keep] > 0.5 * previous[keep]).all()) and not data.give_up_quick()
         if stalled and bool((value[keep] >= before[keep] * (1 - 1e-7)).all()):
-            break  # exact directions, and no progress by the objective either: the rounding of float32 is reached
+            # exact directions, and no progress by the objective either: the rounding of float32 is
+            # reached
+            break
         if not bool(keep.all()):
             chosen = keep.nonzero()[:, 0]
             picked = sums.columns(chosen)
@@ -186,7 +200,8 @@ def _gap(rows: int, loss: Loss, sums: _Groups, margins: Tensor, gradient: Tensor
     if loss.penalised:
         return 0.5 * sums.dot(gradient, gradient)
     bound = 0.5 * sums.dot(gradient[:-1], gradient[:-1])
-    # The free intercept: twice the Newton decrement by the diagonal of its Hessian, twice because the columns of a softmax
+    # The free intercept: twice the Newton decrement by the diagonal of its Hessian, twice because
+    # the columns of a softmax
     # are coupled (equal shifts of all are free), which the diagonal does not see.
     bend = loss.mean_curvature(margins) * rows
     return bound + sums.total(gradient[-1] ** 2 / bend.clamp(min=1e-12))
@@ -201,11 +216,12 @@ def _direction(
     reach: Tensor,
     hard: Tensor,
 ) -> tuple[Tensor, int, Tensor]:
-    """Newton directions by preconditioned conjugate gradients, the steps it took, and which groups found it hard.
+    """Newton directions by preconditioned conjugate gradients, the steps it took, and which groups
+    found it hard.
 
-    Each group stops at a residual of min(0.1, what brings the gap below the tolerance at once), relative to the gradient. Stopped
-    groups leave the working set. Those still open after HARD_CG steps begin again with the better preconditioner, if there is one, and
-    have it from then on.
+    Each group stops at a residual of min(0.1, what brings the gap below the tolerance at once),
+    relative to the gradient. Stopped groups leave the working set. Those still open after HARD_CG
+    steps begin again with the better preconditioner, if there is one, and have it from then on.
     """
     import torch
 
@@ -267,7 +283,8 @@ def _direction(
 def _line(
     loss: Loss, sums: _Groups, weights: Tensor, direction: Tensor, margins: Tensor, change: Tensor
 ) -> Tensor:
-    """Step length per group: the minimum along the direction, by a guarded Newton iteration in one dimension.
+    """Step length per group: the minimum along the direction, by a guarded Newton iteration in one
+    dimension.
 
     No pass over the features: the margins change by `change` for a step of 1.
     """
