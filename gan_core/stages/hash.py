@@ -69,7 +69,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     out = np.empty((len(shards), codes.BITS // 8), np.uint8)
     for start in range(0, len(shards), _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, len(shards)))
-        out[rows] = encoder.encode(shards.pixels(rows), batch=_BLOCK)
+        out[rows] = encoder.encode(shards.pixels(rows))
         progress(start + len(rows), len(shards), "images")
     columns: dict[str, Any] = {name: table[name] for name in ("image_id", "box", "source", "split")}
     columns["code"] = pa.FixedSizeBinaryArray.from_buffers(

@@ -14,6 +14,7 @@ the codes' threshold stay in float32.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gan_core.dedup.hashing.codes import BITS, pack_bits
+from gan_core.devices import bf16_units
 from gan_core.errors import DataError, StoreError
 from gan_core.progress import Progress, Throttled, silent
 from gan_core.randomness import torch_stream
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 SIDE = 32
 INPUTS = SIDE * SIDE * 3
 FORMAT = 1
+WEIGHT_BITS = 32  # of an encoder weight when codes are computed: 32 + 8 + log2(3072) < 53
 NOISE_ROWS = 2048  # images' worth of masking noise drawn for an epoch
 
 Pixels = npt.NDArray[np.uint8]
@@ -58,18 +61,13 @@ def resize_to(pixels: Pixels, side: int = SIDE) -> Pixels:
 
 
 def bf16_is_fast(device: str) -> bool:
-    """Whether this processor has instructions for bfloat16 products; without them they are slower
-    than float32.
-    """
+    """Whether bfloat16 products run in hardware: the processor has the units and oneDNN may use
+    them (ONEDNN_MAX_CPU_ISA can mask them)."""
     import torch
 
     if device.startswith("cuda"):
         return bool(torch.cuda.is_bf16_supported())
-    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
-        asks = getattr(torch.cpu, name, None)
-        if asks is not None and asks():
-            return True
-    return False
+    return bf16_units(device) and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ class Autoencoder:
     weights: dict[str, npt.NDArray[np.float32]]
     about: dict[str, Any]
 
-    def embed(self, pixels: Pixels, *, batch: int = 4096) -> npt.NDArray[np.float32]:
+    def embed(self, pixels: Pixels, *, batch: int = 512) -> npt.NDArray[np.float32]:
         """ReLU activations of the code: float32 [n, 128], >= 0. Args: pixels: uint8 [n, S, S, 3]
         RGB, any S.
         """
@@ -95,7 +93,7 @@ class Autoencoder:
             np.maximum(values, 0, out=out[start : start + len(values)])
         return out
 
-    def encode(self, pixels: Pixels, *, batch: int = 4096) -> Pixels:
+    def encode(self, pixels: Pixels, *, batch: int = 512) -> Pixels:
         """Codes: uint8 [n, 16], bit k (most significant first) set where activation k > 0. Pixels
         as in `embed`.
         """
@@ -104,12 +102,12 @@ class Autoencoder:
             out[start : start + len(values)] = pack_bits(values > 0)
         return out
 
-    def reconstruct(self, pixels: Pixels, *, batch: int = 4096) -> npt.NDArray[np.float32]:
+    def reconstruct(self, pixels: Pixels, *, batch: int = 512) -> npt.NDArray[np.float32]:
         """Decoded images: float32 [n, 32, 32, 3], about [0, 1]."""
         out = np.empty((len(pixels), SIDE, SIDE, 3), np.float32)
         for start, values in self._activations(pixels, batch):
             flat = (
-                np.maximum(values, 0) @ self.weights["decoder.weight"].T
+                np.maximum(values, 0).astype(np.float32) @ self.weights["decoder.weight"].T
                 + self.weights["decoder.bias"]
             )
             out[start : start + len(values)] = (flat + self.weights["mean"]).reshape(
@@ -119,20 +117,25 @@ class Autoencoder:
 
     def _activations(
         self, pixels: Pixels, batch: int
-    ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-        """(first row, activations before the ReLU [n, 128]) for each block; always the same block
-        size, so that a row's sum does not depend on how many rows there are. NumPy, because one
-        product a block is less than torch's import."""
-        # The scale and the mean go into the weights: a block is then one product on plain 0..255
-        # values.
-        weight = self.weights["encoder.weight"]
-        bias = self.weights["encoder.bias"] - weight @ self.weights["mean"]
-        across = np.ascontiguousarray((weight / np.float32(255)).T)
-        flat = np.zeros((batch, INPUTS), np.float32)
+    ) -> Iterator[tuple[int, npt.NDArray[np.float64]]]:
+        """(first row, activations before the ReLU, float64 [n, 128]) of each block.
+
+        A float32 product rounds differently on every CPU and at every place in a batch. Here it is
+        exact: pixels are integers of 8 bits, weights are rounded to integers of `WEIGHT_BITS` bits,
+        so every partial sum is an integer below 2^53. Equal pixels give equal codes everywhere.
+        NumPy, because one product a block takes less time than the import of torch.
+        """
+        weight = self.weights["encoder.weight"].astype(np.float64)
+        scale = 2.0 ** (WEIGHT_BITS - np.frexp(np.abs(weight).max(initial=0.0))[1])
+        integers = np.ascontiguousarray(np.rint(weight * scale).T)
+        centre = weight * self.weights["mean"]
+        bias = self.weights["encoder.bias"] - np.array([math.fsum(row) for row in centre.tolist()])
+        flat = np.empty((batch, INPUTS))
         for start in range(0, len(pixels), batch):
             small = resize_to(pixels[start : start + batch])
-            flat[: len(small)] = small.reshape(len(small), INPUTS)
-            yield start, (flat @ across)[: len(small)] + bias
+            block = flat[: len(small)]
+            block[:] = small.reshape(len(small), INPUTS)
+            yield start, (block @ integers) / (255 * scale) + bias
 
     def save(self, path: Path) -> None:
         """Writes weights, pixel mean and settings as one safetensors file; equal fits give equal
@@ -267,10 +270,9 @@ class _Trainer:
         self.order = torch_stream(seed, "hash", "order")
         self.noise = torch_stream(seed, "hash", "noise", device=device)
         self.parameters = [self.w1, self.b1, self.w2, self.b2]
-        self.means = [torch.zeros_like(parameter) for parameter in self.parameters]
-        self.squares = [torch.zeros_like(parameter) for parameter in self.parameters]
-        self.steps = [torch.zeros((), device=device) for _ in self.parameters]
-        self.gradients = [torch.empty_like(parameter) for parameter in self.parameters]
+        for parameter in self.parameters:
+            parameter.grad = torch.empty_like(parameter)
+        self.optimiser = torch.optim.Adam(self.parameters, lr=config.learning_rate, fused=True)
         self.rounded = [parameter.to(self.dtype) for parameter in self.parameters]
         self.rows = torch.empty(batch, INPUTS, dtype=torch.uint8)
         self.clean, self.noisy, self.error = (
@@ -348,33 +350,10 @@ class _Trainer:
             torch.mm(error.t(), dropped.mul_(scale), out=self.slopes[1]),
             (ones @ error)[0],
         )
-        for gradient, slope in zip(self.gradients, slopes, strict=True):
-            gradient.copy_(slope)
-        self._adam()
+        for parameter, slope in zip(self.parameters, slopes, strict=True):
+            parameter.grad.copy_(slope)
+        self.optimiser.step()
         return error
-
-    def _adam(self) -> None:
-        """Adam with its published constants, in one pass. Without torch.optim: its first step
-        imports torch's compiler, some seconds.
-        """
-        import torch
-
-        torch._foreach_add_(self.steps, 1)
-        torch._fused_adam_(
-            self.parameters,
-            self.gradients,
-            self.means,
-            self.squares,
-            [],
-            self.steps,
-            lr=self.config.learning_rate,
-            beta1=0.9,
-            beta2=0.999,
-            weight_decay=0.0,
-            eps=1e-8,
-            amsgrad=False,
-            maximize=False,
-        )
 
     def weights(self) -> dict[str, npt.NDArray[np.float32]]:
         """The fitted weights."""
