@@ -8,9 +8,21 @@ the context of a request.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from gan_core import registry
 
 Processes = Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
 Labels = Annotated[int, Field(ge=1)] | Literal["all"]
@@ -29,6 +41,38 @@ class Section(BaseModel):
         key.
         """
         return self.model_dump(mode="json", exclude_defaults=True)
+
+
+def _options(kind: str, field: str) -> Callable[[dict[str, Any], ValidationInfo], dict[str, Any]]:
+    """A validator of a plug-in's options: keeps those that differ from the plug-in's defaults.
+
+    Args:
+        field: where the plug-in's name stands, before its options.
+    """
+
+    def validate(value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        name = info.data.get(field)
+        if name is None or (kind == "datasets" and not registry.has_options(kind, name)):
+            return value  # some datasets check theirs when they are opened
+        return registry.options(kind, name, value).key_part()
+
+    return validate
+
+
+def _plugin(kind: str) -> AfterValidator:
+    return AfterValidator(partial(registry.check, kind))
+
+
+Method = Annotated[str, _plugin("methods")]
+Network = Annotated[str, _plugin("networks")]
+Dataset = Annotated[str, _plugin("datasets")]
+Probe = Annotated[str, _plugin("probes")]
+Baseline = Annotated[str, _plugin("baselines")]
+MethodOptions = Annotated[dict[str, Any], AfterValidator(_options("methods", "method"))]
+NetworkOptions = Annotated[dict[str, Any], AfterValidator(_options("networks", "name"))]
+DatasetOptions = Annotated[dict[str, Any], AfterValidator(_options("datasets", "dataset"))]
+ProbeOptions = Annotated[dict[str, Any], AfterValidator(_options("probes", "name"))]
+BaselineOptions = Annotated[dict[str, Any], AfterValidator(_options("baselines", "name"))]
 
 
 class SplitConfig(Section):
@@ -59,9 +103,7 @@ class SourceConfig(Section):
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9_-]*$", description="the name used in addresses and ids"
     )
-    dataset: str = Field(
-        "folder", description="the kind of source: folder, parquet, digits, cifar10, ..."
-    )
+    dataset: Dataset = Field("folder", description="the kind of source")
     folder: str | None = Field(
         None, description="folder under --data when several sources share a root"
     )
@@ -81,7 +123,7 @@ class SourceConfig(Section):
         None, ge=1, description="at most this many rows of each split, chosen by hash of their id"
     )
     split: SplitConfig = SplitConfig()
-    options: dict[str, Any] = Field(
+    options: DatasetOptions = Field(
         default_factory=dict, description="settings of the dataset itself"
     )
 
@@ -188,11 +230,12 @@ class DedupConfig(Section):
 class NetworkConfig(Section):
     """An architecture and its width."""
 
-    name: str = Field(
+    name: Network = Field(
         "dcgan32_svhn", description="file name in gan_core/networks, or a dotted path"
     )
     width: float = Field(1.0, gt=0, le=8, description="factor on every layer's number of maps")
     latent_dim: int | None = Field(None, ge=1, description="None: the network's own")
+    options: NetworkOptions = Field(default_factory=dict, description="settings of the network")
 
 
 class TrainConfig(Section):
@@ -200,7 +243,8 @@ class TrainConfig(Section):
     discriminator.
     """
 
-    method: str = Field("dcgan", description="file name in gan_core/methods, or a dotted path")
+    method: Method = Field("dcgan", description="file name in gan_core/methods, or a dotted path")
+    options: MethodOptions = Field(default_factory=dict, description="settings of the method")
     mode: Literal["paper", "modern"] = Field(
         "modern",
         description=(
@@ -374,14 +418,6 @@ class ExtractConfig(Section):
     statistics_images: int = Field(10_000, ge=1, description="at most this many of them")
     batch: int = Field(128, ge=1)
     precision: Literal["float32", "bf16"] = "float32"
-    centres: int = Field(
-        1600,
-        ge=2,
-        description="of the K-means control (Coates and Ng); four times as many features",
-    )
-    patches: int = Field(
-        400_000, ge=100, description="6 x 6 patches behind its whitening and its centres"
-    )
 
     @model_validator(mode="after")
     def _settings_go_together(self) -> ExtractConfig:
@@ -398,96 +434,81 @@ class ExtractConfig(Section):
         return self
 
 
-# Values tried where neither `grid` nor `grids` says any: features of another scale have their best
-# C elsewhere.
-KIND_GRIDS: dict[str, dict[str, list[float]]] = {
-    "kmeans": {"linear_svm": [5e-4, 1e-3, 2e-3, 4e-3, 8e-3]}
-}
-FeatureKind = Literal["discriminator", "encoder", "network", "pixels", "random", "kmeans"]
-
-
 class ProbeConfig(Section):
-    """A classifier on frozen features and the values of its setting that are tried on the
-    validation split.
+    """A classifier on frozen features and the values of its setting that are tried.
+
+    The values (C, k, alpha) are compared on the validation split.
     """
 
-    name: str = Field(description="file name in gan_core/probes, or a dotted path")
-    grid: list[float] = Field(
-        default_factory=list, description="values tried (C, k, alpha); empty: the probe's own"
-    )
-    grids: dict[FeatureKind, list[float]] = Field(
+    name: Probe = Field(description="file name in gan_core/probes, or a dotted path")
+    grid: list[float] = Field(default_factory=list, description="values tried; empty: the probe's")
+    grids: dict[str, list[float]] = Field(
         default_factory=dict,
-        description="other values for some kinds of features: {kmeans: [1.0e-3, 2.0e-3]}",
+        description="other values for the features of some baselines: {NAME: [0.001, 0.002]}",
     )
+    options: ProbeOptions = Field(default_factory=dict, description="settings of the probe")
 
     @model_validator(mode="after")
     def _values_can_be_fitted(self) -> ProbeConfig:
+        least = registry.literal("probes", self.name, "LEAST")
+        above = registry.literal("probes", self.name, "ABOVE")
+        whole = registry.literal("probes", self.name, "WHOLE", False)
         for value in [*self.grid, *(value for values in self.grids.values() for value in values)]:
-            if self.name == "knn" and not (value >= 1 and float(value).is_integer()):
+            if (
+                (whole and not float(value).is_integer())
+                or (least is not None and value < least)
+                or (above is not None and value <= above)
+            ):
+                numbers = "whole numbers" if whole else "numbers"
+                bound = f"above {above:g}" if above is not None else f"from {least:g}"
                 raise ValueError(
-                    f"{value:g} is no number of neighbours: knn takes whole numbers from 1, such "
-                    "as 1, 5, 25"
-                )
-            if self.name in ("linear_svm", "logistic", "ridge") and not value > 0:
-                raise ValueError(
-                    f"{self.name} cannot be fitted with {value:g}: its values are numbers above "
-                    "0, such as 0.001"
+                    f"{self.name} cannot be fitted with {value:g}: its values are {numbers} {bound}"
                 )
         return self
 
-    def tried(self, kind: str) -> list[float]:
-        """The values tried on features of a kind: its own, else the probe's grid; empty: what the
-        probe's file says.
+    def values(self, features: str) -> list[float]:
+        """The values tried on some features; empty: what the probe's file says.
+
+        The recipe's own for these features, else its grid, else those of the baseline's file.
         """
-        own = next((values for name, values in self.grids.items() if name == kind), [])
-        return own or self.grid or KIND_GRIDS.get(kind, {}).get(self.name, [])
+        given = self.grids.get(features) or self.grid
+        if given or features not in registry.names("baselines"):
+            return given
+        return list(registry.literal("baselines", features, "GRIDS", {}).get(self.name, []))
 
 
-# Published protocols as settings; what a recipe says beside `protocol` goes before them.
-PROTOCOLS: dict[str, dict[str, Any]] = {
-    # svhn/svhn_semisup_analysis.py of the DCGAN authors: 1,000 labels, 10,000 validation rows, 10
-    # draws for each C, 100 fresh ones
-    "svhn-1000": {
-        "labels_per_class": [100],
-        "draws": 10,
-        "final_draws": 100,
-        "validation_rows": 10_000,
-        "probes": [{"name": "linear_svm", "grid": [1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2]}],
-    },
-    # DCGAN paper, table 1: all labels, and 400 per class
-    "cifar10": {
-        "labels_per_class": [400, "all"],
-        "draws": 5,
-        "probes": [
-            {
-                "name": "linear_svm",
-                "grid": [1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3],
-                "grids": {"kmeans": KIND_GRIDS["kmeans"]["linear_svm"]},
-            }
-        ],
-    },
-    # BigBiGAN, section 3: 10,000 training rows held out for every choice
-    "bigbigan": {
-        "labels_per_class": ["all"],
-        "validation_rows": 10_000,
-        "probes": [{"name": "logistic"}],
-    },
-}
+class BaselineConfig(Section):
+    """Features that the trained network's must beat."""
+
+    name: Baseline = Field(description="file name in gan_core/baselines, or a dotted path")
+    options: BaselineOptions = Field(default_factory=dict, description="settings of the baseline")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, data: Any) -> Any:
+        return {"name": data} if isinstance(data, str) else data
 
 
 def _few_and_all() -> list[Labels]:
     return [10, 100, "all"]
 
 
-def _both_baselines() -> list[Literal["pixels", "random", "kmeans"]]:
-    return ["pixels", "random"]
+def _default_probes() -> list[ProbeConfig]:
+    return [ProbeConfig(name="linear_svm"), ProbeConfig(name="logistic")]
+
+
+def _default_baselines() -> list[BaselineConfig]:
+    return [BaselineConfig(name="pixels"), BaselineConfig(name="random")]
 
 
 class EvaluateConfig(Section):
-    """Protocol: how labels are drawn, how choices are made, which probes and baselines are scored."""
+    """Protocol: how labels are drawn, how choices are made, what is scored."""
 
-    protocol: Literal["own", "svhn-1000", "cifar10", "bigbigan"] = Field(
-        "own", description="a published protocol as the defaults of the settings below"
+    protocol: str = Field(
+        "own",
+        description=(
+            "a published protocol (gan_core/recipes/protocols), the defaults of the settings below"
+        ),
     )
     labels_per_class: list[Labels] = Field(default_factory=_few_and_all)
     draws: int = Field(5, ge=1, description="draws of labels at each number below 'all'")
@@ -505,26 +526,22 @@ class EvaluateConfig(Section):
     train_rows: Literal["all", "kept"] = "all"
     exclude_leaked: bool | None = Field(
         None,
-        description="score the test split a second time, without the images that dedup found in the training split as well; "
-        "None: wherever dedup looks for them; true: and refuse the recipe where it does not",
+        description=(
+            "score the test split a second time, without the images that dedup found in the "
+            "training split as well; None: wherever dedup looks for them; true: and refuse the "
+            "recipe where it does not"
+        ),
     )
-    probes: list[ProbeConfig] = Field(
-        default_factory=lambda: [ProbeConfig(name="linear_svm"), ProbeConfig(name="logistic")]
-    )
-    baselines: list[Literal["pixels", "random", "kmeans"]] = Field(default_factory=_both_baselines)
+    probes: list[ProbeConfig] = Field(default_factory=_default_probes)
+    baselines: list[BaselineConfig] = Field(default_factory=_default_baselines)
 
-    @model_validator(mode="before")
+    @field_validator("probes", "baselines")
     @classmethod
-    def _published(cls, data: Any) -> Any:
-        known = PROTOCOLS.get(data.get("protocol", ""), {}) if isinstance(data, dict) else {}
-        return {**known, **data} if known else data
-
-    @field_validator("probes")
-    @classmethod
-    def _probe_names_differ(cls, value: list[ProbeConfig]) -> list[ProbeConfig]:
-        names = [probe.name for probe in value]
+    def _names_differ(cls, value: list[Any], info: ValidationInfo) -> list[Any]:
+        names = [entry.name for entry in value]
         if len(set(names)) < len(names):
-            raise ValueError("each probe stands once; put all values of its setting into one grid")
+            hint = "; put all values into one grid" if info.field_name == "probes" else ""
+            raise ValueError(f"each name stands once{hint}")
         return value
 
     @field_validator("labels_per_class")
@@ -585,8 +602,23 @@ class Recipe(Section):
     train: TrainConfig = TrainConfig()
     extract: ExtractConfig = ExtractConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
-    inspect: InspectConfig = InspectConfig()
+    inspect: dict[str, Any] = Field(
+        default_factory=dict,
+        description="options of inspections by name; null or false leaves one of the defaults out",
+    )
     report: ReportConfig = ReportConfig()
+
+    @field_validator("inspect")
+    @classmethod
+    def _inspections_exist(cls, value: dict[str, Any]) -> dict[str, Any]:
+        checked: dict[str, Any] = {}
+        for name, given in value.items():
+            if not isinstance(given, dict | bool | None):
+                raise ValueError(f"{name} needs a mapping of options; null or false leaves it out")
+            options = given if isinstance(given, dict) else {}
+            parts = registry.options("inspection", name, options).key_part()
+            checked[name] = False if given in (None, False) else parts
+        return checked
 
     @model_validator(mode="after")
     def _source_names_differ(self) -> Recipe:
@@ -620,6 +652,17 @@ class Recipe(Section):
             and self.dedup.leakage
             and any(one.name == source for one in self.sources.train)
         )
+
+    def inspections(self) -> dict[str, dict[str, Any]]:
+        """Inspection to its options, in the report's order: the defaults, then what is named."""
+        wanted = [
+            name
+            for name in registry.names("inspection")
+            if registry.literal("inspection", name, "DEFAULT", True)
+        ]
+        wanted.sort(key=lambda name: registry.literal("inspection", name, "ORDER", 100))
+        given = {name: self.inspect.get(name, {}) for name in [*wanted, *self.inspect]}
+        return {name: options for name, options in given.items() if isinstance(options, dict)}
 
     def all_sources(self) -> list[SourceConfig]:
         """Every source once, training sources first."""

@@ -1,7 +1,11 @@
-"""Finds what a recipe names: the file's name in a room is its name; a dotted path reaches a module
-outside the project.
+"""Finds what a recipe names: a plug-in is one file, and its name is the file's.
 
-Listing looks at file names only, so that `discern list` and the planner import nothing heavy.
+A file of a plug-in folder is a plug-in if it assigns `ABOUT` at its top level; a dotted path names
+a module outside the project. Beside `ABOUT` a plug-in may assign `VERSION` (an integer, 1 by
+default, in the keys of the nodes that use it), `TITLE` (for the report), further literals that its
+kind defines, and it may define `class Options(Section)`, the settings that it has of its own.
+
+All of these are read from the syntax tree, so that listing and planning import nothing heavy.
 """
 
 from __future__ import annotations
@@ -10,85 +14,207 @@ import ast
 import functools
 import importlib
 import importlib.util
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
 
 from gan_core.errors import RequestError, UnknownName
+from gan_core.validation import explain
 
-KINDS = ("methods", "networks", "datasets", "probes", "baselines")
+if TYPE_CHECKING:
+    from gan_core.config import Section
+
+KINDS = {
+    "methods": "method",
+    "networks": "network",
+    "datasets": "dataset",
+    "probes": "probe",
+    "baselines": "baseline",
+    "inspection": "inspection",
+}  # folder of the plug-ins to the word for one of them
+
+# What the definition of an `Options` class may import without the plug-in being imported itself.
+_LIGHT = ("__future__", "typing", "collections.abc", "pydantic", "gan_core.config")
 
 
 def names(kind: str) -> list[str]:
-    """Names that the room `kind` offers, sorted."""
+    """Names of the plug-ins of a kind, sorted."""
     if kind not in KINDS:
-        raise UnknownName("room", kind, KINDS)
+        raise UnknownName("kind of plug-in", kind, KINDS)
     folder = Path(__file__).parent / kind
-    return sorted(path.stem for path in folder.glob("*.py") if _assigned(path, "ABOUT") is not None)
+    return sorted(path.stem for path in folder.glob("*.py") if is_plugin(path))
 
 
-@functools.cache
-def _assigned(path: Path, name: str) -> Any:
-    """The literal that a file assigns to `name` at its top level, or None; nothing is imported."""
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.Assign):
-            targets, value = node.targets, node.value
-        elif isinstance(node, ast.AnnAssign) and node.value is not None:
-            targets, value = [node.target], node.value
-        else:
-            continue
-        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
-            return ast.literal_eval(value)
-    return None
+def is_plugin(path: Path) -> bool:
+    """Whether a file of a plug-in folder is one, and not a base that they share."""
+    return path.parent.name in KINDS and "ABOUT" in _literals(path)
 
 
-def check(kind: str, name: str) -> None:
-    """Raises UnknownName when `name` stands for nothing in the room `kind`; imports nothing but a
-    dotted path's parents.
+def check(kind: str, name: str) -> str:
+    """The name itself when it names a plug-in; a dotted path's parent packages are imported.
+
+    Raises:
+        UnknownName: there is no such plug-in, with the nearest name.
+        RequestError: a dotted path that leads to no module.
     """
-    if "." in name:
-        try:
-            spec = importlib.util.find_spec(name)
-        except ImportError as error:
-            raise RequestError(
-                f"The module {name!r} cannot be imported: {error}.",
-                expected=(
-                    f"a name of gan_core/{kind} ({', '.join(names(kind))}) or the dotted "
-                    "path of a module"
-                ),
-                remedy="put its folder on PYTHONPATH or install it",
-            ) from error
-        if spec is None:
-            raise RequestError(
-                f"There is no module {name!r}.",
-                expected=(
-                    f"a name of gan_core/{kind} ({', '.join(names(kind))}) or the dotted "
-                    "path of a module"
-                ),
-                remedy="put its folder on PYTHONPATH or install it",
-            )
-    elif name not in names(kind):
-        raise UnknownName(
-            kind.rstrip("s"),
-            name,
-            names(kind),
-            remedy=f"`discern list {kind}` shows each with a sentence",
-        )
+    if "." not in name:
+        if name not in names(kind):
+            remedy = f"`discern list {kind}` shows each with a sentence"
+            raise UnknownName(KINDS[kind], name, names(kind), remedy=remedy)
+        return name
+    known = ", ".join(names(kind))
+    expected = f"a name of gan_core/{kind} ({known}) or the dotted path of a module"
+    remedy = "put its folder on PYTHONPATH or install it"
+    try:
+        spec = importlib.util.find_spec(name)
+    except ImportError as error:
+        message = f"The module {name!r} cannot be imported: {error}."
+        raise RequestError(message, expected=expected, remedy=remedy) from error
+    if spec is None or spec.origin is None:
+        message = f"There is no module {name!r}."
+        raise RequestError(message, expected=expected, remedy=remedy)
+    return name
 
 
 def load(kind: str, name: str) -> ModuleType:
-    """The module behind a name.
+    """The module of a plug-in, imported.
 
     Raises:
-        UnknownName: no such file in the room, with the nearest name.
-        RequestError: a dotted path that cannot be imported.
+        RequestError: as `check`.
     """
     check(kind, name)
-    return importlib.import_module(name if "." in name else f"gan_core.{kind}.{name}")
+    return importlib.import_module(_module(kind, name))
+
+
+def literal(kind: str, name: str, constant: str, default: Any = None) -> Any:
+    """The literal that a plug-in assigns to `constant` at its top level, else `default`."""
+    return _literals(_file(kind, name)).get(constant, default)
 
 
 def about(kind: str, name: str) -> str:
-    """The `ABOUT` sentence of an entry, read from its syntax tree so that nothing heavy is
-    imported.
+    """A plug-in's sentence about itself."""
+    return str(literal(kind, name, "ABOUT", ""))
+
+
+def version(kind: str, name: str) -> int:
+    """A plug-in's version: raised when the same request would give other content."""
+    return int(literal(kind, name, "VERSION", 1))
+
+
+def title(kind: str, name: str) -> str:
+    """How a plug-in is called where people read; without a `TITLE` its name."""
+    return str(literal(kind, name, "TITLE", "") or name.rpartition(".")[2].replace("_", " "))
+
+
+def options(kind: str, name: str, given: Mapping[str, Any]) -> Section:
+    """A plug-in's options: what is given, checked, and its defaults for the rest.
+
+    Raises:
+        RequestError: an unknown plug-in; an unknown option, with the nearest one; a wrong value.
     """
-    return str(_assigned(Path(__file__).parent / kind / f"{name}.py", "ABOUT"))
+    check(kind, name)
+    model = _options_class(kind, name)
+    try:
+        return model.model_validate(dict(given))
+    except ValidationError as error:
+        raise explain(error, model, f"the {KINDS[kind]} {name}", "option") from None
+
+
+def has_options(kind: str, name: str) -> bool:
+    """Whether a plug-in defines `Options`."""
+    tree = ast.parse(_file(kind, name).read_text())
+    return any(isinstance(node, ast.ClassDef) and node.name == "Options" for node in tree.body)
+
+
+def _module(kind: str, name: str) -> str:
+    return name if "." in name else f"gan_core.{kind}.{name}"
+
+
+def _file(kind: str, name: str) -> Path:
+    """Where a plug-in's source lies."""
+    check(kind, name)
+    if "." not in name:
+        return Path(__file__).parent / kind / f"{name}.py"
+    spec = importlib.util.find_spec(name)
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin)
+
+
+def _options_class(kind: str, name: str) -> type[Section]:
+    """The `Options` of a plug-in, without importing the plug-in where its definition allows it."""
+    module = _module(kind, name)
+    imported = getattr(sys.modules.get(module), "Options", None)
+    found = imported or _defined_options(_file(kind, name), module)
+    if found is None:  # it needs more than it may import for planning
+        found = importlib.import_module(module).Options
+    return found  # type: ignore[no-any-return]
+
+
+@functools.cache
+def _defined_options(path: Path, module: str) -> Any:
+    """`Options` from the syntax tree: the light imports, the literals and the sections of a file.
+
+    None where the definition needs anything else; a class without options where there is none.
+    """
+    from gan_core.config import Section
+
+    body: list[ast.stmt] = []
+    defined = False
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ClassDef) and _is_section(node):
+            defined = defined or node.name == "Options"
+            body.append(node)
+        elif isinstance(node, ast.Import):
+            if all(alias.name in _LIGHT for alias in node.names):
+                body.append(node)
+        elif isinstance(node, ast.ImportFrom):
+            if node.module in _LIGHT and not node.level:
+                body.append(node)
+        elif isinstance(node, ast.Assign | ast.AnnAssign) and _is_literal(node):
+            body.append(node)
+    if not defined:
+        return type("Options", (Section,), {"__module__": __name__})
+    scope = ModuleType(f"{module}:options")
+    sys.modules[scope.__name__] = scope  # where pydantic resolves the annotations
+    try:
+        exec(compile(ast.Module(body, []), str(path), "exec"), scope.__dict__)
+    except NameError:
+        return None
+    return scope.Options
+
+
+def _is_section(node: ast.ClassDef) -> bool:
+    bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
+    return "Section" in bases or "Options" in bases
+
+
+def _is_literal(node: ast.Assign | ast.AnnAssign) -> bool:
+    try:
+        return node.value is not None and ast.literal_eval(node.value) is not ...
+    except ValueError:
+        # an alias of a type, such as Choice = Literal["a", "b"]
+        return isinstance(node.value, ast.Subscript) and isinstance(node.value.value, ast.Name)
+
+
+@functools.cache
+def _literals(path: Path) -> dict[str, Any]:
+    """The names to which a file assigns literals at its top level; nothing is imported."""
+    found: dict[str, Any] = {}
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Assign):
+            targets: list[ast.expr] = node.targets
+        elif isinstance(node, ast.AnnAssign):
+            targets = [node.target]
+        else:
+            continue
+        for target in targets:
+            if isinstance(target, ast.Name) and node.value is not None:
+                try:
+                    found[target.id] = ast.literal_eval(node.value)
+                except ValueError:
+                    continue
+    return found

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
+from gan_core.config import Section
 from gan_core.errors import DataError
 from gan_core.features.pooling import LayerSize
 from gan_core.progress import Progress, silent
@@ -27,12 +29,31 @@ if TYPE_CHECKING:
 ABOUT = (
     "single-layer K-means of Coates and Ng: whitened 6x6 patches, triangle coding, quadrant pooling"
 )
+TITLE = "K-means"
+NEEDS = ("pack",)
+# Other values of a probe's setting where a recipe gives none: these features have another scale.
+GRIDS = {"linear_svm": [5e-4, 1e-3, 2e-3, 4e-3, 8e-3]}
 SIDE = 6
 CONTRAST, WHITEN, SCALE = 10.0, 0.1, 0.01
 ITERATIONS = 50
 START = 0.1  # spread of the first centres
 BLOCK = 16_384  # patches at a time in K-means
 Images = npt.NDArray[np.uint8]
+
+
+class Options(Section):
+    """Settings of the codebook; four times as many features as centres."""
+
+    centres: int = Field(1600, ge=2)
+    patches: int = Field(400_000, ge=100, description="behind the whitening and the centres")
+    statistics_images: int = Field(
+        10_000, ge=1, description="at most so many training images standardise the codes"
+    )
+
+
+def dims(options: Options, size: int, network: int) -> int:
+    """How many features an image has."""
+    return 4 * options.centres
 
 
 @dataclass
@@ -153,7 +174,7 @@ def learn(
     if len(sample) < centres:
         raise DataError(
             f"{len(sample)} patches cannot make {centres} centres.",
-            remedy="set extract.centres lower",
+            remedy="set the option centres of the baseline kmeans lower",
         )
     sample = normalise(sample)
     mean = sample.mean(0)

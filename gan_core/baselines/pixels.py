@@ -5,9 +5,22 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from gan_core.config import Section
 from gan_core.features.pooling import LayerSize
 
 ABOUT = "raw pixels in [-1, 1], channel by channel"
+
+TITLE = "raw pixels"
+NEEDS = ()  # neither training images nor a network
+
+
+class Options(Section):
+    """None."""
+
+
+def dims(options: Options, size: int, network: int) -> int:
+    """How many features an image has. Args: size: side of a crop in pixels."""
+    return 3 * size**2
 
 
 def sizes(shape: tuple[int, int, int]) -> list[LayerSize]:

@@ -6,12 +6,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gan_core.config import Section
 from gan_core.randomness import torch_stream
 
 if TYPE_CHECKING:
     from gan_core.networks.base import LayeredNetwork
 
 ABOUT = "the same network with random weights (the authors' initialisation)"
+
+TITLE = "random weights"
+NEEDS = ("pack", "network")
+
+
+class Options(Section):
+    """None: the settings of `extract` hold for these features too."""
+
+
+def dims(options: Options, size: int, network: int) -> int:
+    """How many features an image has. Args: network: those of the trained network."""
+    return network
 
 
 def network(

@@ -166,12 +166,13 @@ def needs(recipe: Recipe, device: str, images: dict[str, int]) -> Needs:
     )
     state = 2 * (snapshot + 8 * sum(weights.values()))  # two are kept, with Adam's two moments
     crop = 3 * recipe.crop.size**2
-    sets = 1 + sum(kind == "random" for kind in recipe.evaluate.baselines)
-    baselines = recipe.evaluate.baselines
-    values = (
-        found.features * sets
-        + crop * ("pixels" in baselines)
-        + 4 * recipe.extract.centres * ("kmeans" in baselines)
+    values = found.features + sum(
+        registry.load("baselines", baseline.name).dims(
+            registry.options("baselines", baseline.name, baseline.options),
+            recipe.crop.size,
+            found.features,
+        )
+        for baseline in recipe.evaluate.baselines
     )
     disk = {
         "crops": crop * sum(images.values()),

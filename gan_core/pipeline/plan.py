@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gan_core import registry
 from gan_core.artifacts.manifest import Manifest, make_key, problems
 from gan_core.artifacts.store import Store
-from gan_core.config import Recipe, TrainConfig
+from gan_core.config import BaselineConfig, InspectConfig, ProbeConfig, Recipe, TrainConfig
 from gan_core.contract import ArtifactRef
 from gan_core.devices import bf16_units, resolve_compile, resolve_processes
 from gan_core.features.external.fingerprint import Stamp
@@ -24,11 +25,6 @@ if TYPE_CHECKING:
 
 # What a recipe says of a source for people and for finding it: no image depends on it.
 _SAID_OF_SOURCES = frozenset({"folder", "layout", "images"})
-_KMEANS = (
-    "centres",
-    "patches",
-    "statistics_images",
-)  # the settings of extract that its control K-means reads
 OUTSIDE = "network"  # the name of features of somebody's own network, in ids and tables
 # Settings of the train section that say which training is used, not how one is done: no training is
 # told them, no key has them.
@@ -96,6 +92,13 @@ def build_plan(
     return _Planner(recipe, fingerprints, settings, labelled or {}, outside, growth).nodes()
 
 
+def plugins(*used: tuple[str, str]) -> dict[str, Any]:
+    """The versions above 1 of the plug-ins (kind, name) that a node uses, for its key."""
+    versions = {f"{kind}/{name}": registry.version(kind, name) for kind, name in used}
+    above = {name: version for name, version in versions.items() if version > 1}
+    return {"plugins": above} if above else {}
+
+
 class _Planner:
     def __init__(
         self,
@@ -140,6 +143,7 @@ class _Planner:
             where = {"location": str(location) if location else None}
             dumped = source.model_dump(mode="json")
             stamp = {"fingerprint": self.fingerprints[source.name]}
+            dataset = plugins(("datasets", source.dataset))
             keyed = {
                 key: value
                 for key, value in source.key_part().items()
@@ -150,7 +154,7 @@ class _Planner:
                     f"ingest:{source.name}",
                     "ingest",
                     {"source": dumped, **stamp},
-                    {"source": keyed, **stamp},
+                    {"source": keyed, **stamp, **dataset},
                     context={**where, "rehash": self.settings.rehash},
                 )
             )
@@ -159,7 +163,7 @@ class _Planner:
                     f"crop:{source.name}",
                     "crop",
                     {"crop": crop.model_dump(mode="json")},
-                    {"crop": crop.key_part()},
+                    {"crop": crop.key_part(), **dataset},
                     {"images": (f"ingest:{source.name}",)},
                     {**where, "source": dumped},
                 )
@@ -196,6 +200,7 @@ class _Planner:
     def _network(self) -> list[Node]:
         recipe = self.recipe
         extra = {**self.common, "image_size": recipe.crop.size}
+        used = (("methods", recipe.train.method), ("networks", recipe.train.network.name))
         precision = recipe.train.precision
         if precision == "auto":
             precision = "bf16" if bf16_units(self.settings.device) else "float32"
@@ -230,7 +235,7 @@ class _Planner:
                 "train",
                 "train",
                 {"train": train.model_dump(mode="json"), **extra},
-                {"train": keyed, **extra},
+                {"train": keyed, **extra, **plugins(*used)},
                 {"pack": ("pack",), "codes": ("hash",)},
                 {**self.device, "max_seconds": self.settings.max_seconds},
             )
@@ -239,85 +244,114 @@ class _Planner:
             training = self.growth.applied(training)
             if self.growth.kept_set is not None:
                 trained_on = [Node("pack:trained", "pack", {}, {}, pinned=self.growth.kept_set)]
-        inspect = {"inspect": recipe.inspect.model_dump(mode="json"), **self.common}
-        return [
-            *trained_on,
-            training,
-            Node(
-                "inspect",
-                "inspect",
-                inspect,
-                {"inspect": recipe.inspect.key_part(), **self.common},
-                {"snapshot": ("train",), "pack": self.trained_on["pack"]},
-                {**self.device, "network": recipe.train.network.name},
-            ),
-        ]
+        return [*trained_on, training, *self._inspections()]
+
+    def _inspections(self) -> list[Node]:
+        recipe = self.recipe
+        context = {**self.device, "network": recipe.train.network.name}
+        pack = self.trained_on["pack"]
+        if not registry.names("inspection"):
+            whole = {"inspect": InspectConfig().model_dump(mode="json"), **self.common}
+            keyed = {"inspect": {}, **self.common}
+            inputs = {"snapshot": ("train",), "pack": pack}
+            return [Node("inspect", "inspect", whole, keyed, inputs, context)]
+        made = []
+        for name, options in recipe.inspections().items():
+            part = {"inspection": {"name": name, "options": options}, **self.common}
+            used = (("inspection", name), ("networks", recipe.train.network.name))
+            inputs = {"snapshot": ("train",), "pack": pack}
+            if "codes" in registry.literal("inspection", name, "NEEDS", ()):
+                inputs["codes"] = ("hash",)
+            keyed = {**part, **plugins(*used)}
+            made.append(Node(f"inspect:{name}", "inspect", part, keyed, inputs, context))
+        return made
 
     def _evaluation(self) -> list[Node]:
         made = []
         for source in self.recipe.evaluated():
             labelled = self.labelled.get(source.name, True)
-            kinds = [
-                OUTSIDE if self.outside else self.recipe.extract.network,
-                *(self.recipe.evaluate.baselines if labelled else []),
-            ]
-            made += [self._extract(source.name, kind) for kind in kinds]
+            network = OUTSIDE if self.outside else self.recipe.extract.network
+            made.append(self._extract(source.name, network))
+            baselines = self.recipe.evaluate.baselines if labelled else []
+            made += [self._baseline(source.name, baseline) for baseline in baselines]
+            kinds = [network, *(baseline.name for baseline in baselines)]
             if labelled:
                 made += [
-                    self._cell(source.name, kind, number)
+                    self._cell(source.name, kind, probe)
                     for kind in kinds
-                    for number in range(len(self.recipe.evaluate.probes))
+                    for probe in self.recipe.evaluate.probes
                 ]
-                made.append(
-                    self._cell(source.name, "pixels" if "pixels" in kinds else kinds[0], None)
-                )
+                made += self._references(source.name, kinds)
         return made
 
     def _extract(self, source: str, kind: str) -> Node:
+        """Features of the trained network, or of an external one."""
         recipe = self.recipe
-        inputs: dict[str, tuple[str, ...]] = {"crops": (f"crop:{source}",), **self.duplicates}
         part: dict[str, Any] = {"features": kind, **self.common}
-        key_part: dict[str, Any] = dict(part)
+        key_part = {**part, "extract": self._activations()}
         part["extract"] = recipe.extract.model_dump(mode="json")
+        inputs = {"crops": (f"crop:{source}",), **self.duplicates, **self.trained_on}
         context: dict[str, Any] = self.device
-        if kind != "pixels":
-            inputs |= self.trained_on
-            said = recipe.extract.key_part()
-            key_part["extract"] = {
-                name: said[name]
-                for name in said
-                if name in _KMEANS or (kind != "kmeans" and name != "weights")
-            }
-        if self.outside and kind in (OUTSIDE, "random"):
-            part["outside"] = key_part["outside"] = self.outside.part(weights=kind == OUTSIDE)
-            context = {**context, **self.outside.context(weights=kind == OUTSIDE)}
-        elif kind == "random":
-            network = {
-                "network": recipe.train.network.model_dump(mode="json"),
-                "image_size": recipe.crop.size,
-            }
-            part.update(network)
-            key_part.update(
-                {"network": recipe.train.network.key_part(), "image_size": recipe.crop.size}
-            )
-        elif kind not in ("pixels", "kmeans"):
+        if self.outside:
+            part["outside"] = key_part["outside"] = self.outside.part(weights=True)
+            context = {**context, **self.outside.context(weights=True)}
+        else:
             inputs["snapshot"] = ("train",)
-            context = {
-                **context,
-                "network": recipe.train.network.name,
-            }  # a dotted one is imported only if the recipe names it
+            # a dotted one is imported only if the recipe names it
+            context = {**context, "network": recipe.train.network.name}
+            key_part |= plugins(("networks", recipe.train.network.name))
         return Node(f"extract:{source}:{kind}", "extract", part, key_part, inputs, context)
 
-    def _cell(self, source: str, kind: str, number: int | None) -> Node:
+    def _activations(self) -> dict[str, Any]:
+        """The settings of extract in a key: the weights' place is not, their digest is."""
+        settings = self.recipe.extract.key_part()
+        return {name: value for name, value in settings.items() if name != "weights"}
+
+    def _baseline(self, source: str, baseline: BaselineConfig) -> Node:
+        """Features of a baseline. Its file's `NEEDS` says what it reads beside the crops: 'pack'
+        (training images) and 'network' (the architecture, the settings of extract)."""
+        recipe, name = self.recipe, baseline.name
+        needs = registry.literal("baselines", name, "NEEDS", ("pack",))
+        used = [("baselines", name)]
+        part: dict[str, Any] = {"features": name, "options": baseline.options, **self.common}
+        key_part = dict(part)
+        inputs: dict[str, tuple[str, ...]] = {"crops": (f"crop:{source}",), **self.duplicates}
+        inputs |= self.trained_on if "pack" in needs else {}
+        context: dict[str, Any] = self.device if needs else {"device": "cpu"}
+        if "network" in needs:
+            part["extract"] = recipe.extract.model_dump(mode="json")
+            key_part["extract"] = self._activations()
+            if self.outside:
+                part["outside"] = key_part["outside"] = self.outside.part(weights=False)
+                context = {**context, **self.outside.context(weights=False)}
+            else:
+                network, size = recipe.train.network, {"image_size": recipe.crop.size}
+                part |= {"network": network.model_dump(mode="json"), **size}
+                key_part |= {"network": network.key_part(), **size}
+                used.append(("networks", network.name))
+        key_part |= plugins(*used)
+        return Node(f"extract:{source}:{name}", "extract", part, key_part, inputs, context)
+
+    def _references(self, source: str, kinds: list[str]) -> list[Node]:
+        """Cells of the probes that need no features (chance): on those that are read fastest."""
+        small = [
+            baseline.name
+            for baseline in self.recipe.evaluate.baselines
+            if not registry.literal("baselines", baseline.name, "NEEDS", ("pack",))
+        ]
+        return [
+            self._cell(source, next(iter([*small, *kinds])), ProbeConfig(name=name))
+            for name in registry.names("probes")
+            if registry.literal("probes", name, "REFERENCE", False)
+        ]
+
+    def _cell(self, source: str, kind: str, chosen: ProbeConfig) -> Node:
         evaluate = self.recipe.evaluate
-        chosen = None if number is None else evaluate.probes[number]
-        # The values that are tried on these features, and no others: another grid for one kind
-        # re-runs that kind's cells.
-        probe = (
-            {"name": "chance", "grid": []}
-            if chosen is None
-            else {"name": chosen.name, "grid": chosen.tried(kind)}
-        )
+        # The values that are tried on these features, and no others: another grid for some features
+        # re-runs the cells of these alone.
+        probe: dict[str, Any] = {"name": chosen.name, "grid": chosen.values(kind)}
+        if chosen.options:
+            probe["options"] = chosen.options
         protocol = evaluate.model_dump(mode="json")
         # Whether leaked images are left out shows as an input, or does not.
         apart = {"probes", "baselines", "exclude_leaked"}
@@ -330,7 +364,7 @@ class _Planner:
             f"evaluate:{source}:{kind}:{probe['name']}",
             "evaluate",
             {**common, "protocol": protocol},
-            {**common, "protocol": keyed},
+            {**common, "protocol": keyed, **plugins(("probes", chosen.name))},
             inputs,
             self.device,
         )

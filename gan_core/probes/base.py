@@ -6,6 +6,9 @@ A probe is a file in this room with
     SETTING  what its values set ('C', 'k'), or '' when nothing is chosen
     GRID     the values tried when a recipe names none
     LEAST    the smallest value there is, where there is one: a best value there is at no edge
+    ABOVE    where there is one, the number above which values lie
+    WHOLE    True where values are whole numbers
+    REFERENCE  True where it needs no features: scored once for each source
     fit(features, labels, values, *, seed, device, progress) -> one model per value
 
 where features are float16 or float32 [rows, dims] (used as they come: nothing is scaled), labels

@@ -13,6 +13,7 @@ from gan_core.progress import Progress, silent
 ABOUT = "always answers the most frequent training label: what a score must beat"
 SETTING = ""
 GRID: list[float] = [0.0]
+REFERENCE = True  # scored once for each source, on any features
 
 
 @dataclass

@@ -20,6 +20,7 @@ from gan_core.progress import Progress, silent
 ABOUT = "k nearest neighbours, Euclidean, majority vote"
 SETTING = "k"
 GRID = [1.0, 5.0, 25.0]
+WHOLE = True  # only whole numbers
 LEAST = 1.0
 FAISS_BYTES = (
     2**31

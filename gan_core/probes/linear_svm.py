@@ -30,6 +30,7 @@ ABOUT = (
 )
 SETTING = "C"
 GRID = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1]
+ABOVE = 0.0  # values are above it
 TOLERANCE = 1e-4
 MARGIN_BYTES = 2**29  # columns are solved in batches whose margins fit into this
 

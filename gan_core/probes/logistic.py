@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 ABOUT = "multinomial logistic regression with an L2 penalty, all C at once"
 SETTING = "C"
 GRID = [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0]
+ABOVE = 0.0  # values are above it
 TOLERANCE = 1e-5
 MARGIN_BYTES = 2**28
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -16,12 +16,11 @@ from pydantic import BaseModel, ValidationError
 from gan_core import registry
 from gan_core.config import Recipe
 from gan_core.devices import cpu_cores
-from gan_core.errors import RequestError, UnknownName, nearest
+from gan_core.errors import RequestError, UnknownName
+from gan_core.validation import explain, model_in
 
 _FOLDER = Path(__file__).parent
 _PARTS = ("discriminator", "encoder")
-_MOST_FAULTS = 5  # wrong settings that are told at once
-_SHOW = "`discern run digits --dry-run` shows a whole recipe"
 
 
 class _Twice(yaml.YAMLError):
@@ -155,10 +154,13 @@ def build_recipe(content: dict[str, Any]) -> Recipe:
     Raises:
         RequestError: what is wrong, where, and the nearest right name.
     """
+    evaluate = content.get("evaluate")
+    if isinstance(evaluate, dict) and evaluate.get("protocol", "own") != "own":
+        content = {**content, "evaluate": {**_protocol(str(evaluate["protocol"])), **evaluate}}
     try:
         recipe = Recipe.model_validate(content)
     except ValidationError as error:
-        raise _explain(error) from None
+        raise explain(error, Recipe) from None
     if ":" not in recipe.extract.network and recipe.extract.network not in _PARTS:
         raise UnknownName(
             "part of a snapshot",
@@ -166,12 +168,6 @@ def build_recipe(content: dict[str, Any]) -> Recipe:
             _PARTS,
             remedy="a network of your own is named my_module:Discriminator",
         )
-    registry.check("methods", recipe.train.method)
-    registry.check("networks", recipe.train.network.name)
-    for source in recipe.all_sources():
-        registry.check("datasets", source.dataset)
-    for probe in recipe.evaluate.probes:
-        registry.check("probes", probe.name)
     if recipe.threads == 0:
         # One core is left to the Prefect server, to readers and to whoever else: oneDNN's threads
         # spin while they wait for each
@@ -181,11 +177,46 @@ def build_recipe(content: dict[str, Any]) -> Recipe:
     return recipe
 
 
+def _protocol(name: str) -> dict[str, Any]:
+    """The settings of a published protocol.
+
+    Raises:
+        UnknownName: there is none of that name.
+    """
+    known = {path.stem: path for path in (_FOLDER / "protocols").glob("*.yaml")}
+    if name not in known:
+        raise UnknownName("protocol", name, ["own", *known])
+    settings: dict[str, Any] = _read_yaml(known[name].read_text())
+    return settings
+
+
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML, every default written out."""
-    return yaml.safe_dump(
-        recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120
-    )
+    return yaml.safe_dump(written_out(recipe), sort_keys=False, allow_unicode=True, width=120)
+
+
+def written_out(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as JSON values, with every default, those of the plug-ins' options too."""
+    content = recipe.model_dump(mode="json")
+    train, evaluate, sources = content["train"], content["evaluate"], content["sources"]
+    for kind, name, entry in [
+        ("methods", train["method"], train),
+        ("networks", train["network"]["name"], train["network"]),
+        *(("probes", entry["name"], entry) for entry in evaluate["probes"]),
+        *(("baselines", entry["name"], entry) for entry in evaluate["baselines"]),
+        *(("datasets", entry["dataset"], entry) for role in sources.values() for entry in role),
+    ]:
+        if registry.has_options(kind, name):
+            entry["options"] = _all_options(kind, name, entry["options"])
+    content["inspect"] |= {
+        name: _all_options("inspection", name, given)
+        for name, given in recipe.inspections().items()
+    }
+    return content
+
+
+def _all_options(kind: str, name: str, given: dict[str, Any]) -> dict[str, Any]:
+    return registry.options(kind, name, given).model_dump(mode="json")
 
 
 def _merge(base: dict[str, Any], overlay: dict[str, Any]) -> None:
@@ -206,10 +237,12 @@ def _entry(entries: list[Any], given: str | int, where: str) -> Any:
     name = str(given)
     if name.isdigit() and int(name) < len(entries):
         return entries[int(name)]
-    for entry in entries:
+    for number, entry in enumerate(entries):
+        if entry == name:  # its name alone stands for an entry without settings
+            entries[number] = entry = {"name": name}
         if isinstance(entry, dict) and entry.get("name") == name:
             return entry
-    known = [str(entry.get("name")) for entry in entries if isinstance(entry, dict)]
+    known = [str(entry.get("name")) if isinstance(entry, dict) else str(entry) for entry in entries]
     raise UnknownName(
         f"entry of {where}", name, known + [str(number) for number in range(len(entries))]
     )
@@ -267,94 +300,5 @@ def _default_at(path: list[str]) -> Any:
                 item.model_dump(mode="json") if isinstance(item, BaseModel) else item
                 for item in default
             ]
-        model = _model_in(field.annotation)
+        model = model_in(field.annotation)
     return {}
-
-
-def _model_in(annotation: Any) -> Any:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for inner in get_args(annotation):
-        found = _model_in(inner)
-        if found is not None:
-            return found
-    return None
-
-
-def _explain(error: ValidationError) -> RequestError:
-    """All that is wrong, up to five places; one mistake alone is told with what was expected and
-    the nearest match.
-    """
-    at: dict[tuple[str, ...], list[Any]] = {}
-    for one in error.errors():
-        at.setdefault(_place(one["loc"]), []).append(one)
-    faults = [_fault(place, said) for place, said in at.items()]
-    if len(faults) == 1:
-        return faults[0]
-    lines = [f"  {_sentence(fault)}" for fault in faults[:_MOST_FAULTS]]
-    more = f"\n  and {len(faults) - _MOST_FAULTS} more" if len(faults) > _MOST_FAULTS else ""
-    return RequestError(
-        f"{len(faults)} settings of the recipe are wrong:\n" + "\n".join(lines) + more, remedy=_SHOW
-    )
-
-
-def _place(loc: Sequence[int | str]) -> tuple[str, ...]:
-    """A setting's path, without pydantic's own words for the members of a union and for keys."""
-    return tuple(
-        str(part)
-        for part in loc
-        if not (isinstance(part, str) and (part.endswith("]") or part == "constrained-int"))
-    )
-
-
-def _sentence(fault: RequestError) -> str:
-    told = fault.message.rstrip(".")
-    return (
-        told
-        if "did you mean" in told or not fault.expected
-        else f"{told} (expected: {fault.expected})"
-    )
-
-
-def _fault(place: tuple[str, ...], errors: Sequence[Any]) -> RequestError:
-    """What is wrong at one place: several errors there are those of a union's members."""
-    first, where = errors[0], ".".join(place)
-    kind = first["type"] if len(errors) == 1 else "union"
-    if kind == "extra_forbidden":
-        model: Any = Recipe
-        for part in place[:-1]:
-            if not part.isdigit():
-                model = _model_in(model.model_fields[part].annotation)
-        section = ".".join(place[:-1]) or "a recipe"
-        return UnknownName(f"setting of {section}", place[-1], model.model_fields if model else [])
-    if kind == "literal_error":
-        given = str(first.get("input"))
-        known = [
-            text.strip("' ")
-            for text in str(first["ctx"]["expected"]).replace(" or ", ",").split(",")
-        ]
-        near = nearest(given, known)
-        hint = f"; did you mean {near!r}?" if near else "."
-        return RequestError(f"{where} is {given!r}{hint}", expected=str(first["ctx"]["expected"]))
-    if kind == "missing":
-        return RequestError(f"The recipe has no {where}.", expected=f"a value for {where}")
-    said = " or ".join(
-        dict.fromkeys(_said(error).removeprefix("Input should be ") for error in errors)
-    )
-    if not where:  # what a whole recipe must obey: its value is the recipe
-        return RequestError(f"{said}.", remedy=_SHOW)
-    if kind == "value_error" and isinstance(first.get("input"), dict):
-        return RequestError(f"{where}: {said}.", remedy=_SHOW)
-    should = "Input should be " if _said(first).startswith("Input should be ") else ""
-    return RequestError(f"{where} is {_shown(first.get('input'))}: {should}{said}.", remedy=_SHOW)
-
-
-def _said(error: Any) -> str:
-    if error["type"] in ("model_type", "dict_type"):
-        return "Input should be a mapping of settings"
-    return str(error["msg"]).removeprefix("Value error, ")
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

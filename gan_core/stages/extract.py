@@ -21,6 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gan_core import registry
 from gan_core.config import ExtractConfig
 from gan_core.contract import StageInput, StageOutcome, StageRequest
 from gan_core.errors import DataError, RequestError
@@ -147,13 +148,12 @@ def _taker(
         lineage["layers"] = [size.as_json() for size in sizes]
         return _Taker(sizes, lambda some, _: (pixels.take(some), 0), lineage)
     if kind == "kmeans":
-        return _kmeans_taker(request, config, images, device, lineage, progress)
+        return _kmeans_taker(request, images, device, lineage, progress)
     return _network_taker(request, config, images, device, lineage)
 
 
 def _kmeans_taker(
     request: StageRequest,
-    config: ExtractConfig,
     images: PixelShards,
     device: str,
     lineage: dict[str, Any],
@@ -164,11 +164,12 @@ def _kmeans_taker(
     """
     from gan_core.baselines import kmeans
 
-    coder, digest = _codebook(request, config, images, device, progress)
-    sizes = kmeans.sizes(config.centres)
+    options: Any = registry.options("baselines", "kmeans", request.part.get("options", {}))
+    coder, digest = _codebook(request, options, images, device, progress)
+    sizes = kmeans.sizes(options.centres)
     settings = {
-        "centres": config.centres,
-        "patches": config.patches,
+        "centres": options.centres,
+        "patches": options.patches,
         "side": kmeans.SIDE,
         "iterations": kmeans.ITERATIONS,
     }
@@ -181,7 +182,7 @@ def _kmeans_taker(
 
 def _codebook(
     request: StageRequest,
-    config: ExtractConfig,
+    options: Any,
     images: PixelShards,
     device: str,
     progress: Progress,
@@ -206,9 +207,9 @@ def _codebook(
     coder = kmeans.learn(
         read,
         rows,
-        centres=config.centres,
-        patches=config.patches,
-        measured=config.statistics_images,
+        centres=options.centres,
+        patches=options.patches,
+        measured=options.statistics_images,
         seed=int(request.part.get("seed", 0)),
         device=device,
         progress=progress,

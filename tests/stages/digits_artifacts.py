@@ -91,6 +91,7 @@ def extract_request(
     extra = settings.pop("inputs", {})
     part: dict[str, Any] = {
         "features": features,
+        "options": settings.pop("options", {}),
         "extract": settings,
         "seed": 0,
         "threads": 1,

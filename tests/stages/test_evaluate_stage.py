@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from gan_core import schemas
-from gan_core.errors import DataError
+from gan_core.config import EvaluateConfig
+from gan_core.errors import DataError, UnknownName
 from gan_core.probes.solver import gram as _gram
 from gan_core.progress import silent
 from gan_core.stages import evaluate, extract
@@ -283,9 +284,12 @@ def test_fresh_draws_are_scored_after_the_choice(pixels: Path, tmp_path: Path) -
 
 
 def test_published_protocols_are_settings_that_a_recipe_can_change() -> None:
-    from gan_core.config import EvaluateConfig
+    from gan_core.recipes import load_recipe
 
-    svhn = EvaluateConfig.model_validate({"protocol": "svhn-1000", "draws": 2})
+    def protocol(*overrides: str) -> EvaluateConfig:
+        return load_recipe("digits", overrides=overrides)[0].evaluate
+
+    svhn = protocol("evaluate={protocol: svhn-1000, draws: 2}")
     assert (svhn.labels_per_class, svhn.draws, svhn.final_draws, svhn.validation_rows) == (
         [100],
         2,
@@ -294,8 +298,10 @@ def test_published_protocols_are_settings_that_a_recipe_can_change() -> None:
     )
     assert svhn.probes[0].grid == [1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2]
     assert EvaluateConfig.model_validate(svhn.model_dump(mode="json")) == svhn
-    assert EvaluateConfig.model_validate({"protocol": "bigbigan"}).validation_rows == 10_000
-    assert EvaluateConfig.model_validate({"protocol": "cifar10"}).labels_per_class == [400, "all"]
+    assert protocol("evaluate={protocol: bigbigan}").validation_rows == 10_000
+    assert protocol("evaluate={protocol: cifar10}").labels_per_class == [400, "all"]
+    with pytest.raises(UnknownName, match="did you mean 'svhn-1000'"):
+        protocol("evaluate.protocol=svhn1000")
 
 
 def test_validation_rows_in_number(pixels: Path, tmp_path: Path) -> None:

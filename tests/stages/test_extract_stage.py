@@ -258,12 +258,13 @@ def test_runs_where_prefect_and_faiss_are_not(crops: Path, tmp_path: Path) -> No
     assert len(list(tmp_path.glob("features-*.parquet"))) == 4
 
 
-def test_kmeans_control_is_features_like_any_others(crops: Path, tmp_path: Path) -> None:
+SMALL_CODEBOOK = {"centres": 8, "patches": 500, "statistics_images": 50}
+
+
+def test_kmeans_baseline_is_features_like_any_others(crops: Path, tmp_path: Path) -> None:
     for work in "ab":
         outcome = extract.run(
-            extract_request(
-                crops, tmp_path / work, "kmeans", centres=8, patches=500, statistics_images=50
-            ),
+            extract_request(crops, tmp_path / work, "kmeans", options=SMALL_CODEBOOK),
             silent,
         )
     assert (
@@ -275,7 +276,7 @@ def test_kmeans_control_is_features_like_any_others(crops: Path, tmp_path: Path)
 
 def kmeans_share(crops: Path, work: Path, number: int) -> StageRequest:
     """The request for one of two shares of a small K-means control."""
-    request = extract_request(crops, work, "kmeans", centres=8, patches=500, statistics_images=50)
+    request = extract_request(crops, work, "kmeans", options=SMALL_CODEBOOK)
     return request.model_copy(update={"context": {"device": "cpu", "share": [number, 2]}})
 
 

@@ -75,12 +75,12 @@ def test_kmeans_has_a_grid_of_its_own_and_no_other_cell_knows() -> None:
         "report",
     }
     probe = ProbeConfig(name="linear_svm", grid=[1e-2], grids={"kmeans": [1e-3]})
-    assert probe.tried("kmeans") == [1e-3] and probe.tried("random") == [1e-2]
-    assert ProbeConfig(name="linear_svm").tried("kmeans") == [5e-4, 1e-3, 2e-3, 4e-3, 8e-3]
-    assert ProbeConfig(name="linear_svm", grid=[1e-2]).tried("kmeans") == [1e-2]
+    assert probe.values("kmeans") == [1e-3] and probe.values("random") == [1e-2]
+    assert ProbeConfig(name="linear_svm").values("kmeans") == [5e-4, 1e-3, 2e-3, 4e-3, 8e-3]
+    assert ProbeConfig(name="linear_svm", grid=[1e-2]).values("kmeans") == [1e-2]
     assert (
-        ProbeConfig(name="linear_svm").tried("random")
-        == ProbeConfig(name="logistic").tried("kmeans")
+        ProbeConfig(name="linear_svm").values("random")
+        == ProbeConfig(name="logistic").values("kmeans")
         == []
     )
 
@@ -89,14 +89,12 @@ def test_kmeans_has_a_grid_of_its_own_and_no_other_cell_knows() -> None:
 def test_kmeans_stands_in_the_tables_of_full_runs(name: str) -> None:
     for scale in ("debug", "small", "full"):
         evaluate = load_recipe(name, scale=scale)[0].evaluate
-        assert ("kmeans" in evaluate.baselines) == (scale == "full") and {"pixels", "random"} < {
-            *evaluate.baselines,
-            "kmeans",
-        }
+        baselines = {baseline.name for baseline in evaluate.baselines}
+        assert baselines == {"pixels", "random", *(["kmeans"] if scale == "full" else [])}
         assert (
-            evaluate.probes[0].tried("kmeans")
+            evaluate.probes[0].values("kmeans")
             == [5e-4, 1e-3, 2e-3, 4e-3, 8e-3]
-            != evaluate.probes[0].tried("random")
+            != evaluate.probes[0].values("random")
         )
 
 
@@ -117,8 +115,34 @@ def test_a_setting_reaches_its_stage_and_what_follows() -> None:
     assert "hash" not in changed(before, keys("dedup.max_group=999")), (
         "a change of dedup does not re-run hash"
     )
-    assert changed(before, keys("inspect.samples=16")) == {"inspect", "report"}
     assert changed(before, keys(fingerprint="g")) >= {"ingest", "crop", "train"}
+
+
+def test_a_baseline_s_options_touch_its_features_and_no_others() -> None:
+    named = "evaluate.baselines=[pixels, {name: kmeans, options: {centres: %d}}]"
+    default, other = keys(named % 1600), keys(named % 800)
+    assert default == keys("evaluate.baselines=[pixels, kmeans]"), "a default written out"
+    assert {name for name in default if default[name] != other[name]} == {
+        "extract:digits:kmeans",
+        "evaluate:digits:kmeans:linear_svm",
+        "evaluate:digits:kmeans:logistic",
+        "report",
+    }
+    with pytest.raises(RequestError, match="option of the baseline kmeans called 'centers'; did"):
+        keys("evaluate.baselines=[{name: kmeans, options: {centers: 8}}]")
+
+
+def test_a_plug_in_s_version_is_in_the_keys_of_what_uses_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = keys()
+    raised = ("networks", "dcgan32_svhn")
+    monkeypatch.setattr(
+        plan.registry, "version", lambda kind, name: 2 if (kind, name) == raised else 1
+    )
+    after = keys()
+    assert changed(before, after) == {"train", "extract", "evaluate", "inspect", "report"}
+    assert before["extract:digits:pixels"] == after["extract:digits:pixels"]
 
 
 def test_a_default_written_out_changes_no_stage() -> None:

@@ -1,0 +1,85 @@
+"""What a plug-in's file says of itself is read without importing it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gan_core import registry
+from gan_core.errors import RequestError, UnknownName
+
+PLUGIN = """
+from __future__ import annotations
+
+from typing import Literal
+
+import not_installed_anywhere
+from pydantic import Field
+
+from gan_core.config import Section
+
+ABOUT = "a probe of somebody"
+VERSION = 3
+TITLE = "My probe"
+SHIFTS = (0, 1)
+Kind = Literal["flat", "round"]
+
+
+class Inner(Section):
+    depth: int = 1
+
+
+class Options(Section):
+    kind: Kind = "flat"
+    shifts: list[int] = Field(list(SHIFTS), min_length=1)
+    inner: Inner = Inner()
+"""
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "my_plugins").mkdir()
+    (tmp_path / "my_plugins" / "__init__.py").touch()
+    (tmp_path / "my_plugins" / "mine.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "my_plugins.mine"
+    sys.modules.pop("my_plugins", None)
+
+
+def test_a_dotted_plugin_is_read_without_importing_it(mine: str) -> None:
+    assert registry.about("probes", mine) == "a probe of somebody"
+    assert registry.version("probes", mine) == 3 and registry.title("probes", mine) == "My probe"
+    assert registry.options("probes", mine, {}).key_part() == {}
+    given = registry.options("probes", mine, {"kind": "round", "inner": {"depth": 2}})
+    assert given.key_part() == {"kind": "round", "inner": {"depth": 2}}
+    assert mine not in sys.modules
+
+
+def test_wrong_options_name_the_nearest(mine: str) -> None:
+    with pytest.raises(UnknownName, match="no option of the probe my_plugins.mine called 'knd'; d"):
+        registry.options("probes", mine, {"knd": "flat"})
+    with pytest.raises(RequestError, match="kind is 'rond'; did you mean 'round'"):
+        registry.options("probes", mine, {"kind": "rond"})
+
+
+@pytest.mark.parametrize("kind", registry.KINDS)
+def test_every_plugin_has_options_with_defaults_and_a_version(kind: str) -> None:
+    for name in registry.names(kind):
+        assert registry.about(kind, name) and registry.version(kind, name) >= 1, name
+        assert registry.options(kind, name, {}).key_part() == {}, name
+
+
+def test_planning_imports_no_torch() -> None:
+    code = """
+import sys
+from gan_core import registry
+for kind in registry.KINDS:
+    for name in registry.names(kind):
+        registry.options(kind, name, {}), registry.title(kind, name)
+heavy = {"torch", "cv2", "faiss", "prefect", "sklearn"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
