@@ -20,9 +20,9 @@ from flows.hooks import close_dead_runs, close_left_over
 from flows.runners import parse_runner
 from gan_core.artifacts.store import Store
 from gan_core.errors import DataError, DiscernError, TrainingDiverged
-from gan_core.pipeline.plan import Node
+from gan_core.pipeline.nodes import Node
 from gan_core.pipeline.preflight import refuse_before_starting
-from gan_core.pipeline.request import Prepared, RunRequest, plan_anew, prepare
+from gan_core.pipeline.request import Prepared, RunRequest, prepare, replan
 from gan_core.pipeline.run_record import Run, versions
 from gan_core.pipeline.runner import StageResult, take
 from tasks.base import StageCall
@@ -144,7 +144,7 @@ def _decide(store: Store, prepared: Prepared, run: Run) -> Prepared:
     can be said now.
     """
     made = frozenset(result.ref.stage for result in run.results.values() if result.ref)
-    prepared = plan_anew(prepared, store, made)
+    prepared = replan(prepared, store, made)
     for note in prepared.notes:
         log.info("%s", note)
     run.planned(prepared)

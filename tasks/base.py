@@ -33,7 +33,7 @@ from pydantic import BaseModel, ConfigDict
 from gan_core.artifacts.store import Store
 from gan_core.contract import ArtifactRef
 from gan_core.errors import DiscernError
-from gan_core.pipeline.plan import Node
+from gan_core.pipeline.nodes import Node
 from gan_core.pipeline.runner import StageResult, execute, take
 from gan_core.specs import spec_of
 from tasks.shares import spread

@@ -17,7 +17,7 @@ from prefect.runtime import task_run
 
 from gan_core.artifacts.store import Store
 from gan_core.contract import ArtifactRef
-from gan_core.pipeline.plan import Node
+from gan_core.pipeline.nodes import Node
 from gan_core.pipeline.runner import StageResult, trajectory_key
 from tasks.base import stage_task
 from tasks.images import image, show_image, training_curve

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gan_core.pipeline.plan import Standing
+from gan_core.pipeline.nodes import Standing
 from gan_core.pipeline.request import Prepared
 
 MARKS = {"cached": "[green]cached[/]", "to do": "[yellow]to do[/]", "after": "[dim]after[/]"}

@@ -72,9 +72,9 @@ def _show_plan(prepared: Prepared, as_json: bool) -> int:
 
     refused = list(refusals(prepared))
     for_good = [refusal.error for refusal in refused if refusal.for_good]
-    outside = _look(prepared) if prepared.outside and prepared.to_do and not for_good else None
+    outside = _look(prepared) if prepared.external and prepared.to_do and not for_good else None
     rough = None
-    if prepared.to_do and not prepared.outside and not for_good:
+    if prepared.to_do and not prepared.external and not for_good:
         rough = needs(prepared.recipe, prepared.settings.device, images_expected(prepared))
     if as_json:
         console.print_json(
@@ -116,8 +116,8 @@ def _told(refusal: Refusal) -> dict[str, Any]:
 def _look(prepared: Prepared) -> Look:
     from gan_core.features.external.preflight import look
 
-    assert prepared.outside is not None
-    return look(prepared.recipe.extract, prepared.outside, prepared.recipe.crop.size)
+    assert prepared.external is not None
+    return look(prepared.recipe.extract, prepared.external, prepared.recipe.crop.size)
 
 
 def _nothing_to_do(store: Store, prepared: Prepared) -> dict[str, Any] | None:

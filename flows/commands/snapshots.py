@@ -18,7 +18,7 @@ from gan_core.artifacts.store import Store
 from gan_core.contract import StageOutcome
 from gan_core.devices import memory_bytes
 from gan_core.errors import RequestError, UnknownName
-from gan_core.pipeline.plan import imported_key
+from gan_core.pipeline.nodes import imported_key
 from gan_core.specs import spec_of
 
 KINDS = ("dcgan-authors",)

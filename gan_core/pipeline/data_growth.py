@@ -22,7 +22,7 @@ from gan_core.artifacts.manifest import Manifest, make_key, problems
 from gan_core.artifacts.store import Store
 from gan_core.config import Recipe, TrainConfig
 from gan_core.contract import ArtifactRef
-from gan_core.pipeline.plan import Node, Standing
+from gan_core.pipeline.nodes import Node, Standing
 from gan_core.specs import spec_of
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from gan_core.errors import DiscernError, RequestError
-from gan_core.pipeline.plan import OUTSIDE
+from gan_core.pipeline.nodes import EXTERNAL
 from gan_core.pipeline.request import Prepared
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def refusals(prepared: Prepared) -> Iterator[Refusal]:
         (partial(_refuse_batch, prepared), True),
         (partial(_refuse_the_large, prepared), False),
     ]
-    if prepared.outside is not None:
+    if prepared.external is not None:
         seen = cache(partial(_look_at_network, prepared))  # it is made once for both
         checks = [(seen, True), (lambda: _refuse_long_features(prepared, seen()), False)]
     for check, for_good in checks:
@@ -149,12 +149,12 @@ def _look_at_network(prepared: Prepared) -> Look | None:
     """
     from gan_core.features.external.preflight import look
 
-    if prepared.outside is None or not any(
-        standing.node.id.endswith(f":{OUTSIDE}") and standing.node.stage == "extract"
+    if prepared.external is None or not any(
+        standing.node.id.endswith(f":{EXTERNAL}") and standing.node.stage == "extract"
         for standing in prepared.to_do
     ):
         return None
-    return look(prepared.recipe.extract, prepared.outside, prepared.recipe.crop.size)
+    return look(prepared.recipe.extract, prepared.external, prepared.recipe.crop.size)
 
 
 def _refuse_long_features(prepared: Prepared, found: Look | None) -> None:

@@ -16,16 +16,9 @@ from gan_core.config import Recipe
 from gan_core.devices import cuda_count, resolve_device
 from gan_core.errors import DataError, RequestError, UnknownName
 from gan_core.features.external.fingerprint import Stamp, stamp_of
-from gan_core.pipeline.data_growth import Growth, concerns, decide
-from gan_core.pipeline.plan import (
-    Node,
-    Settings,
-    Standing,
-    build_plan,
-    imported_key,
-    look_up,
-    up_to,
-)
+from gan_core.pipeline.data_growth import Growth, concerns
+from gan_core.pipeline.nodes import Node, Settings, Standing, imported_key, up_to
+from gan_core.pipeline.plan import build_plan, make_plan
 from gan_core.pipeline.sources import Location, fingerprint, locate
 from gan_core.recipes import load_recipe
 from gan_core.specs import STAGES
@@ -129,7 +122,7 @@ class Prepared:
     locations: dict[str, Location]
     fingerprints: dict[str, str]
     standings: dict[str, Standing]
-    outside: Stamp | None = None
+    external: Stamp | None = None
     growth: Growth | None = None
 
     @property
@@ -209,79 +202,45 @@ def prepare(request: RunRequest, store: Store, *, planning: bool = False) -> Pre
         max_seconds=request.max_seconds,
         refresh=frozenset(request.refresh),
     )
-    return _planned(
-        request,
-        recipe,
-        notes,
-        settings,
-        locations,
-        fingerprints,
-        store,
-        stamp_of(recipe.extract, Path.cwd()),
-    )
+    external = stamp_of(recipe.extract, Path.cwd())
+    _refuse_unplanned(request, recipe, build_plan(recipe, fingerprints, settings, external))
+    prepared = Prepared(request, recipe, notes, settings, locations, fingerprints, {}, external)
+    return _look_up(prepared, store)
 
 
-def _planned(
-    request: RunRequest,
-    recipe: Recipe,
-    notes: list[str],
-    settings: Settings,
-    locations: dict[str, Location],
-    fingerprints: dict[str, str],
-    store: Store,
-    outside: Stamp | None,
-) -> Prepared:
-    nodes = build_plan(recipe, fingerprints, settings, outside=outside)
-    _refuse_unplanned(request, recipe, nodes)
-    refresh = settings.refresh | ({"ingest"} if request.rehash else frozenset())
-    standings = look_up(store, nodes, refresh)
-    labelled = {
-        name: bool(standings[f"ingest:{name}"].manifest.outcome.summary.get("labelled", True))  # type: ignore[union-attr]
-        for name in locations
-        if standings[f"ingest:{name}"].manifest
-    }
-    nodes = build_plan(recipe, fingerprints, settings, labelled, outside)
-    standings = look_up(store, nodes, refresh)
-    growth, told = None, ""
-    if "train" not in refresh and any(
-        node.stage == "train" for node in up_to(nodes, request.only or request.until)
-    ):
-        growth, told = decide(store, recipe, standings)
-    if growth is not None:
-        nodes = build_plan(recipe, fingerprints, settings, labelled, outside, growth)
-        standings = look_up(store, nodes, refresh)
-    notes = [*notes, told] if told else notes
-    there = {node.stage for node in nodes}
-    notes = [
-        *notes,
-        *(
-            note
-            for stage in request.refresh
-            if stage not in there and (note := _NO_LABELS) not in notes
-        ),
-    ]
-    prepared = Prepared(
-        request, recipe, notes, settings, locations, fingerprints, standings, outside, growth
-    )
-    if request.only:
-        return _alone(prepared)
-    return replace(
-        prepared, standings={node.id: standings[node.id] for node in up_to(nodes, request.until)}
-    )
-
-
-def plan_anew(prepared: Prepared, store: Store, made: frozenset[str]) -> Prepared:
-    """The same request and sources, planned once more after its first stages were made.
+def replan(prepared: Prepared, store: Store, made: frozenset[str]) -> Prepared:
+    """The same request and sources, planned once more with what the run knows now.
 
     Args:
-        made: stages that this run has made already: what was to be refreshed of them has been.
+        made: stages that this run has made: what was to be refreshed of them has been.
     """
     settings = replace(prepared.settings, refresh=prepared.settings.refresh - made, rehash=False)
     request = prepared.request.model_copy(
         update={"refresh": sorted(settings.refresh), "rehash": False}
     )
-    args = (prepared.recipe, prepared.notes, settings, prepared.locations, prepared.fingerprints)
-    return _planned(request, *args, store, prepared.outside)
+    return _look_up(replace(prepared, request=request, settings=settings), store)
+
+
+def _look_up(prepared: Prepared, store: Store) -> Prepared:
+    """The request with its plan as the store stands now."""
+    request = prepared.request
+    plan = make_plan(
+        prepared.recipe,
+        prepared.fingerprints,
+        prepared.settings,
+        external=prepared.external,
+        store=store,
+        until=request.only or request.until,
+    )
+    there = {node.stage for node in plan.nodes}
+    notes = [plan.note, *(_NO_LABELS for stage in request.refresh if stage not in there)]
+    new = [note for note in dict.fromkeys(notes) if note and note not in prepared.notes]
+    wanted = plan.nodes if request.only else up_to(plan.nodes, request.until)
+    standings = {node.id: plan.standings[node.id] for node in wanted}
+    planned = replace(
+        prepared, standings=standings, growth=plan.growth, notes=[*prepared.notes, *new]
+    )
+    return _alone(planned) if request.only else planned
 
 
 def _refuse_unplanned(request: RunRequest, recipe: Recipe, nodes: list[Node]) -> None:

@@ -19,7 +19,7 @@ from gan_core.artifacts.store import Store
 from gan_core.contract import ArtifactRef
 from gan_core.errors import TrainingDiverged
 from gan_core.files import atomic_write_bytes, read_json, write_json
-from gan_core.pipeline.plan import Node, key_of
+from gan_core.pipeline.nodes import Node, key_of
 from gan_core.pipeline.request import Prepared
 from gan_core.pipeline.runner import StageResult, trajectory_key
 from gan_core.recipes import dump_recipe

@@ -27,7 +27,7 @@ from gan_core.errors import DiscernError, StoreError, TrainingDiverged, Transien
 from gan_core.pipeline.child_process import run_child
 from gan_core.pipeline.data_growth import trajectory_of
 from gan_core.pipeline.gpu_lock import alone_on, identities
-from gan_core.pipeline.plan import Node, key_of
+from gan_core.pipeline.nodes import Node, key_of
 from gan_core.progress import Progress, silent
 from gan_core.specs import spec_of
 

@@ -21,7 +21,7 @@ from gan_core.artifacts.store import Store
 from gan_core.contract import ArtifactRef
 from gan_core.errors import RequestError
 from gan_core.pipeline.garbage_collection import clean
-from gan_core.pipeline.plan import Node
+from gan_core.pipeline.nodes import Node
 from gan_core.pipeline.request import RunRequest, prepare
 from gan_core.pipeline.run_record import LIVE_LOCK, Run
 from gan_core.pipeline.runner import _earlier, trajectory_key

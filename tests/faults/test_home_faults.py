@@ -215,7 +215,7 @@ def test_a_full_tmpfs(tmp_path: Path) -> None:
 
 
 def test_an_unknown_failure_of_the_system_names_the_file(tmp_path: Path) -> None:
-    from gan_core.pipeline.plan import Node
+    from gan_core.pipeline.nodes import Node
 
     blocked = tmp_path / "home"
     blocked.write_text("a file where the home should be")

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from gan_core.artifacts.store import Store
-from gan_core.pipeline.plan import Settings, build_plan
+from gan_core.pipeline.nodes import Settings
+from gan_core.pipeline.plan import build_plan
 from gan_core.pipeline.runner import StageResult, execute
 from gan_core.pipeline.sources import fingerprint, locate
 from gan_core.recipes import load_recipe

@@ -19,7 +19,7 @@ from gan_core.contract import ArtifactRef
 from gan_core.errors import TrainingDiverged, TransientError
 from gan_core.pipeline import gpu_lock as gpus
 from gan_core.pipeline import runner
-from gan_core.pipeline.plan import Node
+from gan_core.pipeline.nodes import Node
 from gan_core.pipeline.request import RunRequest, prepare
 from gan_core.pipeline.run_record import Run
 from gan_core.pipeline.runner import StageResult, begun_anew, execute

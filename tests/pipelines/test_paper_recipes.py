@@ -16,7 +16,8 @@ from flows.cli import app
 from gan_core.artifacts.store import Store
 from gan_core.errors import DataError, RequestError
 from gan_core.pipeline.estimates import needs
-from gan_core.pipeline.plan import Settings, build_plan
+from gan_core.pipeline.nodes import Settings
+from gan_core.pipeline.plan import build_plan
 from gan_core.pipeline.request import RunRequest, images_expected, prepare
 from gan_core.recipes import load_recipe
 

@@ -28,7 +28,7 @@ from prefect import flow
 import tasks
 from flows.runners import parse_runner
 from gan_core.artifacts.manifest import Manifest
-from gan_core.pipeline.plan import Node
+from gan_core.pipeline.nodes import Node
 from gan_core.pipeline.runner import StageResult
 from gan_core.pipeline.request import RunRequest, prepare
 from gan_core.shards import PixelShards, write_rows, write_shard

@@ -18,7 +18,8 @@ from gan_core.contract import StageOutcome, StageRequest
 from gan_core.errors import DataError
 from gan_core.features.parquet import read_lineage
 from gan_core.networks.snapshot import CHOSEN, load_snapshot, read_meta, saw_labels
-from gan_core.pipeline.plan import Settings, build_plan
+from gan_core.pipeline.nodes import Settings
+from gan_core.pipeline.plan import build_plan
 from gan_core.progress import silent
 from gan_core.recipes import load_recipe
 from gan_core.stages import evaluate, extract, train

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
+from gan_core import devices, registry
 from gan_core.artifacts.store import Store
 from gan_core.config import ProbeConfig, Recipe
 from gan_core.errors import RequestError
 from gan_core.features.external.fingerprint import Stamp
-from gan_core.pipeline import plan
-from gan_core.pipeline.plan import Node, Settings, build_plan, explain, key_of, look_up, up_to
+from gan_core.pipeline.nodes import Node, Settings, key_of, up_to
+from gan_core.pipeline.plan import Plan, build_plan, explain, make_plan
 from gan_core.recipes import load_recipe
 from gan_core.specs import spec_of
 
@@ -48,9 +49,9 @@ def test_nothing_outside_the_recipe_enters_a_key() -> None:
 
 
 def test_the_precision_in_the_key_is_the_resolved_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "bf16_units", lambda device: False)
+    monkeypatch.setattr(devices, "bf16_units", lambda device: False)
     assert keys("train.precision=auto")["train"] == keys("train.precision=float32")["train"]
-    monkeypatch.setattr(plan, "bf16_units", lambda device: True)
+    monkeypatch.setattr(devices, "bf16_units", lambda device: True)
     assert keys("train.precision=auto")["train"] == keys("train.precision=bf16")["train"]
 
 
@@ -137,9 +138,7 @@ def test_a_plug_in_s_version_is_in_the_keys_of_what_uses_it(
 ) -> None:
     before = keys()
     raised = ("networks", "dcgan32_svhn")
-    monkeypatch.setattr(
-        plan.registry, "version", lambda kind, name: 2 if (kind, name) == raised else 1
-    )
+    monkeypatch.setattr(registry, "version", lambda kind, name: 2 if (kind, name) == raised else 1)
     after = keys()
     assert changed(before, after) == {"train", "extract", "evaluate", "inspect", "report"}
     assert before["extract:digits:pixels"] == after["extract:digits:pixels"]
@@ -165,10 +164,10 @@ def test_with_rollback_the_intervals_are_in_the_key() -> None:
     assert "train" not in changed(before, keys("train.on_divergence=rollback", "train.grid_kimg=3"))
 
 
-def test_unlabelled_sources_are_not_evaluated() -> None:
+def test_unlabelled_sources_are_not_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, _ = load_recipe("digits")
-    nodes = build_plan(recipe, {"digits": "f"}, Settings(), {"digits": False})
-    stages = [node.stage for node in nodes]
+    monkeypatch.setattr(Plan, "has_labels", lambda plan, source: False)
+    stages = [node.stage for node in build_plan(recipe, {"digits": "f"}, Settings())]
     assert "evaluate" not in stages and stages.count("extract") == 1 and stages[-1] == "report"
 
 
@@ -198,8 +197,7 @@ def test_inputs_come_first() -> None:
 
 def test_look_up_says_what_waits_for_what(tmp_path: Path) -> None:
     recipe, _ = load_recipe("digits")
-    nodes = build_plan(recipe, {"digits": "f"}, Settings())
-    found = look_up(Store(tmp_path), nodes)
+    found = make_plan(recipe, {"digits": "f"}, Settings(), store=Store(tmp_path)).standings
     assert (
         found["ingest:digits"].state == "to do" and found["ingest:digits"].why == "not made before"
     )
@@ -307,7 +305,7 @@ def outside(*overrides: str, digest: str = "w", place: str = "here") -> dict[str
     )
     stamp = Stamp({"my_net.py": "s"}, digest, Path(place), Path(place) / "w.pth")
     found: dict[str, str] = {}
-    for node in build_plan(recipe, {"digits": "f"}, Settings(), outside=stamp):
+    for node in build_plan(recipe, {"digits": "f"}, Settings(), external=stamp):
         found[node.id] = key_of(node, found)
     return found
 

@@ -14,7 +14,7 @@ from PIL import Image
 from gan_core.artifacts.store import Store
 from gan_core.errors import DataError, RequestError
 from gan_core.pipeline.preflight import refusals, refuse_before_starting
-from gan_core.pipeline.request import Prepared, RunRequest, as_typed, plan_anew, prepare
+from gan_core.pipeline.request import Prepared, RunRequest, as_typed, prepare, replan
 from gan_core.pipeline.runner import execute
 
 OUTSIDE = 'extract.network="torchvision.models:resnet18"'
@@ -65,7 +65,7 @@ def test_what_is_made_is_refreshed(tmp_path: Path) -> None:
     alone = planned(tmp_path, only="ingest", refresh=["ingest"])
     assert [node.stage for node in alone.nodes] == ["ingest"], "as the flow `stage` asks"
     prepared = planned(tmp_path, refresh=["ingest", "train"])
-    assert plan_anew(prepared, Store(tmp_path), frozenset({"ingest"})).settings.refresh == {"train"}
+    assert replan(prepared, Store(tmp_path), frozenset({"ingest"})).settings.refresh == {"train"}
 
 
 def test_only_a_stage_that_the_command_makes(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_scores_that_there_cannot_be_are_refreshed_with_a_note(tmp_path: Path) -
     execute(store, first.nodes[0], {})
     again = planned(store.home, **asked, refresh=["evaluate"])
     assert any("nothing to evaluate" in note for note in again.notes)
-    assert plan_anew(again, store, frozenset()).notes == again.notes, "said once"
+    assert replan(again, store, frozenset()).notes == again.notes, "said once"
 
 
 @pytest.mark.parametrize(
