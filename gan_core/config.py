@@ -167,14 +167,14 @@ class HashConfig(Section):
     ours.
     """
 
-    epochs: int = Field(4, ge=1)
+    epochs: int = Field(1, ge=1)
     min_steps: int = Field(
-        500,
+        1000,
         ge=0,
         description="a small set is shown more often than `epochs` until so many steps are taken",
     )
-    batch: int = Field(256, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
+    batch: int = Field(48, ge=1)
+    learning_rate: float = Field(1.5e-3, gt=0)
     input_dropout: float = Field(
         0.2, ge=0, lt=1, description="share of input values set to 0 (the noise)"
     )

@@ -54,7 +54,7 @@ _ALL = (
     ),
     StageSpec(
         "hash",
-        3,
+        4,
         ("codes.parquet", "encoder.safetensors"),
         ("stages/hash.py", "dedup/hashing/autoencoder.py", "dedup/hashing/codes.py"),
     ),
