@@ -8,6 +8,7 @@ the context of a request.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -238,6 +239,36 @@ class NetworkConfig(Section):
     options: NetworkOptions = Field(default_factory=dict, description="settings of the network")
 
 
+class ScheduleConfig(Section):
+    """The learning rate over a training: a factor on it, as a function of kimg."""
+
+    kind: Literal["constant", "linear", "cosine", "exponential"] = "constant"
+    warmup_kimg: float = Field(0.0, ge=0, description="linear rise from 0 at the beginning")
+    from_kimg: float = Field(0.0, ge=0, description="the factor is 1 until here, then it falls")
+    until_kimg: float | None = Field(
+        None, gt=0, description="`final` is reached here; None: at train.kimg"
+    )
+    final: float = Field(0.0, ge=0, le=1, description="last factor; exponential: above 0")
+
+    @model_validator(mode="after")
+    def _exponential_ends_above_zero(self) -> ScheduleConfig:
+        if self.kind == "exponential" and self.final == 0:
+            raise ValueError("an exponential schedule needs `final` above 0, such as 0.01")
+        return self
+
+    def factor(self, kimg: float, length: float) -> float:
+        """The factor on the rate at `kimg`. Args: length: train.kimg."""
+        warm = min(1.0, kimg / self.warmup_kimg) if self.warmup_kimg else 1.0
+        if self.kind == "constant":
+            return warm
+        until = self.until_kimg or length
+        t = min(1.0, max(0.0, kimg - self.from_kimg) / max(until - self.from_kimg, 1e-9))
+        if self.kind == "exponential":
+            return warm * self.final**t
+        falling = 1 - t if self.kind == "linear" else (1 + math.cos(math.pi * t)) / 2
+        return warm * (self.final + (1 - self.final) * falling)
+
+
 class TrainConfig(Section):
     """How the GAN is trained. Lengths are in kimg: thousands of real images shown to the
     discriminator.
@@ -245,13 +276,6 @@ class TrainConfig(Section):
 
     method: Method = Field("dcgan", description="file name in gan_core/methods, or a dotted path")
     options: MethodOptions = Field(default_factory=dict, description="settings of the method")
-    mode: Literal["paper", "modern"] = Field(
-        "modern",
-        description=(
-            "paper: a minibatch feeds either a D or a G update; modern: both, with an "
-            "averaged generator"
-        ),
-    )
     network: NetworkConfig = NetworkConfig()
     snapshot: str | None = Field(
         None,
@@ -259,7 +283,13 @@ class TrainConfig(Section):
     )
     kimg: float = Field(1000.0, gt=0)
     batch: int = Field(128, ge=2)
+    accumulate: int = Field(
+        1,
+        ge=1,
+        description="parts that a batch is computed in, one after the other, to save memory",
+    )
     learning_rate: float = Field(2e-4, gt=0)
+    schedule: ScheduleConfig = ScheduleConfig()
     beta1: float = Field(0.5, ge=0, lt=1)
     beta2: float = Field(0.999, ge=0, lt=1)
     weight_decay: float = Field(
@@ -269,18 +299,6 @@ class TrainConfig(Section):
         10.0, ge=0, description="half-life of the averaged generator (modern); 0 is off"
     )
     flip: bool = Field(False, description="mirror each real image with probability one half")
-    augment: list[Literal["color", "translation", "cutout"]] = Field(
-        default_factory=list,
-        description="differentiable augmentation of real and generated images alike (modern)",
-    )
-    r1: float = Field(0.0, ge=0, description="weight of the R1 gradient penalty (modern)")
-    spectral_norm: bool = Field(
-        False,
-        description=(
-            "divide the discriminator's weights by their largest singular value (modern); "
-            "layers with batch norm undo it"
-        ),
-    )
     processes: Processes = Field(
         1,
         description=(
@@ -358,16 +376,6 @@ class TrainConfig(Section):
         if self.choose == "best_probe" and not self.probe_kimg:
             raise ValueError(
                 "choose best_probe needs a probe: give train.probe_kimg, the kimg between two looks"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _options_of_modern_mode(self) -> TrainConfig:
-        given = [name for name in ("augment", "r1", "spectral_norm") if getattr(self, name)]
-        if self.mode == "paper" and given:
-            raise ValueError(
-                f"{', '.join(given)} belong to mode 'modern'; mode 'paper' trains as the authors "
-                "did"
             )
         return self
 

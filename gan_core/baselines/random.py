@@ -30,14 +30,12 @@ def dims(options: Options, size: int, network: int) -> int:
 def network(
     name: str, width: float, seed: int, role: str = "discriminator", latent_dim: int | None = None
 ) -> LayeredNetwork:
-    """The discriminator (or encoder) of a network file, initialised as the authors do, from the
-    stream 'random-network' of `seed`.
+    """The discriminator (or encoder) of a network file, initialised as it says, from the stream
+    'random-network' of `seed`.
     """
-    from gan_core.networks.base import initialise
-    from gan_core.networks.snapshot import build_networks
+    from gan_core.networks.make import Make
 
-    made: LayeredNetwork = build_networks(
-        {"name": name, "width": width, "latent_dim": latent_dim}, (role,)
-    )[role]
-    initialise(made, torch_stream(seed, "random-network"))
+    make = Make({"name": name, "width": width, "latent_dim": latent_dim})
+    made: LayeredNetwork = getattr(make, role)()
+    make.initialise(made, torch_stream(seed, "random-network"))
     return made.eval().requires_grad_(False)

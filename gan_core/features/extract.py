@@ -19,7 +19,8 @@ from torch import Tensor
 
 from gan_core.errors import DataError
 from gan_core.features.pooling import LayerSize, Pool, pool_maps, to_half
-from gan_core.networks.base import LayeredNetwork, measure_statistics
+from gan_core.networks.base import LayeredNetwork
+from gan_core.networks.layers import calibrate_batchnorm
 from gan_core.randomness import numpy_stream
 from gan_core.vision.tensors import to_float
 
@@ -204,7 +205,7 @@ def set_statistics(
 
     with whole_float32():
         if isinstance(network, LayeredNetwork):
-            measure_statistics(network, batches())
+            calibrate_batchnorm(network, batches())
             network.eval()
         else:
             network.measure(batches())

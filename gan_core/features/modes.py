@@ -25,7 +25,7 @@ from torch import Tensor
 from gan_core.config import FeatureMode
 from gan_core.errors import DataError, UnknownName
 from gan_core.features.pooling import LayerSize, Pool, pooled_shape
-from gan_core.networks.base import LayerInfo
+from gan_core.networks.layers import LayerInfo
 
 if TYPE_CHECKING:
     from gan_core.features.extract import Network

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from gan_core.errors import DataError
 from gan_core.files import sha256_file
-from gan_core.networks.base import LayeredNetwork, batch_statistics, measure_statistics
+from gan_core.networks.base import LayeredNetwork
+from gan_core.networks.layers import batch_statistics, calibrate_batchnorm
 from gan_core.networks.snapshot import (
     Prior,
     build_networks,
@@ -31,7 +32,7 @@ from gan_core.networks.snapshot import (
 from gan_core.randomness import torch_stream
 
 Array = npt.NDArray[np.float32]
-SPEC = {"name": "dcgan32_svhn", "width": 1.0, "latent_dim": 100, "image_size": 32, "outputs": 1}
+SPEC = {"name": "dcgan32_svhn", "width": 1.0, "latent_dim": 100, "image_size": 32, "classes": 0}
 
 # Where each array of the release goes, in its order: (layer, what)
 GENERATOR = (
@@ -139,15 +140,15 @@ def import_dcgan_authors(folder: Path, out: Path) -> Path:
     prior = Prior("uniform", 100)
     stream = torch_stream(0, "authors")
     latents = [sample_latents(prior, 128, stream) for _ in range(16)]
-    measure_statistics(generator, latents)
+    calibrate_batchnorm(generator, latents)
     with torch.no_grad(), batch_statistics(generator):
-        measure_statistics(discriminator, [generator(z) for z in latents])
+        calibrate_batchnorm(discriminator, [generator(z) for z in latents])
     files = sorted(folder.glob("*_params.jl_*.npy"))
     meta = {
         "network": SPEC,
         "prior": {"distribution": prior.distribution, "dim": prior.dim, "classes": 0},
         "method": "dcgan",
-        "mode": "paper",
+        "options": {"mode": "paper"},
         "kimg": 0,
         "origin": {
             "what": "DCGAN authors' SVHN networks, Newmu/dcgan_code, MIT",

@@ -22,7 +22,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from gan_core.networks.base import LayeredNetwork, initialise, measure_statistics
+from gan_core.networks.base import LayeredNetwork
+from gan_core.networks.layers import calibrate_batchnorm, initialise
 from gan_core.randomness import torch_stream
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def prepared(
     if random_seed is not None:
         initialise(own, torch_stream(random_seed, "inspect", "random filters"))
     batches = [images[start : start + BATCH] for start in range(0, len(images) - 1, BATCH)]
-    measure_statistics(own, batches)
+    calibrate_batchnorm(own, batches)
     return own.eval().requires_grad_(False)
 
 

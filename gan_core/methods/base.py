@@ -1,23 +1,53 @@
-"""What a training method is to the loop: networks by role, optimisers, and for each minibatch a
-sequence of updates.
+"""What a training method is to the trainer: networks by role, optimisers, updates per minibatch.
 
-A method file (`gan_core/methods/<name>.py`) offers ABOUT, ROLES (the networks it trains),
-USES_LABELS, and `Method(settings, networks)` with `optimised` (optimiser to the roles whose weights
-it moves) and `updates(batch)`. A method knows nothing of the loop, the disk or Prefect; the loop
-knows no method by name.
+A method file (`gan_core/methods/<name>.py`) has at its top level ABOUT (one line), VERSION,
+USES_LABELS (whether it trains on labels), FEATURES (roles that features are taken of, the first is
+the default), an optional `class Options(Section)`, and `class Method(Base)`. A method knows nothing
+of the loop, the disk or Prefect; the loop knows no method by name. docs/methods.md, "Writing a
+method", has a commented example.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
-from gan_core.config import TrainConfig
+from gan_core.config import Section
+from gan_core.methods.augment import augment
 from gan_core.networks.base import LayeredNetwork
+from gan_core.networks.layers import sum_over_processes
+
+if TYPE_CHECKING:
+    from gan_core.networks.make import Make
+    from gan_core.training.optimisers import Optimiser
+
+Inputs = tuple[Tensor, Tensor | None, Tensor | None]  # (x, labels, latents) of `network.forward`
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How one optimiser moves the weights of some roles. None: what the recipe says.
+
+    Attributes:
+        roles: networks whose weights it moves.
+        rate: factor on `train.learning_rate`.
+        schedule: further factor on the rate, a function of kimg.
+        kind: 'adam', or 'sgd' with `momentum`.
+    """
+
+    roles: tuple[str, ...]
+    rate: float = 1.0
+    beta1: float | None = None
+    beta2: float | None = None
+    eps: float = 1e-8
+    weight_decay: float | None = None
+    kind: Literal["adam", "sgd"] = "adam"
+    momentum: float = 0.9
+    schedule: Callable[[float], float] | None = None
 
 
 @dataclass(frozen=True)
@@ -25,35 +55,73 @@ class Batch:
     """One minibatch of real images and the randomness that goes with it.
 
     Attributes:
-        index: minibatches before this one, from the start of the training.
-        images: [n, 3, S, S] float32 in [-1, 1].
+        index: minibatches before this one (modulo `period` where CUDA graphs replay steps).
+        images: [n, 3, S, S] float32 in [-1, 1]; points [n, 2] for 2-D networks.
         labels: [n] int64, or None.
         latents: gives fresh latents [n, dim] at each call.
-        random: stream for anything else, on the images' device, in the same state in every process:
-            what is drawn per image is drawn for the whole batch, of which this process takes its
-            `share`.
-        share: (rank, processes): the images are every `processes`-th of the whole batch's, from
-            `rank` on.
+        random: stream for anything else, on the images' device, in the same state in every
+            process: draw for the whole batch, keep this process's `share`. None: torch's own.
+        share: (rank, processes): the images are every `processes`-th of the whole batch's.
+        classes: number of classes in the training set; 0 without labels.
     """
 
     index: int
     images: Tensor
     labels: Tensor | None
     latents: Callable[[], Tensor]
-    random: torch.Generator
+    random: torch.Generator | None
     share: tuple[int, int] = (0, 1)
+    classes: int = 0
+
+    def draw_labels(self) -> Tensor:
+        """Labels for generated images, uniform over the classes: int64 [n]."""
+        rank, processes = self.share
+        whole = torch.randint(
+            self.classes,
+            (len(self.images) * processes,),
+            generator=self.random,
+            device=self.images.device,
+        )
+        return whole[rank::processes]
+
+    def augment(self, images: Tensor, kinds: tuple[str, ...] | list[str]) -> Tensor:
+        """A view of images [n, C, S, S]: each changed at random by `augment.augment`."""
+        if not kinds:
+            return images
+        return augment(images.float(), kinds, self.random, self.share)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean of `values` over all processes, without gradient."""
+        values = values.detach()
+        if self.share[1] == 1:
+            return values
+        return sum_over_processes(values) / self.share[1]
+
+    def gather(self, values: Tensor) -> Tensor:
+        """Rows [n, ...] of all processes in the order of the whole batch; the gradient flows back.
+
+        A loss of gathered rows is the same in every process, and its gradient is that of one
+        process with the whole batch.
+        """
+        rank, processes = self.share
+        if processes == 1:
+            return values
+        own = values.new_zeros(processes, *values.shape)
+        own = own.index_copy(0, torch.tensor([rank], device=values.device), values[None])
+        return sum_over_processes(own).transpose(0, 1).flatten(0, 1)
 
 
 @dataclass(frozen=True)
 class Update:
-    """One step of one optimiser: the loop takes the gradient of `loss`, moves the weights, and asks
-    for the next update.
+    """One step of one optimiser: the loop takes the gradient of `loss` and moves the weights.
 
     Attributes:
         name: which optimiser, a key of `Method.optimised`.
         loss: scalar float32.
         real: real images that the discriminator was shown for it: what kimg counts.
-        figures: scalars worth logging, detached; averaged over a logging interval.
+        figures: scalars worth logging, detached; averaged over a logging interval. A method whose
+            score is a probability of realness logs `score_real` and `score_fake` (0 to 1), which
+            the divergence monitor reads.
     """
 
     name: str
@@ -62,28 +130,88 @@ class Update:
     figures: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-class Method(Protocol):
-    """A method bound to its networks.
+class Base:
+    """Defaults of every method: derive `Method` from it, and give `optimised`, `networks`, `updates`.
 
-    It may also have `period`, an int: `updates` depends on the minibatch's index only by the
-    remainder on division by it, and on nothing else that changes from minibatch to minibatch
-    outside of tensors. Then CUDA graphs can hold its steps.
+    Attributes:
+        averaged: roles with an exponential moving average of the weights (`train.ema_kimg`).
+        scratch: roles that no snapshot holds.
+        period: minibatches after which the kinds of updates repeat, so that CUDA graphs can hold
+            them; 0: never. What `updates` does may depend on `batch.index % period` and on
+            tensors, on nothing else that changes.
+        optimised: name of an optimiser to its rule.
+        starts_from: roles whose weights must come from another training (`train.start`).
     """
 
-    optimised: Mapping[str, tuple[str, ...]]
+    averaged: tuple[str, ...] = ("generator",)
+    scratch: tuple[str, ...] = ()
+    period: int = 1
+    optimised: Mapping[str, Rule] = {}
+    starts_from: tuple[str, ...] = ()
 
-    def updates(self, batch: Batch) -> Iterator[Update]:
-        """The updates that this minibatch feeds, in order; code after a `yield` sees the moved
-        weights.
+    def __init__(self, options: Any = None) -> None:
+        """Args: options: the file's `Options`."""
+        self.options = Section() if options is None else options
+        self.nets: dict[str, LayeredNetwork] = {}
+        self.optimisers: Mapping[str, Optimiser] = {}
+
+    def networks(self, make: Make) -> dict[str, LayeredNetwork]:
+        """Fresh networks by role; the trainer initialises them. Called again to load a snapshot."""
+        raise NotImplementedError
+
+    def bind(
+        self, networks: Mapping[str, LayeredNetwork], optimisers: Mapping[str, Optimiser]
+    ) -> None:
+        """Called once with the networks on their device and the optimisers (none in a snapshot)."""
+        self.nets, self.optimisers = dict(networks), optimisers
+
+    def updates(self, batch: Batch) -> Iterator[Update | list[Update]]:
+        """The updates that this minibatch feeds, in order; code after a `yield` sees moved weights.
+
+        A list is one simultaneous step: all backward passes, then all optimisers.
         """
-        ...
+        raise NotImplementedError
+
+    def calibration(
+        self, role: str, images: Tensor, latents: Tensor, labels: Tensor | None
+    ) -> Inputs:
+        """Inputs over which the batch norms of a role's network are measured for a snapshot.
+
+        Args:
+            images: real training images [n, ...]; latents: [n, dim] from the prior.
+            labels: of the images; for a generator the classes in turn.
+        """
+        labels = labels if self.nets[role].classes else None
+        return (latents if role == "generator" else images), labels, None
+
+    def feature_inputs(self, role: str, images: Tensor) -> Inputs:
+        """Inputs of a role's network for features of images; generators are run at E(x)."""
+        if role == "generator":
+            return self.nets["encoder"](images), None, None
+        return self.calibration(role, images, images, None)
+
+    def realness(self, images: Tensor, labels: Tensor | None = None) -> Tensor | None:
+        """How real images look to the discriminator, [n] logits; None: the method has no such score."""
+        x, y, z = self.calibration("discriminator", images, images, labels)
+        return self.nets["discriminator"](x, y, z)[:, 0]
+
+    def grids(self, images: Tensor, latents: Tensor) -> dict[str, Tensor]:
+        """Further image grids beside the samples, by name: [n, C, S, S] in [-1, 1]."""
+        return {}
+
+    def state(self) -> dict[str, Tensor]:
+        """What resuming needs beyond networks and optimisers."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restores what `state` gave."""
 
 
-class MethodModule(Protocol):
-    """A method file."""
-
-    ABOUT: str
-    ROLES: tuple[str, ...]
-    USES_LABELS: bool
-
-    def Method(self, settings: TrainConfig, networks: Mapping[str, LayeredNetwork]) -> Method: ...
+def pairs(above: Tensor, below: Tensor, columns: int = 8) -> Tensor:
+    """Rows of images, each row of `above` followed by its row of `below`: for grids."""
+    count = len(above) // columns * columns
+    if not count:
+        return torch.cat([above, below])
+    shape = (-1, columns, *above.shape[1:])
+    rows = torch.stack([above[:count].reshape(shape), below[:count].reshape(shape)], 1)
+    return rows.flatten(0, 2)

@@ -6,7 +6,8 @@ Ours: the authors published no network for 128 px. Layers, kernels (5x5, stride 
 
 from __future__ import annotations
 
-from gan_core.networks.base import Layer, LayeredNetwork, conv, deconv, head, image, project, scaled
+from gan_core.networks.base import LayeredNetwork
+from gan_core.networks.layers import Layer, conv, deconv, head, image, project, scaled
 
 ABOUT = (
     "Our 128 px sibling of the DCGAN authors' faces net, five 5x5 stride-2 convolutions: "

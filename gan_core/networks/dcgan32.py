@@ -6,7 +6,8 @@ Discriminator: six 3x3 convolutions and a linear head; pooled to 4x4 its layers 
 
 from __future__ import annotations
 
-from gan_core.networks.base import Layer, LayeredNetwork, conv, deconv, head, image, project, scaled
+from gan_core.networks.base import LayeredNetwork
+from gan_core.networks.layers import Layer, conv, deconv, head, image, project, scaled
 
 ABOUT = (
     "DCGAN authors' 7-layer 3x3 net for 32 px, trained on ImageNet in the paper: 28,672 features"

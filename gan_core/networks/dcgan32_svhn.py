@@ -4,7 +4,8 @@ stride 2.
 
 from __future__ import annotations
 
-from gan_core.networks.base import Layer, LayeredNetwork, conv, deconv, head, image, project, scaled
+from gan_core.networks.base import LayeredNetwork
+from gan_core.networks.layers import Layer, conv, deconv, head, image, project, scaled
 
 ABOUT = "DCGAN authors' SVHN net for 32 px, three 5x5 stride-2 convolutions: 7,168 features"
 IMAGE_SIZE = 32

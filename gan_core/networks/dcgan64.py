@@ -4,7 +4,8 @@ faces/train_uncond_dcgan.py): 5x5, stride 2.
 
 from __future__ import annotations
 
-from gan_core.networks.base import Layer, LayeredNetwork, conv, deconv, head, image, project, scaled
+from gan_core.networks.base import LayeredNetwork
+from gan_core.networks.layers import Layer, conv, deconv, head, image, project, scaled
 
 ABOUT = (
     "DCGAN authors' net for 64 px faces and bedrooms, four 5x5 stride-2 convolutions: 30,720 "

@@ -1,11 +1,12 @@
 """Snapshots: the networks of one training at one moment, for users. One safetensors file each;
-nothing in it can run code: a network from outside the project is imported only where the caller
-names its module (`allow`).
+nothing in it can run code: a network or method from outside the project is imported only where the
+caller names its module (`allow`).
 
-Tensors are named by role: `generator.`, `discriminator.`, `encoder.`, `average.` (the averaged
-generator) followed by the name within the network, and `grid_latents`. The file's metadata holds
-under 'discern' a JSON object: format, network (name, width, latent_dim, image_size, outputs), prior
-(distribution, dim, classes), method, mode, kimg and what training recorded. Example:
+Tensors are named by role (`generator.`, `discriminator.`, `encoder.`, ...; `generator_ema.` is the
+averaged generator) followed by the name within the network, and `grid_latents`. The file's metadata
+holds under 'discern' a JSON object: format, network (name, width, latent_dim, image_size, classes,
+options), prior (distribution, dim, classes), method, options (the method's), kimg and what training
+recorded. Example:
 
     snapshot = load_snapshot(path)
     latents = sample_latents(snapshot.prior, 64, torch.Generator().manual_seed(0))
@@ -15,8 +16,8 @@ under 'discern' a JSON object: format, network (name, width, latent_dim, image_s
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,12 @@ from torch import Tensor
 from gan_core import registry
 from gan_core.errors import RequestError, StoreError
 from gan_core.files import atomic_write_bytes, canonical_json, kimg_label
-from gan_core.networks.base import LayeredNetwork, batch_statistics
+from gan_core.networks.base import LayeredNetwork
+from gan_core.networks.layers import BatchNorm, Block, LayerInfo, batch_statistics
+from gan_core.networks.make import Make
 
-FORMAT = 1
-ROLES = ("generator", "discriminator", "encoder", "average")
+FORMAT = 2
+EMA = "_ema"  # ends the role of an averaged network
 DISTRIBUTIONS = ("uniform", "normal")
 
 
@@ -50,31 +53,131 @@ class Prior:
 
 @dataclass
 class Snapshot:
-    """Networks in evaluation mode, with what is known of them. `average` is the averaged generator,
-    None where none was kept.
-    """
+    """Networks in evaluation mode by role (averaged ones as '<role>_ema'), bound to their method."""
 
-    generator: LayeredNetwork
-    discriminator: LayeredNetwork
+    networks: dict[str, LayeredNetwork]
     prior: Prior
-    encoder: LayeredNetwork | None = None
-    average: LayeredNetwork | None = None
     grid_latents: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
     meta: dict[str, Any] = field(default_factory=dict)
+    method: Any = None
+    features: tuple[str, ...] = ("discriminator",)
+
+    @property
+    def generator(self) -> LayeredNetwork:
+        """The generator as training left it."""
+        return self.network("generator")
+
+    @property
+    def discriminator(self) -> LayeredNetwork:
+        return self.network("discriminator")
+
+    @property
+    def average(self) -> LayeredNetwork | None:
+        """The averaged generator, None where none was kept."""
+        return self.networks.get("generator" + EMA)
 
     def best_generator(self) -> LayeredNetwork:
         """The averaged generator where there is one, else the last one."""
-        return self.average if self.average is not None else self.generator
+        return self.average or self.generator
 
     def network(self, role: str) -> LayeredNetwork:
-        """The network of a role ('generator', 'discriminator', 'encoder', 'average'); StoreError
-        when the snapshot has none.
+        """The network of a role; StoreError when the snapshot has none."""
+        if role not in self.networks:
+            raise StoreError(
+                f"This snapshot has no {role}.", expected=f"one of {', '.join(self.networks)}"
+            )
+        return self.networks[role]
+
+    def feature_network(self, role: str | None = None) -> LayeredNetwork:
+        """The network of images whose activations are a role's features. Args: role: None: the
+        method's own choice.
         """
-        found = getattr(self, role, None) if role in ROLES else None
-        if not isinstance(found, LayeredNetwork):
-            have = [name for name in ROLES if getattr(self, name) is not None]
-            raise StoreError(f"This snapshot has no {role}.", expected=f"one of {', '.join(have)}")
+        role = role or self.features[0]
+        network = self.network(role)
+        return network if self.method is None else feature_network(self.method, role, network)
+
+    def realness(self, images: Tensor, labels: Tensor | None = None) -> Tensor | None:
+        """How real images look to the method, [n] logits; None where it has no such score."""
+        if self.method is None:
+            return self.discriminator(images, labels)[:, 0]
+        scores: Tensor | None = self.method.realness(images, labels)
+        return scores
+
+
+class FeatureNetwork(LayeredNetwork):
+    """A role's network as a function of images alone: its further inputs are made by the method.
+
+    A generator's maps count as feature maps here: it is run at E(x).
+    """
+
+    def __init__(
+        self, method: Any, role: str, network: LayeredNetwork, shape: tuple[int, ...]
+    ) -> None:
+        super().__init__([], shape)
+        self.network, self.role, self.classes = network, role, network.classes
+        self.others = torch.nn.ModuleDict(
+            {other: net for other, net in method.nets.items() if net is not network}
+        )
+        self._inputs = method.feature_inputs
+
+    @property
+    def without_labels(self) -> bool:
+        return self.network.without_labels
+
+    @without_labels.setter
+    def without_labels(self, wanted: bool) -> None:
+        self.network.without_labels = wanted
+
+    def layer(self, name: str) -> Block:
+        """The layer `name`; UnknownName when there is none."""
+        return self.network.layer(name)
+
+    def layers(self) -> list[LayerInfo]:
+        """What each layer puts out, in order."""
+        spatial = self.role == "generator"
+        return [
+            replace(info, kind="conv") if spatial and info.kind in ("deconv", "project") else info
+            for info in self.network.layers()
+        ]
+
+    def forward(
+        self, x: Tensor, labels: Tensor | None = None, latents: Tensor | None = None
+    ) -> Tensor:
+        out: Tensor = self.network(*self._inputs(self.role, x))
+        return out
+
+    def activations(
+        self,
+        x: Tensor,
+        names: Iterable[str] | None = None,
+        labels: Tensor | None = None,
+        latents: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """As in `LayeredNetwork`, for images `x`."""
+        x, labels, latents = self._inputs(self.role, x)
+        return self.network.activations(x, names, labels, latents)
+
+    def norms(self) -> dict[str, BatchNorm]:
+        """All batch norms that images pass, the role's own first."""
+        found = dict(self.network.norms())
+        for role, other in self.others.items():
+            assert isinstance(other, LayeredNetwork)
+            found |= {f"{role}/{name}": norm for name, norm in other.norms().items()}
         return found
+
+
+def feature_network(method: Any, role: str, network: LayeredNetwork) -> LayeredNetwork:
+    """The network itself where it takes images alone, else a `FeatureNetwork` of it."""
+    shapes = [net.input_shape for net in method.nets.values() if len(net.input_shape) == 3]
+    base = role.removesuffix(EMA)
+    image_only = len(network.input_shape) == 3 and base != "generator"
+    if image_only:
+        probe = torch.zeros(2, *network.input_shape, device=next(network.parameters()).device)
+        with torch.no_grad():
+            x, _, latents = method.feature_inputs(base, probe)
+        if x is probe and latents is None:
+            return network
+    return FeatureNetwork(method, base, network, shapes[0])
 
 
 def sample_latents(prior: Prior, n: int, generator: torch.Generator) -> Tensor:
@@ -131,23 +234,40 @@ def generate(
     return torch.cat(out) if out else torch.zeros(0)
 
 
+def load_method(name: str, options: Mapping[str, Any]) -> Any:
+    """The method `name` with its options, not bound to networks yet.
+
+    Raises: RequestError: options for a method that has none. pydantic's error for wrong ones.
+    """
+    module = registry.load("methods", name)
+    if hasattr(module, "Options"):
+        return module.Method(module.Options(**options))
+    if options:
+        raise RequestError(
+            f"The method {name} has no options, and {', '.join(options)} is given.",
+            expected="an empty train.options",
+        )
+    return module.Method()
+
+
 def build_networks(
     spec: Mapping[str, Any], roles: tuple[str, ...] = ("generator", "discriminator")
 ) -> dict[str, LayeredNetwork]:
-    """Fresh networks for a description {name, width, latent_dim, outputs}; weights are whatever
-    torch puts there.
+    """Fresh networks of the roles that a network file itself has; weights are whatever torch puts
+    there. Args: spec: as `Make` takes it.
     """
-    module = registry.load("networks", str(spec["name"]))
-    width, latent_dim = float(spec.get("width", 1.0)), spec.get("latent_dim") or module.LATENT_DIM
-    made: dict[str, LayeredNetwork] = {}
-    for role in roles:
-        if role in ("generator", "average"):
-            made[role] = module.generator(width, latent_dim)
-        elif role == "discriminator":
-            made[role] = module.discriminator(width, int(spec.get("outputs", 1)))
-        else:
-            made[role] = module.encoder(width, latent_dim)
-    return made
+    make = Make(spec)
+    return {role: getattr(make, role)() for role in roles}
+
+
+def rebuild_networks(
+    spec: Mapping[str, Any], method: Any, averaged: Iterable[str] = ()
+) -> dict[str, LayeredNetwork]:
+    """Fresh networks of a method's roles that snapshots hold, averaged ones as '<role>_ema'."""
+    networks: dict[str, LayeredNetwork] = method.networks(Make(spec))
+    for role in averaged:
+        networks[role + EMA] = method.networks(Make(spec))[role]
+    return {role: net for role, net in networks.items() if role not in method.scratch}
 
 
 def snapshot_name(kimg: float) -> str:
@@ -171,8 +291,6 @@ def write_snapshot(
 
     tensors: dict[str, Tensor] = {"grid_latents": grid_latents.detach().cpu().contiguous()}
     for role, network in networks.items():
-        if role not in ROLES:
-            raise ValueError(f"unknown role {role!r}: expected one of {ROLES}")
         for name, value in network.state_dict().items():
             tensors[f"{role}.{name}"] = value.detach().cpu().contiguous()
     record = {"format": FORMAT, **meta}
@@ -210,51 +328,55 @@ def read_meta(path: Path) -> dict[str, Any]:
     return meta
 
 
-def refuse_foreign(meta: Mapping[str, Any], name: str, allow: Collection[str]) -> None:
-    """RequestError when a snapshot's record names a network that is neither a file of
-    gan_core/networks nor in `allow`.
+def refuse_external(meta: Mapping[str, Any], name: str, allow: Collection[str]) -> None:
+    """RequestError when a snapshot's record names a network or method that is neither a file of the
+    project nor in `allow`.
 
     Importing a module runs its code, and whoever wrote the file chose the name. Nothing is imported
     here.
     """
     network = meta.get("network")
-    said = network.get("name") if isinstance(network, dict) else None
-    known = registry.names("networks")
-    if isinstance(said, str) and (said in known or said in allow):
-        return
-    raise RequestError(
-        f"{name} asks for the network {said!r}, which is not one of this project's: loading it "
-        "would run that module's code.",
-        expected=f"one of {', '.join((*known, *filter(None, allow)))}",
-        remedy=(
-            f"load_snapshot(path, allow=[{said!r}]) or `discern sample --network {said}`, "
-            "where you trust that module"
-        ),
-    )
+    named = {
+        "networks": network.get("name") if isinstance(network, dict) else None,
+        "methods": meta.get("method"),
+    }
+    for kind, given in named.items():
+        known = registry.names(kind)
+        if isinstance(given, str) and (given in known or given in allow):
+            continue
+        raise RequestError(
+            f"{name} asks for the {kind[:-1]} {given!r}, which is not one of this project's: loading "
+            "it would run that module's code.",
+            expected=f"one of {', '.join((*known, *filter(None, allow)))}",
+            remedy=f"load_snapshot(path, allow=[{given!r}]) or `discern sample --network {given}`, "
+            "where you trust that module",
+        )
 
 
 def load_snapshot(path: Path, device: str = "cpu", *, allow: Collection[str] = ()) -> Snapshot:
     """Reads a snapshot onto `device`; networks are in evaluation mode.
 
     Args:
-        allow: dotted paths of network modules that may be imported beside the project's own
-            networks.
+        allow: dotted paths of network and method modules that may be imported besides the project's
+            own.
     Raises:
         StoreError: as `read_meta`, or weights are missing or of other shapes.
-        RequestError: the file names a network from outside that is not in `allow`.
+        RequestError: the file names a module from outside that is not in `allow`.
     """
     from safetensors.torch import load_file
 
     meta = read_meta(path)
-    refuse_foreign(meta, path.name, allow)
+    refuse_external(meta, path.name, allow)
     tensors = load_file(path, device=device)
-    roles = tuple(role for role in ROLES if any(name.startswith(role + ".") for name in tensors))
-    networks = build_networks(meta["network"], roles)
+    name = str(meta["method"])
+    method = load_method(name, meta.get("options", {}))
+    averaged = {key.split(".")[0].removesuffix(EMA) for key in tensors if EMA + "." in key}
+    networks = rebuild_networks(meta["network"], method, sorted(averaged))
     for role, network in networks.items():
         weights = {
-            name[len(role) + 1 :]: value
-            for name, value in tensors.items()
-            if name.startswith(role + ".")
+            key[len(role) + 1 :]: value
+            for key, value in tensors.items()
+            if key.startswith(role + ".")
         }
         try:
             network.load_state_dict(weights)
@@ -263,14 +385,14 @@ def load_snapshot(path: Path, device: str = "cpu", *, allow: Collection[str] = (
                 f"The weights in {path.name} do not fit its {role}: {error}"
             ) from error
         network.to(device).eval().requires_grad_(False)
+    method.bind({r: net for r, net in networks.items() if not r.endswith(EMA)}, {})
     return Snapshot(
-        generator=networks["generator"],
-        discriminator=networks["discriminator"],
-        encoder=networks.get("encoder"),
-        average=networks.get("average"),
+        networks=networks,
         prior=Prior(**meta["prior"]),
         grid_latents=tensors["grid_latents"],
         meta=meta,
+        method=method,
+        features=tuple(getattr(registry.load("methods", name), "FEATURES", ("discriminator",))),
     )
 
 

@@ -232,9 +232,11 @@ def images_of(training: Manifest) -> int:
 
 def trajectory_of(version: int, part: dict[str, Any], digests: dict[str, list[str]]) -> str:
     """What decides the path of a training but not its length: longer training continues from the
-    state kept under it.
+    state kept under it, unless the schedule of the rate ends with the training.
     """
-    train = {name: value for name, value in part["train"].items() if name != "kimg"}
+    schedule = part["train"].get("schedule", {})
+    ends = schedule.get("kind", "constant") != "constant" and not schedule.get("until_kimg")
+    train = {name: value for name, value in part["train"].items() if ends or name != "kimg"}
     return make_key("trajectory", version, {**part, "train": train}, digests)
 
 

@@ -8,14 +8,10 @@ come from.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from gan_core.config import Recipe
 from gan_core.devices import bf16_units, memory_bytes
 from gan_core.errors import RequestError
-
-if TYPE_CHECKING:
-    from torch import nn
 
 # Multiply-adds per second that convolution training sustains, per CPU core and per CUDA device, in
 # 1e9; from the project's own
@@ -42,27 +38,19 @@ def estimate(recipe: Recipe, device: str, rows: int) -> Estimate:
     """Estimates a recipe for `rows` evaluated images. Imports torch: the networks themselves say
     how large they are.
     """
-    from gan_core import registry
     from gan_core.features.modes import taking
     from gan_core.features.pooling import told
+    from gan_core.networks.snapshot import feature_network
+    from gan_core.training.step_cost import step_cost
 
-    network = recipe.train.network
-    module = registry.load("networks", network.name)
-    discriminator = module.discriminator(width=network.width)
-    generator = module.generator(width=network.width, latent_dim=network.latent_dim)
-    size, latent = module.IMAGE_SIZE, network.latent_dim or module.LATENT_DIM
-    features, length = 0, ""
-    if recipe.extract.network == "discriminator":
+    cost = step_cost(recipe.train)
+    features, length, role = 0, "", recipe.extract.network
+    if role in cost.networks:
         take = recipe.extract
-        sizes = taking(discriminator, take.mode, take.layers, take.grid, take.pool).sizes
+        network = feature_network(cost.method, role, cost.networks[role])
+        sizes = taking(network, take.mode, take.layers, take.grid, take.pool).sizes
         features, length = sum(size.dims for size in sizes), told(sizes)
-    forward = _forward_gflop(discriminator, (3, size, size)) + _forward_gflop(generator, (latent,))
-    step = (
-        6 * forward
-        # forward and backward of G once and of D on real, fake, and for G (performance
-        # measurements: 6
-        # x (G + D))
-    )
+    step = cost.gflop_per_image
     precision = recipe.train.precision
     if precision == "auto":
         precision = "bf16" if bf16_units(device) else "float32"
@@ -142,29 +130,20 @@ def needs(recipe: Recipe, device: str, images: dict[str, int]) -> Needs:
     """Hours, disk and memory of a recipe. Args: images: source name to their number, for the
     sources of which it is known.
     """
-    from gan_core import registry
+    from gan_core.training.step_cost import step_cost
 
     trained = sum(images.get(source.name, 0) for source in recipe.sources.train)
     evaluated = sum(images.get(source.name, 0) for source in recipe.evaluated())
     found = estimate(recipe, device, evaluated)
-    network = recipe.train.network
-    module = registry.load("networks", network.name)
-    weights = {
-        "generator": sum(
-            p.numel()
-            for p in module.generator(
-                network.width, network.latent_dim or module.LATENT_DIM
-            ).parameters()
-        ),
-        "discriminator": sum(
-            p.numel() for p in module.discriminator(network.width, 1).parameters()
-        ),
-    }
-    snapshot = 4 * (
-        weights["discriminator"]
-        + weights["generator"] * (2 if recipe.train.mode == "modern" else 1)
+    cost = step_cost(recipe.train)
+    method = cost.method
+    moved = sum(cost.parameters(role) for role in cost.networks)
+    snapshot = 4 * sum(
+        cost.parameters(role) * (2 if role in method.averaged else 1)
+        for role in cost.networks
+        if role not in method.scratch
     )
-    state = 2 * (snapshot + 8 * sum(weights.values()))  # two are kept, with Adam's two moments
+    state = 2 * (snapshot + 8 * moved)  # two are kept, with Adam's two moments
     crop = 3 * recipe.crop.size**2
     values = found.features + sum(
         registry.load("baselines", baseline.name).dims(
@@ -248,19 +227,3 @@ def refuse_the_impossible(
             "or --max-seconds to train in portions",
         )
     return found
-
-
-def _forward_gflop(network: nn.Module, shape: tuple[int, ...]) -> float:
-    """Forward multiply-adds x 2 of one input of `shape`, in 1e9, counted by torch on tensors
-    without storage.
-    """
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from gan_core.networks.base import LayeredNetwork
-
-    if isinstance(network, LayeredNetwork):
-        network.without_labels = True
-    with FlopCounterMode(display=False) as counter:
-        network.to("meta")(torch.empty(2, *shape, device="meta"))
-    return float(counter.get_total_flops()) / 2 / 1e9

@@ -106,7 +106,7 @@ def _page(
         ),
         "training": {
             "method": settings["method"],
-            "mode": settings["mode"],
+            "options": settings.get("options", {}),
             "network": settings["network"],
             "kimg": lines[-1]["kimg"] if lines else 0.0,
         },

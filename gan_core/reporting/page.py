@@ -245,7 +245,8 @@ def gan_words(record: dict[str, Any]) -> str:
     network = record.get("network") or {}
     parts = []
     if record.get("method"):
-        parts.append(str(record["method"]) + (f" ({record['mode']})" if record.get("mode") else ""))
+        mode = (record.get("options") or {}).get("mode")
+        parts.append(str(record["method"]) + (f" ({mode})" if mode else ""))
     if network.get("name"):
         width = network.get("width", 1)
         parts.append(f"network {network['name']}" + (f" at width {width:g}" if width != 1 else ""))

@@ -351,17 +351,21 @@ def _network(
 
     path = chosen_snapshot(request.one("snapshot").path)
     snapshot = load_snapshot(path, device, allow=[str(request.context.get("network", ""))])
-    network = {"discriminator": snapshot.discriminator, "encoder": snapshot.encoder}.get(kind)
-    if network is None:
+    if kind not in snapshot.networks:
         raise RequestError(
             f"The snapshot {path.name} has no {kind}.",
-            expected="'discriminator', or 'encoder' for methods that train one",
-            remedy="set extract.network to discriminator",
+            expected=f"one of {', '.join(snapshot.networks)}",
+            remedy=f"--set extract.network={snapshot.features[0]}",
         )
-    facts = {name: snapshot.meta.get(name) for name in ("network", "method", "mode", "kimg")}
+    facts = {name: snapshot.meta.get(name) for name in ("network", "method", "options", "kimg")}
     if saw := saw_labels(snapshot.meta):
         facts["saw_labels"] = saw
-    return network, {**facts, "role": kind, "file": path.name, "sha256": sha256_file(path)}
+    return snapshot.feature_network(kind), {
+        **facts,
+        "role": kind,
+        "file": path.name,
+        "sha256": sha256_file(path),
+    }
 
 
 def _statistics(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,9 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     use_gpu(device, setting.precision, search=True)
     if "continued" in request.part:
         take_up(request, setting)
-    labels, probe = labels_of(pictures, settings), probe_of(pictures, setting)
+    labels = labels_of(pictures, settings)
+    setting = replace(setting, classes=0 if labels is None else int(labels.max()) + 1)
+    probe = probe_of(pictures, setting)
     with gpu_errors(settings.compile):
         trained = train(
             pictures, setting, labels=labels, progress=Throttled(progress), each_log=probe
@@ -163,30 +166,29 @@ def refuse_uneven(batch: int, processes: int) -> None:
         )
 
 
-def labels_of(pictures: PixelShards, settings: TrainConfig) -> Any:
+def labels_of(images: PixelShards, settings: TrainConfig) -> Any:
     """int64 [n] where the method or a conditional network uses labels, else None."""
     import numpy as np
 
     from gan_core import registry
 
-    classes = int(getattr(registry.load("networks", settings.network.name), "CLASSES", 0))
-    if not classes and not registry.load("methods", settings.method).USES_LABELS:
+    network = registry.load("networks", settings.network.name)
+    uses = registry.load("methods", settings.method).USES_LABELS
+    if not uses and not getattr(network, "CONDITIONAL", False):
         return None
-    column = pictures.table["label"]
+    column = images.table["label"]
     if column.null_count:
         raise DataError(
             f"{settings.method} with {settings.network.name} uses labels, and {column.null_count} "
-            f"of {len(column)} "
-            "training images have none.",
+            f"of {len(column)} training images have none.",
             expected="a label for every training image",
-            remedy="a source with labels, or --set train.method=dcgan and an unconditional network",
+            remedy="a source with labels, or a method and a network without",
         )
     labels = np.asarray(column.to_numpy(), np.int64)
-    if classes and (labels.min() < 0 or labels.max() >= classes):
+    if labels.min() < 0:
         raise DataError(
-            f"The labels run from {labels.min()} to {labels.max()}, and {settings.network.name} "
-            f"knows {classes} classes.",
-            expected=f"labels 0 to {classes - 1}",
+            f"The labels of the training images begin at {labels.min()}.",
+            expected="classes 0, 1, 2, ...",
         )
     return labels
 
@@ -236,9 +238,11 @@ def memorised(request: StageRequest, pictures: PixelShards) -> dict[str, Any] | 
     folders = [item.path for item in request.inputs.get("codes", [])]
     if not folders or not (folders[0] / "encoder.safetensors").is_file():
         return None
-    own = TrainConfig.model_validate(request.part["train"]).network.name
+    settings = TrainConfig.model_validate(request.part["train"])
     snapshot, seed = (
-        load_snapshot(chosen_snapshot(request.work), allow=[own]),
+        load_snapshot(
+            chosen_snapshot(request.work), allow=[settings.network.name, settings.method]
+        ),
         int(request.part.get("seed", 0)),
     )
     training = TrainingCodes.read(folders[0])

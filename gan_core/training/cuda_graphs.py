@@ -24,7 +24,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -33,11 +33,10 @@ from gan_core.errors import WorkError
 from gan_core.randomness import derive_seed
 from gan_core.training.checkpoint import Position
 from gan_core.training.compiled import first_line, refuse_lost_device
+from gan_core.training.context import Setting
 from gan_core.training.logging import Figures, weight_norm
-
-if TYPE_CHECKING:
-    from gan_core.training.loop import Setting
-    from gan_core.training.trainer_state import Parts
+from gan_core.training.step import prepare
+from gan_core.training.trainer_state import Parts
 
 logger = logging.getLogger(__name__)
 
@@ -155,6 +154,7 @@ class ReplayedSteps:
         self._pixels.copy_(pixels, non_blocking=True)
         if self._labels is not None and labels is not None:
             self._labels.copy_(labels, non_blocking=True)
+        prepare(self._parts, self._setting)
         self._random.manual_seed(derive_seed(self._setting.seed, "batch", at.index, at.attempt))
         kind = at.index % len(self._kinds)
         self._replays[kind]()

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_core.errors import RequestError
-from gan_core.networks.base import BatchNorm
+from gan_core.networks.layers import BatchNorm
 from gan_core.signals import told_to_end
 
 ASK_EVERY = 100  # minibatches between two questions whether time is over, at most

@@ -29,7 +29,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gan_core.networks.base import Layer, LayeredNetwork
+from gan_core.config import Section
+from gan_core.networks.base import LayeredNetwork
+from gan_core.networks.layers import Block
 
 CERTAIN, SURE = 0.99, 0.997  # what losses of 0.01 and 0.003 come to
 CONSTANT = 0.02
@@ -67,8 +69,8 @@ STOPPING = {
 }  # what ends a training under `on_divergence: stop`; the others are warnings there
 _SLOWER, _AUGMENTED, _MODERN = (
     "a lower train.learning_rate",
-    "train.augment=[color,translation,cutout]",
-    "train.mode=modern",
+    "train.options.augment=[color,translation,cutout]",
+    "train.options.mode=modern",
 )
 REMEDIES = {
     "nan": (_SLOWER, "train.precision=float32"),
@@ -76,19 +78,23 @@ REMEDIES = {
     "constant": (_SLOWER, _MODERN),
     "few": ("more images", _AUGMENTED, _SLOWER),
     "oscillating": ("an earlier snapshot (train.snapshot_kimg)", _SLOWER),
-    "spike": (_SLOWER, "train.spectral_norm=true"),
+    "spike": (_SLOWER, "train.options.spectral_norm=true"),
 }
-MODERN_ONLY = ("train.augment", "train.spectral_norm")  # settings that mode paper refuses
 
 
-def remedy(sign: str, mode: str) -> str:
-    """What to try, as the training's mode has it: what mode paper refuses goes with the other mode."""
+def remedy(sign: str, options: Section) -> str:
+    """What to try: options that the method lacks are left out, and what its mode paper refuses goes
+    with the other mode. Args: options: the method's.
+    """
+    known, mode = type(options).model_fields, getattr(options, "mode", "")
     tried = []
     for text in REMEDIES[sign]:
-        if mode == "modern" and text == _MODERN:
+        option = text.removeprefix("train.options.").split("=")[0]
+        ours = text.startswith("train.options.")
+        if ours and (option not in known or (text == _MODERN and mode == "modern")):
             continue
         tried.append(
-            f"{_MODERN} with {text}" if mode == "paper" and text.startswith(MODERN_ONLY) else text
+            f"{_MODERN} with {text}" if ours and mode == "paper" and text != _MODERN else text
         )
     return f"{', '.join(tried[:-1])}, or {tried[-1]}" if len(tried) > 1 else tried[0]
 
@@ -113,6 +119,7 @@ class Watch:
 
     real_variation: float
     real_spacing: float = 1.0
+    real_contrast: float = 1.0
     strikes: dict[str, int] = field(default_factory=dict)
     sigmas: dict[str, float] = field(default_factory=dict)
     told: list[str] = field(default_factory=list)
@@ -212,6 +219,14 @@ def variation(images: Tensor) -> Tensor:
     return spread.mean()
 
 
+def contrast(images: Tensor) -> Tensor:
+    """Standard deviation within an image of [N, C, S, S], mean over images: scalar float32. A
+    discriminator that cannot see contrast lets a generator's drift.
+    """
+    within: Tensor = images.float().flatten(1).std(1, correction=0)
+    return within.mean()
+
+
 def spacing(images: Tensor) -> Tensor:
     """How far an image of [N, C, S, S] is from its nearest other one, as a share of how far it is
     from any: medians over images, scalar float32. Near 0 where a few images come again and again.
@@ -268,26 +283,30 @@ def largest_singular_value(weight: Tensor, rounds: int = 8) -> Tensor:
     return length
 
 
-def weight_matrix(layer: Layer) -> Tensor | None:
-    """A layer's weights with outputs first, or None where it has none; under spectral norm those
-    before the division.
+def weight_matrices(layer: Block) -> dict[str, Tensor]:
+    """A layer's weights with outputs first, by the name within it; under spectral norm those before
+    the division.
     """
-    for module in layer.operation.modules():  # the operation itself, or what it wraps
+    found = {}
+    for name, module in layer.named_modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            normed = getattr(
-                module, "parametrizations", None
-            )  # reading .weight would iterate, and looking must change nothing
+            # reading .weight of a parametrised module would iterate
+            normed = getattr(module, "parametrizations", None)
             weight = module.weight if normed is None else normed["weight"].original
-            return weight.transpose(0, 1) if isinstance(module, nn.ConvTranspose2d) else weight
-    return None
+            turned = isinstance(module, nn.ConvTranspose2d)
+            found[name] = weight.transpose(0, 1) if turned else weight
+    return found
 
 
 def layer_sigmas(networks: Mapping[str, LayeredNetwork]) -> dict[str, Tensor]:
-    """Largest singular value of every layer, by 'sigma_<role>_<layer>'."""
+    """Largest singular value of every layer's weights, by 'sigma_<role>_<layer>', with the name
+    within the layer where it has several.
+    """
     found = {}
     for role, network in networks.items():
         for info in network.layers():
-            weight = weight_matrix(network.layer(info.name))
-            if weight is not None:
-                found[f"sigma_{role}_{info.name}"] = largest_singular_value(weight)
+            weights = weight_matrices(network.layer(info.name))
+            for name, weight in weights.items():
+                within = f"_{name}" if len(weights) > 1 else ""
+                found[f"sigma_{role}_{info.name}{within}"] = largest_singular_value(weight)
     return found

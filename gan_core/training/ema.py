@@ -1,4 +1,4 @@
-"""The averaged generator: an exponential moving average of the weights, with its half-life in kimg."""
+"""Averaged networks: exponential moving averages of the weights, with their half-life in kimg."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import torch
 
 from gan_core.networks.base import LayeredNetwork
 
-# early on the half-life is at most this share of the images seen, so that the first weights are
-# soon forgotten
-RAMP = 0.1
+RAMP = 0.1  # early on the half-life is at most this share of the images seen, so that the first
+# weights are soon forgotten
 
 
 class Average:
     """A copy of `source` that follows it."""
 
     def __init__(self, source: LayeredNetwork, half_life_images: float) -> None:
+        self.source = source
         self.network = copy.deepcopy(source).requires_grad_(False)
         self._half_life = half_life_images
 
@@ -26,8 +26,12 @@ class Average:
         return 1.0 - float(0.5 ** (step / half_life))
 
     @torch.no_grad()
-    def follow(self, source: LayeredNetwork, images: int, step: int) -> None:
-        """Moves the average towards the source's weights."""
+    def update(self, images: int, step: int) -> None:
+        """Moves the average towards the source's weights; buffers are copied."""
         torch._foreach_lerp_(
-            list(self.network.parameters()), list(source.parameters()), self.weight(images, step)
+            list(self.network.parameters()),
+            list(self.source.parameters()),
+            self.weight(images, step),
         )
+        for mine, its in zip(self.network.buffers(), self.source.buffers(), strict=True):
+            mine.copy_(its)

@@ -69,9 +69,9 @@ class Board:
             if self._writer is not None and isinstance(value, float):
                 self._writer.add_scalar(name, value, images)
 
-    def grid(self, pixels: np.ndarray[Any, Any], images: int) -> None:
+    def grid(self, pixels: np.ndarray[Any, Any], images: int, name: str = "grid") -> None:
         if self._writer is not None:
-            self._writer.add_image("samples", pixels, images, dataformats="HWC")
+            self._writer.add_image(name.split("-")[0], pixels, images, dataformats="HWC")
 
     def close(self) -> None:
         if self._writer is not None:
@@ -112,9 +112,9 @@ def reached(images: int, every_kimg: float) -> float:
     return images // (every_kimg * 1000) * every_kimg
 
 
-def grid_name(kimg: float) -> str:
-    """File name of a sample grid."""
-    return f"grid-{kimg_label(kimg)}.png"
+def grid_name(kimg: float, kind: str = "grid") -> str:
+    """File name of a grid of images."""
+    return f"{kind}-{kimg_label(kimg)}.png"
 
 
 @torch.no_grad()

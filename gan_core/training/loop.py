@@ -22,27 +22,28 @@ import torch
 from torch import Tensor
 
 from gan_core.config import TrainConfig
-from gan_core.devices import autocast, memory_format
 from gan_core.errors import TrainingDiverged
-from gan_core.methods.base import Batch
+from gan_core.methods.base import Base
 from gan_core.networks import snapshot as snapshots
-from gan_core.networks.base import batch_statistics
+from gan_core.networks.base import LayeredNetwork
+from gan_core.networks.layers import batch_statistics
 from gan_core.progress import Progress, silent
-from gan_core.randomness import torch_stream
 from gan_core.training import checkpoint as state
 from gan_core.training import cuda_graphs as graphs
 from gan_core.training import data, divergence
 from gan_core.training import logging as record
 from gan_core.training.compiled import COMPILED, compile_networks, compiling
+from gan_core.training.context import Setting
 from gan_core.training.distributed import Deadline, Processes, synchronise_norms
 from gan_core.training.logging import crossed, reached
+from gan_core.training.step import step
 from gan_core.training.trainer_state import (
     GRID,
     Parts,
     Real,
     build,
-    settle_generators,
-    settle_readers,
+    calibrated,
+    plain_copies,
     some_real,
 )
 from gan_core.vision.tensors import to_float
@@ -62,31 +63,6 @@ SOME = 256  # real images whose variation the generator's is compared with
 # between two saved states at most, at the next line of statistics, whatever `state_kimg` says
 STATE_SECONDS = 300.0
 GRIDS = 6  # sample grids over a training when the settings do not say
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Where and with what a training runs.
-
-    Attributes:
-        settings: the recipe's section.
-        folder: the state folder of this trajectory.
-        image_size: side of the training images in pixels.
-        device, precision: resolved ('cpu', 'cuda:0'; 'float32', 'bf16').
-        max_seconds: stop cleanly after so long; None: no limit.
-        compiled: 'off', 'graphs', 'on' or 'reduce-overhead'; `train` sets it by what the settings
-            wish and the machine can.
-    """
-
-    settings: TrainConfig
-    folder: Path
-    image_size: int
-    seed: int = 0
-    device: str = "cpu"
-    precision: str = "float32"
-    max_seconds: float | None = None
-    processes: Processes = field(default_factory=Processes)
-    compiled: str = "off"
 
 
 @dataclass
@@ -162,8 +138,9 @@ def train(
         take(*next(batches))
         complete = at.images >= target
         # Average
-        if parts.average is not None and at.images > was:
-            parts.average.follow(parts.networks["generator"], at.images, at.images - was)
+        for average in parts.averages.values():
+            if at.images > was:
+                average.update(at.images, at.images - was)
         # Log, and look for divergence
         logged = crossed(was, at.images, s.log_kimg) or complete
         if logged:
@@ -254,7 +231,13 @@ def begin(setting: Setting, real: Real, target: int, *, good: bool = False) -> P
     """
     (setting.folder / "products").mkdir(parents=True, exist_ok=True)
     s = setting.settings
-    parts = build(s, seed=setting.seed, device=setting.device, image_size=setting.image_size)
+    parts = build(
+        s,
+        seed=setting.seed,
+        device=setting.device,
+        image_size=setting.image_size,
+        classes=setting.classes,
+    )
     if s.synchronise_norms:
         synchronise_norms(parts.networks.values(), setting.processes)
     if setting.compiled in COMPILED:
@@ -262,6 +245,7 @@ def begin(setting: Setting, real: Real, target: int, *, good: bool = False) -> P
     parts.real = real
     some = to_float(real.pixels[:SOME])
     parts.watch.real_variation = float(divergence.variation(some))
+    parts.watch.real_contrast = float(divergence.contrast(some))
     parts.watch.real_spacing = float(divergence.spacing(some[:: max(1, len(some) // GRID)][:GRID]))
     me = setting.processes
     found = state.load_state(setting.folder, target, good=good) if me.first else None
@@ -274,7 +258,6 @@ def begin(setting: Setting, real: Real, target: int, *, good: bool = False) -> P
         position, tensors, extra = found or (parts.position, parts.tensors(), parts.extra())
         told = me.tell([asdict(position), extra])
         parts.restore(state.Position(**told[0]), me.spread(tensors), told[1])
-        parts.set_rate(s.learning_rate * 0.5**parts.position.attempt)
     return parts
 
 
@@ -299,6 +282,7 @@ def trial(
         seed=setting.seed,
         device=setting.device,
         image_size=setting.image_size,
+        classes=setting.classes,
     )
     parts = make()
     batches = []
@@ -349,7 +333,7 @@ def judge(
         )
         raise TrainingDiverged(
             f"Training diverged at {finding.kimg:g} kimg{tried}: {finding.sentence}.",
-            remedy=divergence.remedy(finding.sign, setting.settings.mode)
+            remedy=divergence.remedy(finding.sign, setting.settings)
             + (
                 ""
                 if how == "rollback"
@@ -373,7 +357,6 @@ def go_back(parts: Parts, setting: Setting) -> Parts:
     parts = begin(setting, parts.real, parts.position.images - 1, good=True)
     limit = parts.position.images
     parts.position.attempt, parts.findings = attempt, findings
-    parts.set_rate(setting.settings.learning_rate * 0.5**attempt)
     if setting.processes.first:
         state.forget_after(setting.folder, limit)
     logger.warning(
@@ -381,57 +364,6 @@ def go_back(parts: Parts, setting: Setting) -> Parts:
     )
     setting.processes.wait()
     return parts
-
-
-def step(
-    parts: Parts,
-    setting: Setting,
-    pixels: Tensor,
-    labels: Tensor | None,
-    random: torch.Generator | None = None,
-) -> None:
-    """One minibatch. Args: pixels: this process's share, uint8 [n, S, S, 3] on the device. random:
-    None: the minibatch's own stream.
-    """
-    s, me, at = setting.settings, setting.processes, parts.position
-    device = str(pixels.device)
-    if setting.compiled == "reduce-overhead":
-        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-    if random is None:
-        random = torch_stream(setting.seed, "batch", at.index, at.attempt, device=device)
-
-    def share(
-        values: Tensor,
-    ) -> Tensor:  # every process draws for the whole batch and keeps its own part
-        return values[me.rank :: me.count]
-
-    images = to_float(pixels)
-    if s.flip:
-        images = data.mirror(
-            images, share(torch.rand(s.batch, generator=random, device=device)) < 0.5
-        )
-    batch = Batch(
-        index=at.index,
-        images=images.contiguous(memory_format=memory_format()),
-        labels=labels,
-        latents=lambda: share(snapshots.sample_latents(parts.prior, s.batch, random)),
-        random=random,
-        share=(me.rank, me.count),
-    )
-    updates = parts.method.updates(batch)
-    while True:
-        with autocast(setting.precision, device):
-            update = next(updates, None)
-        if update is None:
-            break
-        optimiser = parts.optimisers[update.name]
-        update.loss.backward()  # type: ignore[no-untyped-call]
-        me.average_gradients(parts.parameters(update.name))
-        optimiser.step()
-        parts.figures.add(update.figures)
-        at.updates[update.name] = at.updates.get(update.name, 0) + 1
-        at.images += update.real * me.count
-    at.index += 1
 
 
 def log_line(parts: Parts, setting: Setting, rate: float) -> dict[str, Any]:
@@ -456,36 +388,50 @@ def log_line(parts: Parts, setting: Setting, rate: float) -> dict[str, Any]:
             [p.detach() for p in parts.parameters(name)]
         )
     parts.figures.clear()
-    with torch.no_grad(), batch_statistics(parts.networks["generator"]):
-        labels = snapshots.grid_labels(parts.prior, len(parts.grid_latents))
-        z = parts.grid_latents.to(setting.device)
-        pictures = parts.networks["generator"].forward(
-            z, None if labels is None else labels.to(setting.device)
-        )
-    figures["variation"] = divergence.variation(pictures)
-    figures["spacing"] = divergence.spacing(pictures)
-    figures["oscillation"] = divergence.oscillation(pictures)
+    if "generator" in parts.networks:
+        images = grid_images(parts, parts.networks["generator"])
+        figures["variation"] = divergence.variation(images)
+        figures["spacing"] = divergence.spacing(images)
+        figures["oscillation"] = divergence.oscillation(images)
+        figures["contrast"] = divergence.contrast(images) / parts.watch.real_contrast
     figures |= divergence.layer_sigmas(parts.networks)
     return line | dict(zip(figures, torch.stack(list(figures.values())).tolist(), strict=True))
 
 
 @torch.no_grad()
-def draw_grid(parts: Parts, setting: Setting, board: record.Board | None, place: float) -> None:
-    """The samples of the 64 fixed latents, with the batch statistics of these 64 (as the authors
-    sample). Args: place: in kimg.
+def grid_images(parts: Parts, network: LayeredNetwork) -> Tensor:
+    """Images of the 64 fixed latents, with the batch statistics of these 64 (as the authors
+    sample).
     """
-    name = record.grid_name(place)
-    parts.products.append(name)
-    if board is None:
-        return
-    network = parts.generators().get("average", parts.networks["generator"])
     labels = snapshots.grid_labels(parts.prior, len(parts.grid_latents))
     with batch_statistics(network):
-        z = parts.grid_latents.to(setting.device)
-        pictures = network.forward(z, None if labels is None else labels.to(setting.device))
-    sheet = record.tile(pictures.float().cpu())
-    record.write_png(setting.folder / "products" / name, sheet)
-    board.grid(sheet, parts.position.images)
+        z = parts.grid_latents.to(parts.device)
+        return network.forward(z, None if labels is None else labels.to(parts.device))
+
+
+@torch.no_grad()
+def draw_grid(parts: Parts, setting: Setting, board: record.Board | None, place: float) -> None:
+    """Writes the samples of the fixed latents, and the method's own grids, of as many real images.
+    Args: place: in kimg.
+    """
+    sheets: dict[str, Tensor] = {}
+    network = parts.best_generator()
+    if network is not None:
+        sheets[record.grid_name(place)] = grid_images(parts, network)
+    if type(parts.method).grids is not Base.grids:
+        real = to_float(parts.real.pixels[: GRID // 2].to(parts.device))
+        method, copies = plain_copies(parts)
+        for copy in copies.values():
+            for norm in copy.norms().values():
+                norm.training, norm.track = True, False
+        found = method.grids(real, parts.grid_latents[: len(real)].to(parts.device))
+        sheets |= {record.grid_name(place, name): images for name, images in found.items()}
+    for name, images in sheets.items():
+        parts.products.append(name)
+        if board is not None:
+            sheet = record.tile(images.float().cpu())
+            record.write_png(setting.folder / "products" / name, sheet)
+            board.grid(sheet, parts.position.images, name)
 
 
 def save(parts: Parts, setting: Setting, saver: state.Saver, *, good: bool) -> None:
@@ -510,8 +456,7 @@ def save_snapshot(parts: Parts, setting: Setting, place: float) -> None:
 def write_snapshot(parts: Parts, setting: Setting, path: Path) -> None:
     """Writes the networks as they are now as a snapshot."""
     s, at = setting.settings, parts.position
-    networks = settle_readers(parts, batch=s.batch)
-    networks |= settle_generators(parts, seed=setting.seed, batch=s.batch)
+    networks = calibrated(parts, seed=setting.seed, batch=s.batch)
     meta = {
         "network": parts.spec,
         "prior": {
@@ -520,7 +465,7 @@ def write_snapshot(parts: Parts, setting: Setting, path: Path) -> None:
             "classes": parts.prior.classes,
         },
         "method": s.method,
-        "mode": s.mode,
+        "options": parts.method.options.model_dump(mode="json"),
         "kimg": at.images / 1000,
         "updates": at.updates,
         "precision": setting.precision,

@@ -20,11 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gan_core.config import TrainConfig
-from gan_core.networks.base import LayeredNetwork, measure_statistics
+from gan_core.networks.base import LayeredNetwork
+from gan_core.networks.layers import calibrate_batchnorm
 from gan_core.randomness import numpy_stream
 from gan_core.training.data import ImageSet
 from gan_core.training.logging import crossed
-from gan_core.training.trainer_state import Parts, plain
+from gan_core.training.trainer_state import Parts, plain_features
 from gan_core.vision.tensors import to_float
 
 FIT, HELD_OUT = 4000, 1000  # images at most; of a small set a fifth is held out
@@ -59,14 +60,14 @@ class Probe:
         return self._classes > 1 and all(len(part) > 1 for part in self._parts)
 
     @torch.no_grad()
-    def accuracy(self, discriminator: LayeredNetwork, spec: Mapping[str, Any]) -> float:
-        """Share of the held-out images whose label is read off correctly, 0 to 1. Args: spec: as in
-        a snapshot.
+    def accuracy(self, network: LayeredNetwork) -> float:
+        """Share of the held-out images whose label is read off correctly, 0 to 1.
+
+        Args: network: of images, a copy: it is calibrated and set to evaluation mode.
         """
-        network = plain(discriminator, spec)
         network.without_labels = True
         batches = [self._images(1, start) for start in range(0, len(self._pixels[1]) - 1, _BATCH)]
-        measure_statistics(network, [batch for batch in batches if len(batch) > 1][:20])
+        calibrate_batchnorm(network, [batch for batch in batches if len(batch) > 1][:20])
         network.eval()
         held, fitted = (self._features(network, part) for part in (0, 1))
         gram = fitted @ fitted.T
@@ -115,7 +116,7 @@ def each_log(
             line["closing"] = True
         elif at.line and not crossed(at.line, at.images, settings.probe_kimg):
             return
-        accuracy = probe.accuracy(parts.networks["discriminator"], parts.spec)
+        accuracy = probe.accuracy(plain_features(parts))
         line[PROBED] = accuracy
         if regular and accuracy > at.best:
             at.best = accuracy

@@ -1,41 +1,48 @@
-"""What a training consists of, built from its settings: networks, method, optimisers, average; and
+"""What a training consists of, built from its settings: networks, method, optimisers, averages; and
 its state as tensors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.parametrize import register_parametrization
 
 from gan_core import registry
 from gan_core.config import TrainConfig
 from gan_core.devices import memory_format
 from gan_core.errors import RequestError
-from gan_core.methods.base import Method
-from gan_core.networks.base import LayeredNetwork, initialise, measure_statistics
-from gan_core.networks.snapshot import Prior, build_networks, sample_latents
+from gan_core.methods.base import Base
+from gan_core.networks.base import LayeredNetwork
+from gan_core.networks.layers import calibrate_batchnorm
+from gan_core.networks.make import Make
+from gan_core.networks.snapshot import (
+    EMA,
+    Prior,
+    feature_network,
+    load_method,
+    rebuild_networks,
+    sample_latents,
+)
 from gan_core.randomness import derive_seed, numpy_stream, torch_stream
-from gan_core.training.adam import Adam
 from gan_core.training.checkpoint import Position
 from gan_core.training.data import ImageSet
 from gan_core.training.divergence import Watch
 from gan_core.training.ema import Average
 from gan_core.training.logging import Figures
+from gan_core.training.optimisers import Optimiser
 from gan_core.vision.tensors import to_float
 
 GRID = 64  # images in a sample grid
-STATISTICS_BATCHES = (
-    16  # batches of latents over which a snapshot's generator gets its batch-norm statistics
-)
-REAL = 2048  # training images over which its discriminator gets them
+CALIBRATION_BATCHES = 16  # batches of latents over which a snapshot's generator is calibrated
+REAL = 2048  # training images over which networks that take images are calibrated
 
 
 @dataclass(frozen=True)
@@ -55,49 +62,63 @@ class Parts:
     Attributes:
         networks: by role, on the device, in training mode.
         optimisers: by the name that the method's updates carry.
-        average: the averaged generator (mode modern), or None.
+        averages: averaged networks, by role.
         grid_latents: [64, dim], the same in every grid.
         products: names of the snapshots and grids made so far.
         watch: what looks for divergence; findings: what it has found, {kimg, sign, sentence}.
         real: some training images, for what is measured beside training.
+        random_layers: whether dropout draws from torch's global stream.
     """
 
     networks: dict[str, LayeredNetwork]
-    method: Method
-    optimisers: dict[str, Adam]
-    average: Average | None
+    method: Base
+    optimisers: dict[str, Optimiser]
+    averages: dict[str, Average]
     prior: Prior
     grid_latents: Tensor
     spec: dict[str, Any]
+    settings: TrainConfig
+    features: tuple[str, ...] = ("discriminator",)
     position: Position = field(default_factory=Position)
     figures: Figures = field(default_factory=Figures)
     products: list[str] = field(default_factory=list)
     method_uses_labels: bool = False
+    random_layers: bool = False
     watch: Watch = field(default_factory=lambda: Watch(1.0))
     findings: list[dict[str, Any]] = field(default_factory=list)
     real: Real = field(default_factory=lambda: Real(torch.zeros(0, 1, 1, 3, dtype=torch.uint8)))
 
-    def parameters(self, name: str) -> list[torch.nn.Parameter]:
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.optimisers.values())).parameters[0].device
+
+    def parameters(self, name: str) -> list[nn.Parameter]:
         """The weights that an optimiser moves."""
         return self.optimisers[name].parameters
 
-    def generators(self) -> dict[str, LayeredNetwork]:
-        """The generator, and the averaged one where it is kept."""
-        found = {"generator": self.networks["generator"]}
-        return {**found, "average": self.average.network} if self.average else found
+    def best_generator(self) -> LayeredNetwork | None:
+        """The averaged generator where there is one, else the last one; None without any."""
+        average = self.averages.get("generator")
+        return average.network if average else self.networks.get("generator")
+
+    def set_rates(self) -> None:
+        """Sets every optimiser's rate for the place in training."""
+        s, kimg = self.settings, self.position.images / 1000
+        factor = s.schedule.factor(kimg, s.kimg) * 0.5**self.position.attempt
+        for optimiser in self.optimisers.values():
+            optimiser.set_rate(factor, kimg)
 
     def tensors(self) -> dict[str, Tensor]:
         """The whole state as named tensors."""
         out: dict[str, Tensor] = {}
         for role, network in self.networks.items():
             out |= {f"network.{role}.{name}": value for name, value in network.state_dict().items()}
-        if self.average:
-            out |= {
-                f"average.{name}": value
-                for name, value in self.average.network.state_dict().items()
-            }
+        for role, average in self.averages.items():
+            state = average.network.state_dict()
+            out |= {f"average.{role}.{name}": value for name, value in state.items()}
         for name, optimiser in self.optimisers.items():
             out |= optimiser.tensors(name)
+        out |= {f"method.{name}": value for name, value in self.method.state().items()}
         return out | {f"figures.{name}": value for name, value in self.figures.sums.items()}
 
     def extra(self) -> dict[str, Any]:
@@ -115,11 +136,14 @@ class Parts:
         """Puts back what `tensors` and `extra` gave."""
         for role, network in self.networks.items():
             network.load_state_dict(_under(tensors, f"network.{role}."))
-        if self.average:
-            self.average.network.load_state_dict(_under(tensors, "average."))
+        for role, average in self.averages.items():
+            average.network.load_state_dict(_under(tensors, f"average.{role}."))
         for name, optimiser in self.optimisers.items():
             optimiser.restore(name, tensors)
-        device = next(self.networks["generator"].parameters()).device
+        device = self.device
+        self.method.load_state(
+            {name: value.to(device) for name, value in _under(tensors, "method.").items()}
+        )
         self.figures.sums = {
             name: value.to(device) for name, value in _under(tensors, "figures.").items()
         }
@@ -128,11 +152,6 @@ class Parts:
         self.findings = list(extra["findings"])
         self.position = position
 
-    def set_rate(self, learning_rate: float) -> None:
-        """Sets every optimiser's learning rate."""
-        for optimiser in self.optimisers.values():
-            optimiser.learning_rate = learning_rate
-
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {
@@ -140,108 +159,115 @@ def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     }
 
 
-def prior_of(module: ModuleType, spec: Mapping[str, Any]) -> Prior:
-    """The prior that a network file declares."""
-    return Prior(module.PRIOR, int(spec["latent_dim"]), int(getattr(module, "CLASSES", 0)))
-
-
-def network_spec(settings: TrainConfig, module: ModuleType) -> dict[str, Any]:
-    """The description of the networks that a snapshot carries."""
+def network_spec(settings: TrainConfig, classes: int = 0) -> dict[str, Any]:
+    """The description of the networks that a snapshot carries. Args: classes: counted from the
+    training labels, 0 without.
+    """
+    network = settings.network
+    module = registry.load("networks", network.name)
     return {
-        "name": settings.network.name,
-        "width": settings.network.width,
-        "latent_dim": settings.network.latent_dim or module.LATENT_DIM,
+        "name": network.name,
+        "width": network.width,
+        "latent_dim": network.latent_dim or module.LATENT_DIM,
         "image_size": module.IMAGE_SIZE,
-        "outputs": 1,
+        "classes": classes,
+        "options": dict(network.options),
+        "method": settings.method,
     }
 
 
-def build(settings: TrainConfig, *, seed: int, device: str, image_size: int) -> Parts:
-    """Fresh parts with the authors' initialisation.
+def build(
+    settings: TrainConfig, *, seed: int, device: str, image_size: int, classes: int = 0
+) -> Parts:
+    """Fresh parts with the network file's initialisation.
 
-    Raises: RequestError: the network is for images of another size.
+    Args: classes: number of classes in the training set, 0 without labels.
+    Raises: RequestError: the network is for images of another size, or lacks a role.
     """
-    module = registry.load("networks", settings.network.name)
-    method_module = registry.load("methods", settings.method)
-    if image_size != module.IMAGE_SIZE:
-        fitting = [name for name in registry.names("networks") if f"{image_size}" in name]
-        raise RequestError(
-            f"The network {settings.network.name} takes images of {module.IMAGE_SIZE} px, and the "
-            f"crops have {image_size} px.",
-            expected=(
-                f"crops of {module.IMAGE_SIZE} px, or a network for {image_size} px "
-                f"({', '.join(fitting) or 'there is none'})"
-            ),
-            remedy=f"--set crop.size={module.IMAGE_SIZE}, or --set train.network.name=...",
-        )
-    spec = network_spec(settings, module)
-    if hasattr(method_module, "outputs"):
-        spec["outputs"] = int(method_module.outputs(settings))
-    networks = build_networks(spec, tuple(method_module.ROLES))
+    spec = network_spec(settings, classes)
+    if image_size != spec["image_size"]:
+        refuse_size(settings.network.name, spec["image_size"], image_size)
+    module = registry.load("methods", settings.method)
+    method: Base = load_method(settings.method, settings.options)
+    make = Make(spec)
+    networks = method.networks(make)
     for role, network in networks.items():
-        initialise(network, torch_stream(seed, "initialise", role))
-        if settings.spectral_norm and role == "discriminator":
+        make.initialise(network, torch_stream(seed, "initialise", role))
+        if network.spectral_norm:
             add_spectral_norm(network, seed)
         network.to(device, memory_format=memory_format())  # type: ignore[call-overload]
         network.train()
-    for norm in (norm for network in networks.values() for norm in network.norms().values()):
-        norm.track = False  # measured when a snapshot is written
-    method: Method = method_module.Method(settings, networks)
-    optimisers: dict[str, Adam] = {
-        name: Adam(
-            [p for role in roles for p in networks[role].parameters()],
-            learning_rate=settings.learning_rate,
-            beta1=settings.beta1,
-            beta2=settings.beta2,
-            weight_decay=settings.weight_decay,
-        )
-        for name, roles in method.optimised.items()
+        for norm in network.norms().values():
+            norm.track = False  # calibrated when a snapshot is written
+    optimisers = {
+        name: Optimiser([networks[role] for role in rule.roles], rule, settings)
+        for name, rule in method.optimised.items()
     }
-    prior = prior_of(module, spec)
-    averaged = settings.mode == "modern" and settings.ema_kimg > 0
+    method.bind(networks, optimisers)
+    generator = networks.get("generator")
+    prior = Prior(make.prior, make.latent_dim, generator.classes if generator else 0)
+    half_life = settings.ema_kimg * 1000
     return Parts(
         networks=networks,
         method=method,
         optimisers=optimisers,
-        average=Average(networks["generator"], settings.ema_kimg * 1000) if averaged else None,
+        averages={role: Average(networks[role], half_life) for role in method.averaged}
+        if half_life
+        else {},
         prior=prior,
         grid_latents=sample_latents(prior, GRID, torch_stream(seed, "grid")),
         spec=spec,
-        method_uses_labels=bool(method_module.USES_LABELS),
+        settings=settings,
+        features=tuple(getattr(module, "FEATURES", ("discriminator",))),
+        method_uses_labels=bool(module.USES_LABELS),
+        random_layers=any(
+            isinstance(m, nn.modules.dropout._DropoutNd)
+            for n in networks.values()
+            for m in n.modules()
+        ),
     )
 
 
+def refuse_size(name: str, expected: int, given: int) -> None:
+    """Raises RequestError for crops of another size than a network takes."""
+    names = registry.names("networks")
+    fitting = [n for n in names if given == registry.load("networks", n).IMAGE_SIZE]
+    raise RequestError(
+        f"The network {name} takes images of {expected} px, and the crops have {given} px.",
+        expected=f"crops of {expected} px, or a network for {given} px "
+        f"({', '.join(fitting) or 'there is none'})",
+        remedy=f"--set crop.size={expected}, or --set train.network.name=...",
+    )
+
+
+class SpectralNorm(_SpectralNorm):
+    """Weights over their largest singular value, found by one power iteration a pass, in float32:
+    autocast on a GPU would iterate in bf16, and then refuse the dtypes it made.
+    """
+
+    def forward(self, weight: Tensor) -> Tensor:
+        with torch.autocast(weight.device.type, enabled=False):
+            out: Tensor = super().forward(weight)
+        return out
+
+
 def add_spectral_norm(network: LayeredNetwork, seed: int) -> None:
-    """Divides every layer's weights by their largest singular value (Miyato et al. 2018), found by
-    one power iteration a pass, in float32.
+    """Divides every layer's weights by their largest singular value (Miyato et al. 2018).
 
     A batch norm after the layer divides by the result's own scale and so undoes the division: in
-    the networks here it binds the first layer and the head, which have none.
+    the DCGAN authors' networks it binds the first layer and the head, which have none.
     """
-    from torch.nn.utils.parametrizations import _SpectralNorm
-    from torch.nn.utils.parametrize import register_parametrization
-
-    class SpectralNorm(_SpectralNorm):
-        def forward(self, weight: Tensor) -> Tensor:
-            # autocast on a GPU would iterate in bf16, and then refuse the dtypes it made
-            with torch.autocast(weight.device.type, enabled=False):
-                out: Tensor = super().forward(weight)
-            return out
-
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # torch draws the iteration's start from the global stream
+    with torch.random.fork_rng(devices=[]):  # torch draws the start from the global stream
         torch.manual_seed(derive_seed(seed, "spectral norm"))
         for module in list(network.modules()):
-            if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
-                register_parametrization(module, "weight", SpectralNorm(module.weight))
+            if isinstance(module, nn.Conv2d | nn.Linear | nn.ConvTranspose2d):
+                dim = 1 if isinstance(module, nn.ConvTranspose2d) else 0
+                register_parametrization(module, "weight", SpectralNorm(module.weight, dim=dim))
 
 
-def plain(network: LayeredNetwork, spec: Mapping[str, Any]) -> LayeredNetwork:
-    """A discriminator of `spec` with the weights of `network`, spectral norm multiplied in; in
-    training mode, on the same device.
-
-    Nothing of `network` changes: its norms are read in evaluation mode, where they do not iterate.
+def plain_state(network: nn.Module) -> dict[str, Tensor]:
+    """A network's weights with spectral norm multiplied in. Nothing of `network` changes: its norms
+    are read in evaluation mode, where they do not iterate.
     """
     state = {
         name: value
@@ -254,9 +280,30 @@ def plain(network: LayeredNetwork, spec: Mapping[str, Any]) -> LayeredNetwork:
             training, _ = normed.training, normed.eval()
             state[f"{name}.weight"] = module.weight.detach()
             normed.train(training)
-    made = build_networks(spec, ("discriminator",))["discriminator"]
-    made.load_state_dict(state)
-    return made.to(next(network.parameters()).device)
+    return state
+
+
+def plain_copies(parts: Parts) -> tuple[Base, dict[str, LayeredNetwork]]:
+    """Copies of all networks that a snapshot holds in evaluation mode, averaged ones as
+    '<role>_ema', and a method of their own bound to them: what is measured on them changes no
+    training.
+    """
+    method: Base = load_method(parts.settings.method, parts.settings.options)
+    copies = rebuild_networks(parts.spec, method, parts.averages)
+    for role, network in copies.items():
+        base = role.removesuffix(EMA)
+        source = parts.averages[base].network if role.endswith(EMA) else parts.networks[base]
+        network.load_state_dict(plain_state(source))
+        network.to(parts.device).eval().requires_grad_(False)
+    method.bind({r: net for r, net in copies.items() if not r.endswith(EMA)}, {})
+    return method, copies
+
+
+def plain_features(parts: Parts) -> LayeredNetwork:
+    """A copy of the network of images that the method's features are taken of."""
+    method, copies = plain_copies(parts)
+    role = parts.features[0]
+    return feature_network(method, role, copies[role])
 
 
 def some_real(images: ImageSet, labels: npt.NDArray[np.int64] | None, seed: int) -> Real:
@@ -270,64 +317,51 @@ def some_real(images: ImageSet, labels: npt.NDArray[np.int64] | None, seed: int)
     )
 
 
-def settle_readers(parts: Parts, *, batch: int) -> dict[str, LayeredNetwork]:
-    """Copies of the networks that take images, with spectral norm multiplied in and batch-norm
-    statistics of real images.
+def calibrated(parts: Parts, *, seed: int, batch: int) -> dict[str, LayeredNetwork]:
+    """Copies of the networks for a snapshot, with their batch-norm statistics measured.
 
-    In training the discriminator takes the statistics of each batch, of real images or of generated
-    ones. The stored ones are those of real training images, unchanged ones, so that a score says
-    how an image looks among these.
+    In training batch norms take the statistics of each batch. The stored ones of a generator are
+    those over latents of their own stream, so that an image depends on its latent alone (the
+    authors sample with each batch's statistics instead; `snapshot.generate` does both). Those of
+    networks that take images are over real training images, so that a score says how an image looks
+    among these. The method says what else a role is given (`Base.calibration`).
     """
-    import copy
-
-    settled = {}
-    for role, network in parts.networks.items():
-        if role == "generator":
-            continue
-        copied = plain(network, parts.spec) if role == "discriminator" else copy.deepcopy(network)
-        settled[role] = copied
-        real, device = parts.real, next(copied.parameters()).device
-        if len(copied.input_shape) != 3 or len(real.pixels) < 2:
-            continue
-        count = max(batch, 2)
-        places = [
-            slice(i, i + count) for i in range(0, max(len(real.pixels) - count, 0) + 1, count)
-        ]  # whole batches
-        labels = iter(
-            [None if real.labels is None else real.labels[place].to(device) for place in places]
-        )
-        pictures = (to_float(real.pixels[place].to(device)) for place in places)
-        measure_statistics(
-            copied,
-            pictures,
-            run=lambda x, to=copied, known=labels: to(x, next(known)),  # type: ignore[misc]
-        )
-    return settled
-
-
-def settle_generators(parts: Parts, *, seed: int, batch: int) -> dict[str, LayeredNetwork]:
-    """Copies of the generators whose stored batch-norm statistics are measured over latents of
-    their own stream.
-
-    With them an image depends on its latent alone. The authors sample with each batch's statistics
-    instead; both can be had from a snapshot (`snapshots.generate`).
-    """
-    import copy
-
+    method, copies = plain_copies(parts)
     count = max(batch, 2)
-    settled = {}
-    for role, network in parts.generators().items():
-        copied = copy.deepcopy(network)
-        stream = torch_stream(seed, "statistics")
-        device = next(copied.parameters()).device
-        labels = (
-            torch.arange(count, device=device) % parts.prior.classes
-            if parts.prior.classes
-            else None
+    for role, network in copies.items():
+        if not network.norms():
+            continue
+        base = role.removesuffix(EMA)
+        inputs = _latent_batches(parts, seed, count)
+        if base != "generator":
+            inputs = _real_batches(parts, seed, count)
+        calibrate_batchnorm(
+            network,
+            inputs,
+            run=lambda given, to=network, base=base: to(*method.calibration(base, *given)),  # type: ignore[misc]
         )
-        latents = [
-            sample_latents(parts.prior, count, stream).to(device) for _ in range(STATISTICS_BATCHES)
-        ]
-        measure_statistics(copied, latents, run=partial(copied, labels=labels))
-        settled[role] = copied
-    return settled
+    return copies
+
+
+Samples = tuple[Tensor, Tensor, Tensor | None]  # images, latents, labels
+
+
+def _latent_batches(parts: Parts, seed: int, count: int) -> Iterator[Samples]:
+    stream, prior, device = torch_stream(seed, "statistics"), parts.prior, parts.device
+    labels = torch.arange(count, device=device) % prior.classes if prior.classes else None
+    images = to_float(parts.real.pixels[:count].to(device))
+    for _ in range(CALIBRATION_BATCHES):
+        yield images, sample_latents(prior, count, stream).to(device), labels
+
+
+def _real_batches(parts: Parts, seed: int, count: int) -> Iterator[Samples]:
+    """Whole batches of real images; one smaller one where there are fewer."""
+    real, device = parts.real, parts.device
+    stream = torch_stream(seed, "statistics", "latents")
+    if len(real.pixels) < 2:
+        return
+    for start in range(0, max(len(real.pixels) - count, 0) + 1, count):
+        place = slice(start, start + count)
+        images = to_float(real.pixels[place].to(device))
+        labels = None if real.labels is None else real.labels[place].to(device)
+        yield images, sample_latents(parts.prior, len(images), stream).to(device), labels

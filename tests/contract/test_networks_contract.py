@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from gan_core import registry
-from gan_core.networks.base import LayeredNetwork, feature_size, frozen, initialise, scaled
+from gan_core.networks.base import LayeredNetwork, feature_size
+from gan_core.networks.layers import frozen, initialise, scaled
 
 NAMES = registry.names("networks")
 WIDTH = 0.125  # of the authors' maps: the same layers, quick to run

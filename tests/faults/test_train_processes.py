@@ -161,7 +161,7 @@ def test_norm_statistics_are_over_all_processes() -> None:
 def _share(rank: int, count: int) -> None:
     import tempfile
 
-    from gan_core.networks.base import BatchNorm
+    from gan_core.networks.layers import BatchNorm
 
     torch.set_num_threads(1)
     store = Path(tempfile.gettempdir()) / f"discern-norms-{os.getppid()}"

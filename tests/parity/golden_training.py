@@ -26,16 +26,19 @@ BASE: dict[str, Any] = {
     "batch": 16,
     "kimg": 0.32,
     "log_kimg": 0.16,
-    "mode": "paper",
+    "options": {"mode": "paper"},
 }
-MODERN: dict[str, Any] = {**BASE, "mode": "modern", "ema_kimg": 0.1}
+MODERN: dict[str, Any] = {**BASE, "options": {}, "ema_kimg": 0.1}
 CASES: dict[str, dict[str, Any]] = {
     "paper": BASE,
     "paper, flip": {**BASE, "flip": True},
     "modern": MODERN,
-    "modern, augment": {**MODERN, "augment": ["color", "translation", "cutout"]},
-    "modern, r1": {**MODERN, "r1": 1.0},
-    "modern, spectral norm": {**MODERN, "spectral_norm": True},
+    "modern, augment": {
+        **MODERN,
+        "options": {"augment": ["color", "translation", "cutout"]},
+    },
+    "modern, r1": {**MODERN, "options": {"r1": 1.0}},
+    "modern, spectral norm": {**MODERN, "options": {"spectral_norm": True}},
     "paper, bf16": {**BASE, "precision": "bf16"},
 }
 
@@ -104,8 +107,7 @@ def trained(options: dict[str, Any]) -> str:
         setting = Setting(settings, Path(folder), 32, seed=3, precision=precision)
         parts = train(ArrayImages(pixels()), setting).parts
     networks = [parts.networks["generator"], parts.networks["discriminator"]]
-    if parts.average is not None:
-        networks.append(parts.average.network)
+    networks += [average.network for average in parts.averages.values()]
     return digest(p for network in networks for p in network.parameters())
 
 

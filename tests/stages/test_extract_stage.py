@@ -186,7 +186,7 @@ def test_mistakes_are_named(crops: Path, tmp_path: Path) -> None:
 def test_a_snapshot_gives_its_discriminator_and_refuses_an_encoder_it_has_not(
     crops: Path, tmp_path: Path
 ) -> None:
-    from gan_core.networks.base import initialise
+    from gan_core.networks.layers import initialise
     from gan_core.networks.snapshot import build_networks, write_snapshot
     from gan_core.randomness import torch_stream
 

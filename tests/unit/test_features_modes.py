@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from gan_core.errors import DataError, UnknownName
 from gan_core.features.external.network import ForeignNetwork, features
 from gan_core.features.modes import EPS, taking
-from gan_core.networks.base import BatchNorm, Layer, LayeredNetwork, LayerInfo, conv, head
+from gan_core.networks.base import LayeredNetwork
+from gan_core.networks.layers import BatchNorm, Layer, LayerInfo, conv, head
 
 
 class Encoder(nn.Module):

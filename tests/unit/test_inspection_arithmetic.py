@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from gan_core.inspection.arithmetic import NOISE, alike, combine, draw_arithmetic, lay_out
-from gan_core.networks.base import initialise
+from gan_core.networks.layers import initialise
 from gan_core.networks.snapshot import Prior, Snapshot, build_networks, generate
 from gan_core.vision.tensors import to_uint8
 

@@ -7,13 +7,8 @@ import torch
 
 from gan_core import registry
 from gan_core.errors import UnknownName
-from gan_core.networks.base import (
-    BatchNorm,
-    batch_statistics,
-    feature_size,
-    initialise,
-    measure_statistics,
-)
+from gan_core.networks.base import feature_size
+from gan_core.networks.layers import BatchNorm, batch_statistics, calibrate_batchnorm, initialise
 
 
 @pytest.mark.parametrize(
@@ -81,7 +76,7 @@ def test_measured_statistics_are_the_mean_over_batches_with_earlier_layers_on_ba
     initialise(network, torch.Generator().manual_seed(0))
     random = torch.Generator().manual_seed(1)
     batches = [torch.randn(n, 3, 32, 32, generator=random) for n in (8, 8, 3)]
-    assert measure_statistics(network, batches) == 3
+    assert calibrate_batchnorm(network, batches) == 3
 
     means, variances = [], []
     for x in batches:
@@ -103,7 +98,7 @@ def test_stored_statistics_make_a_image_depend_on_its_latent_alone() -> None:
     network = registry.load("networks", "dcgan32_svhn").generator(0.125)
     initialise(network, torch.Generator().manual_seed(0))
     z = torch.rand(16, 100, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    measure_statistics(network, [z])
+    calibrate_batchnorm(network, [z])
     network.eval()
     assert torch.allclose(network(z)[:2], network(z[:2]), atol=1e-6)
     with batch_statistics(network):

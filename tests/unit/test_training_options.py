@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gan_core.methods._augment import augment
 from pydantic import ValidationError
 
 from gan_core.config import HashConfig, NetworkConfig, TrainConfig
@@ -22,9 +23,8 @@ from gan_core.inspection.memorisation import (
     memorisation,
     nearest_distances,
 )
-from gan_core.methods._augment import augment
 from gan_core.methods.dcgan import r1_penalty
-from gan_core.networks.base import measure_statistics
+from gan_core.networks.layers import calibrate_batchnorm
 from gan_core.networks.snapshot import last_snapshot, load_snapshot
 from gan_core.training.data import ArrayImages
 from gan_core.training.loop import Setting, train
@@ -137,7 +137,7 @@ def test_options_train_and_resume_and_leave_ordinary_snapshots(
     x = torch.rand(4, 3, 32, 32)
     trained = plain(whole.parts.networks["discriminator"], whole.parts.spec)
     real = to_float(torch.from_numpy(noise().pixels()))
-    measure_statistics(
+    calibrate_batchnorm(
         trained, [real[i : i + 16] for i in range(0, 64, 16)]
     )  # of all its training images, in batches
     assert torch.allclose(snapshot.discriminator(x), trained.eval()(x), atol=1e-4)

@@ -35,7 +35,7 @@ from gan_core.features.external.hooks import (
 )
 from gan_core.features.modes import BatchNormCReLU, taking
 from gan_core.features.pooling import LayerSize, Pool
-from gan_core.networks.base import LayerInfo
+from gan_core.networks.layers import LayerInfo
 from gan_core.progress import Progress, silent
 
 log = logging.getLogger(__name__)
@@ -300,7 +300,7 @@ class ForeignNetwork:
 
     def measure(self, batches: Iterable[Tensor]) -> int:
         """Batch-norm statistics over images as the DCGAN authors take them: see
-        `networks.base.measure_statistics`.
+        `networks.base.calibrate_batchnorm`.
 
         torch's own running averages are of the batches that training showed, generated ones among
         them.

@@ -1,0 +1,38 @@
+"""Losses that several methods share: float32 scalars from logits."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gan_core.networks.base import LayeredNetwork
+
+
+def bce(logits: Tensor, target: float) -> Tensor:
+    """Mean binary cross-entropy of logits against one target (0 or 1) for all, in float32."""
+    logits = logits.float()
+    return F.softplus(-logits).mean() if target == 1.0 else F.softplus(logits).mean()
+
+
+def hinge(scores: Tensor, sign: float) -> Tensor:
+    """Mean of max(0, 1 - sign * score), in float32: sign 1 for real images, -1 for generated."""
+    return F.relu(1.0 - sign * scores.float()).mean()
+
+
+def probability(logits: Tensor) -> Tensor:
+    """Mean sigmoid of logits, detached: the figures `score_real` and `score_fake`."""
+    return logits.detach().float().sigmoid().mean()
+
+
+def gradient_penalty(
+    discriminator: LayeredNetwork, images: Tensor, labels: Tensor | None = None
+) -> Tensor:
+    """Mean over images [N, C, S, S] of the squared length of the score's gradient by the image, in
+    float32: R1 on real images, R2 on generated ones (Mescheder et al. 2018).
+    """
+    x = images.detach().float().requires_grad_(True)
+    with torch.autocast(x.device.type, enabled=False):
+        scores = discriminator(x, labels)
+        (gradient,) = torch.autograd.grad(scores.sum(), x, create_graph=True)
+    return gradient.square().sum((1, 2, 3)).mean()
