@@ -264,7 +264,7 @@ class ScheduleConfig(Section):
         until = self.until_kimg or length
         t = min(1.0, max(0.0, kimg - self.from_kimg) / max(until - self.from_kimg, 1e-9))
         if self.kind == "exponential":
-            return warm * self.final**t
+            return float(warm * self.final**t)
         falling = 1 - t if self.kind == "linear" else (1 + math.cos(math.pi * t)) / 2
         return warm * (self.final + (1 - self.final) * falling)
 

@@ -94,15 +94,13 @@ def fill(network: LayeredNetwork, places: tuple[tuple[str, str], ...], arrays: l
     """
     with torch.no_grad():
         for number, ((layer, what), array) in enumerate(zip(places, arrays, strict=True), start=1):
-            at = network.layer(layer)
-            target: Any
+            at: Any = network.layer(layer)
             value = torch.from_numpy(np.ascontiguousarray(array))
             if what == "kernel":
                 target, value = at.operation.weight, value.flip(2, 3) if value.dim() == 4 else value
             elif what == "linear":
                 target, value = at.operation.weight, value.T if value.dim() == 2 else value
             else:
-                assert at.norm is not None
                 target = at.norm.weight if what == "gain" else at.norm.bias
             if target.shape != value.shape:
                 raise DataError(

@@ -14,13 +14,12 @@ TRANSLATION = 1 / 8  # of the side
 CUTOUT = 1 / 2  # of the side
 
 
-Share = tuple[
-    int, int
-]  # (rank, processes): these images are every `processes`-th of a batch, from `rank` on
+# (rank, processes): these images are every `processes`-th of a batch, from `rank` on
+Share = tuple[int, int]
 
 
 def augment(
-    x: Tensor, kinds: Sequence[str], random: torch.Generator, share: Share = (0, 1)
+    x: Tensor, kinds: Sequence[str], random: torch.Generator | None, share: Share = (0, 1)
 ) -> Tensor:
     """Images [N, C, S, S] changed at random, every image in its own way.
 
@@ -34,7 +33,7 @@ def augment(
     return x
 
 
-def _uniform(x: Tensor, random: torch.Generator, share: Share) -> Tensor:
+def _uniform(x: Tensor, random: torch.Generator | None, share: Share) -> Tensor:
     """One number in [0, 1) per image: [N, 1, 1, 1]."""
     rank, processes = share
     return torch.rand(len(x) * processes, 1, 1, 1, generator=random, device=x.device)[
@@ -42,7 +41,7 @@ def _uniform(x: Tensor, random: torch.Generator, share: Share) -> Tensor:
     ]
 
 
-def _colour(x: Tensor, random: torch.Generator, share: Share) -> Tensor:
+def _colour(x: Tensor, random: torch.Generator | None, share: Share) -> Tensor:
     """Brightness moved by up to 0.5, saturation scaled by 0 to 2, contrast by 0.5 to 1.5."""
     x = x + (_uniform(x, random, share) - 0.5)
     mean = x.mean(1, keepdim=True)
@@ -52,7 +51,7 @@ def _colour(x: Tensor, random: torch.Generator, share: Share) -> Tensor:
 
 
 def _offsets(
-    x: Tensor, lowest: int, highest: int, random: torch.Generator, share: Share
+    x: Tensor, lowest: int, highest: int, random: torch.Generator | None, share: Share
 ) -> tuple[Tensor, Tensor]:
     """Whole offsets in lowest..highest per image: two of [N, 1, 1]."""
     rank, processes = share
@@ -63,7 +62,7 @@ def _offsets(
     return drawn[0], drawn[1]
 
 
-def _translate(x: Tensor, random: torch.Generator, share: Share) -> Tensor:
+def _translate(x: Tensor, random: torch.Generator | None, share: Share) -> Tensor:
     """Moved by up to an eighth of the side both ways; what comes in from outside is 0."""
     side = x.shape[2]
     reach = int(side * TRANSLATION + 0.5)
@@ -77,7 +76,7 @@ def _translate(x: Tensor, random: torch.Generator, share: Share) -> Tensor:
     return flat.view(x.shape).contiguous(memory_format=torch.channels_last)
 
 
-def _cut(x: Tensor, random: torch.Generator, share: Share) -> Tensor:
+def _cut(x: Tensor, random: torch.Generator | None, share: Share) -> Tensor:
     """A square of half the side set to 0, from `drawn - size // 2` on; it may stick out, by half at
     most.
     """

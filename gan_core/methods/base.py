@@ -9,7 +9,7 @@ method", has a commented example.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -84,7 +84,7 @@ class Batch:
         )
         return whole[rank::processes]
 
-    def augment(self, images: Tensor, kinds: tuple[str, ...] | list[str]) -> Tensor:
+    def augment(self, images: Tensor, kinds: Sequence[str]) -> Tensor:
         """A view of images [n, C, S, S]: each changed at random by `augment.augment`."""
         if not kinds:
             return images
@@ -193,7 +193,8 @@ class Base:
     def realness(self, images: Tensor, labels: Tensor | None = None) -> Tensor | None:
         """How real images look to the discriminator, [n] logits; None: the method has no such score."""
         x, y, z = self.calibration("discriminator", images, images, labels)
-        return self.nets["discriminator"](x, y, z)[:, 0]
+        scores: Tensor = self.nets["discriminator"](x, y, z)
+        return scores[:, 0]
 
     def grids(self, images: Tensor, latents: Tensor) -> dict[str, Tensor]:
         """Further image grids beside the samples, by name: [n, C, S, S] in [-1, 1]."""

@@ -35,13 +35,7 @@ class Make:
         self.classes = int(spec.get("classes", 0))
         self.conditional = bool(getattr(self.module, "CONDITIONAL", False))
         self.prior = str(self.module.PRIOR)
-        given = dict(spec.get("options", {}))
-        if given and not hasattr(self.module, "Options"):
-            raise RequestError(
-                f"The network {spec['name']} has no options, and {', '.join(given)} is given.",
-                expected="an empty train.network.options",
-            )
-        self.options = self.module.Options(**given) if hasattr(self.module, "Options") else None
+        self.options = registry.options("networks", str(spec["name"]), spec.get("options", {}))
 
     def generator(self, classes: int = 0) -> LayeredNetwork:
         """Latents [N, latent_dim] to images. Args: classes: above 0, conditional on labels."""
@@ -79,13 +73,13 @@ class Make:
         getattr(self.module, "initialise", initialise)(network, random)
 
     def _make(self, role: str, *, classes: int, **given: Any) -> LayeredNetwork:
-        function = getattr(self.module, role, None)
+        function: Any = getattr(self.module, role, None)
         conditional = classes > 0 and not self.conditional
         if function is None or (conditional and "classes" not in _parameters(function)):
             self._refuse(f"class-conditional {role}" if conditional else role, role, conditional)
         if classes or self.conditional:
             given["classes"] = classes or self.classes
-        if self.options is not None and "options" in _parameters(function):
+        if "options" in _parameters(function):
             given["options"] = self.options
         made: LayeredNetwork = function(width=self.width, **given)
         return made

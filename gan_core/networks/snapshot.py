@@ -99,7 +99,8 @@ class Snapshot:
     def realness(self, images: Tensor, labels: Tensor | None = None) -> Tensor | None:
         """How real images look to the method, [n] logits; None where it has no such score."""
         if self.method is None:
-            return self.discriminator(images, labels)[:, 0]
+            own: Tensor = self.discriminator(images, labels)
+            return own[:, 0]
         scores: Tensor | None = self.method.realness(images, labels)
         return scores
 
@@ -237,17 +238,9 @@ def generate(
 def load_method(name: str, options: Mapping[str, Any]) -> Any:
     """The method `name` with its options, not bound to networks yet.
 
-    Raises: RequestError: options for a method that has none. pydantic's error for wrong ones.
+    Raises: RequestError: as `registry.options`.
     """
-    module = registry.load("methods", name)
-    if hasattr(module, "Options"):
-        return module.Method(module.Options(**options))
-    if options:
-        raise RequestError(
-            f"The method {name} has no options, and {', '.join(options)} is given.",
-            expected="an empty train.options",
-        )
-    return module.Method()
+    return registry.load("methods", name).Method(registry.options("methods", name, options))
 
 
 def build_networks(

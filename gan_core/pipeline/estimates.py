@@ -130,6 +130,7 @@ def needs(recipe: Recipe, device: str, images: dict[str, int]) -> Needs:
     """Hours, disk and memory of a recipe. Args: images: source name to their number, for the
     sources of which it is known.
     """
+    from gan_core import registry
     from gan_core.training.step_cost import step_cost
 
     trained = sum(images.get(source.name, 0) for source in recipe.sources.train)

@@ -22,7 +22,8 @@ from gan_core.progress import Progress, Throttled
 
 if TYPE_CHECKING:
     from gan_core.shards import PixelShards
-    from gan_core.training.loop import Setting, Trained
+    from gan_core.training.context import Setting
+    from gan_core.training.loop import Trained
     from gan_core.training.trainer_state import Parts
 
 log = logging.getLogger(__name__)
@@ -41,8 +42,9 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     from gan_core.devices import cpu_cores, resolve_device, resolve_precision, use_gpu, use_threads
     from gan_core.shards import PixelShards
     from gan_core.training.compiled import gpu_errors
+    from gan_core.training.context import Setting
     from gan_core.training.distributed import join, leave
-    from gan_core.training.loop import Setting, train
+    from gan_core.training.loop import train
 
     if "snapshot" in request.part:
         raise RequestError(

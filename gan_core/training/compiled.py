@@ -50,8 +50,6 @@ def reason_against(settings: TrainConfig, how: str, device: str, processes: int)
         )
     if processes > 1 and settings.synchronise_norms:
         return "norms that are synchronised over processes are not compiled"
-    if settings.r1:
-        return "R1 needs second derivatives, which compiled networks do not have"
     if not _program("CXX", "g++", "clang++", "c++"):
         return "there is no C++ compiler (g++)"
     return _reason_against_triton() if cuda else ""

@@ -69,9 +69,9 @@ class Board:
             if self._writer is not None and isinstance(value, float):
                 self._writer.add_scalar(name, value, images)
 
-    def grid(self, pixels: np.ndarray[Any, Any], images: int, name: str = "grid") -> None:
+    def grid(self, pixels: np.ndarray[Any, Any], images: int, name: str) -> None:
         if self._writer is not None:
-            self._writer.add_image(name.split("-")[0], pixels, images, dataformats="HWC")
+            self._writer.add_image(name, pixels, images, dataformats="HWC")
 
     def close(self) -> None:
         if self._writer is not None:

@@ -417,21 +417,20 @@ def draw_grid(parts: Parts, setting: Setting, board: record.Board | None, place:
     sheets: dict[str, Tensor] = {}
     network = parts.best_generator()
     if network is not None:
-        sheets[record.grid_name(place)] = grid_images(parts, network)
+        sheets["grid"] = grid_images(parts, network)
     if type(parts.method).grids is not Base.grids:
         real = to_float(parts.real.pixels[: GRID // 2].to(parts.device))
         method, copies = plain_copies(parts)
-        for copy in copies.values():
-            for norm in copy.norms().values():
-                norm.training, norm.track = True, False
-        found = method.grids(real, parts.grid_latents[: len(real)].to(parts.device))
-        sheets |= {record.grid_name(place, name): images for name, images in found.items()}
-    for name, images in sheets.items():
+        for norm in (norm for copy in copies.values() for norm in copy.norms().values()):
+            norm.training, norm.track = True, False
+        sheets |= method.grids(real, parts.grid_latents[: len(real)].to(parts.device))
+    for kind, images in sheets.items():
+        name = record.grid_name(place, kind)
         parts.products.append(name)
         if board is not None:
             sheet = record.tile(images.float().cpu())
             record.write_png(setting.folder / "products" / name, sheet)
-            board.grid(sheet, parts.position.images, name)
+            board.grid(sheet, parts.position.images, "samples" if kind == "grid" else kind)
 
 
 def save(parts: Parts, setting: Setting, saver: state.Saver, *, good: bool) -> None:

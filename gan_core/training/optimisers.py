@@ -33,6 +33,8 @@ class Optimiser:
         wide = torch.float64 if device.type == "cpu" else torch.float32
         self._base = settings.learning_rate * rule.rate
         self.rate = torch.tensor(self._base, dtype=wide, device=device)
+        real = device.type != "meta"  # where only costs are counted, nothing has a value
+        rate = self.rate if real else self._base
         decay = settings.weight_decay if rule.weight_decay is None else rule.weight_decay
         self._optimiser: torch.optim.Optimizer
         self.names: tuple[str, ...]
@@ -43,21 +45,21 @@ class Optimiser:
             )
             self._optimiser = torch.optim.Adam(
                 self.parameters,
-                lr=self.rate,
+                lr=rate,
                 betas=betas,
                 eps=rule.eps,
                 weight_decay=decay,
-                fused=device.type != "meta",
+                fused=real,
                 capturable=device.type == "cuda",
             )
             self.names = ("exp_avg", "exp_avg_sq", "step")
         else:
             self._optimiser = torch.optim.SGD(
                 self.parameters,
-                lr=self.rate,
+                lr=rate,
                 momentum=rule.momentum,
                 weight_decay=decay,
-                fused=device.type != "meta",
+                fused=real,
             )
             self.names = ("momentum_buffer",)
         for p in self.parameters:

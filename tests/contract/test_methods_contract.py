@@ -18,7 +18,11 @@ MODES = ("paper", "modern")
 
 def parts_of(name: str, mode: str) -> Parts:
     settings = TrainConfig(
-        method=name, mode=mode, network=NetworkConfig(width=0.125), batch=8, learning_rate=1e-2
+        method=name,
+        options={"mode": mode},
+        network=NetworkConfig(width=0.125),
+        batch=8,
+        learning_rate=1e-2,
     )
     return build(settings, seed=0, device="cpu", image_size=32)
 

@@ -21,7 +21,7 @@ def made(name: str) -> tuple[LayeredNetwork, LayeredNetwork, torch.Tensor, torch
     initialise(generator, torch.Generator().manual_seed(0))
     initialise(discriminator, torch.Generator().manual_seed(1))
     latents = torch.rand(4, module.LATENT_DIM, generator=torch.Generator().manual_seed(2)) * 2 - 1
-    labels = torch.arange(4) % module.CLASSES if getattr(module, "CLASSES", 0) else None
+    labels = torch.arange(4) if getattr(module, "CONDITIONAL", False) else None
     return generator, discriminator, latents, labels
 
 

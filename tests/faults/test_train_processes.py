@@ -41,12 +41,13 @@ import numpy as np, torch
 from gan_core.config import TrainConfig
 from gan_core.training.data import ArrayImages
 from gan_core.training.distributed import join
-from gan_core.training.loop import Setting, train
+from gan_core.training.context import Setting
+from gan_core.training.loop import train
 torch.set_num_threads(1)
 processes, device = join("cpu")
 images, folder, mode, kimg, network, *options = sys.argv[1:]
 settings = TrainConfig(
-    network={"name": network, "width": 0.125}, batch=16, kimg=float(kimg), log_kimg=0.032, state_kimg=0.032, mode=mode,
+    network={"name": network, "width": 0.125}, batch=16, kimg=float(kimg), log_kimg=0.032, state_kimg=0.032, options={"mode": mode},
     flip=True, beta1=0.5, **({"augment": ["color", "translation", "cutout"], "r1": 1.0} if options else {}),
 )
 setting = Setting(settings, Path(folder) / str(processes.rank), 32, device=device, processes=processes, max_seconds=300.0)

@@ -98,8 +98,9 @@ def fingerprint(bf16: bool = False) -> str:
 def trained(options: dict[str, Any]) -> str:
     """The digest of the weights after a training with `options`."""
     from gan_core.config import TrainConfig
+    from gan_core.training.context import Setting
     from gan_core.training.data import ArrayImages
-    from gan_core.training.loop import Setting, train
+    from gan_core.training.loop import train
 
     with tempfile.TemporaryDirectory() as folder:
         settings = TrainConfig.model_validate(options)

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from gan_core.training.adam import Adam
 from torch import Tensor, nn
 
 from gan_core.config import NetworkConfig, TrainConfig
 from gan_core.methods.base import Batch
 from gan_core.methods.dcgan import bce
-from gan_core.training.adam import Adam
 from gan_core.training.trainer_state import Parts, build
 
 
@@ -99,7 +99,11 @@ def test_the_loss_is_binary_cross_entropy_and_stays_finite(target: float) -> Non
 def trained(mode: str, count: int) -> tuple[Parts, list[tuple[int, str]]]:
     """A few minibatches through the method, with (minibatch, optimiser) of every update."""
     settings = TrainConfig(
-        mode=mode, network=NetworkConfig(width=0.125), batch=4, learning_rate=1e-3, beta1=0.5
+        options={"mode": mode},
+        network=NetworkConfig(width=0.125),
+        batch=4,
+        learning_rate=1e-3,
+        beta1=0.5,
     )
     parts, seen = build(settings, seed=0, device="cpu", image_size=32), []
     for index in range(count):
@@ -134,7 +138,7 @@ def test_training_is_the_plain_loop_written_out(mode: str) -> None:
     """The authors' alternation (or a step of each) with torch's own Adam, losses and batch norm, no
     part of ours.
     """
-    settings = TrainConfig(mode=mode, network=NetworkConfig(width=0.125), batch=4)
+    settings = TrainConfig(options={"mode": mode}, network=NetworkConfig(width=0.125), batch=4)
     start = build(settings, seed=0, device="cpu", image_size=32)
     generator, discriminator = plain(start, "generator"), plain(start, "discriminator")
     made = {"lr": 1e-3, "betas": (0.5, 0.999), "eps": 1e-8, "weight_decay": 1e-5}

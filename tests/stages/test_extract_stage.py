@@ -195,7 +195,13 @@ def test_a_snapshot_gives_its_discriminator_and_refuses_an_encoder_it_has_not(
     for network in networks.values():
         initialise(network, torch_stream(0, "test"))
     prior = {"distribution": "uniform", "dim": 100, "classes": 0}
-    meta = {"network": spec, "prior": prior, "method": "dcgan", "mode": "paper", "kimg": 1.0}
+    meta = {
+        "network": spec,
+        "prior": prior,
+        "method": "dcgan",
+        "options": {"mode": "paper"},
+        "kimg": 1.0,
+    }
     (tmp_path / "train").mkdir()
     write_snapshot(
         tmp_path / "train" / "snapshot-000001.safetensors", networks, torch.zeros(64, 100), meta

@@ -18,8 +18,9 @@ from gan_core.contract import ArtifactRef, StageInput, StageOutcome, StageReques
 from gan_core.networks.snapshot import generate, last_snapshot, load_snapshot
 from gan_core.progress import silent
 from gan_core.stages import inspect
+from gan_core.training.context import Setting
 from gan_core.training.data import ArrayImages
-from gan_core.training.loop import Setting, train
+from gan_core.training.loop import train
 from gan_core.vision.tensors import to_uint8
 
 

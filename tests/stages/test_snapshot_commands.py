@@ -203,7 +203,7 @@ def test_a_network_from_outside_goes_through_the_stages_where_the_recipe_names_i
 def test_the_report_names_mode_and_what_was_found_while_training() -> None:
     record = {
         "method": "dcgan",
-        "mode": "paper",
+        "options": {"mode": "paper"},
         "network": {"name": "dcgan64", "width": 0.5},
         "kimg": 60.0,
     }

@@ -99,7 +99,7 @@ def same(a: Path, b: Path) -> bool:
 
 @pytest.mark.parametrize("mode", ["paper", "modern"])
 def test_a_training_leaves_snapshots_statistics_and_grids(tmp_path: Path, mode: str) -> None:
-    outcome = run(tmp_path, "a", mode=mode, snapshot_kimg=0.32)
+    outcome = run(tmp_path, "a", options={"mode": mode}, snapshot_kimg=0.32)
     names = sorted(p.name for p in (tmp_path / "a").iterdir())
     assert "stats.jsonl" in names and "grid-000000.png" in names
     assert [name for name in names if name.startswith("snapshot")] == [
@@ -123,7 +123,7 @@ def test_a_training_leaves_snapshots_statistics_and_grids(tmp_path: Path, mode: 
         80 if mode == "paper" else 40
     )  # paper: a minibatch feeds one of the two
     snapshot = load_snapshot(last_snapshot(tmp_path / "a"))
-    assert snapshot.meta["mode"] == mode and snapshot.meta["kimg"] == 0.64
+    assert snapshot.meta["options"]["mode"] == mode and snapshot.meta["kimg"] == 0.64
     assert (snapshot.average is None) == (mode == "paper")
     assert snapshot.grid_latents.shape == (64, 100)
     assert str(tmp_path) not in json.dumps(snapshot.meta)
@@ -153,10 +153,10 @@ def test_the_same_request_gives_the_same_bytes_and_another_seed_others(tmp_path:
 def test_stopped_by_time_and_continued_it_ends_in_the_same_weights(
     tmp_path: Path, mode: str
 ) -> None:
-    run(tmp_path, "whole", mode=mode, kimg=0.32, flip=True)
+    run(tmp_path, "whole", options={"mode": mode}, kimg=0.32, flip=True)
     starts = 0
     while True:
-        outcome = run(tmp_path, "parts", mode=mode, kimg=0.32, flip=True, limit=0.05)
+        outcome = run(tmp_path, "parts", options={"mode": mode}, kimg=0.32, flip=True, limit=0.05)
         starts += 1
         if outcome.complete:
             break

@@ -15,8 +15,9 @@ import pytest
 
 from gan_core.config import TrainConfig
 from gan_core.features.parquet import FeatureWriter
+from gan_core.training.context import Setting
 from gan_core.training.data import ArrayImages
-from gan_core.training.loop import Setting, train
+from gan_core.training.loop import train
 from tests.unit.test_features_store import rows
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,8 +15,9 @@ from gan_core.config import TrainConfig
 from gan_core.devices import resolve_compile
 from gan_core.errors import TransientError
 from gan_core.training.compiled import compiling, gpu_errors, reason_against
+from gan_core.training.context import Setting
 from gan_core.training.data import ArrayImages
-from gan_core.training.loop import Setting, train
+from gan_core.training.loop import train
 
 BASE = {
     "network": {"width": 0.125},

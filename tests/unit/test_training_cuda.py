@@ -19,9 +19,11 @@ from gan_core.devices import use_gpu
 from gan_core.methods.base import Batch
 from gan_core.training import checkpoint as state
 from gan_core.training import cuda_graphs as graphs
+from gan_core.training.context import Setting
 from gan_core.training.cuda_graphs import stepping, trial
 from gan_core.training.data import ArrayImages, Feed, Order
-from gan_core.training.loop import Setting, step, train
+from gan_core.training.loop import train
+from gan_core.training.step import step
 from gan_core.training.trainer_state import Parts, build
 from gan_core.vision.tensors import to_float
 
@@ -31,12 +33,15 @@ pytestmark = pytest.mark.skipif(
 
 DEVICE = "cuda"
 BASE: dict[str, Any] = {"network": {"width": 0.25}, "batch": 32, "log_kimg": 0.1, "flip": True}
-ALL = {"augment": ["color", "translation", "cutout"], "r1": 1.0, "spectral_norm": True}
+ALL = {"options": {"augment": ["color", "translation", "cutout"], "r1": 1.0, "spectral_norm": True}}
 KINDS: dict[str, dict[str, Any]] = {
-    "paper": {"mode": "paper"},
+    "paper": {"options": {"mode": "paper"}},
     "modern": {},
     "options": ALL,
-    "conditional": {"mode": "paper", "network": {"name": "dcgan28_mnist", "width": 0.25}},
+    "conditional": {
+        "options": {"mode": "paper"},
+        "network": {"name": "dcgan28_mnist", "width": 0.25},
+    },
 }
 
 
@@ -107,7 +112,7 @@ def test_ten_minibatches_by_graphs_and_step_by_step_and_in_two_parts(
         for way, compile in (("off", "off"), ("graphs", "graphs"), ("parts", "graphs")):
             for kimg in (0.16, 0.32) if way == "parts" else (0.32,):
                 settings = TrainConfig(
-                    **BASE, mode=mode, compile=compile, kimg=kimg, on_divergence="warn"
+                    **BASE, options={"mode": mode}, compile=compile, kimg=kimg, on_divergence="warn"
                 )
                 trained = train(
                     ArrayImages(noise()), Setting(settings, tmp_path / way, 32, device=DEVICE)

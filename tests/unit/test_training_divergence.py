@@ -14,9 +14,10 @@ import yaml
 from gan_core.config import TrainConfig
 from gan_core.errors import TrainingDiverged
 from gan_core.training import divergence, loop
+from gan_core.training.context import Setting
 from gan_core.training.data import ArrayImages
 from gan_core.training.divergence import Watch
-from gan_core.training.loop import Setting, train
+from gan_core.training.loop import train
 from gan_core.training.trainer_state import Parts, build
 
 BASE: dict[str, Any] = {
@@ -159,7 +160,7 @@ def test_under_stop_the_message_names_the_sign_and_the_remedy(tmp_path: Path, si
     with pytest.raises(TrainingDiverged) as caught:
         run(tmp_path, once_at(0.2, SPOILS[sign], sign))
     assert divergence.REMEDIES[sign][0] in caught.value.remedy and "rollback" in caught.value.remedy
-    assert "train.mode=modern" not in caught.value.remedy, "it is modern already"
+    assert "mode=modern" not in caught.value.remedy, "it is modern already"
     assert "kimg" in caught.value.message
 
 

@@ -16,13 +16,14 @@ import torch
 from gan_core.config import TrainConfig
 from gan_core.errors import WorkError
 from gan_core.training import cuda_graphs as graphs
+from gan_core.training.context import Setting
 from gan_core.training.cuda_graphs import Minibatch, ReplayedSteps, trial
-from gan_core.training.loop import Setting, step
+from gan_core.training.step import step
 from gan_core.training.trainer_state import Parts, build
 
 BASE: dict[str, Any] = {"network": {"width": 0.125}, "batch": 16, "flip": True, "compile": "graphs"}
-ALL = {"augment": ["color", "translation", "cutout"], "r1": 1.0, "spectral_norm": True}
-CONDITIONAL = {"mode": "paper", "network": {"name": "dcgan28_mnist", "width": 0.125}}
+ALL = {"options": {"augment": ["color", "translation", "cutout"], "r1": 1.0, "spectral_norm": True}}
+CONDITIONAL = {"options": {"mode": "paper"}, "network": {"name": "dcgan28_mnist", "width": 0.125}}
 
 
 def again(work: Callable[[], None], random: torch.Generator) -> Callable[[], None]:
@@ -49,7 +50,7 @@ def prepared(
 
 @pytest.mark.parametrize(
     "options",
-    [{"mode": "paper"}, {}, ALL, CONDITIONAL],
+    [{"options": {"mode": "paper"}}, {}, ALL, CONDITIONAL],
     ids=["paper", "modern", "options", "conditional"],
 )
 def test_replayed_steps_are_the_steps_bit_for_bit(tmp_path: Path, options: dict[str, Any]) -> None:
@@ -71,7 +72,7 @@ def test_replayed_steps_are_the_steps_bit_for_bit(tmp_path: Path, options: dict[
 
 @pytest.mark.parametrize("mode", ["paper", "modern"])
 def test_the_trial_passes_what_is_right_and_finds_what_is_not(tmp_path: Path, mode: str) -> None:
-    setting, make, batches = prepared(tmp_path, mode=mode)
+    setting, make, batches = prepared(tmp_path, options={"mode": mode})
     trial(make, setting, step, batches, again)
 
     def stale_random(work: Callable[[], None], random: torch.Generator) -> Callable[[], None]:

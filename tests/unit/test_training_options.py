@@ -26,8 +26,9 @@ from gan_core.inspection.memorisation import (
 from gan_core.methods.dcgan import r1_penalty
 from gan_core.networks.layers import calibrate_batchnorm
 from gan_core.networks.snapshot import last_snapshot, load_snapshot
+from gan_core.training.context import Setting
 from gan_core.training.data import ArrayImages
-from gan_core.training.loop import Setting, train
+from gan_core.training.loop import train
 from gan_core.training.probe import Probe
 from gan_core.training.trainer_state import build, plain
 from gan_core.vision.tensors import to_float
@@ -123,7 +124,9 @@ def test_options_train_and_resume_and_leave_ordinary_snapshots(
     tmp_path: Path, precision: str
 ) -> None:
     settings = TrainConfig(
-        **BASE, augment=["color", "translation", "cutout"], r1=1.0, spectral_norm=True, flip=True
+        **BASE,
+        options={"augment": ["color", "translation", "cutout"], "r1": 1.0, "spectral_norm": True},
+        flip=True,
     )
     whole = train(noise(), Setting(settings, tmp_path / "a", 32, precision=precision))
     assert all("r1" in line for line in whole.stats) and whole.complete
@@ -155,12 +158,13 @@ def test_spectral_norm_holds_the_largest_singular_value_at_one() -> None:
 
 def test_paper_mode_refuses_what_the_authors_did_not_do() -> None:
     with pytest.raises(ValidationError, match="augment, r1 belong to mode 'modern'"):
-        TrainConfig(mode="paper", augment=["color"], r1=1.0)
+        TrainConfig(options={"mode": "paper", "augment": ["color"], "r1": 1.0})
 
 
 def test_the_conditional_network_trains_on_labels(tmp_path: Path) -> None:
     settings = TrainConfig(
-        **{**BASE, "network": {"name": "dcgan28_mnist", "width": 0.125}}, mode="paper"
+        **{**BASE, "network": {"name": "dcgan28_mnist", "width": 0.125}},
+        options={"mode": "paper"},
     )
     trained = train(noise(size=28), Setting(settings, tmp_path, 28), labels=np.arange(64) % 10)
     assert trained.complete

@@ -24,8 +24,7 @@ from gan_core.networks.snapshot import (
 from gan_core.training import checkpoint as state
 from gan_core.training.data import ArrayImages, Feed, Order
 from gan_core.training.ema import Average
-from gan_core.training.logging import Figures, reached, tile
-from gan_core.training.loop import crossed
+from gan_core.training.logging import Figures, crossed, reached, tile
 from gan_core.training.trainer_state import build
 
 TINY = TrainConfig(network=NetworkConfig(width=0.125), batch=8, kimg=0.1)
