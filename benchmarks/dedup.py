@@ -1,10 +1,10 @@
 """What dedup costs: all pairs of codes within a radius among a million, with a check that none is
 missed; the whole search by size.
 
-python benchmarks/dedup.py --codes 1000000                 random codes with planted near copies,
-radius 4 python benchmarks/dedup.py --codes 1000000 --faiss         the same with FAISS'
+python benchmarks/dedup.py --codes 1000000                 random codes with planted near
+duplicates, radius 4 python benchmarks/dedup.py --codes 1000000 --faiss         the same with FAISS'
 IndexBinaryMultiHash beside it python benchmarks/dedup.py --images "$DISCERN_DATA"      fit, encode
-and find copies on CIFAR-10, seconds for each step
+and find duplicates on CIFAR-10, seconds for each step
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import numpy.typing as npt
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from gan_core.dedup.hashing import hamming_search as lookup
+from gan_core.dedup.hashing.codes import equal_codes
 
 RADIUS = 4
 
@@ -30,21 +31,21 @@ RADIUS = 4
 def planted_codes(
     rows: int, seed: int = 0
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """128-bit codes of which the last tenth are copies with 0 to 4 flipped bits; codes, copies,
-    their originals.
+    """128-bit codes of which the last tenth are duplicates with 0 to 4 flipped bits; codes,
+    duplicates, their originals.
     """
     rng = np.random.default_rng(seed)
     codes = rng.integers(0, 256, (rows, 16), dtype=np.uint8)
-    copies = np.arange(rows - rows // 10, rows)
-    originals = rng.integers(0, rows - rows // 10, len(copies))
+    duplicates = np.arange(rows - rows // 10, rows)
+    originals = rng.integers(0, rows - rows // 10, len(duplicates))
     bits = np.unpackbits(codes[originals], axis=1)
-    flips = rng.integers(0, RADIUS + 1, len(copies))
-    order = rng.random((len(copies), 128)).argsort(axis=1)[:, :RADIUS]
+    flips = rng.integers(0, RADIUS + 1, len(duplicates))
+    order = rng.random((len(duplicates), 128)).argsort(axis=1)[:, :RADIUS]
     for number in range(RADIUS):
         chosen = flips > number
         bits[np.flatnonzero(chosen), order[chosen, number]] ^= 1
-    codes[copies] = np.packbits(bits, axis=1)
-    return codes, copies, originals
+    codes[duplicates] = np.packbits(bits, axis=1)
+    return codes, duplicates, originals
 
 
 def missed(
@@ -55,7 +56,7 @@ def missed(
     rng = np.random.default_rng(seed)
     lacking = 0
     words = codes.view(np.uint64)
-    # Half of the sample among the planted copies, so that there is something to miss.
+    # Half of the sample among the planted duplicates, so that there is something to miss.
     rows = np.concatenate(
         [
             rng.integers(0, len(codes), sample // 2),
@@ -74,7 +75,7 @@ def missed(
 
 def measure_codes(rows: int, faiss: bool) -> dict[str, Any]:
     """Seconds, pairs and completeness for one size."""
-    codes, copies, originals = planted_codes(rows)
+    codes, duplicates, originals = planted_codes(rows)
     result: dict[str, Any] = {"rows": rows, "radius": RADIUS}
     for method in ("sorted", "faiss") if faiss else ("sorted",):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -83,7 +84,7 @@ def measure_codes(rows: int, faiss: bool) -> dict[str, Any]:
         seconds = time.perf_counter() - started
         listed = set(zip(pairs.i.tolist(), pairs.j.tolist(), strict=True))
         planted_missed = sum(
-            pair not in listed for pair in zip(originals.tolist(), copies.tolist(), strict=True)
+            pair not in listed for pair in zip(originals.tolist(), duplicates.tolist(), strict=True)
         )
         result[method] = {
             "seconds, build and all pairs": round(seconds, 2),
@@ -96,7 +97,7 @@ def measure_codes(rows: int, faiss: bool) -> dict[str, Any]:
             // 1024,
         }
     started = time.perf_counter()
-    classes, _ = lookup.equal_codes(codes)
+    classes, _ = equal_codes(codes)
     result["equal codes, seconds"] = round(time.perf_counter() - started, 3)
     result["distinct codes"] = int(classes.max()) + 1
     return result
@@ -109,7 +110,7 @@ def measure_images(data: Path) -> dict[str, Any]:
     from gan_core.dedup.hashing import autoencoder
     from gan_core.dedup.hashing import group_by_code as by_code
     from gan_core.dedup.search import descriptors
-    from gan_core.dedup.search.find_duplicates import find_copies
+    from gan_core.dedup.search.find_duplicates import find_duplicates
 
     seconds = {}
 
@@ -132,11 +133,12 @@ def measure_images(data: Path) -> dict[str, Any]:
         lambda: descriptors.describe(lambda rows: pixels[rows], len(pixels)),
     )
     timed(
-        "mode verified", lambda: find_copies(lambda rows: pixels[rows], rank, DedupConfig(), codes)
+        "mode verified",
+        lambda: find_duplicates(lambda rows: pixels[rows], rank, DedupConfig(), codes),
     )
     timed(
         "mode verified without mirror images",
-        lambda: find_copies(lambda rows: pixels[rows], rank, DedupConfig(mirror=False), codes),
+        lambda: find_duplicates(lambda rows: pixels[rows], rank, DedupConfig(mirror=False), codes),
     )
     return {
         "rows": len(pixels),

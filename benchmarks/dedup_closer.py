@@ -3,9 +3,9 @@
 
     python benchmarks/dedup_closer.py --data "$DISCERN_DATA"
 
-Copies: photographs, drawn documents and flags, altered. Different: documents of one template, flags
-of one layout. The settings of `gan_core/dedup/search/compare_full_resolution.py` were chosen on
-these pairs.
+Duplicates: photographs, drawn documents and flags, altered. Different: documents of one template,
+flags of one layout. The settings of `gan_core/dedup/search/compare_full_resolution.py` were chosen
+on these pairs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from gan_core.dedup.measure.injected_copies import ALTERATIONS
+from gan_core.dedup.measure.injected_duplicates import ALTERATIONS
 from gan_core.dedup.search import compare_full_resolution as closer
 from gan_core.dedup.search.descriptors import describe
 from gan_core.dedup.search.neighbours import Candidates
@@ -165,21 +165,21 @@ def pairs(data: Path) -> Iterator[tuple[str, bool, Image, Image]]:
     for number, photo in enumerate(photos):
         for turn, (name, alter) in enumerate(ALTERATIONS.items()):
             if (number + turn) % 3 == 0 and "noise" not in name:
-                yield "copies of photographs", "mirror" in name, photo, alter(photo)
+                yield "duplicates of photographs", "mirror" in name, photo, alter(photo)
     for photo in photos[:40]:
         yield "a word across a photograph", False, photo, marked(photo)
     for make, kind in ((invoice, "invoices"), (slide, "slides")):
         pages = [make(seed) for seed in range(16)]
         for page in pages:
             for name in OF_DOCUMENTS:
-                yield f"copies of {kind}", False, page, ALTERATIONS[name](page)
+                yield f"duplicates of {kind}", False, page, ALTERATIONS[name](page)
         for one, other in combinations(pages[:12], 2):
             yield f"different {kind}", False, one, other
     for upright in (True, False):
         all_flags = flags(upright)
         for flag in all_flags:
             for name in OF_FLAGS:
-                yield "copies of flags", False, flag, ALTERATIONS[name](flag)
+                yield "duplicates of flags", False, flag, ALTERATIONS[name](flag)
         for one, other in combinations(all_flags, 2):
             yield "different flags", False, one, other
 
@@ -202,7 +202,7 @@ def measure(data: Path) -> dict[str, Any]:
         part = accepted[start : start + 64]
         left = fine[2 * part].copy()
         left[flips[part]] = left[flips[part]][:, :, ::-1]
-        good[part] = closer.agree(left, fine[2 * part + 1], seen.maps[part])
+        good[part] = closer.same_details(left, fine[2 * part + 1], seen.maps[part])
     out = {}
     for kind in dict.fromkeys(kinds):
         mine = np.array([one == kind for one in kinds])

@@ -1,5 +1,5 @@
 """How good dedup is on CIFAR-10: recall of the pairs that people found, precision by eye, injected
-copies, the threshold sweep.
+duplicates, the threshold sweep.
 
     python benchmarks/dedup_quality.py --data "$DISCERN_DATA" --out docs/dedup
     everything; writes the sheet to judge python benchmarks/dedup_quality.py --verdicts docs/dedup
@@ -32,9 +32,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from gan_core.config import DedupConfig, HashConfig
 from gan_core.dedup.hashing import autoencoder
 from gan_core.dedup.hashing import group_by_code as by_code
-from gan_core.dedup.measure.injected_copies import injected_recall
+from gan_core.dedup.measure.injected_duplicates import injected_recall
 from gan_core.dedup.search.across_sets import find_across
-from gan_core.dedup.search.find_duplicates import Copies, find_copies
+from gan_core.dedup.search.find_duplicates import Duplicates, find_duplicates
 from gan_core.dedup.search.verify_pairs import required
 from gan_core.metrics.intervals import wilson
 from gan_core.randomness import numpy_stream
@@ -111,7 +111,7 @@ def sheet(
 
 def draw(
     pixels: npt.NDArray[np.uint8],
-    copies: Copies,
+    duplicates: Duplicates,
     pairs: npt.NDArray[np.int64],
     name: str,
     out: Path,
@@ -122,8 +122,10 @@ def draw(
     drawn = np.sort(
         pairs[numpy_stream(7, "dedup", "by eye").choice(len(pairs), DRAWN, replace=False)]
     )
-    i, j, score = (column[drawn] for column in (copies.found.i, copies.found.j, copies.found.score))
-    seen = copies.seen
+    i, j, score = (
+        column[drawn] for column in (duplicates.found.i, duplicates.found.j, duplicates.found.score)
+    )
+    seen = duplicates.seen
     measured = {
         pair: at
         for at, pair in enumerate(zip(seen.i.tolist(), seen.j.tolist(), strict=True))
@@ -141,7 +143,7 @@ def draw(
                     i[number],
                     j[number],
                     f"{score[number]:.4f}",
-                    copies.found.reason[at],
+                    duplicates.found.reason[at],
                     *measures,
                 ]
             )
@@ -176,10 +178,10 @@ def measure(data: Path, out: Path) -> dict[str, Any]:
             "kept": int(groups.keep.sum()),
         }
     started = time.perf_counter()
-    base = find_copies(lambda rows: pixels[rows], rank, DedupConfig(threshold=0.8), codes)
-    result["seconds: find copies"] = round(time.perf_counter() - started, 1)
-    alone = find_copies(lambda rows: pixels[rows], rank, DedupConfig())
-    chosen = find_copies(lambda rows: pixels[rows], rank, DedupConfig(), codes)
+    base = find_duplicates(lambda rows: pixels[rows], rank, DedupConfig(threshold=0.8), codes)
+    result["seconds: find duplicates"] = round(time.perf_counter() - started, 1)
+    alone = find_duplicates(lambda rows: pixels[rows], rank, DedupConfig())
+    chosen = find_duplicates(lambda rows: pixels[rows], rank, DedupConfig(), codes)
     result["verified"] = {
         "pairs": len(chosen.found.i),
         "kept": int(chosen.groups.keep.sum()),
@@ -193,7 +195,7 @@ def measure(data: Path, out: Path) -> dict[str, Any]:
         at = (
             base
             if threshold == 0.8
-            else find_copies(lambda rows: pixels[rows], rank, DedupConfig(threshold=threshold))
+            else find_duplicates(lambda rows: pixels[rows], rank, DedupConfig(threshold=threshold))
         )
         found_pairs = set(zip(at.found.i.tolist(), at.found.j.tolist(), strict=True))
         result["sweep"][str(threshold)] = {
@@ -204,7 +206,7 @@ def measure(data: Path, out: Path) -> dict[str, Any]:
     test, train = np.arange(50_000, 60_000), np.arange(50_000)
     leaked = find_across(lambda rows: pixels[rows], len(pixels), test, train, DedupConfig())
     result["leakage"] = {"test images": len(np.unique(leaked.i)), "pairs": len(leaked.i)}
-    result["injected copies"] = injected_recall(pixels[:5000], DedupConfig())
+    result["injected duplicates"] = injected_recall(pixels[:5000], DedupConfig())
     (out / "numbers.json").write_text(json.dumps(result, indent=1) + "\n")
     if any(out.glob("verdicts*.csv")):
         print(
@@ -213,17 +215,17 @@ def measure(data: Path, out: Path) -> dict[str, Any]:
             file=sys.stderr,
         )
         return result
-    looked_at = find_copies(
+    full_resolution = find_duplicates(
         lambda rows: pixels[rows], rank, DedupConfig(threshold=LOOKED_AT), codes
     )
-    draw(pixels, looked_at, np.arange(len(looked_at.found.i)), "drawn", out)
+    draw(pixels, full_resolution, np.arange(len(full_resolution.found.i)), "drawn", out)
     # One pair of each group: a series of fifty images makes a thousand pairs and would be half of a
     # draw from all pairs.
-    out_of = looked_at.groups.pair[~looked_at.groups.keep]
-    keepers = looked_at.groups.keeper[~looked_at.groups.keep]
+    out_of = full_resolution.groups.pair[~full_resolution.groups.keep]
+    representatives = full_resolution.groups.representative[~full_resolution.groups.keep]
     order = numpy_stream(8, "dedup", "by eye").permutation(len(out_of))
-    _, first = np.unique(keepers[order], return_index=True)
-    draw(pixels, looked_at, np.sort(out_of[order[first]]), "drawn_groups", out)
+    _, first = np.unique(representatives[order], return_index=True)
+    draw(pixels, full_resolution, np.sort(out_of[order[first]]), "drawn_groups", out)
     return result
 
 

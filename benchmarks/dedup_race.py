@@ -119,19 +119,20 @@ def race(data: Path, peer: str, folder: Path, rounds: int) -> dict[str, object]:
         "encode and find 15,000: ours by "
         "code": [*ours, "--encode", str(small), "--encoder", str(encoder), "--radius", "4"],
         "encode and find 15,000: discern dedup (verified)": [
-            str(Path(sys.executable).with_name("discern")), "dedup", str(small), "--out", str(folder / "found.parquet"),
+            str(Path(sys.executable).with_name("discern")), "dedup", str(small),
+            "--out", str(folder / "found.parquet"),
         ],
     }  # fmt: skip
     env = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in racers}
-    said = {}
+    printed = {}
     for number in range(rounds):
         for name, command in racers.items():
-            wall, processor, said[name] = timed(command, env)
+            wall, processor, printed[name] = timed(command, env)
             seconds[name].append((wall, processor))
             print(
                 f"round {number + 1}: {name}: {wall:.2f} s, processor {processor:.2f} s "
-                f"({said[name]})",
+                f"({printed[name]})",
                 file=sys.stderr,
             )
     medians = {

@@ -4,7 +4,7 @@ verified on 40,000 to 160,000 images.
     python benchmarks/dedup_scale.py --codes 1000000 3000000 10000000 python
     benchmarks/dedup_scale.py --data "$DISCERN_DATA" --images 40000 80000 160000      CIFAR-10, then
     Tiny ImageNet at 32x32 python benchmarks/dedup_scale.py --data "$DISCERN_DATA" --search 1000000
-    the whole search, planted copies counted
+    the whole search, planted duplicates counted
 
 Every size runs in a process of its own, so that the peak of memory is its own. CPU seconds count
 all threads.
@@ -51,15 +51,15 @@ def peak() -> int:
 
 
 def of_codes(rows: int) -> dict[str, Any]:
-    """Look-up of all pairs within 4 bits; planted copies counted."""
+    """Look-up of all pairs within 4 bits; planted duplicates counted."""
     from benchmarks.dedup import RADIUS, planted_codes
     from gan_core.dedup.hashing.hamming_search import pairs_within
 
-    codes, copies, originals = planted_codes(rows)
+    codes, duplicates, originals = planted_codes(rows)
     clock, before = Clock(), peak()
     pairs = clock("pairs within 4 bits", lambda: pairs_within(codes, RADIUS))
-    found = pairs.i * rows + pairs.j  # originals come before their copies
-    missed = int((~np.isin(originals * rows + copies, found)).sum())
+    found = pairs.i * rows + pairs.j  # originals come before their duplicates
+    missed = int((~np.isin(originals * rows + duplicates, found)).sum())
     return {
         "rows": rows,
         "pairs": len(pairs.i),
@@ -104,35 +104,37 @@ def _pieces(out: npt.NDArray[np.uint8], whole: int) -> None:
 
 
 def of_search(data: Path, rows: int) -> dict[str, Any]:
-    """The whole search with mirror images, and how many of 2,000 planted copies (JPEG 50, then
+    """The whole search with mirror images, and how many of 2,000 planted duplicates (JPEG 50, then
     darker) it finds.
     """
     from gan_core.config import DedupConfig
-    from gan_core.dedup.search.find_duplicates import find_copies
+    from gan_core.dedup.search.find_duplicates import find_duplicates
     from gan_core.randomness import numpy_stream
 
     pixels, random = images(data, rows), numpy_stream(3, "dedup", "planted")
     chosen = random.choice(rows, 4_000, replace=False)
-    originals, copies = chosen[:2_000], chosen[2_000:]
-    for original, copy in zip(originals.tolist(), copies.tolist(), strict=True):
+    originals, duplicates = chosen[:2_000], chosen[2_000:]
+    for original, duplicate in zip(originals.tolist(), duplicates.tolist(), strict=True):
         _, coded = cv2.imencode(".jpg", pixels[original], [cv2.IMWRITE_JPEG_QUALITY, 50])
-        pixels[copy] = (cv2.imdecode(coded, cv2.IMREAD_COLOR) * 0.85).astype(np.uint8)
+        pixels[duplicate] = (cv2.imdecode(coded, cv2.IMREAD_COLOR) * 0.85).astype(np.uint8)
     clock, before = Clock(), peak()
     result = clock(
         "search",
-        lambda: find_copies(lambda at: pixels[at], random.permutation(rows), DedupConfig()),
+        lambda: find_duplicates(lambda at: pixels[at], random.permutation(rows), DedupConfig()),
     )
     pairs = set(zip(result.found.i.tolist(), result.found.j.tolist(), strict=True))
     found = sum(
         (min(pair), max(pair)) in pairs
-        for pair in zip(originals.tolist(), copies.tolist(), strict=True)
+        for pair in zip(originals.tolist(), duplicates.tolist(), strict=True)
     )
-    together = int((result.groups.keeper[originals] == result.groups.keeper[copies]).sum())
+    together = int(
+        (result.groups.representative[originals] == result.groups.representative[duplicates]).sum()
+    )
     return {
         "rows": rows,
         "pairs": len(pairs),
         "candidates": result.found.summary["candidates"],
-        "planted": {"of": len(copies), "pair found": found, "one group": together},
+        "planted": {"of": len(duplicates), "pair found": found, "one group": together},
         "seconds": clock.steps,
         "MB": [before, peak()],
     }

@@ -308,7 +308,7 @@ def dedup(
     ] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Find near-duplicates in a folder: one row an image, one keeper a group, and a page to look
+    """Find near-duplicates in a folder: one row an image, one representative a group, and a page to look
     at.
     """
     from flows.commands.dedup import DedupRequest, dedup_folder

@@ -60,7 +60,7 @@ _ALL = (
     ),
     StageSpec(
         "dedup",
-        4,
+        5,
         ("duplicates.parquet", "pairs.parquet", "leaked.parquet", "quality.json"),
         ("stages/dedup.py", "dedup", "metrics/intervals.py"),
     ),

@@ -65,7 +65,7 @@ def dedup_folder(request: DedupRequest) -> int:
     from gan_core.dedup.folder.html import page
     from gan_core.dedup.folder.run import dedup_images
 
-    def told(done: float, total: float, unit: str, **figures: float) -> None:
+    def log_progress(done: float, total: float, unit: str, **figures: float) -> None:
         logging.getLogger("gan_core").info("%s of %s %s", f"{done:,.0f}", f"{total:,.0f}", unit)
 
     config = DedupConfig(mirror=request.mirror)
@@ -80,14 +80,14 @@ def dedup_folder(request: DedupRequest) -> int:
         dataset=request.dataset,
         workers=request.workers,
         max_megapixels=request.max_megapixels,
-        progress=Throttled(told, 2.0),
+        progress=Throttled(log_progress, 2.0),
     )
     write_table(marked(found.table), request.out)
     atomic_write_bytes(sheet, page(found, _title(request.place, request.against)).encode())
     if request.as_json:
-        told_of = {"counts": found.counts, "ignored": found.ignored, "warnings": found.warnings}
+        figures = {"counts": found.counts, "ignored": found.ignored, "warnings": found.warnings}
         console.print_json(
-            {"out": str(request.out), "page": str(sheet), **told_of, **found.summary}
+            {"out": str(request.out), "page": str(sheet), **figures, **found.summary}
         )
     else:
         _print(request, found, sheet)
@@ -103,7 +103,7 @@ def _print(request: DedupRequest, found: FolderResult, sheet: Path) -> None:
         print(f"{counts['in']:,} images: {already}, {counts['kept']:,} do not.")
     else:
         print(
-            f"{counts['in']:,} images: {counts['duplicates']:,} are copies of another one, "
+            f"{counts['in']:,} images: {counts['duplicates']:,} are duplicates of another one, "
             f"{counts['kept']:,} are kept."
         )
     for place, ignored in found.ignored.items():
@@ -112,8 +112,9 @@ def _print(request: DedupRequest, found: FolderResult, sheet: Path) -> None:
             + ", ".join(f"{count:,} {what}" for what, count in sorted(ignored.items()))
         )
     print(
-        f"table     {request.out}      (keep = false: a copy; keeper_address names what it "
-        f"copies)\nlook      {sheet}"
+        f"table     {request.out}      (keep = false: a duplicate; representative_address names "
+        "what it "
+        f"duplicates)\nlook      {sheet}"
     )
     print("Nothing was deleted or moved.")
 

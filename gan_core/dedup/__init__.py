@@ -1,3 +1,3 @@
-"""Near-duplicates: which images are copies of which, and which one of each group to keep. Ids come
-out, pixels stay.
+"""Near-duplicates: which images are duplicates of which, and which one of each group to keep. Ids
+come out, pixels stay.
 """

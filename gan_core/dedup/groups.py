@@ -1,10 +1,11 @@
-"""From pairs to groups with one keeper each, so that a chain of weak links cannot swallow a class.
+"""From pairs to groups with one representative each, so that a chain of weak links cannot swallow a
+class.
 
 Rows are taken in order of preference (largest original first, then image_id, then box). A row that
-belongs to nobody yet becomes a keeper and takes those of its direct partners that belong to nobody
-yet. So every row that is left out was itself found to be a copy of its keeper, no two keepers are
-copies of one another, and A ~ B ~ C never ties A to C. Connected components, which would, are
-counted for comparison.
+is still free becomes a representative and takes those of its direct partners that are
+still free. So every row that is left out was itself found to be a duplicate of its representative,
+no two representatives are duplicates of one another, and A ~ B ~ C never ties A to C. Connected
+components, which would, are counted for comparison.
 """
 
 from __future__ import annotations
@@ -23,22 +24,25 @@ class Groups:
     """Who is kept for whom.
 
     Attributes:
-        keeper: int64 [n]: each row's keeper; its own number when it is kept.
-        pair: int64 [n]: number of the pair that ties the row to its keeper; -1 for keepers.
+        representative: int64 [n]: each row's representative; its own number when it is kept.
+        pair: int64 [n]: number of the pair that ties the row to its representative; -1 for
+            representatives.
     """
 
-    keeper: Rows
+    representative: Rows
     pair: Rows
 
     @property
     def keep(self) -> npt.NDArray[np.bool_]:
-        """bool [n]: the row is its own keeper."""
-        return np.equal(self.keeper, np.arange(len(self.keeper)))
+        """bool [n]: the row is its own representative."""
+        return np.equal(self.representative, np.arange(len(self.representative)))
 
     @property
     def sizes(self) -> Rows:
         """int64 [n]: rows in the row's group, 1 for a row alone."""
-        return np.bincount(self.keeper, minlength=len(self.keeper))[self.keeper]
+        return np.bincount(self.representative, minlength=len(self.representative))[
+            self.representative
+        ]
 
 
 def preference(
@@ -59,17 +63,17 @@ def preference(
 
 
 def representative_balls(i: Rows, j: Rows, rank: Rows) -> Groups:
-    """Groups `len(rank)` rows by the pairs (i, j) of direct copies; see the module's text.
+    """Groups `len(rank)` rows by the pairs (i, j) of direct duplicates; see the module's text.
 
     Args:
         i, j: int64 [pairs], either order, self-pairs not allowed.
-        rank: int64 [n], a permutation; lower is preferred as keeper.
+        rank: int64 [n], a permutation; lower is preferred as representative.
     """
     rows = len(rank)
-    keeper = np.arange(rows, dtype=np.int64)
+    representative = np.arange(rows, dtype=np.int64)
     pair = np.full(rows, -1, np.int64)
     if not len(i):
-        return Groups(keeper, pair)
+        return Groups(representative, pair)
     # Work on ranks: 0 is the first to choose. Both directions of every pair, sorted by chooser.
     ends = np.concatenate([rank[i], rank[j]])
     others = np.concatenate([rank[j], rank[i]])
@@ -90,10 +94,10 @@ def representative_balls(i: Rows, j: Rows, rank: Rows) -> Groups:
         partners = others[start:stop]
         free = ~taken[partners]
         members = row_of[partners[free]]
-        keeper[members] = row_of[chooser]
+        representative[members] = row_of[chooser]
         pair[members] = numbers[start:stop][free]
         taken[partners[free]] = True
-    return Groups(keeper, pair)
+    return Groups(representative, pair)
 
 
 def component_sizes(i: Rows, j: Rows, rows: int) -> Rows:

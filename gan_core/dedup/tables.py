@@ -1,4 +1,4 @@
-"""The tables that dedup writes: one row for every row looked at, and one row for every pair found."""
+"""The tables that dedup writes: one row for every row searched, one for every pair found."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PAIRS = pa.schema(
 
 @dataclass(frozen=True)
 class Found:
-    """Pairs of rows that were found to be copies, each once; which of the two is `i`, and their
+    """Pairs of rows that were found to be duplicates, each once; which of the two is `i`, and their
     order, are the search's.
 
     Attributes:
@@ -51,8 +51,8 @@ class Found:
 
 
 def ranks(crops: pa.Table) -> Rows:
-    """Preference of each row of a crops table as a keeper: largest original (area of its box), then
-    image_id, then box.
+    """Preference of each row of a crops table as a representative: largest original (area of its
+    box), then image_id, then box.
     """
     sides = [
         pc.fill_null(crops[name], 0.0).to_numpy().astype(np.float64)
@@ -63,11 +63,14 @@ def ranks(crops: pa.Table) -> Rows:
 
 
 def group_names(crops: pa.Table, groups: Groups) -> list[str]:
-    """'<image_id>:<box>' of the keeper for each row; '' for a row alone."""
+    """'<image_id>:<box>' of the representative for each row; '' for a row alone."""
     ids, boxes = crops["image_id"].to_pylist(), crops["box"].to_pylist()
     together = groups.sizes > 1
-    pairs = zip(groups.keeper.tolist(), together.tolist(), strict=True)
-    return [f"{ids[keeper]}:{boxes[keeper]}" if more else "" for keeper, more in pairs]
+    pairs = zip(groups.representative.tolist(), together.tolist(), strict=True)
+    return [
+        f"{ids[representative]}:{boxes[representative]}" if more else ""
+        for representative, more in pairs
+    ]
 
 
 def duplicates_table(
@@ -76,8 +79,8 @@ def duplicates_table(
     """One row for every row of `crops` (schemas.DUPLICATES).
 
     Args:
-        score: float32 [n], of the pair that ties a row to its keeper; ignored for rows that are
-            kept.
+        score: float32 [n], of the pair that ties a row to its representative; ignored for rows that
+            are kept.
         reason: one for each row, '' for rows that are kept.
     """
     columns: dict[str, Any] = {name: crops[name] for name in _SIDE}
@@ -103,11 +106,11 @@ def size_report(groups: Groups) -> dict[str, Any]:
     """Sizes of the groups: how many rows stay, how many groups of two, three, ... there are, and
     the largest.
     """
-    sizes = np.bincount(groups.keeper, minlength=len(groups.keeper))
+    sizes = np.bincount(groups.representative, minlength=len(groups.representative))
     sizes = sizes[sizes > 1]
     counted = np.bincount(sizes) if len(sizes) else np.zeros(0, np.int64)
     return {
         "groups": len(sizes),
-        "largest_group": int(sizes.max(initial=1)) if len(groups.keeper) else 0,
+        "largest_group": int(sizes.max(initial=1)) if len(groups.representative) else 0,
         "group_sizes": {str(size): int(count) for size, count in enumerate(counted) if count},
     }

@@ -10,22 +10,33 @@ is reported, never removed.
 
 from __future__ import annotations
 
+import importlib.util
 import logging
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from gan_core.config import DedupConfig
 from gan_core.contract import StageOutcome, StageRequest
+from gan_core.dedup import tables
+from gan_core.dedup.groups import Groups, representative_balls
+from gan_core.dedup.hashing.autoencoder import Autoencoder
+from gan_core.dedup.hashing.codes import BITS, health
+from gan_core.dedup.hashing.group_by_code import group_by_code
+from gan_core.dedup.measure import leakage, quality
+from gan_core.dedup.measure.injected_duplicates import injected_recall
+from gan_core.dedup.search.find_duplicates import find_duplicates
+from gan_core.dedup.tables import Found
+from gan_core.devices import cpu_cores, use_threads
+from gan_core.errors import DataError, StoreError
+from gan_core.files import write_json, write_table
 from gan_core.progress import Progress
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import numpy as np
-    import numpy.typing as npt
-
-    from gan_core.config import DedupConfig
-    from gan_core.dedup.groups import Groups
-    from gan_core.dedup.tables import Found
-    from gan_core.shards import PixelShards
+from gan_core.shards import PixelShards
 
 log = logging.getLogger(__name__)
 
@@ -36,15 +47,6 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     Raises:
         DataError: no usable training crop.
     """
-    import numpy as np
-    import pyarrow.compute as pc
-
-    from gan_core.config import DedupConfig
-    from gan_core.dedup import tables
-    from gan_core.errors import DataError
-    from gan_core.files import write_json, write_table
-    from gan_core.shards import PixelShards
-
     config = DedupConfig.model_validate(request.part.get("dedup", {}))
     _use_threads(int(request.part.get("threads") or 0))
     shards = PixelShards([item.path for item in request.inputs["crops"]])
@@ -100,15 +102,6 @@ def _find(
     progress: Progress,
 ) -> tuple[Groups, Found, dict[str, Any]]:
     """The groups and pairs of the training rows, by the mode, and what the search is worth."""
-    import numpy as np
-
-    from gan_core.dedup.groups import representative_balls
-    from gan_core.dedup.hashing.codes import health
-    from gan_core.dedup.hashing.group_by_code import group_by_code
-    from gan_core.dedup.measure import quality
-    from gan_core.dedup.measure.injected_copies import injected_recall
-    from gan_core.dedup.tables import Found
-
     if config.mode == "off":
         nothing = np.empty(0, np.int64)
         return (
@@ -117,25 +110,23 @@ def _find(
             {},
         )
     codes = _codes(request, shards)[training]
-    some = quality.spaced(training, quality.COPIED)
+    some = quality.spaced(training, quality.AMONG_IMAGES)
 
     def fetch(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         return shards.pixels(training[rows])
 
     if config.mode == "verified":
-        from gan_core.dedup.search.find_duplicates import find_copies
-
-        copies = find_copies(fetch, rank, config, codes, progress)
+        duplicates = find_duplicates(fetch, rank, config, codes, progress)
         if not config.measure:
-            return copies.groups, copies.found, {}
+            return duplicates.groups, duplicates.found, {}
         return (
-            copies.groups,
-            copies.found,
+            duplicates.groups,
+            duplicates.found,
             {
-                "sweep": quality.sweep(copies, rank),
-                "look_alikes": quality.look_alikes(fetch, copies, config),
+                "sweep": quality.sweep(duplicates, rank),
+                "look_alikes": quality.look_alikes(fetch, duplicates, config),
                 "injected": injected_recall(
-                    shards.pixels(some), config, quality.copies_among(len(some))
+                    shards.pixels(some), config, quality.duplicates_per_kind(len(some))
                 ),
             },
         )
@@ -143,8 +134,6 @@ def _find(
     groups, found = group_by_code(codes, rank, radius)
     worth: dict[str, Any] = {"health": health(codes, config.max_group)}
     if config.measure:
-        from gan_core.dedup.hashing.autoencoder import Autoencoder
-
         encoder = Autoencoder.load(request.one("codes").path / "encoder.safetensors")
 
         def search(images: npt.NDArray[np.uint8]) -> tuple[Groups, Found]:
@@ -155,7 +144,7 @@ def _find(
             **quality.unconfirmed(fetch, found, config.threshold),
         }
         worth["injected"] = injected_recall(
-            shards.pixels(some), config, quality.copies_among(len(some)), search=search
+            shards.pixels(some), config, quality.duplicates_per_kind(len(some)), search=search
         )
         worth["sweep"] = [
             {
@@ -172,10 +161,6 @@ def _use_threads(count: int) -> None:
     """Gives torch, OpenCV and FAISS (mode off does without it) `count` threads, 0: one for each
     core; sums depend on it.
     """
-    import importlib.util
-
-    from gan_core.devices import cpu_cores, use_threads
-
     use_threads(count or cpu_cores())
     if importlib.util.find_spec("faiss"):
         import faiss
@@ -189,12 +174,6 @@ def _leaked(
     """Looks the held-out rows up among the training rows, writes the pairs, and returns figures for
     the summary.
     """
-    import numpy as np
-
-    from gan_core.dedup import tables
-    from gan_core.dedup.measure import leakage
-    from gan_core.files import write_table
-
     empty = tables.Found(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32), [])
     found, figures = empty, {}
     splits = shards.table["split"].to_pylist()
@@ -207,13 +186,6 @@ def _leaked(
 
 def _codes(request: StageRequest, shards: PixelShards) -> npt.NDArray[np.uint8]:
     """The codes of the crops' rows, in their order: uint8 [n, 16]."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from gan_core.dedup.hashing.codes import BITS
-    from gan_core.errors import StoreError
-
     table = pa.concat_tables(
         [pq.read_table(item.path / "codes.parquet") for item in request.inputs["codes"]]
     )
@@ -241,7 +213,7 @@ def _warnings(summary: dict[str, Any], config: DedupConfig, rows: int) -> list[s
         out.append(
             "Different images of this set agree in their details (typically "
             f"{summary['background']['mode']:.2f}), so the "
-            f"threshold for copies was raised from {config.threshold:.2f} to "
+            f"threshold for duplicates was raised from {config.threshold:.2f} to "
             f"{summary['threshold']:.2f}."
         )
     if config.mode == "verified" and rows >= 100 and summary["background"]["above"] > 0.5:
@@ -254,7 +226,7 @@ def _warnings(summary: dict[str, Any], config: DedupConfig, rows: int) -> list[s
         )
     if config.mode == "verified" and rows >= 100 and summary["left_out_share"] > 0.2:
         out.append(
-            f"{100 * summary['left_out_share']:.0f} % of the images count as copies of others: "
+            f"{100 * summary['left_out_share']:.0f} % of the images count as duplicates of others: "
             "look at the removed ones in the "
             "report; raise dedup.threshold if they are different images."
         )

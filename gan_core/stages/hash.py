@@ -10,8 +10,19 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gan_core.config import HashConfig
 from gan_core.contract import StageOutcome, StageRequest
+from gan_core.dedup.hashing import autoencoder, codes
+from gan_core.devices import cpu_cores, resolve_device, use_threads
+from gan_core.errors import DataError
+from gan_core.files import write_table
 from gan_core.progress import Progress
+from gan_core.schemas import CODES
+from gan_core.shards import PixelShards
 
 log = logging.getLogger(__name__)
 
@@ -25,18 +36,6 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     Raises:
         DataError: no usable crop in any training split.
     """
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    from gan_core.config import HashConfig
-    from gan_core.dedup.hashing import autoencoder, codes
-    from gan_core.devices import cpu_cores, resolve_device, use_threads
-    from gan_core.errors import DataError
-    from gan_core.files import write_table
-    from gan_core.schemas import CODES
-    from gan_core.shards import PixelShards
-
     config = HashConfig.model_validate(request.part.get("hash", {}))
     use_threads(int(request.part.get("threads", 0)) or cpu_cores())
     device = resolve_device(request.context.get("device", "cpu"))

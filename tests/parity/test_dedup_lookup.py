@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gan_core.dedup.hashing import hamming_search as lookup
+from gan_core.dedup.hashing.codes import equal_codes
 from gan_core.errors import DataError
 
 
@@ -27,7 +28,7 @@ def as_set(pairs: lookup.Pairs) -> set[tuple[int, int, int]]:
 
 
 def planted(seed: int, rows: int, width: int, varying: int) -> np.ndarray:
-    """Codes of which most bits are dead and many are near copies of others."""
+    """Codes of which most bits are dead and many are near duplicates of others."""
     rng = np.random.default_rng(seed)
     bits = np.zeros((rows, width * 8), bool)
     columns = rng.permutation(width * 8)[:varying]
@@ -110,7 +111,7 @@ def test_the_three_ways_agree_on_many_rows() -> None:
 @settings(max_examples=100, deadline=None)
 def test_equal_codes_number_classes_by_first_appearance(rows: list[bytes]) -> None:
     codes = np.frombuffer(b"".join(rows), np.uint8).reshape(-1, 2)
-    classes, first = lookup.equal_codes(codes)
+    classes, first = equal_codes(codes)
     seen: dict[bytes, int] = {}
     assert classes.tolist() == [seen.setdefault(row, len(seen)) for row in rows]
     assert [rows[row] for row in first] == list(seen) and [

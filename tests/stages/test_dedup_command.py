@@ -61,18 +61,18 @@ def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_command_end_to_end(folder: Path, tmp_path: Path) -> None:
-    out = tmp_path / "new" / "copies.parquet"
+    out = tmp_path / "new" / "duplicates.parquet"
     done = command(folder, "--out", out)
     assert done.returncode == 0, done.stderr
     assert (
-        "10 images: 1 are copies of another one, 9 are kept." in done.stdout
+        "10 images: 1 are duplicates of another one, 9 are kept." in done.stdout
         and "1 .txt files" in done.stdout
     )
     table = pq.read_table(out)
     assert table.schema.equals(IMAGES) and is_ours(out) and is_ours(out.with_suffix(".html"))
     rows = {row["address"]: row for row in table.to_pylist()}
     assert (
-        rows["below/zero.jpg"]["keeper_address"] == "0.png"
+        rows["below/zero.jpg"]["representative_address"] == "0.png"
         and rows["below/zero.jpg"]["score"] > 0.9
     )
     assert rows["phone.HEIC"]["status"] == "failed" and rows["phone.HEIC"]["reason"].startswith(
@@ -88,11 +88,11 @@ def test_the_command_end_to_end(folder: Path, tmp_path: Path) -> None:
     said = json.loads(done.stdout)
     assert done.returncode == 0 and said["counts"]["duplicates"] == 1
     assert any("of the other set could not be read" in warning for warning in said["warnings"])
-    copies = [row for row in pq.read_table(known).to_pylist() if not row["keep"]]
+    duplicates = [row for row in pq.read_table(known).to_pylist() if not row["keep"]]
     theirs = rows_of(other)
-    assert [row["address"] for row in copies] == ["3.png"] and copies[0]["keeper_id"] == theirs[
-        "known.png"
-    ]["image_id"]
+    assert [row["address"] for row in duplicates] == ["3.png"] and duplicates[0][
+        "representative_id"
+    ] == theirs["known.png"]["image_id"]
     refused = command(folder, "--out", folder / "0.png")
     assert refused.returncode == 2 and "Traceback" not in refused.stderr
 
@@ -129,11 +129,11 @@ def test_what_lies_at_the_destination_is_not_destroyed(folder: Path, tmp_path: P
 
 
 def test_a_set_that_lies_nowhere_is_no_kind_of_folder(folder: Path, tmp_path: Path) -> None:
-    done = command(folder, "--dataset", "digits", "--out", tmp_path / "copies.parquet")
+    done = command(folder, "--dataset", "digits", "--out", tmp_path / "duplicates.parquet")
     assert (
         done.returncode == 2
         and "comes with a package" in done.stderr
-        and not (tmp_path / "copies.parquet").exists()
+        and not (tmp_path / "duplicates.parquet").exists()
     )
 
 
@@ -157,21 +157,23 @@ def test_tables_beside_images_make_no_parquet_set(folder: Path, tmp_path: Path) 
     assert "--data " not in str(caught.value)
 
 
-def test_a_link_is_never_the_keeper(folder: Path, tmp_path: Path) -> None:
+def test_a_link_is_never_the_representative(folder: Path, tmp_path: Path) -> None:
     (folder / "00 first.png").symlink_to(folder / "1.png")
     os.link(folder / "2.png", folder / "again.png")
     rows = rows_of(folder)
     assert rows["1.png"]["keep"] and not rows["00 first.png"]["keep"]
     assert (
-        rows["00 first.png"]["keeper_address"] == "1.png"
+        rows["00 first.png"]["representative_address"] == "1.png"
         and rows["00 first.png"]["reason"] == "the same file, by a link"
     )
     kept = [name for name in ("2.png", "again.png") if rows[name]["keep"]]
     assert len(kept) == 1 and "under another name" in next(
         rows[n]["reason"] for n in ("2.png", "again.png") if n not in kept
     )
-    # The other set holds this one, and a link into it: an image is no copy of itself.
-    assert rows_of(folder / "below", against=folder)["zero.jpg"]["keeper_address"] == "0.png"
+    # The other set holds this one, and a link into it: an image is no duplicate of itself.
+    assert (
+        rows_of(folder / "below", against=folder)["zero.jpg"]["representative_address"] == "0.png"
+    )
     (tmp_path / "links").mkdir()
     (tmp_path / "links" / "3.png").symlink_to(folder / "3.png")
     cv2.imwrite(str(tmp_path / "links" / "another.png"), textures(1, seed=9)[0])

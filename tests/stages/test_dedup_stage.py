@@ -1,4 +1,4 @@
-"""The stages hash and dedup together on real digits with planted copies."""
+"""The stages hash and dedup together on real digits with planted duplicates."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def planted(tmp_path: Path) -> dict[str, list[StageInput]]:
 
 
 @pytest.mark.parametrize("mode", ["verified", "paper", "radius"])
-def test_planted_copies_are_found_and_one_of_each_is_kept(
+def test_planted_duplicates_are_found_and_one_of_each_is_kept(
     planted: dict[str, list[StageInput]], tmp_path: Path, mode: str
 ) -> None:
     outcome, rows = run(tmp_path / mode, planted, mode=mode)
@@ -133,10 +133,10 @@ def test_planted_copies_are_found_and_one_of_each_is_kept(
     assert all(row["reason"] and row["score"] is not None for row in left_out)
     assert all(row["score"] is None and row["reason"] == "" for row in rows if row["keep"])
     for row in left_out:
-        keeper = next(
+        representative = next(
             other for other in rows if f"{other['image_id']}:{other['box']}" == row["group"]
         )
-        assert keeper["keep"] and keeper["group"] == row["group"]
+        assert representative["keep"] and representative["group"] == row["group"]
     assert outcome.summary["groups"] >= 10
 
 

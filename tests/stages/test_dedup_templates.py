@@ -1,4 +1,4 @@
-"""Different images of one template (documents, flags) are no copies; copies of them are."""
+"""Different images of one template (documents, flags) are no duplicates; duplicates of them are."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from gan_core.dedup.folder.run import dedup_images
-from gan_core.dedup.measure.injected_copies import ALTERATIONS
+from gan_core.dedup.measure.injected_duplicates import ALTERATIONS
 
 WORDS = [
     "invoice",
@@ -68,26 +68,26 @@ def save(folder: Path, **images: np.ndarray) -> None:
         cv2.imwrite(str(folder / f"{name}.png"), image[..., ::-1])
 
 
-def test_letters_of_one_firm_are_different_and_their_copies_are_not(tmp_path: Path) -> None:
+def test_letters_of_one_firm_are_different_and_their_duplicates_are_not(tmp_path: Path) -> None:
     letters = {f"letter{number:02d}": letter(number) for number in range(16)}
     altered = ("JPEG 20", "brighter by 30", "grey", "through 1/2 size")
-    copies = {
-        f"copy{number:02d}": ALTERATIONS[kind](letter(number))
+    duplicates = {
+        f"duplicate{number:02d}": ALTERATIONS[kind](letter(number))
         for number, kind in enumerate(altered)
     }
     small = {"copy04": cv2.resize(letter(4), (250, 350), interpolation=cv2.INTER_AREA)}
-    save(tmp_path / "letters", **letters, **copies, **small)
+    save(tmp_path / "letters", **letters, **duplicates, **small)
     result = dedup_images(tmp_path / "letters")
-    assert result.counts["duplicates"] == 5 and result.summary["looked_at"]["rejected"] > 15
+    assert result.counts["duplicates"] == 5 and result.summary["full_resolution"]["rejected"] > 15
     together = [
-        (row["address"], row["keeper_address"])
+        (row["address"], row["representative_address"])
         for row in result.table.to_pylist()
         if not row["keep"]
     ]
     assert all(one[-6:] == other[-6:] for one, other in together)
     save(tmp_path / "new", same=letters["letter07"], other=letter(77))
     known = dedup_images(tmp_path / "new", against=tmp_path / "letters").table.to_pylist()
-    assert {row["address"]: row["keeper_address"] for row in known} == {
+    assert {row["address"]: row["representative_address"] for row in known} == {
         "same.png": "letter07.png",
         "other.png": "",
     }
@@ -108,7 +108,7 @@ def test_flags_of_other_colours_are_different(tmp_path: Path) -> None:
     assert rows["italy.png"]["group"] == rows["warm.png"]["group"] != ""
 
 
-def test_pages_that_are_equal_in_small_are_looked_at(tmp_path: Path) -> None:
+def test_pages_that_are_equal_in_small_are_compared_at_full_resolution(tmp_path: Path) -> None:
     """White pages, two of them with a dot that 32 pixels hardly show."""
     blank = np.full((800, 800, 3), 255, np.uint8)
     dotted = blank.copy()

@@ -1,11 +1,11 @@
-"""Alignment and verification on real digits' texture and noise: what must agree, and what must not."""
+"""Alignment and verification on digits and noise: what must agree, and what must not."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from gan_core.dedup.measure.injected_copies import ALTERATIONS
+from gan_core.dedup.measure.injected_duplicates import ALTERATIONS
 from gan_core.dedup.search import descriptors, neighbours
 from gan_core.dedup.search import verify_pairs as verify
 from gan_core.dedup.search.threshold import bulk
@@ -46,7 +46,7 @@ def scored(left: np.ndarray, right: np.ndarray, mirrored: bool = False) -> verif
         if not name.startswith(("noise of 16", "turned 8", "crop 80", "JPEG 10"))
     ],
 )
-def test_every_alteration_scores_as_a_copy(name: str) -> None:
+def test_every_alteration_scores_as_a_duplicate(name: str) -> None:
     images = textures(24)
     altered = np.stack([ALTERATIONS[name](one) for one in images])
     score = scored(images, altered, mirrored=name.startswith("mirror")).score
@@ -108,12 +108,12 @@ def test_blank_images_have_no_descriptor_and_no_candidates() -> None:
     assert max([*near.i, *near.j], default=0) < 10
 
 
-def test_background_ignores_copies_and_rises_with_likeness() -> None:
+def test_background_ignores_duplicates_and_rises_with_likeness() -> None:
     rng = np.random.default_rng(0)
     photographs = np.abs(rng.normal(0.2, 0.1, 1000)).astype(np.float32)
-    copies = rng.normal(0.97, 0.01, 5000).clip(0, 0.999).astype(np.float32)
+    duplicates = rng.normal(0.97, 0.01, 5000).clip(0, 0.999).astype(np.float32)
     digits = np.tanh(rng.normal(1.25, 0.25, 2000)).astype(np.float32)
     assert bulk(photographs, 0.9).bound < 0.75
-    assert bulk(np.concatenate([photographs, copies]), 0.9).bound < 0.75
+    assert bulk(np.concatenate([photographs, duplicates]), 0.9).bound < 0.75
     assert bulk(digits, 0.9).bound > 0.95
     assert bulk(photographs[:20], 0.9).bound == 0

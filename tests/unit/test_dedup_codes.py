@@ -54,7 +54,7 @@ def test_equal_codes_keep_the_preferred_row_of_each_code() -> None:
     values = np.zeros((5, 16), np.uint8)
     values[[1, 3]] = 255
     found_groups, found = group_by_code(values, np.array([2, 4, 0, 3, 1]), radius=0)
-    assert found_groups.keeper.tolist() == [2, 3, 2, 3, 2]
+    assert found_groups.representative.tolist() == [2, 3, 2, 3, 2]
     assert list(zip(found.i.tolist(), found.j.tolist(), strict=True)) == [(2, 0), (3, 1), (2, 4)]
     assert set(found.reason) == {"equal code"} and (found.score == 1).all()
 
@@ -65,6 +65,6 @@ def test_a_radius_does_not_chain() -> None:
         bits[row, : 2 * row] = True  # each two bits from the next: a chain of length 8
     values = codes.pack_bits(bits)
     found_groups, found = group_by_code(values, np.arange(5), radius=2)
-    assert found_groups.keeper.tolist() == [0, 0, 2, 2, 4]
+    assert found_groups.representative.tolist() == [0, 0, 2, 2, 4]
     assert found.summary["largest_chain_of_codes"] == 5
     assert found.reason == ["code distance 2"] * 2

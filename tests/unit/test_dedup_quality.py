@@ -8,7 +8,7 @@ import pytest
 
 from gan_core.config import DedupConfig
 from gan_core.dedup.measure import quality
-from gan_core.dedup.search.find_duplicates import Copies, find_copies
+from gan_core.dedup.search.find_duplicates import Duplicates, find_duplicates
 from gan_core.dedup.tables import Found
 
 
@@ -36,16 +36,16 @@ def noisy(pixels: np.ndarray, levels: list[float]) -> np.ndarray:
     ).astype(np.uint8)
 
 
-def search(pixels: np.ndarray, threshold: float = 0.9) -> Copies:
-    return find_copies(
+def search(pixels: np.ndarray, threshold: float = 0.9) -> Duplicates:
+    return find_duplicates(
         lambda rows: pixels[rows], np.arange(len(pixels)), DedupConfig(threshold=threshold)
     )
 
 
 @pytest.fixture(scope="module")
 def pixels() -> np.ndarray:
-    """150 images, then copies of the first 40 with ever more noise, then two that are equal to the
-    first.
+    """150 images, then duplicates of the first 40 with ever more noise, then two that are equal to
+    the first.
     """
     base = textures(150)
     return np.concatenate(
@@ -61,7 +61,7 @@ def test_the_sweep_counts_what_a_search_at_that_threshold_finds(pixels: np.ndarr
         alone = search(pixels, row["threshold"])
         assert row["pairs"] == len(alone.found.i), row
         assert row["removed"] == int((~alone.groups.keep).sum()), row
-        assert row["groups"] == len(np.unique(alone.groups.keeper[~alone.groups.keep])), row
+        assert row["groups"] == len(np.unique(alone.groups.representative[~alone.groups.keep])), row
 
 
 def test_images_that_stand_upside_down_in_the_set_are_counted_as_look_alikes(
@@ -75,14 +75,14 @@ def test_images_that_stand_upside_down_in_the_set_are_counted_as_look_alikes(
     )
     planted = np.concatenate([pixels, pixels[100:130, ::-1]])
     said = quality.look_alikes(lambda rows: planted[rows], search(planted), DedupConfig())
-    assert said["matched"] == 60, "each of 30 images and its turned twin finds the other"
+    assert said["matched"] == 60, "each of 30 images and its turned exact_duplicate finds the other"
     paired = np.unique(np.concatenate([search(planted).found.i, search(planted).found.j]))
     assert said["false_share"] == pytest.approx(
         min(1.0, 60 / said["asked"] * (len(planted) - 2) / len(paired)), abs=1e-5
     )
 
 
-def test_a_image_that_is_its_own_reverse_is_no_look_alike() -> None:
+def test_an_image_that_is_its_own_reverse_is_no_look_alike() -> None:
     half = textures(60)[:, :16]
     whole = np.concatenate([half, half[:, ::-1]], axis=1)
     assert (

@@ -65,21 +65,21 @@ def test_the_blocks_of_a_killed_reader_are_read_again(
         Shared.make((len(files), 32, 32, 3), np.uint8),
         Shared.make((len(files), thumbnails.FACTS), np.int64),
     )
-    crew = thumbnails._Crew(files, small, sizes, 100.0, tmp_path, lambda done: None)
-    crew.start(1)
-    process = crew.helpers[0][0]
-    while not crew.done:
+    pool = thumbnails._WorkerPool(files, small, sizes, 100.0, tmp_path, lambda done: None)
+    pool.start(1)
+    process = pool.helpers[0][0]
+    while not pool.done:
         time.sleep(0.001)
     os.kill(process.pid, signal.SIGKILL)
-    crew.work()
-    crew.end()
+    pool.work()
+    pool.end()
     alone, sizes_alone, problems = read_files(files, 1, 100.0, tmp_path)
     assert (
         (small.array == alone).all()
         and (sizes.array == sizes_alone).all()
-        and crew.problems == problems
+        and pool.problems == problems
     )
-    assert len(crew.done) == crew.count and "died (-9)" in caplog.text
+    assert len(pool.done) == pool.count and "died (-9)" in caplog.text
 
 
 def test_thumbnails_on_disk_are_the_same_and_leave_no_file(folder: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The default mode: planted copies found and grouped, across sets, and folders of files."""
+"""The default mode: planted duplicates found and grouped, across sets, and folders of files."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from gan_core.config import DedupConfig
 from gan_core.dedup.folder.html import page
 from gan_core.dedup.folder.run import IMAGES, dedup_images
 from gan_core.dedup.measure import leakage
-from gan_core.dedup.measure.injected_copies import ALTERATIONS, injected_recall
-from gan_core.dedup.search.find_duplicates import find_copies
+from gan_core.dedup.measure.injected_duplicates import ALTERATIONS, injected_recall
+from gan_core.dedup.search.find_duplicates import find_duplicates
 from gan_core.errors import DataError, RequestError
 from gan_core.vision.geometry import resize
 
@@ -29,7 +29,7 @@ def textures(count: int, seed: int = 0, side: int = 32) -> np.ndarray:
     return out
 
 
-def test_injected_copies_are_found_and_nothing_else_is_tied() -> None:
+def test_injected_duplicates_are_found_and_nothing_else_is_tied() -> None:
     result = injected_recall(textures(60), DedupConfig(), each=4)
     assert result["other_pairs"] == 0
     hard = {
@@ -55,14 +55,15 @@ def test_any_number_of_identical_images_makes_one_group() -> None:
         ]
     )
     rank = np.random.default_rng(0).permutation(len(images))
-    copies = find_copies(lambda rows: images[rows], rank, DedupConfig(neighbours=3))
-    assert int(copies.groups.keep.sum()) == 32
+    duplicates = find_duplicates(lambda rows: images[rows], rank, DedupConfig(neighbours=3))
+    assert int(duplicates.groups.keep.sum()) == 32
     for start, stop in ((30, 80), (80, 84)):
-        keepers = np.unique(copies.groups.keeper[start:stop])
-        assert len(keepers) == 1 and rank[keepers[0]] == rank[start:stop].min()
-    left_out = np.flatnonzero(~copies.groups.keep)
+        representatives = np.unique(duplicates.groups.representative[start:stop])
+        assert len(representatives) == 1 and rank[representatives[0]] == rank[start:stop].min()
+    left_out = np.flatnonzero(~duplicates.groups.keep)
     assert all(
-        copies.found.reason[copies.groups.pair[row]] == "identical pixels" for row in left_out
+        duplicates.found.reason[duplicates.groups.pair[row]] == "identical pixels"
+        for row in left_out
     )
 
 
@@ -73,15 +74,18 @@ def test_a_burst_larger_than_the_neighbourhood_is_found_whole() -> None:
         [np.clip(one + rng.normal(0, 3, one.shape), 0, 255).astype(np.uint8) for _ in range(40)]
     )
     images = np.concatenate([textures(50), burst])
-    copies = find_copies(
+    duplicates = find_duplicates(
         lambda rows: images[rows], np.arange(len(images)), DedupConfig(neighbours=5)
     )
-    assert len(np.unique(copies.groups.keeper[50:])) == 1 and copies.groups.keep[:50].all()
+    assert (
+        len(np.unique(duplicates.groups.representative[50:])) == 1
+        and duplicates.groups.keep[:50].all()
+    )
 
 
-def test_a_burst_of_hundreds_leaves_hardly_more_than_one_keeper() -> None:
-    """Ten neighbours of each of 300 copies made 18 groups of a burst; keepers compared with one
-    another make one or two.
+def test_a_burst_of_hundreds_leaves_hardly_more_than_one_representative() -> None:
+    """Ten neighbours of each of 300 duplicates made 18 groups of a burst; representatives compared
+    with one another make one or two.
     """
     one = textures(1, seed=5)[0]
     rng = np.random.default_rng(0)
@@ -89,14 +93,20 @@ def test_a_burst_of_hundreds_leaves_hardly_more_than_one_keeper() -> None:
         [np.clip(one + rng.normal(0, 6, one.shape), 0, 255).astype(np.uint8) for _ in range(300)]
     )
     images = np.concatenate([textures(30), burst])
-    copies = find_copies(lambda rows: images[rows], np.arange(len(images)), DedupConfig())
-    assert len(np.unique(copies.groups.keeper[30:])) <= 3 and copies.groups.keep[:30].all()
-    left_out = np.flatnonzero(~copies.groups.keep)
-    ends = np.sort(
-        np.stack([copies.found.i, copies.found.j])[:, copies.groups.pair[left_out]], axis=0
+    duplicates = find_duplicates(lambda rows: images[rows], np.arange(len(images)), DedupConfig())
+    assert (
+        len(np.unique(duplicates.groups.representative[30:])) <= 3
+        and duplicates.groups.keep[:30].all()
     )
-    tied = np.sort(np.stack([left_out, copies.groups.keeper[left_out]]), axis=0)
-    assert (ends == tied).all(), "whoever is left out was itself found to be a copy of its keeper"
+    left_out = np.flatnonzero(~duplicates.groups.keep)
+    ends = np.sort(
+        np.stack([duplicates.found.i, duplicates.found.j])[:, duplicates.groups.pair[left_out]],
+        axis=0,
+    )
+    tied = np.sort(np.stack([left_out, duplicates.groups.representative[left_out]]), axis=0)
+    assert (ends == tied).all(), (
+        "whoever is left out was itself found to be a duplicate of its representative"
+    )
 
 
 def test_two_symmetric_images_are_found_in_a_set_of_three() -> None:
@@ -106,7 +116,7 @@ def test_two_symmetric_images_are_found_in_a_set_of_three() -> None:
     both = np.concatenate([images, np.stack([ALTERATIONS["JPEG 50"](images[0])])])
     assert (
         int(
-            find_copies(
+            find_duplicates(
                 lambda rows: both[rows][:, :, :], np.arange(4), DedupConfig()
             ).groups.keep.sum()
         )
@@ -114,7 +124,7 @@ def test_two_symmetric_images_are_found_in_a_set_of_three() -> None:
     )
     pair = both[[0, 3]]
     assert (
-        int(find_copies(lambda rows: pair[rows], np.arange(2), DedupConfig()).groups.keep.sum())
+        int(find_duplicates(lambda rows: pair[rows], np.arange(2), DedupConfig()).groups.keep.sum())
         == 1
     )
 
@@ -123,14 +133,16 @@ def test_mirror_images_count_only_when_asked_for() -> None:
     images = textures(20)
     both = np.concatenate([images, images[:5, :, ::-1]])
     for mirror, kept in ((True, 20), (False, 25)):
-        copies = find_copies(lambda rows: both[rows], np.arange(25), DedupConfig(mirror=mirror))
-        assert int(copies.groups.keep.sum()) == kept
+        duplicates = find_duplicates(
+            lambda rows: both[rows], np.arange(25), DedupConfig(mirror=mirror)
+        )
+        assert int(duplicates.groups.keep.sum()) == kept
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3])
 def test_hardly_any_images(rows: int) -> None:
     images = textures(3)[:rows]
-    assert find_copies(lambda at: images[at], np.arange(rows), DedupConfig()).groups.keep.all()
+    assert find_duplicates(lambda at: images[at], np.arange(rows), DedupConfig()).groups.keep.all()
 
 
 def test_equal_calls_give_equal_answers_with_and_without_codes() -> None:
@@ -139,10 +151,10 @@ def test_equal_calls_give_equal_answers_with_and_without_codes() -> None:
     codes = np.random.default_rng(0).integers(0, 256, (50, 16), dtype=np.uint8)
     codes[40:] = codes[:10]
     runs = [
-        find_copies(lambda rows: both[rows], np.arange(50), DedupConfig(), given)
+        find_duplicates(lambda rows: both[rows], np.arange(50), DedupConfig(), given)
         for given in (None, None, codes)
     ]
-    assert all((run.groups.keeper == runs[0].groups.keeper).all() for run in runs)
+    assert all((run.groups.representative == runs[0].groups.representative).all() for run in runs)
     assert (runs[0].found.score == runs[1].found.score).all() and runs[0].found.reason == runs[
         1
     ].found.reason
@@ -171,8 +183,8 @@ def test_leakage_names_the_held_out_images_that_stand_in_training() -> None:
 
 @pytest.fixture
 def photographs(tmp_path: Path) -> Path:
-    """30 images, 4 copies (a mirror image among them), one exact copy of a large one, two files
-    that are none.
+    """30 images, 4 duplicates (a mirror image among them), one exact duplicate of a large one, two
+    files that are none.
     """
     folder = tmp_path / "photographs"
     (folder / "sub").mkdir(parents=True)
@@ -196,10 +208,11 @@ def test_a_folder_of_files(photographs: Path, tmp_path: Path) -> None:
     assert result.counts == {"in": 36, "kept": 32, "duplicates": 4, "failed": 2, "links": 0}
     rows = {row["address"]: row for row in result.table.to_pylist()}
     assert (
-        rows["01.png"]["keeper_address"] == "sub/large.png" and rows["sub/large.png"]["keep"]
+        rows["01.png"]["representative_address"] == "sub/large.png"
+        and rows["sub/large.png"]["keep"]
     )  # the largest original
     pairs = {
-        frozenset((row["address"], row["keeper_address"]))
+        frozenset((row["address"], row["representative_address"]))
         for row in rows.values()
         if not row["keep"]
     }
@@ -216,7 +229,9 @@ def test_a_folder_of_files(photographs: Path, tmp_path: Path) -> None:
     )
     assert sum("mirrored" in row["reason"] for row in rows.values()) == 1
     for row in rows.values():
-        assert row["keep"] == (row["score"] is None) == (row["keeper_id"] == row["image_id"])
+        assert (
+            row["keep"] == (row["score"] is None) == (row["representative_id"] == row["image_id"])
+        )
     html = page(result)
     assert html.count("<section>") == 4 and "<script" not in html and "http" not in html
     assert (
@@ -235,7 +250,9 @@ def test_against_another_folder_and_a_parquet_set(photographs: Path, tmp_path: P
     pq.write_table(pa.table({"image": data, "label": [0, 1, 2]}), other / "train.parquet")
     result = dedup_images(photographs, against=other)
     found = {
-        row["address"]: row["keeper_member"] for row in result.table.to_pylist() if not row["keep"]
+        row["address"]: row["representative_member"]
+        for row in result.table.to_pylist()
+        if not row["keep"]
     }
     assert set(found) == {"05.png", "06.png", "03.png", "sub/same.png"}
     assert found["03.png"] == found["sub/same.png"] != found["05.png"]
@@ -272,18 +289,18 @@ def test_identical_pixels_are_said_of_images_that_do_not_differ(tmp_path: Path) 
     seen = {address: row["reason"] for address, row in rows.items() if not row["keep"]}
     assert (
         seen["dot.png"] == "equal at 32 x 32 pixels"
-        and rows["dot.png"]["keeper_address"] == "line.png"
+        and rows["dot.png"]["representative_address"] == "line.png"
     )
     for name in ("little", "large"):
-        keeper = next(
+        representative = next(
             address for address, row in rows.items() if address.startswith(name) and row["keep"]
         )
         for address in seen:
             if address.startswith(name):
-                same = ("turned" in address) == ("turned" in keeper)
+                same = ("turned" in address) == ("turned" in representative)
                 assert seen[address] == (
                     "identical pixels" if same else "equal at 32 x 32 pixels"
-                ), (address, keeper)
+                ), (address, representative)
     assert [reason for address, reason in seen.items() if address.startswith("small")] == [
         "identical pixels"
     ]
@@ -309,8 +326,8 @@ def test_crops_that_differ_above_the_thumbnail_are_not_identical() -> None:
     turned[0, 0], turned[0, 1] = 100, 102
     images[0][0, :2] = 101
     images = np.concatenate([images, turned[None], images[:1]])
-    copies = find_copies(lambda rows: images[rows], np.arange(5), DedupConfig())
-    assert [copies.found.reason[copies.groups.pair[row]] for row in (3, 4)] == [
+    duplicates = find_duplicates(lambda rows: images[rows], np.arange(5), DedupConfig())
+    assert [duplicates.found.reason[duplicates.groups.pair[row]] for row in (3, 4)] == [
         "equal at 32 x 32 pixels",
         "identical pixels",
     ]

@@ -1,4 +1,4 @@
-"""Pairs of a folder's images looked at in their originals (`closer`): what the thumbnails could not
+"""Pairs of a folder's images compared at full resolution: what the thumbnails could not
 tell apart.
 
 Reads the originals of accepted pairs, each about once more, on threads.
@@ -19,7 +19,7 @@ from gan_core.datasets.folder import FolderSource
 from gan_core.dedup.folder.read import Images
 from gan_core.dedup.folder.thumbnails import Shared
 from gan_core.dedup.hashing.autoencoder import SIDE
-from gan_core.dedup.search import compare_full_resolution as closer
+from gan_core.dedup.search import compare_full_resolution
 from gan_core.dedup.search.verify_pairs import Verified
 from gan_core.progress import Progress, silent
 from gan_core.vision.decode import decode
@@ -30,10 +30,10 @@ Rows = npt.NDArray[np.int64]
 DETAILED = 64 * 64  # pixels of the smaller original from which its details are compared ...
 COLOURED = (
     40 * 40
-    # ... and its colours; at 32 px both cost copies (6 of CIFAR-10's 255 found pairs fail on
+    # ... and its colours; at 32 px both cost duplicates (6 of CIFAR-10's 255 found pairs fail on
     # colours)
 )
-PAIRS = 2048  # looked at together
+PAIRS = 2048  # compared together
 IN_MEMORY = 8192  # originals held, 27 kB each
 
 
@@ -77,9 +77,9 @@ class Originals:
         step = PAIRS if self._files else max(1, len(order))
         for start in range(0, len(order), step):
             chosen = order[start : start + step]
-            good[chosen] = self._agree(pairs.take(chosen))
+            good[chosen] = self._compare(pairs.select(chosen))
             self._progress(
-                min(start + step, len(order)), len(order), "pairs looked at in their originals"
+                min(start + step, len(order)), len(order), "pairs compared at full resolution"
             )
         self.asked += len(good)
         self.rejected += int((~good).sum())
@@ -104,9 +104,9 @@ class Originals:
     @property
     def summary(self) -> dict[str, Any]:
         """How many pairs were asked about, and how many denied: plain JSON."""
-        return {"looked_at": {"asked": self.asked, "rejected": self.rejected}}
+        return {"full_resolution": {"asked": self.asked, "rejected": self.rejected}}
 
-    def _agree(self, pairs: Verified) -> npt.NDArray[np.bool_]:
+    def _compare(self, pairs: Verified) -> npt.NDArray[np.bool_]:
         areas = self._facts[:, 0] * self._facts[:, 1]
         smaller = np.minimum(areas[pairs.i], areas[pairs.j])
         detailed, coloured = smaller >= DETAILED, smaller >= COLOURED
@@ -128,8 +128,12 @@ class Originals:
                 left, right = (self._pixels(side[part], large=large) for side in (pairs.i, pairs.j))
                 flip = pairs.mirrored[part]
                 left[flip] = left[flip][:, :, ::-1]
-                look = closer.agree if large else closer.agree_in_colour
-                good[part] = look(left, right, pairs.maps[part])
+                compare = (
+                    compare_full_resolution.same_details
+                    if large
+                    else compare_full_resolution.same_colours
+                )
+                good[part] = compare(left, right, pairs.maps[part])
         return good
 
     def _pixels(self, rows: Rows, *, large: bool) -> npt.NDArray[np.uint8]:
@@ -174,7 +178,7 @@ class Originals:
 
         def work(_: int, blob: Blob) -> bytes | None:
             try:
-                return closer.digest_of(decode(blob.read(), self._max))
+                return compare_full_resolution.digest_of(decode(blob.read(), self._max))
             except UnreadableImage:
                 return None
 
@@ -185,13 +189,13 @@ class Originals:
             }
 
     def _read(self, images: Images, numbers: Rows, rows: Rows) -> None:
-        shape = (len(rows), closer.SIDE, closer.SIDE, 3)
+        shape = (len(rows), compare_full_resolution.SIDE, compare_full_resolution.SIDE, 3)
         store = Shared.make(shape, np.uint8, self._scratch if len(rows) > IN_MEMORY else None)
         store.close()
 
         def work(at: int, blob: Blob) -> bytes | None:
             try:
-                store.array[at], digest = closer.pixels_of(blob.read(), self._max)
+                store.array[at], digest = compare_full_resolution.pixels_of(blob.read(), self._max)
             except UnreadableImage:
                 return None
             return digest

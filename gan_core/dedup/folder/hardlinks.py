@@ -1,8 +1,8 @@
 """One file under several names: symbolic links, hard links, and a folder that stands in both of two
 sets.
 
-A link whose file is in the set must never be the image that is kept: who then deletes the "copies"
-deletes the file itself. Asks the file system; reads no file.
+A link whose file is in the set must never be the image that is kept: otherwise deleting the
+"duplicates" deletes the file itself. Asks the file system; reads no file.
 """
 
 from __future__ import annotations

@@ -24,11 +24,13 @@ SIDE = 112
 
 _STYLE = """
 :root { color-scheme: light dark; }
-body { font: 15px/1.45 system-ui, sans-serif; max-width: 1160px; margin: 2rem auto; padding: 0 1rem; }
+body { font: 15px/1.45 system-ui, sans-serif; 
+  max-width: 1160px; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.4rem; margin-bottom: .2rem; }
 .note { opacity: .75; }
 main { display: flex; flex-wrap: wrap; gap: 0 2rem; }
-section { border-top: 1px solid #8884; padding: 1rem 0 .8rem; display: flex; flex-wrap: wrap; gap: .8rem; flex: 0 1 auto; }
+section { border-top: 1px solid #8884; padding: 1rem 0 .8rem;
+  display: flex; flex-wrap: wrap; gap: .8rem; flex: 0 1 auto; }
 figure { margin: 0; width: 150px; font-size: 12px; }
 figure img { width: 112px; height: 112px; object-fit: contain; background: #8882; display: block; }
 figure.kept img { outline: 3px solid #2a7; }
@@ -52,22 +54,22 @@ def page(result: FolderResult, title: str = "Near-duplicates", most: int = GROUP
     parts = [_head(result, title, len(groups), min(len(groups), most))]
     shown = order[:most]
     theirs = result.against or result.images
-    keepers = {identity: number for number, identity in enumerate(theirs.ids)}
+    representatives = {identity: number for number, identity in enumerate(theirs.ids)}
     views = _views(result.images, [at for name in shown for at, _ in groups[name][:MEMBERS]])
-    keeper_views = views if result.against is None else {}
+    representative_views = views if result.against is None else {}
     if result.against is not None:
-        keeper_views = _views(theirs, [keepers[name] for name in shown])
+        representative_views = _views(theirs, [representatives[name] for name in shown])
     elif shown:
-        keeper_views = views | _views(
-            theirs, [keepers[name] for name in shown if keepers[name] not in views]
+        representative_views = views | _views(
+            theirs, [representatives[name] for name in shown if representatives[name] not in views]
         )
     for name in shown:
-        members, at = groups[name], keepers[name]
+        members, at = groups[name], representatives[name]
         parts.append("<section>")
         kept = ("kept" if result.against is None else "already there") + _size(theirs, at)
         parts.append(
             _figure(
-                keeper_views.get(at, ""),
+                representative_views.get(at, ""),
                 _place(theirs.addresses[at], theirs.members[at]),
                 kept,
                 True,
@@ -86,7 +88,7 @@ def page(result: FolderResult, title: str = "Near-duplicates", most: int = GROUP
 
 
 def _groups(table: pa.Table) -> dict[str, list[tuple[int, dict[str, Any]]]]:
-    """The copies of each group with their row numbers, the least certain first."""
+    """The duplicates of each group with their row numbers, the least certain first."""
     rows = np.flatnonzero(
         pc.and_(pc.not_equal(table["group"], ""), pc.invert(table["keep"])).to_numpy()
     )
@@ -103,7 +105,7 @@ def _head(result: FolderResult, title: str, groups: int, shown: int) -> str:
     counts = result.counts
     if result.against is None:
         lines = [
-            f"{counts['in']:,} images, {counts['duplicates']:,} of them copies in {groups:,} "
+            f"{counts['in']:,} images, {counts['duplicates']:,} of them duplicates in {groups:,} "
             f"groups; {counts['kept']:,} are kept. "
             "The framed image of a group is the one that is kept: the largest. Nothing was deleted."
         ]

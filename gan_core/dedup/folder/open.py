@@ -78,7 +78,7 @@ def _guessed(location: Path, name: str) -> Source:
     if not endings & (IMAGE_ENDINGS | UNREAD_ENDINGS):
         return _source(location, name, "parquet")
     images.warnings.append(
-        f"beside the images there are {len(tables):,} Parquet files with images, not read "
+        f"{len(tables):,} Parquet files with images lie next to the image files and are not read "
         "(--dataset parquet reads them alone)"
     )
     return images

@@ -29,7 +29,7 @@ def marked(table: pa.Table) -> pa.Table:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a file is a table or a page that `discern dedup` wrote; what cannot be read is not."""
+    """Whether a file is a table or a page that `discern dedup` wrote; False if unreadable."""
     if not path.is_file():
         return False
     try:
@@ -54,14 +54,14 @@ def check_destination(out: Path, places: Sequence[Path], *, force: bool = False)
         where the page goes.
 
     Raises:
-        RequestError: another ending, a folder or a foreign file in the way, a file of a set, or a
-            folder that cannot be written.
+        RequestError: another ending, a folder or another program's file in the way, a file of a
+            set, or a folder that cannot be written.
     """
     if out.suffix.lower() not in (".parquet", ".pq"):
         raise RequestError(
             f"--out {out} is no Parquet file.",
             expected="a name that ends in .parquet",
-            remedy="--out copies.parquet",
+            remedy="--out duplicates.parquet",
         )
     sheet = out.with_suffix(".html")
     for path in (out, sheet):
@@ -69,7 +69,7 @@ def check_destination(out: Path, places: Sequence[Path], *, force: bool = False)
             raise RequestError(
                 f"{path} is a folder.",
                 expected="a file to write",
-                remedy="--out FOLDER/copies.parquet",
+                remedy="--out FOLDER/duplicates.parquet",
             )
         if os.path.lexists(path):
             _check_replaceable(path, places, force=force)

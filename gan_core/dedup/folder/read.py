@@ -125,7 +125,7 @@ def read_images(
     del known
     report = Throttled(progress)
 
-    def told(done: int) -> None:
+    def report_read(done: int) -> None:
         report(done, len(files), "images read")
 
     on_disk = len(files) > IN_MEMORY
@@ -137,12 +137,12 @@ def read_images(
             for file, blob in zip(files, blobs, strict=True)
         ]
         thumbnails, facts, problems = read_files(
-            files, workers, max_megapixels, scratch, on_disk=on_disk, report=told
+            files, workers, max_megapixels, scratch, on_disk=on_disk, report=report_read
         )
     else:
         where = scratch if on_disk else None
         thumbnails, facts, problems = _by_threads(
-            source, requests, files, workers, max_megapixels, where, told
+            source, requests, files, workers, max_megapixels, where, report_read
         )
     real = np.array(
         [number for number, problem in enumerate(problems) if problem is not None], np.int64

@@ -24,7 +24,7 @@ from gan_core.dedup.folder.hardlinks import is_real, kind_of
 from gan_core.dedup.folder.read import Images, read_images
 from gan_core.dedup.hashing.autoencoder import SIDE
 from gan_core.dedup.search.across_sets import find_across
-from gan_core.dedup.search.find_duplicates import find_copies
+from gan_core.dedup.search.find_duplicates import find_duplicates
 from gan_core.dedup.tables import Found, size_report
 from gan_core.devices import cpu_cores
 from gan_core.errors import DataError, RequestError
@@ -34,9 +34,9 @@ log = logging.getLogger(__name__)
 
 Rows = npt.NDArray[np.int64]
 
-Look = Callable[[Sequence[tuple[Images, Rows]]], Originals]
+OpenOriginals = Callable[[Sequence[tuple[Images, Rows]]], Originals]
 
-LARGE_SHARE = 0.2  # more copies than this deserve a look before anything is deleted ...
+LARGE_SHARE = 0.2  # more duplicates than this are worth checking before anything is deleted ...
 FEW = 10  # ... in sets of at least so many
 
 IMAGES = pa.schema(
@@ -47,18 +47,19 @@ IMAGES = pa.schema(
         ("member", pa.string()),
         ("width", pa.int32()),
         ("height", pa.int32()),
-        # 'ok', or 'failed' with the reason; a failed image is kept: nobody knows what it shows
+        # 'ok', or 'failed' with the reason; a failed image is kept, its content is unknown
         ("status", pa.string()),
-        # False: a copy of the image named next
+        # False: a duplicate of the image named next
         ("keep", pa.bool_()),
-        ("keeper_id", pa.string()),
-        ("keeper_address", pa.string()),
-        ("keeper_member", pa.string()),
-        # of the pair (image, keeper): 0 to 1, null for images that are kept; how they differ, or
+        ("representative_id", pa.string()),
+        ("representative_address", pa.string()),
+        ("representative_member", pa.string()),
+        # of the pair (image, representative): 0 to 1, null for images that are kept; how they
+        # differ, or
         # why reading failed
         ("score", pa.float32()),
         ("reason", pa.string()),
-        # the keeper's id for all of a group, '' for an image without copies
+        # the representative's id for all of a group, '' for an image without duplicates
         ("group", pa.string()),
     ]
 )
@@ -103,8 +104,8 @@ def dedup_images(
 
     Args:
         location: a folder of images or of Parquet files, or one Parquet file.
-        against: a second place; then an image of `location` is a duplicate when it has a copy
-            there, and copies within `location` do not count.
+        against: a second place; then an image of `location` is a duplicate when it has a duplicate
+            there, and duplicates within `location` do not count.
         dataset: kind of source of `location` ('folder', 'parquet', a name of gan_core/datasets);
             None looks.
         workers: threads or processes that read; 0: one for each core.
@@ -134,19 +135,19 @@ def dedup_images(
             f"{str(location)!r} and --against {str(against)!r} are the same place: every image "
             "stands in it.",
             expected="another set",
-            remedy="leave out --against to find copies within one set",
+            remedy="leave out --against to find duplicates within one set",
         )
     workers = workers or cpu_cores()
     with tempfile.TemporaryDirectory(prefix="discern-dedup-") as scratch:
 
-        def look(parts: Sequence[tuple[Images, Rows]]) -> Originals:
+        def open_originals(parts: Sequence[tuple[Images, Rows]]) -> Originals:
             return Originals(parts, workers, max_megapixels, Path(scratch), progress)
 
         ours = _read(location, dataset, workers, max_megapixels, Path(scratch), progress)
         if against is None:
-            return _within(ours, config, look, progress)
+            return _within(ours, config, open_originals, progress)
         theirs = _read(against, None, workers, max_megapixels, Path(scratch), progress)
-        return _between(ours, theirs, config, look, progress)
+        return _between(ours, theirs, config, open_originals, progress)
 
 
 def _read(
@@ -171,36 +172,39 @@ def _read(
 
 
 @dataclass(frozen=True)
-class Ties:
-    """What each image is a copy of.
+class Assignment:
+    """What each image is a duplicate of.
 
     Attributes:
-        keeper: int64 [n], a number; its own when it is kept in its own set, -1 without a copy in
-            another set.
-        hit: bool [n], it is a copy.
-        score: float32 [n]; reason: of each copy.
+        representative: int64 [n], a number; its own when it is kept in its own set, -1 without a
+            duplicate in another set.
+        hit: bool [n], it is a duplicate.
+        score: float32 [n]; reason: of each duplicate.
     """
 
-    keeper: Rows
+    representative: Rows
     hit: npt.NDArray[np.bool_]
     score: npt.NDArray[np.float32]
     reason: list[str]
 
     @classmethod
-    def of(cls, keeper: Rows, pair: Rows, found: Found) -> Ties:
-        """From the number of the pair that ties each image, -1 for none."""
+    def of(cls, representative: Rows, pair: Rows, found: Found) -> Assignment:
+        """From the number of the pair that assigned each image, -1 for none."""
         score = np.zeros(len(pair), np.float32)
         score[pair >= 0] = found.score[pair[pair >= 0]]
         return cls(
-            keeper, pair >= 0, score, [found.reason[at] if at >= 0 else "" for at in pair.tolist()]
+            representative,
+            pair >= 0,
+            score,
+            [found.reason[at] if at >= 0 else "" for at in pair.tolist()],
         )
 
 
-def keeper_rank(images: Images, rows: Rows) -> Rows:
-    """Rank of the given images as keepers, 0 the most preferred.
+def representative_rank(images: Images, rows: Rows) -> Rows:
+    """Rank of the given images as representatives, 0 the most preferred.
 
     The largest (width times height); of equal ones the opaque before the transparent, then the one
-    with more bytes (a heavily recompressed copy has fewer), then the smallest id.
+    with more bytes (a heavily recompressed duplicate has fewer), then the smallest id.
     """
     width, height, size, transparent = images.facts[rows].T
     ids = np.array([images.ids[at] for at in rows.tolist()])
@@ -210,14 +214,16 @@ def keeper_rank(images: Images, rows: Rows) -> Rows:
     return rank
 
 
-def _within(ours: Images, config: DedupConfig, look: Look, progress: Progress) -> FolderResult:
+def _within(
+    ours: Images, config: DedupConfig, open_originals: OpenOriginals, progress: Progress
+) -> FolderResult:
     usable = ours.usable
     # Further names of a file are no images of their own: they are tied to the file that is there.
     link = usable[(ours.same[usable] != usable) & np.isin(ours.same[usable], usable)]
     own = np.setdiff1d(usable, link)
-    confirm = look([(ours, own)])
-    rank = keeper_rank(ours, own)
-    copies = find_copies(
+    confirm = open_originals([(ours, own)])
+    rank = representative_rank(ours, own)
+    duplicates = find_duplicates(
         lambda rows: ours.thumbnails[own[rows]],
         rank,
         config,
@@ -225,31 +231,40 @@ def _within(ours: Images, config: DedupConfig, look: Look, progress: Progress) -
         confirm=confirm,
         identical=confirm.identical,
     )
-    keeper = np.arange(len(ours.ids))
-    keeper[own] = own[copies.groups.keeper]
+    representative = np.arange(len(ours.ids))
+    representative[own] = own[duplicates.groups.representative]
     pair = np.full(len(ours.ids), -1, np.int64)
-    pair[own] = copies.groups.pair
-    ties = Ties.of(keeper, pair, copies.found)
+    pair[own] = duplicates.groups.pair
+    assigned = Assignment.of(representative, pair, duplicates.found)
     for number, path in zip(link.tolist(), ours.paths(link.tolist()), strict=True):
         file = int(ours.same[number])
-        keeper[number], ties.hit[number] = keeper[file], True
-        ties.score[number] = ties.score[file] if ties.hit[file] else 1
-        ties.reason[number] = "; ".join(
-            text for text in (kind_of(path, ours.root), ties.reason[file]) if text
+        representative[number], assigned.hit[number] = representative[file], True
+        assigned.score[number] = assigned.score[file] if assigned.hit[file] else 1
+        assigned.reason[number] = "; ".join(
+            text for text in (kind_of(path, ours.root), assigned.reason[file]) if text
         )
-    table = _table(ours, ours, ties, np.bincount(keeper, minlength=len(keeper))[keeper] > 1)
+    table = _table(
+        ours,
+        ours,
+        assigned,
+        np.bincount(representative, minlength=len(representative))[representative] > 1,
+    )
     return _result(
         ours,
         None,
         table,
-        size_report(copies.groups) | copies.found.summary | confirm.summary,
+        size_report(duplicates.groups) | duplicates.found.summary | confirm.summary,
         config,
         links=len(link),
     )
 
 
 def _between(
-    ours: Images, theirs: Images, config: DedupConfig, look: Look, progress: Progress
+    ours: Images,
+    theirs: Images,
+    config: DedupConfig,
+    open_originals: OpenOriginals,
+    progress: Progress,
 ) -> FolderResult:
     queries = ours.usable
     shared = _shared(ours, theirs)
@@ -263,7 +278,7 @@ def _between(
         out[~first] = theirs.thumbnails[targets[rows[~first] - len(queries)]]
         return out
 
-    confirm = look([(ours, queries), (theirs, targets)])
+    confirm = open_originals([(ours, queries), (theirs, targets)])
     rows_of_theirs = np.arange(len(queries), count)
     found = find_across(
         fetch,
@@ -275,19 +290,19 @@ def _between(
         confirm,
         identical=confirm.identical,
     )
-    keeper = np.full(len(ours.ids), -1, np.int64)
+    representative = np.full(len(ours.ids), -1, np.int64)
     pair = np.full(len(ours.ids), -1, np.int64)
     best = np.lexsort((found.j, -found.score, found.i))
     rows, first = np.unique(found.i[best], return_index=True)
     pair[queries[rows]] = best[first]
-    keeper[queries[rows]] = targets[found.j[best[first]] - len(queries)]
-    table = _table(ours, theirs, Ties.of(keeper, pair, found), keeper >= 0)
+    representative[queries[rows]] = targets[found.j[best[first]] - len(queries)]
+    table = _table(ours, theirs, Assignment.of(representative, pair, found), representative >= 0)
     result = _result(ours, theirs, table, found.summary | confirm.summary, config)
     if len(shared):
         result.warnings.append(
             f"{len(shared):,} of the images in the other set are files of this set themselves (a "
             "folder within the other, or "
-            "links): an image is no copy of itself, so they do not count."
+            "links): an image is no duplicate of itself, so they do not count."
         )
     return result
 
@@ -314,15 +329,18 @@ def _shared(ours: Images, theirs: Images) -> Rows:
     return np.array(out, np.int64)
 
 
-def _table(ours: Images, theirs: Images, ties: Ties, grouped: npt.NDArray[np.bool_]) -> pa.Table:
-    """The table of IMAGES; keepers are images of `theirs`."""
-    chosen = ties.keeper.tolist()
+def _table(
+    ours: Images, theirs: Images, assigned: Assignment, grouped: npt.NDArray[np.bool_]
+) -> pa.Table:
+    """The table of IMAGES; representatives are images of `theirs`."""
+    chosen = assigned.representative.tolist()
     reasons = [
-        problem or reason for problem, reason in zip(ours.problems, ties.reason, strict=True)
+        problem or reason for problem, reason in zip(ours.problems, assigned.reason, strict=True)
     ]
-    # An image that is kept in its own set is its own keeper; without a copy in another set it has
+    # An image that is kept in its own set is its own representative; without a duplicate in another
+    # set it has
     # none.
-    keepers = [
+    representatives = [
         (theirs.ids[at], theirs.addresses[at], theirs.members[at]) if at >= 0 else ("", "", "")
         for at in chosen
     ]
@@ -333,11 +351,11 @@ def _table(ours: Images, theirs: Images, ties: Ties, grouped: npt.NDArray[np.boo
         "width": ours.sizes[:, 0],
         "height": ours.sizes[:, 1],
         "status": ["failed" if problem else "ok" for problem in ours.problems],
-        "keep": ~ties.hit,
-        "keeper_id": [one[0] for one in keepers],
-        "keeper_address": [one[1] for one in keepers],
-        "keeper_member": [one[2] for one in keepers],
-        "score": pa.array(ties.score, pa.float32(), mask=~ties.hit),
+        "keep": ~assigned.hit,
+        "representative_id": [one[0] for one in representatives],
+        "representative_address": [one[1] for one in representatives],
+        "representative_member": [one[2] for one in representatives],
+        "score": pa.array(assigned.score, pa.float32(), mask=~assigned.hit),
         "reason": reasons,
         "group": [
             theirs.ids[at] if more else ""
@@ -366,12 +384,13 @@ def _result(
         warnings.append(
             "Different images here agree in their details (typically "
             f"{summary['background']['mode']:.2f}), so the threshold "
-            f"for copies was raised from {config.threshold:.2f} to {summary['threshold']:.2f}."
+            f"for duplicates was raised from {config.threshold:.2f} to {summary['threshold']:.2f}."
         )
-    if summary["looked_at"]["rejected"]:
+    if summary["full_resolution"]["rejected"]:
         warnings.append(
-            f"{summary['looked_at']['rejected']:,} of {summary['looked_at']['asked']:,} pairs "
-            "that agree in small differ in their "
+            f"{summary['full_resolution']['rejected']:,} of "
+            f"{summary['full_resolution']['asked']:,} pairs "
+            "that agree at 32 x 32 pixels differ in their "
             "originals, in text, objects or colours: they count as different images."
         )
     counts = {
@@ -384,11 +403,11 @@ def _result(
     share = (counts["duplicates"] - links) / max(1, counts["in"] - links)
     if theirs is None and counts["in"] >= FEW and share > LARGE_SHARE:
         warnings.append(
-            f"{100 * share:.0f} % of the images count as copies of others: look at the page "
+            f"{100 * share:.0f} % of the images count as duplicates of others: look at the page "
             "before you delete anything; "
             "raise --threshold if they are different images."
         )
-    log.info("dedup: %d images, %d copies", counts["in"], counts["duplicates"])
+    log.info("dedup: %d images, %d duplicates", counts["in"], counts["duplicates"])
     there = {
         str(one.root): one.ignored for one in (ours, theirs) if one is not None and one.ignored
     }
@@ -400,14 +419,12 @@ def _unread(images: Images, where: str) -> list[str]:
     failed = [number for number, problem in enumerate(images.problems) if problem]
     if not failed:
         return []
-    told = (
-        "their rows say status 'failed' and why"
-        if not where
-        else "what is in them was not looked for"
+    consequence = (
+        "their rows say status 'failed' and why" if not where else "their content was not searched"
     )
     first = failed[0]
     return [
         f"{len(failed):,} of {len(images.ids):,} images{where} could not be read (the first: "
         f"{images.addresses[first]}, "
-        f"{images.problems[first]}); {told}."
+        f"{images.problems[first]}); {consequence}."
     ]

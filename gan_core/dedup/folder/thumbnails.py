@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gan_core.dedup.hashing.autoencoder import SIDE
+from gan_core.files import source_root
 from gan_core.vision.decode import decode_noting
 from gan_core.vision.geometry import resize
 from gan_core.vision.headers import MAGIC_BYTES, UnreadableImage, read_file, sniff
@@ -78,7 +79,7 @@ def is_image(path: str | Path) -> bool:
     """Whether a file's first bytes are those of an image.
 
     Raises:
-        UnreadableImage: unreadable: nobody knows what is in it.
+        UnreadableImage: unreadable, content unknown.
     """
     try:
         with open(path, "rb") as file:
@@ -119,7 +120,7 @@ class Shared:
                 descriptor = os.dup(file.fileno())
             os.posix_fallocate(
                 descriptor, 0, size
-            )  # a full disk is said now, not by a signal later
+            )  # a full disk is answer now, not by a signal later
         return cls(descriptor, shape, dtype)
 
     def close(self) -> None:
@@ -148,15 +149,15 @@ def read_files(
     """
     thumbnails = Shared.make((len(files), SIDE, SIDE, 3), np.uint8, scratch if on_disk else None)
     facts = Shared.make((len(files), FACTS), np.int64)
-    crew = _Crew(files, thumbnails, facts, max_megapixels, scratch, report)
+    pool = _WorkerPool(files, thumbnails, facts, max_megapixels, scratch, report)
     try:
-        crew.start(readers - 1)
-        crew.work()
+        pool.start(readers - 1)
+        pool.work()
     finally:
-        crew.end()
+        pool.end()
         thumbnails.close()
         facts.close()
-    return thumbnails.array, facts.array, crew.problems
+    return thumbnails.array, facts.array, pool.problems
 
 
 @dataclass
@@ -176,7 +177,7 @@ class Blocks:
     size: int
 
     def claim(self) -> int | None:
-        """The number of a block that nobody else has, None when all are taken."""
+        """The number of a block that no other process has claimed, None when all are claimed."""
         token = os.read(self.pipe, 4)
         return int.from_bytes(token, "little") if token else None
 
@@ -202,7 +203,7 @@ class Blocks:
         return ""
 
 
-class _Crew:
+class _WorkerPool:
     """This process and its helpers."""
 
     def __init__(
@@ -232,8 +233,6 @@ class _Crew:
 
     def start(self, helpers: int) -> None:
         """Starts so many helpers. One that cannot be started is done without."""
-        from gan_core.files import source_root
-
         helpers = min(helpers, self.count - 1)
         if helpers < 1:
             return
@@ -278,7 +277,7 @@ class _Crew:
     def work(self) -> None:
         """Reads blocks until none is left, then those that a dead helper had taken."""
         while (block := self.blocks.claim()) is not None:
-            self._take(block, self.blocks.read(block))
+            self._record(block, self.blocks.read(block))
         for process, listener in self.helpers:
             listener.join()
             if process.wait():
@@ -287,7 +286,7 @@ class _Crew:
                     process.returncode,
                 )
         for block in sorted(set(range(self.count)) - self.done):
-            self._take(block, self.blocks.read(block))
+            self._record(block, self.blocks.read(block))
 
     def end(self) -> None:
         """Closes the pipe and ends helpers that are still there."""
@@ -301,10 +300,10 @@ class _Crew:
             if line.endswith(
                 "\n"
             ):  # the last words of a helper that was killed may be cut; its block is read again
-                said = json.loads(line)
-                self._take(said["block"], said["problems"])
+                answer = json.loads(line)
+                self._record(answer["block"], answer["problems"])
 
-    def _take(self, block: int, problems: list[str | None]) -> None:
+    def _record(self, block: int, problems: list[str | None]) -> None:
         numbers = self.blocks.range(block)
         self.problems[numbers.start : numbers.stop] = problems
         self.done.add(block)

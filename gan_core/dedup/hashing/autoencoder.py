@@ -20,12 +20,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from gan_core.dedup.hashing.codes import BITS, pack_bits
 from gan_core.devices import bf16_units
 from gan_core.errors import DataError, StoreError
+from gan_core.files import atomic_write_bytes, canonical_json
 from gan_core.progress import Progress, Throttled, silent
 from gan_core.randomness import torch_stream
 
@@ -51,8 +55,6 @@ def resize_to(pixels: Pixels, side: int = SIDE) -> Pixels:
         raise ValueError(f"images are uint8 [n, height, width, 3], not {pixels.shape}")
     if pixels.shape[1:3] == (side, side):
         return pixels
-    import cv2
-
     how = cv2.INTER_AREA if min(pixels.shape[1:3]) > side else cv2.INTER_LINEAR
     out = np.empty((len(pixels), side, side, 3), np.uint8)
     for number, image in enumerate(pixels):
@@ -141,10 +143,6 @@ class Autoencoder:
         """Writes weights, pixel mean and settings as one safetensors file; equal fits give equal
         bytes.
         """
-        from safetensors.numpy import save
-
-        from gan_core.files import atomic_write_bytes, canonical_json
-
         tensors = {
             name: np.ascontiguousarray(array) for name, array in sorted(self.weights.items())
         }
@@ -159,8 +157,6 @@ class Autoencoder:
         Raises:
             StoreError: no such file, or not an encoder of this format.
         """
-        from safetensors import SafetensorError, safe_open
-
         shapes = {
             "encoder.weight": [BITS, INPUTS],
             "encoder.bias": [BITS],

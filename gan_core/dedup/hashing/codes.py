@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 BITS = 128
 Codes = npt.NDArray[np.uint8]
@@ -26,6 +27,29 @@ def hamming(left: Codes, right: Codes) -> npt.NDArray[np.int32]:
     return np.asarray(np.bitwise_count(left ^ right).sum(axis=1), np.int32)
 
 
+def equal_codes(codes: Codes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Groups rows of equal code, by a hash table.
+
+    Args:
+        codes: uint8 [n, k].
+
+    Returns:
+        classes: int64 [n], numbered from 0 in order of first appearance.
+        first: int64 [classes], the first row of each.
+    """
+    if not len(codes):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    buffer = pa.py_buffer(np.ascontiguousarray(codes))
+    array = pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(codes.shape[1]), len(codes), [None, buffer]
+    )
+    encoded = array.dictionary_encode()
+    classes = encoded.indices.to_numpy().astype(np.int64)
+    first = np.empty(len(encoded.dictionary), np.int64)
+    first[classes[::-1]] = np.arange(len(codes) - 1, -1, -1)
+    return classes, first
+
+
 def health(codes: Codes, max_group: int = 1000) -> dict[str, Any]:
     """How well the codes tell images apart: plain JSON.
 
@@ -40,8 +64,6 @@ def health(codes: Codes, max_group: int = 1000) -> dict[str, Any]:
         share the most frequent code); overfull_codes [{code (hex), rows}], largest first, at most
         20; overfull_rows; zero_code_rows.
     """
-    from gan_core.dedup.hashing.hamming_search import equal_codes
-
     rows = len(codes)
     set_counts = np.zeros(codes.shape[1] * 8, np.int64)
     for start in range(0, rows, 1 << 16):

@@ -46,31 +46,6 @@ class Pairs(NamedTuple):
     distance: npt.NDArray[np.int32]
 
 
-def equal_codes(codes: Codes) -> tuple[Rows, Rows]:
-    """Groups rows of equal code, by a hash table.
-
-    Args:
-        codes: uint8 [n, k].
-
-    Returns:
-        classes: int64 [n], numbered from 0 in order of first appearance.
-        first: int64 [classes], the first row of each.
-    """
-    import pyarrow as pa
-
-    if not len(codes):
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    buffer = pa.py_buffer(np.ascontiguousarray(codes))
-    array = pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(codes.shape[1]), len(codes), [None, buffer]
-    )
-    encoded = array.dictionary_encode()
-    classes = encoded.indices.to_numpy().astype(np.int64)
-    first = np.empty(len(encoded.dictionary), np.int64)
-    first[classes[::-1]] = np.arange(len(codes) - 1, -1, -1)
-    return classes, first
-
-
 def pairs_within(
     codes: Codes, radius: int, *, method: str = "sorted", max_pairs: int = 100_000_000
 ) -> Pairs:
@@ -141,7 +116,7 @@ def _by_sorting(codes: Codes, radius: int, max_pairs: int, depth: int = 0) -> Pa
     def keep(i: Rows, j: Rows, piece: int) -> None:
         nonlocal found
         if piece:  # found before when an earlier piece agrees too
-            new = ~_agree_before(codes, i, j, piece, pieces)
+            new = ~_equal_before(codes, i, j, piece, pieces)
             i, j = i[new], j[new]
         found_i.append(np.minimum(i, j))
         found_j.append(np.maximum(i, j))
@@ -226,13 +201,13 @@ def _piece(codes: Codes, start: int, stop: int) -> npt.NDArray[np.uint32]:
     """Bits start..stop-1 (at most 25) of each code as a number."""
     first = start // 8
     padded = np.zeros((len(codes), 4), np.uint8)
-    take = codes[:, first : first + 4]
-    padded[:, : take.shape[1]] = take
+    part = codes[:, first : first + 4]
+    padded[:, : part.shape[1]] = part
     number = padded.view(">u4").ravel().astype(np.uint32)
     return (number << np.uint32(start - first * 8)) >> np.uint32(32 - (stop - start))
 
 
-def _agree_before(codes: Codes, i: Rows, j: Rows, piece: int, pieces: int) -> npt.NDArray[np.bool_]:
+def _equal_before(codes: Codes, i: Rows, j: Rows, piece: int, pieces: int) -> npt.NDArray[np.bool_]:
     """Whether two rows agree in the part of an earlier piece that was sorted by."""
     bits = codes.shape[1] * 8
     left, right = codes[i], codes[j]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -20,6 +21,7 @@ from gan_core.dedup.search.across_sets import find_across
 from gan_core.dedup.search.descriptors import Fetch
 from gan_core.dedup.tables import Found, pairs_table
 from gan_core.progress import Progress, silent
+from gan_core.vision import sheets
 
 Rows = npt.NDArray[np.int64]
 
@@ -75,10 +77,6 @@ def contact_sheet(
     """The best pair of each row i, most certain first, side by side with its score: uint8 [height,
     width, 3] RGB.
     """
-    import cv2
-
-    from gan_core.vision import sheets
-
     order = np.lexsort((found.j, found.i, -found.score))
     _, first = np.unique(found.i[order], return_index=True)
     chosen = order[np.sort(first)][:most]

@@ -1,11 +1,11 @@
-"""What a search for copies is worth on the set it was made on, without anybody's verdicts: the
+"""What a search for duplicates is worth on the set it was made on, without human verdicts: the
 numbers of the report.
 
 - `sweep`: pairs, groups and images left out at other thresholds.
-- `look_alikes`: images turned upside down are copies of nothing; how many of them find a "copy"
-  says how often chance does.
-- `unconfirmed`: pairs that codes alone tied, looked at again on pixels.
-- `injected_recall` (`injection`): copies put in on purpose.
+- `look_alikes`: images turned upside down are duplicates of nothing; how many of them find a
+  "duplicate" says how often chance does.
+- `unconfirmed`: pairs that codes alone tied, verified on pixels.
+- `injected_recall` (`injection`): duplicates put in on purpose.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from gan_core.dedup.groups import Groups
 from gan_core.dedup.search import neighbours
 from gan_core.dedup.search.descriptors import Described, Fetch, describe
-from gan_core.dedup.search.find_duplicates import SIMILARITY_FLOOR, Copies, accept, gates_for
+from gan_core.dedup.search.find_duplicates import SIMILARITY_FLOOR, Duplicates, accept, gates_for
 from gan_core.dedup.search.neighbours import Candidates
 from gan_core.dedup.search.recheck import grouped
 from gan_core.dedup.search.verify_pairs import required, verify
@@ -34,10 +34,10 @@ Rows = npt.NDArray[np.int64]
 THRESHOLDS = (0.80, 0.84, 0.88, 0.90, 0.92, 0.94, 0.96, 0.98)
 TURNED = 2000  # images turned upside down
 AMONG = 100_000  # at most so many images in which their look-alikes are sought
-CHECKED = 200  # pairs of codes looked at on pixels
-COPIED = 1000  # images among which copies are put
+CHECKED = 200  # pairs of codes verified on pixels
+AMONG_IMAGES = 1000  # images among which duplicates are put
 # of each kind, and at most one for every twentieth image, so that they stay rare among the others
-COPIES = 50
+DUPLICATES = 50
 
 
 def spaced(rows: Rows, most: int) -> Rows:
@@ -47,39 +47,39 @@ def spaced(rows: Rows, most: int) -> Rows:
     return rows[np.linspace(0, len(rows) - 1, most).round().astype(np.int64)]
 
 
-def copies_among(rows: int) -> int:
-    """How many copies of each kind are put among so many images."""
-    return max(1, min(COPIES, rows // 20))
+def duplicates_per_kind(rows: int) -> int:
+    """How many duplicates of each kind are put among so many images."""
+    return max(1, min(DUPLICATES, rows // 20))
 
 
 def counts(groups: Groups, found: Found) -> dict[str, int]:
     """Pairs, groups of more than one row, rows left out."""
-    left_out = groups.keeper[~groups.keep]
+    left_out = groups.representative[~groups.keep]
     return {"pairs": len(found.i), "groups": len(np.unique(left_out)), "removed": len(left_out)}
 
 
-def sweep(copies: Copies, rank: Rows) -> list[dict[str, Any]]:
+def sweep(duplicates: Duplicates, rank: Rows) -> list[dict[str, Any]]:
     """What other thresholds would have found, counted from the pairs of this search.
 
     Thresholds below a raised one are missing: its gates have sent too few pairs on. A search made
-    at another threshold may find somewhat more or less where an image has very many copies, because
-    full neighbourhoods are searched wider.
+    at another threshold may find somewhat more or less where an image has very many duplicates,
+    because full neighbourhoods are searched wider.
 
     Returns: [{threshold, pairs, groups, removed, used}], thresholds ascending.
     """
-    gate = gates_for(copies.threshold)
+    gate = gates_for(duplicates.threshold)
     chosen = sorted(
-        {*(one for one in THRESHOLDS if gates_for(one) >= gate), round(copies.threshold, 4)}
+        {*(one for one in THRESHOLDS if gates_for(one) >= gate), round(duplicates.threshold, 4)}
     )
-    twins = int((copies.same != np.arange(len(copies.same))).sum())
+    exact_duplicates = int((duplicates.same != np.arange(len(duplicates.same))).sum())
     out = []
     for threshold in chosen:
-        used = threshold == round(copies.threshold, 4)
-        accepted = accept(copies.seen, copies.threshold if used else threshold)
-        groups = grouped(accepted, copies.same, rank)
-        left_out = groups.keeper[~groups.keep]
+        used = threshold == round(duplicates.threshold, 4)
+        accepted = accept(duplicates.seen, duplicates.threshold if used else threshold)
+        groups = grouped(accepted, duplicates.same, rank)
+        left_out = groups.representative[~groups.keep]
         figures = {
-            "pairs": len(accepted.i) + twins,
+            "pairs": len(accepted.i) + exact_duplicates,
             "groups": len(np.unique(left_out)),
             "removed": len(left_out),
         }
@@ -87,20 +87,21 @@ def sweep(copies: Copies, rank: Rows) -> list[dict[str, Any]]:
     return out
 
 
-def look_alikes(fetch: Fetch, copies: Copies, config: DedupConfig) -> dict[str, Any]:
+def look_alikes(fetch: Fetch, duplicates: Duplicates, config: DedupConfig) -> dict[str, Any]:
     """Looks images that are turned upside down up among the upright ones, in the way and at the
     threshold of the search.
 
-    The image itself and its copies do not count as a match: some images look the same upside down.
+    The image itself and its duplicates do not count as a match: some images look the same upside
+        down.
 
     Returns:
         asked, among, matched (images); low, high: 95 % interval (Wilson) of the matched share;
-        paired: rows of the search that were found to have a copy; false_share, false_low,
+        paired: rows of the search that were found to have a duplicate; false_share, false_low,
         false_high: the share of those that chance alone would give, at most 1 (None where nothing
         was paired).
     """
-    described = copies.described
-    usable = np.flatnonzero((copies.same == np.arange(len(copies.same))) & ~described.blank)
+    described = duplicates.described
+    usable = np.flatnonzero((duplicates.same == np.arange(len(duplicates.same))) & ~described.blank)
     chosen, upright = spaced(usable, TURNED), spaced(usable, AMONG)
     pixels = fetch(chosen)[:, ::-1]
     turned = describe(lambda rows: pixels[rows], len(chosen), centre=described.centre)
@@ -129,14 +130,14 @@ def look_alikes(fetch: Fetch, copies: Copies, config: DedupConfig) -> dict[str, 
         targets=np.arange(first),
     )
     accepted = accept(
-        verify(fetch_both, both, near, gates=gates_for(copies.threshold)), copies.threshold
+        verify(fetch_both, both, near, gates=gates_for(duplicates.threshold)), duplicates.threshold
     )
     # The upright row is the smaller number of each pair.
     own, other = chosen[accepted.j - first], upright[accepted.i]
-    foreign = copies.groups.keeper[own] != copies.groups.keeper[other]
-    asked, matched = len(chosen), len(np.unique(own[foreign]))
+    matches = duplicates.groups.representative[own] != duplicates.groups.representative[other]
+    asked, matched = len(chosen), len(np.unique(own[matches]))
     low, high = wilson(matched / asked, asked) if asked else (0.0, 1.0)
-    paired = len(np.unique(np.concatenate([copies.found.i, copies.found.j])))
+    paired = len(np.unique(np.concatenate([duplicates.found.i, duplicates.found.j])))
     scale = len(usable) / paired * (len(usable) / max(len(upright), 1)) if paired else None
     shares = dict(
         zip(

@@ -1,4 +1,4 @@
-"""Copies across two sets: which of these images already stand in those."""
+"""Duplicates across two sets: which of these images already stand in those."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gan_core.config import DedupConfig
-from gan_core.dedup.hashing.hamming_search import equal_codes
+from gan_core.dedup.hashing.codes import equal_codes
 from gan_core.dedup.search import neighbours
 from gan_core.dedup.search.descriptors import Described, Fetch, describe
 from gan_core.dedup.search.find_duplicates import (
@@ -19,7 +19,13 @@ from gan_core.dedup.search.find_duplicates import (
     gates_for,
     reasons,
 )
-from gan_core.dedup.search.recheck import Confirm, Identical, settle, twin_pairs, twin_reasons
+from gan_core.dedup.search.recheck import (
+    Confirm,
+    Identical,
+    drop_unconfirmed,
+    exact_pairs,
+    exact_reasons,
+)
 from gan_core.dedup.search.threshold import background
 from gan_core.dedup.search.verify_pairs import Verified, verify
 from gan_core.dedup.tables import Found
@@ -38,7 +44,7 @@ def find_across(
     confirm: Confirm | None = None,
     identical: Identical | None = None,
 ) -> Found:
-    """Pairs (i of `queries`, j of `targets`) that are copies; both sorted, no row in both.
+    """Pairs (i of `queries`, j of `targets`) that are duplicates; both sorted, no row in both.
 
     A query with equal pixels in the targets is paired with the first of them alone: there may be
         very many.
@@ -46,18 +52,18 @@ def find_across(
     Args:
         fetch: gives uint8 [m, S, S, 3] RGB for row numbers 0..count-1.
         confirm: asked about the best pair of each query; what it denies is no pair.
-        identical: see `confirm.twin_reasons`.
+        identical: see `confirm.exact_reasons`.
 
     Returns:
         pairs sorted by (i, j); summary with queries, targets, queries_found and what the
         verification saw.
     """
     described = describe(fetch, count, progress)
-    twin = _twins(described, queries, targets)
-    if confirm and (twin >= 0).any():
-        hit = np.flatnonzero(twin >= 0)
-        twin[hit[~confirm(twin_pairs(queries[hit], twin[hit]))]] = -1
-    sought = queries[twin < 0]
+    exact = _exact_duplicates(described, queries, targets)
+    if confirm and (exact >= 0).any():
+        hit = np.flatnonzero(exact >= 0)
+        exact[hit[~confirm(exact_pairs(queries[hit], exact[hit]))]] = -1
+    sought = queries[exact < 0]
     usual = background(fetch, described, targets, config.threshold)
     threshold = max(config.threshold, usual.bound)
     if len(sought) * len(targets) <= SMALL_SET**2 // 2:
@@ -77,18 +83,20 @@ def find_across(
     asked = np.zeros(count, np.bool_)
     asked[queries] = True
     if confirm:
-        accepted = settle(accepted, _best(accepted, asked), confirm)
+        accepted = drop_unconfirmed(accepted, _best(accepted, asked), confirm)
     swap = ~asked[accepted.i]
-    i = np.concatenate([np.where(swap, accepted.j, accepted.i), queries[twin >= 0]])
-    j = np.concatenate([np.where(swap, accepted.i, accepted.j), twin[twin >= 0]])
-    score = np.concatenate([accepted.score, np.ones(int((twin >= 0).sum()), np.float32)])
-    reason = reasons(accepted) + twin_reasons(queries[twin >= 0], twin[twin >= 0], fetch, identical)
+    i = np.concatenate([np.where(swap, accepted.j, accepted.i), queries[exact >= 0]])
+    j = np.concatenate([np.where(swap, accepted.i, accepted.j), exact[exact >= 0]])
+    score = np.concatenate([accepted.score, np.ones(int((exact >= 0).sum()), np.float32)])
+    reason = reasons(accepted) + exact_reasons(
+        queries[exact >= 0], exact[exact >= 0], fetch, identical
+    )
     order = np.lexsort((j, i))
     summary = {
         "queries": len(queries),
         "targets": len(targets),
         "queries_found": len(np.unique(i)),
-        "identical": int((twin >= 0).sum()),
+        "identical": int((exact >= 0).sum()),
         "candidates": len(near.i),
         "verified": verified.passed[-1],
         "threshold": round(threshold, 4),
@@ -98,7 +106,7 @@ def find_across(
 
 
 def _best(accepted: Verified, asked: npt.NDArray[np.bool_]) -> Callable[[Rows], Rows]:
-    """For `settle`: the best pair of each query."""
+    """For `drop_unconfirmed`: the best pair of each query."""
     query = np.where(asked[accepted.i], accepted.i, accepted.j)
 
     def choose(alive: Rows) -> Rows:
@@ -108,7 +116,7 @@ def _best(accepted: Verified, asked: npt.NDArray[np.bool_]) -> Callable[[Rows], 
     return choose
 
 
-def _twins(described: Described, queries: Rows, targets: Rows) -> Rows:
+def _exact_duplicates(described: Described, queries: Rows, targets: Rows) -> Rows:
     """For each query the first target with equal pixels, or -1."""
     classes, first = equal_codes(described.digest[np.concatenate([targets, queries])])
     standing = first[classes[len(targets) :]]

@@ -39,7 +39,7 @@ def blur(images: Tensor, sigma: float) -> Tensor:
 
 
 def gradients(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Central differences along x and y of [n, side, side], in levels per pixel, borders repeated."""
+    """Central differences along x and y of [n, side, side], borders repeated."""
     padded = functional.pad(images[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
     return (padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]) / 2, (
         padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]
@@ -181,7 +181,7 @@ class Fit(NamedTuple):
     soft: Tensor
 
 
-def judge(
+def score_alignment(
     first: Tensor, second: Tensor, maps: Tensor, *, overlap: float = 0.5, deformation: float = 0.35
 ) -> Fit:
     """Scores pairs under given maps.
@@ -219,7 +219,8 @@ def judge(
         detail=(strong.float() * mask).sum((1, 2)) / mask.sum((1, 2)).clamp_min(1),
         soft=soft,
     )
-    # A copy that lost its details (strong JPEG, made smaller and large again) agrees in what is
+    # A duplicate that lost its details (strong JPEG, made smaller and large again) agrees in what
+    # is
     # left, and lies where it lay:
     # without a map to fit, 0.96 of the blurred gradients is as sure as 0.9 of the details with one.
     in_place = (fit.deformation < 0.04) & (fit.shift < 0.5)

@@ -1,10 +1,10 @@
-"""Images with more copies than were looked up as neighbours: their keepers are compared with one
-another until nothing changes.
+"""Images with more duplicates than neighbours were searched: their representatives are compared
+with one another until nothing changes.
 
-A burst of a thousand copies has half a million pairs. Ten neighbours of each make some dozens of
-groups of it; the keepers of those are few, so their own neighbours are looked up among them alone,
-and whoever belonged to a keeper that is absorbed is compared with the new one. Each round makes far
-fewer keepers, and costs about one comparison an image.
+A burst of a thousand duplicates has half a million pairs. Ten neighbours of each make some dozens
+of groups of it; the representatives of those are few, so their own neighbours are looked up among
+them alone, and the members of a representative that is absorbed are compared with the new one.
+Each round makes far fewer representatives, and costs about one comparison an image.
 """
 
 from __future__ import annotations
@@ -34,40 +34,45 @@ def keys_of(pairs: Candidates | Verified) -> npt.NDArray[np.uint64]:
     return np.asarray(high | middle | pairs.mirrored.astype(np.uint64), np.uint64)
 
 
-def join_keepers(
+def join_representatives(
     described: Described,
     accepted: Verified,
     rank: Rows,
     rows: Rows,
     tried: npt.NDArray[np.uint64],
-    look: Callable[[Candidates], Verified],
+    verify: Callable[[Candidates], Verified],
     merge: Callable[[Verified, Verified], Verified],
     *,
     count: int,
     floor: float,
     mirror: bool,
 ) -> Verified:
-    """The accepted pairs and what comparing keepers adds.
+    """The accepted pairs and what comparing representatives adds.
 
     Args:
-        rows: those whose neighbourhood was full of copies.
+        rows: those whose neighbourhood was full of duplicates.
         tried: `keys_of` the candidates that were verified before.
-        look: verifies candidates, gives the accepted ones.
+        verify: verifies candidates, gives the accepted ones.
         merge: the union of two sets of accepted pairs, each pair once.
         count, floor, mirror: as in `neighbours.nearest`.
     """
     for _ in range(_ROUNDS):
         before = representative_balls(accepted.i, accepted.j, rank)
-        keepers = np.unique(before.keeper[rows])
+        representatives = np.unique(before.representative[rows])
         near = neighbours.nearest(
-            described.edges, count, floor=floor, mirror=mirror, queries=keepers, targets=keepers
+            described.edges,
+            count,
+            floor=floor,
+            mirror=mirror,
+            queries=representatives,
+            targets=representatives,
         )
         fresh = ~np.isin(keys_of(near), tried)
         if not fresh.any():
             break
-        near = near.take(fresh)
+        near = near.select(fresh)
         tried = np.concatenate([tried, keys_of(near)])
-        found = look(near)
+        found = verify(near)
         if not len(found.i):
             break
         flips = np.where(
@@ -76,19 +81,26 @@ def join_keepers(
         accepted = merge(accepted, found)
         after = representative_balls(accepted.i, accepted.j, rank)
         moved = np.flatnonzero(
-            (after.keeper[before.keeper] != before.keeper) & (before.keeper != np.arange(len(rank)))
+            (after.representative[before.representative] != before.representative)
+            & (before.representative != np.arange(len(rank)))
         )
-        members = _to_keepers(
-            described, moved, before.keeper, after.keeper, flips, accepted, after.pair
+        members = _to_representatives(
+            described,
+            moved,
+            before.representative,
+            after.representative,
+            flips,
+            accepted,
+            after.pair,
         )
         fresh = ~np.isin(keys_of(members), tried)
-        members = members.take(fresh)
+        members = members.select(fresh)
         tried = np.concatenate([tried, keys_of(members)])
-        accepted = merge(accepted, look(members))
+        accepted = merge(accepted, verify(members))
     return accepted
 
 
-def _to_keepers(
+def _to_representatives(
     described: Described,
     rows: Rows,
     old: Rows,
@@ -97,8 +109,8 @@ def _to_keepers(
     accepted: Verified,
     pair: Rows,
 ) -> Candidates:
-    """Candidates of rows and the keepers of their former keepers, mirrored when one of the two
-    steps was.
+    """Candidates of rows and the representatives of their former representatives, mirrored when one
+    of the two steps was.
     """
     target = new[old[rows]]
     flip = flips[rows] ^ accepted.mirrored[pair[old[rows]]]
@@ -108,4 +120,4 @@ def _to_keepers(
     similarity = np.einsum("nd,nd->n", left, described.edges[j]).astype(np.float32)
     apart = i != j
     order = np.lexsort((flip[apart], j[apart], i[apart]))
-    return Candidates(i[apart], j[apart], flip[apart], similarity[apart]).take(order)
+    return Candidates(i[apart], j[apart], flip[apart], similarity[apart]).select(order)

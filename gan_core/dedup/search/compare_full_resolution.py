@@ -1,5 +1,5 @@
-"""A closer look at pairs that agree at 32x32: the originals again, squashed to 96x96, detail by
-detail and in colour.
+"""Pairs that agree at 32x32, compared again at full resolution: originals squashed to 96x96, detail
+by detail and in colour.
 
 At 32 px a page is its template: thirty invoices with different text agree at 0.95 and more, and two
 flags of one layout agree in grey. Here the pair is laid over one another as found, and asked (1) in
@@ -23,22 +23,25 @@ from torch import Tensor
 from torch.nn import functional
 
 from gan_core.dedup.search import align
+from gan_core.vision.decode import decode
+from gan_core.vision.geometry import resize
 
 SIDE = 96
 DISAGREE = 0.6  # correlation below which a place disagrees
-# share of the places that may; copies have 0.03 at most (19 of 20 of each kind), other texts 0.08
+# share of the places that may; duplicates have 0.03 at most (19 of 20 of each kind), other texts
+# 0.08
 # and more
 MOST = 0.06
 COLOUR = 0.88  # least correlation of a channel after blurring
 OFF = 40.0  # levels that few (3 %) of a channel's values may be off after its gain and offset
 GAINS = 3.0  # largest gain of a channel over the smallest
-TONED = 0.02  # share of the variance that a grey or toned image has beside its brightness
+TONED = 0.02  # share of the variance of a grey or toned image that brightness does not explain
 _FAINT = 6.0  # variance in levels squared below which a place holds no details
 _FLOOR = 4.0
 _LUMA = torch.tensor(align.LUMA)
 
 
-def agree(
+def same_details(
     first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8], maps: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.bool_]:
     """Whether pairs agree in details and colours.
@@ -63,11 +66,11 @@ def agree(
         return np.asarray(((share <= MOST) & _colours(a, b, found)).numpy(), np.bool_)
 
 
-def agree_in_colour(
+def same_colours(
     first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8], maps: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.bool_]:
-    """As `agree`, colours only: for images that have no more details than their thumbnails. uint8
-    [n, S, S, 3].
+    """As `same_details`, colours only: for images that have no more details than their thumbnails.
+    uint8 [n, S, S, 3].
     """
     with torch.inference_mode():
         a, b, found = (
@@ -148,9 +151,6 @@ def pixels_of(data: bytes, max_megapixels: float) -> tuple[Any, bytes]:
     Raises:
         UnreadableImage: it cannot be decoded.
     """
-    from gan_core.vision.decode import decode
-    from gan_core.vision.geometry import resize
-
     image = decode(data, max_megapixels)
     return resize(image, SIDE, SIDE), digest_of(image)
 

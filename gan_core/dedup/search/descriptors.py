@@ -11,6 +11,7 @@ to 96 %, the autoencoder's real-valued code 91 to 94 %, its binary code within 4
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -126,8 +127,6 @@ def describe(
         fetch: gives uint8 [n, S, S, 3] for row numbers.
         centre: float32 [128] of the set that these images are compared with; None: their own.
     """
-    import hashlib
-
     edges = np.empty((rows, LENGTH), np.float32)
     small = np.empty((rows, SMALL, SMALL), np.uint8)
     digest = np.empty((rows, 16), np.uint8)

@@ -1,16 +1,17 @@
-"""The default way to find copies: propose by neighbours, decide on pixels, group around keepers.
+"""The default way to find duplicates: propose by neighbours, decide on pixels, group around
+representatives.
 
-1. Images of equal pixels at 32x32 are copies, however many there are; one of each goes on.
+1. Images of equal pixels at 32x32 are duplicates, however many there are; one of each goes on.
 2. Candidates: nearest neighbours of the edge histogram and of its mirror image, and codes within a
   few bits where codes are given.
 3. Verification (`verify`): aligned, then correlated in their details. Where different images of the
    set agree as well (`background`), the threshold is raised.
-4. Where nearly all neighbours of an image were copies there may be more: where such images are few,
-   their neighbourhoods are searched again, wider, and their keepers are compared with one another
-   (`bursts`).
+4. Where nearly all neighbours of an image were duplicates there may be more: where such images are
+   few, their neighbourhoods are searched again, wider, and their representatives are compared with
+   one another (`bursts`).
 5. Who has the originals at hand may confirm the pairs that count (`confirm`); what is not confirmed
   is no pair.
-6. Groups around keepers (`groups.representative_balls`).
+6. Groups around representatives (`groups.representative_balls`).
 """
 
 from __future__ import annotations
@@ -23,19 +24,20 @@ import numpy as np
 import numpy.typing as npt
 
 from gan_core.dedup.groups import Groups, component_sizes
-from gan_core.dedup.hashing.hamming_search import equal_codes, pairs_within
+from gan_core.dedup.hashing.codes import equal_codes
+from gan_core.dedup.hashing.hamming_search import pairs_within
 from gan_core.dedup.search import neighbours
-from gan_core.dedup.search.bursts import join_keepers, keys_of
+from gan_core.dedup.search.bursts import join_representatives, keys_of
 from gan_core.dedup.search.descriptors import Described, Fetch, describe
 from gan_core.dedup.search.neighbours import Candidates
 from gan_core.dedup.search.recheck import (
     Confirm,
     Identical,
+    drop_unconfirmed,
+    exact_reasons,
     grouped,
-    settle,
-    split_twins,
-    ties,
-    twin_reasons,
+    representative_pairs,
+    split_exact_duplicates,
 )
 from gan_core.dedup.search.threshold import background
 from gan_core.dedup.search.verify_pairs import GATE_COARSE, GATE_SHIFT, Verified, required, verify
@@ -56,9 +58,12 @@ SIMILARITY_FLOOR = (
 # pairs of codes within the radius, for each image on average, above which codes propose nothing
 # useful
 CODE_PAIRS = 20
-WIDER = 8  # factor on `neighbours` where a neighbourhood was full of copies ...
-WIDENED = 200  # ... of at most so many images: keepers alone are compared where there are more
-# an image that is nearly symmetric is a copy of its mirror image only if that fits better by so
+WIDER = 8  # factor on `neighbours` where a neighbourhood was full of duplicates ...
+WIDENED = (
+    200  # ... of at most so many images: representatives alone are compared where there are more
+)
+# an image that is nearly symmetric is a duplicate of its mirror image only if that fits better by
+# so
 # much
 PLAIN = 0.02
 # below so many images every pair is a candidate: their mean says little, and descriptors are taken
@@ -67,12 +72,12 @@ SMALL_SET = 200
 
 
 @dataclass(frozen=True)
-class Copies:
+class Duplicates:
     """What was found.
 
     Attributes:
         found: pairs with score and reason; i, j are rows.
-        groups: keepers by the rank that was given.
+        groups: representatives by the rank that was given.
         seen: every pair that was verified to the end, accepted or not.
         threshold: the one that decided.
         same: int64 [n], for each row the preferred row with equal pixels.
@@ -87,7 +92,7 @@ class Copies:
     described: Described
 
 
-def find_copies(
+def find_duplicates(
     fetch: Fetch,
     rank: Rows,
     config: DedupConfig,
@@ -95,21 +100,22 @@ def find_copies(
     progress: Progress = silent,
     confirm: Confirm | None = None,
     identical: Identical | None = None,
-) -> Copies:
-    """Finds the copies among images 0..n-1 and groups them.
+) -> Duplicates:
+    """Finds the duplicates among images 0..n-1 and groups them.
 
     Args:
         fetch: gives uint8 [m, S, S, 3] RGB for row numbers; asked for blocks, so that pixels may
             lie on disk.
-        rank: int64 [n], lower is preferred as keeper.
+        rank: int64 [n], lower is preferred as representative.
         codes: uint8 [n, 16], the autoencoder's; None: they propose nothing.
-        confirm: asked about pairs that tie an image to its keeper; what it denies is no pair.
-        identical: see `confirm.twin_reasons`.
+        confirm: asked about pairs that tie an image to its representative; what it denies is no
+            pair.
+        identical: see `confirm.exact_reasons`.
     """
     described = describe(fetch, len(rank), progress)
     same = _equal_pixels(described, rank)
     if confirm:
-        same = split_twins(same, rank, confirm)
+        same = split_exact_duplicates(same, rank, confirm)
     rows = np.unique(same)
     usual = background(fetch, described, rows, config.threshold)
     threshold = max(config.threshold, usual.bound)
@@ -135,17 +141,17 @@ def find_copies(
     if len(again):
         late: list[Verified] = []
 
-        def look(pairs: Candidates) -> Verified:
+        def verify_more(pairs: Candidates) -> Verified:
             late.append(verify(fetch, described, pairs, progress, gates=gates))
             return accept(late[-1], threshold)
 
-        accepted = join_keepers(
+        accepted = join_representatives(
             described,
             accepted,
             rank,
             again,
             tried,
-            look,
+            verify_more,
             _merge,
             count=config.neighbours,
             floor=SIMILARITY_FLOOR,
@@ -154,10 +160,10 @@ def find_copies(
         for more in late:
             seen = seen.joined(more)
     if confirm:
-        accepted = settle(accepted, ties(accepted, rank), confirm)
-    twins = np.flatnonzero(same != np.arange(len(same)))
+        accepted = drop_unconfirmed(accepted, representative_pairs(accepted, rank), confirm)
+    exact = np.flatnonzero(same != np.arange(len(same)))
     found, groups = _assemble(
-        accepted, same, rank, twin_reasons(same[twins], twins, fetch, identical)
+        accepted, same, rank, exact_reasons(same[exact], exact, fetch, identical)
     )
     summary = {
         "candidates": len(candidates.i),
@@ -177,7 +183,7 @@ def find_copies(
         verified.passed[-1],
         len(found.i),
     )
-    return Copies(
+    return Duplicates(
         Found(found.i, found.j, found.score, found.reason, summary),
         groups,
         seen,
@@ -256,7 +262,7 @@ def gates_for(threshold: float) -> tuple[float, float]:
 
 def _without(some: Candidates, known: Candidates) -> Candidates:
     new = ~np.isin(keys_of(some), keys_of(known))
-    return some.take(new)
+    return some.select(new)
 
 
 def _joined(one: Candidates, other: Candidates) -> Candidates:
@@ -269,9 +275,9 @@ def _joined(one: Candidates, other: Candidates) -> Candidates:
 
 
 def accept(verified: Verified, threshold: float) -> Verified:
-    """The pairs that pass, each once (plain or mirrored, whichever fits better), sorted by (i, j)."""
+    """The pairs that pass, each once (plain or mirrored, the better one), sorted by (i, j)."""
     passed = verified.score >= required(verified.detail, verified.deformation, threshold)
-    return verified.take(_best_of_each(verified, np.flatnonzero(passed)))
+    return verified.select(_best_of_each(verified, np.flatnonzero(passed)))
 
 
 def _best_of_each(verified: Verified, rows: Rows) -> Rows:
@@ -284,27 +290,27 @@ def _best_of_each(verified: Verified, rows: Rows) -> Rows:
 
 def _merge(one: Verified, other: Verified) -> Verified:
     both = one.joined(other)
-    return both.take(_best_of_each(both, np.arange(len(both.i))))
+    return both.select(_best_of_each(both, np.arange(len(both.i))))
 
 
 def _saturated(accepted: Verified, rows: int, neighbours: int) -> Rows:
-    """Rows most of whose neighbours turned out to be copies."""
-    copies = np.bincount(np.concatenate([accepted.i, accepted.j]), minlength=rows)
-    return np.flatnonzero(copies >= max(1, round(0.7 * neighbours)))
+    """Rows most of whose neighbours turned out to be duplicates."""
+    duplicates = np.bincount(np.concatenate([accepted.i, accepted.j]), minlength=rows)
+    return np.flatnonzero(duplicates >= max(1, round(0.7 * neighbours)))
 
 
 def _assemble(
-    accepted: Verified, same: Rows, rank: Rows, twin_reason: list[str]
+    accepted: Verified, same: Rows, rank: Rows, exact_reason: list[str]
 ) -> tuple[Found, Groups]:
-    """Pairs of both kinds in one list, and the groups. Args: twin_reason: of each row that is not
+    """Pairs of both kinds in one list, and the groups. Args: exact_reason: of each row that is not
     its own class's preferred one.
     """
-    twins = np.flatnonzero(same != np.arange(len(same)))
+    exact = np.flatnonzero(same != np.arange(len(same)))
     found = Found(
-        np.concatenate([accepted.i, same[twins]]),
-        np.concatenate([accepted.j, twins]),
-        np.concatenate([accepted.score, np.ones(len(twins), np.float32)]),
-        reasons(accepted) + twin_reason,
+        np.concatenate([accepted.i, same[exact]]),
+        np.concatenate([accepted.j, exact]),
+        np.concatenate([accepted.score, np.ones(len(exact), np.float32)]),
+        reasons(accepted) + exact_reason,
     )
     return found, grouped(accepted, same, rank)
 

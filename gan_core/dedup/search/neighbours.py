@@ -30,7 +30,7 @@ class Candidates(NamedTuple):
     mirrored: npt.NDArray[np.bool_]
     similarity: Floats
 
-    def take(self, rows: npt.NDArray[Any]) -> Candidates:
+    def select(self, rows: npt.NDArray[Any]) -> Candidates:
         """The chosen pairs, by number or by mask."""
         return Candidates(self.i[rows], self.j[rows], self.mirrored[rows], self.similarity[rows])
 

@@ -1,5 +1,5 @@
-"""Groups of pairs that somebody else confirms, asking for as few pairs as may be: only those that
-tie an image to its keeper count.
+"""Groups of pairs that a caller confirms, asking for as few pairs as may be: only those that
+tie an image to its representative count.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _ROUNDS = 4  # of asking for the pairs in use; then for all that are left
 _SPLITS = 20
 
 
-def twin_pairs(rows: Rows, twins: Rows) -> Verified:
+def exact_pairs(rows: Rows, exact: Rows) -> Verified:
     """Pairs of equal pixels as verified ones: nothing shifted, score 1."""
     count = len(rows)
     ones, zeros = np.ones(count, np.float32), np.zeros(count, np.float32)
     maps = np.tile(np.eye(2, 3, dtype=np.float32), (count, 1, 1))
-    return Verified(rows, twins, np.zeros(count, np.bool_), ones, zeros, zeros, ones, maps, [count])
+    return Verified(rows, exact, np.zeros(count, np.bool_), ones, zeros, zeros, ones, maps, [count])
 
 
-def twin_reasons(
+def exact_reasons(
     first: Rows, second: Rows, fetch: Fetch, identical: Identical | None, block: int = 2048
 ) -> list[str]:
     """A phrase for each pair of equal thumbnails: 'identical pixels' only of images that do not
@@ -40,7 +40,7 @@ def twin_reasons(
 
     Args:
         fetch: gives uint8 [m, S, S, 3] for row numbers.
-        identical: asked where more than what `fetch` gives can be looked at; None: that is all
+        identical: asked where full resolution is at hand; None: that is all
             there is of an image.
     """
 
@@ -58,23 +58,23 @@ def twin_reasons(
     return ["identical pixels" if one else f"equal at {SIDE} x {SIDE} pixels" for one in same]
 
 
-def split_twins(same: Rows, rank: Rows, confirm: Confirm) -> Rows:
-    """Classes of equal thumbnails, less the members that differ when looked at: those make classes
-    of their own.
+def split_exact_duplicates(same: Rows, rank: Rows, confirm: Confirm) -> Rows:
+    """Classes of equal thumbnails, less the members that differ at full resolution: those make
+    classes of their own.
 
     Args:
         same: int64 [n], each row's class by its preferred row.
         rank: int64 [n], lower is preferred.
 
     Returns:
-        the same, anew.
+        the classes after the split, as `same`.
     """
     same = same.copy()
     open_ = np.flatnonzero(same != np.arange(len(same)))
     for _ in range(_SPLITS):
         if not len(open_):
             return same
-        bad = open_[~confirm(twin_pairs(same[open_], open_))]
+        bad = open_[~confirm(exact_pairs(same[open_], open_))]
         bad = bad[np.lexsort((rank[bad], same[bad]))]
         first = np.ones(len(bad), np.bool_)
         first[1:] = same[bad[1:]] != same[bad[:-1]]
@@ -86,7 +86,7 @@ def split_twins(same: Rows, rank: Rows, confirm: Confirm) -> Rows:
     return same
 
 
-def settle(pairs: Verified, choose: Callable[[Rows], Rows], confirm: Confirm) -> Verified:
+def drop_unconfirmed(pairs: Verified, choose: Callable[[Rows], Rows], confirm: Confirm) -> Verified:
     """Drops pairs that are not confirmed, until all that are in use are.
 
     Args:
@@ -99,12 +99,12 @@ def settle(pairs: Verified, choose: Callable[[Rows], Rows], confirm: Confirm) ->
         ask = used[known[used] == 0]
         if not len(ask):
             break
-        known[ask] = np.where(confirm(pairs.take(ask)), 1, -1)
-    return pairs.take(np.flatnonzero(known >= 0))
+        known[ask] = np.where(confirm(pairs.select(ask)), 1, -1)
+    return pairs.select(np.flatnonzero(known >= 0))
 
 
-def ties(pairs: Verified, rank: Rows) -> Callable[[Rows], Rows]:
-    """For `settle`: the pairs that tie rows to their keepers."""
+def representative_pairs(pairs: Verified, rank: Rows) -> Callable[[Rows], Rows]:
+    """For `drop_unconfirmed`: the pairs that tie rows to their representatives."""
 
     def choose(alive: Rows) -> Rows:
         numbers = representative_balls(pairs.i[alive], pairs.j[alive], rank).pair
@@ -115,13 +115,14 @@ def ties(pairs: Verified, rank: Rows) -> Callable[[Rows], Rows]:
 
 def grouped(accepted: Verified, same: Rows, rank: Rows) -> Groups:
     """The groups of accepted pairs and of equal pixels; a pair's number beyond the accepted ones is
-    that of a twin and its row.
+    that of an exact duplicate and its row.
     """
     groups = representative_balls(accepted.i, accepted.j, rank)
-    twins = np.flatnonzero(same != np.arange(len(same)))
-    keeper, pair = groups.keeper.copy(), groups.pair.copy()
-    keeper[twins] = groups.keeper[same[twins]]
-    # A twin of a row that is left out hangs on that row's pair, a twin of a keeper on its own.
-    own = len(accepted.i) + np.arange(len(twins))
-    pair[twins] = np.where(groups.pair[same[twins]] >= 0, groups.pair[same[twins]], own)
-    return Groups(keeper, pair)
+    exact = np.flatnonzero(same != np.arange(len(same)))
+    representative, pair = groups.representative.copy(), groups.pair.copy()
+    representative[exact] = groups.representative[same[exact]]
+    # An exact duplicate of a row that is left out hangs on that row's pair, that of a
+    # representative on its own.
+    own = len(accepted.i) + np.arange(len(exact))
+    pair[exact] = np.where(groups.pair[same[exact]] >= 0, groups.pair[same[exact]], own)
+    return Groups(representative, pair)

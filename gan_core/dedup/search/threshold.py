@@ -1,9 +1,10 @@
 """How much different images of one set agree anyway: what a threshold has to stay clear of.
 
-Photographs that are no copies, aligned as well as they go, correlate 0.1 to 0.5 in their details
-(CIFAR-10, Tiny ImageNet, faces, video frames). Handwritten digits of 8x8 pixels correlate 0.85 and
-are all different. So some images are drawn, compared with their nearest neighbours, and the bulk of
-the scores is measured from its left side, where copies do not reach, however many there are.
+Photographs that are no duplicates, aligned as well as they go, correlate 0.1 to 0.5 in their
+details (CIFAR-10, Tiny ImageNet, faces, video frames). Handwritten digits of 8x8 pixels correlate
+0.85 and are all different. So some images are drawn, compared with their nearest neighbours, and
+the bulk of the scores is measured from its left side, where duplicates do not reach, however many
+there are.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def background(fetch: Fetch, described: Described, rows: Rows, threshold: float)
 
 
 def bulk(scores: npt.NDArray[np.float32], threshold: float) -> Background:
-    """Mode and bound of scores, looking only below the threshold and only to the left of the mode."""
+    """Mode and bound of scores, from those below the threshold and left of the mode."""
     z = np.arctanh(np.clip(scores.astype(np.float64), 0, 0.9995))
     below = z[z < np.arctanh(min(threshold, 0.9995))]
     above = round(1 - len(below) / max(len(z), 1), 4) if len(z) else 0.0

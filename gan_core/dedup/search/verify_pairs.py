@@ -3,10 +3,10 @@ let through.
 
 1. 8x8 grey: best shift, one pixel each way.
 2. 16x16 grey: shift and scale by Gauss-Newton, correlation of gradients.
-3. 32x32 grey: full affine map, three correlations that look at details (`align.judge`).
+3. 32x32 grey: full affine map, three correlations that look at details (`align.score_alignment`).
 
 Brightness and contrast do not count (gain and offset are fitted), colour does not count: a
-recoloured copy is a copy.
+recoloured duplicate is a duplicate.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Verified:
     maps: Floats
     passed: list[int]
 
-    def take(self, rows: Rows) -> Verified:
+    def select(self, rows: Rows) -> Verified:
         """The chosen pairs, in that order."""
         return Verified(
             self.i[rows],
@@ -100,8 +100,8 @@ def required(detail: Floats, deformation: Floats, threshold: float) -> Floats:
 
     Two aeroplanes of one type before an empty sky agree in all there is to see, once one is turned
     and stretched over the other. Below a share of `detail` of 0.5 the score asked for rises, the
-    more the map deforms; at 0.25 a copy that is hardly deformed needs a third of the way from the
-    threshold to 1, and a third of deformation is never accepted (0.99).
+    more the map deforms; at 0.25 a duplicate that is hardly deformed needs a third of the way from
+    the threshold to 1, and a third of deformation is never accepted (0.99).
     """
     bent = np.minimum(
         threshold + BENT_SLOPE * np.clip(deformation - BENT, 0, None), max(0.95, threshold)
@@ -246,7 +246,7 @@ def _last_round(fetch: Fetch, candidates: Candidates, rows: Rows, start: Any) ->
     a, b = torch.from_numpy(left).float(), torch.from_numpy(right).float()
     a6, b6 = align.blur(a, 0.6), align.blur(b, 0.6)
     refined = align.refine(a6, b6, start, 6, affine=True)
-    fits = [align.judge(a, b, maps) for maps in (refined, start)]
+    fits = [align.score_alignment(a, b, maps) for maps in (refined, start)]
     better = fits[0].score >= fits[1].score
     fit = align.Fit(*(torch.where(better, one, other) for one, other in zip(*fits, strict=True)))
     return fit, torch.where(better[:, None, None], refined, start)

@@ -1,4 +1,4 @@
-"""Known copies, made on purpose: how many of them a setting finds, and what it ties together
+"""Known duplicates, made on purpose: how many of them a setting finds, and what it ties together
 besides.
 """
 
@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from gan_core.dedup.search.find_duplicates import find_duplicates
 from gan_core.progress import Progress, silent
 from gan_core.randomness import numpy_stream
 
@@ -129,22 +130,20 @@ def injected_recall(
     progress: Progress = silent,
     search: Callable[[Image], tuple[Groups, Found]] | None = None,
 ) -> dict[str, Any]:
-    """Puts altered copies beside the originals and looks for copies in all of it.
+    """Adds altered duplicates to the originals and searches all of them for duplicates.
 
     Args:
-        pixels: uint8 [n, S, S, 3]; of `each` images (another draw for each alteration) a copy is
-            added.
+        pixels: uint8 [n, S, S, 3]; of `each` images (another draw for each alteration) a duplicate
+            is added.
         search: finds groups and pairs among images uint8 [m, S, S, 3], lower rows preferred; None:
             mode verified by `config`.
 
     Returns:
-        rows; each: copies of each kind; recall {alteration: share of the copies paired with their
-        original}; kept_out {alteration: share of the copies whose group holds their original};
-        other_pairs: pairs found between different originals (real duplicates of the set, or
-        errors).
+        rows; each: duplicates of each kind; recall {alteration: share of the duplicates paired with
+        their original}; kept_out {alteration: share of the duplicates whose group holds their
+        original}; other_pairs: pairs found between different originals (real duplicates of the set,
+        or errors).
     """
-    from gan_core.dedup.search.find_duplicates import find_copies
-
     count = len(pixels)
     each = min(each, count)
     parts, origin, kind = [pixels], [np.arange(count)], [np.full(count, -1)]
@@ -155,17 +154,17 @@ def injected_recall(
         kind.append(np.full(each, number))
     everything, source, kinds = np.concatenate(parts), np.concatenate(origin), np.concatenate(kind)
     if search is None:
-        copies = find_copies(
+        duplicates = find_duplicates(
             lambda rows: everything[rows], np.arange(len(everything)), config, progress=progress
         )
-        groups, found = copies.groups, copies.found
+        groups, found = duplicates.groups, duplicates.found
     else:
         groups, found = search(everything)
     paired = np.zeros(len(everything), np.bool_)
     i, j = found.i, found.j
     direct = (source[i] == source[j]) & (np.minimum(i, j) == source[i])
     paired[np.maximum(i, j)[direct]] = True
-    together = groups.keeper == groups.keeper[source]
+    together = groups.representative == groups.representative[source]
     names = list(ALTERATIONS)
     return {
         "rows": len(everything),
