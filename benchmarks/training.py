@@ -212,24 +212,24 @@ def engine(
     long = 10 * WORTH * settings.batch / 1000  # kimg: `auto` leaves short trainings as they are
     settings = settings.model_copy(update={"compile": one.compile, "kimg": long})
     images, size = ArrayImages(array), array.shape[1]
-    setting = loop.Setting(
+    context = loop.Context(
         settings, Path(tempfile.gettempdir()), size, device=device, precision=one.precision
     )
-    how = compiling(settings, device, 1, partial(loop.trial, images, setting, None))
-    setting = replace(setting, compiled=how)
-    parts = build(settings, seed=0, device=device, image_size=size)
+    how = compiling(settings, device, 1, partial(loop.trial, images, context, None))
+    context = replace(context, compiled=how)
+    state = build(settings, seed=0, device=device, image_size=size)
     if how in COMPILED:
-        compile_networks(parts.networks.values(), how)
-    take, setting = graphs.stepping(parts, setting, loop.step, images.shape, False)
+        compile_networks(state.networks.values(), how)
+    take, context = graphs.make_step(state, context, loop.step, images.shape, False)
 
     def steps() -> Iterator[None]:
-        assert parts.average is not None
+        assert state.average is not None
         for batch in Feed(images, settings.batch, seed=0, device=device).batches(0):
             take(*batch)
-            parts.average.follow(parts.networks["generator"], parts.position.images, settings.batch)
+            state.average.follow(state.networks["generator"], state.position.images, settings.batch)
             yield
 
-    return steps(), setting.compiled
+    return steps(), context.compiled
 
 
 # A process of its own for each loop
@@ -429,10 +429,10 @@ def gflop_per_image(settings: TrainConfig, size: int, kind: str = "engine") -> f
         with FlopCounterMode(display=False) as counter:
             next(steps)
         return counter.get_total_flops() / few.batch / 1e9
-    parts = build(few, seed=0, device="cpu", image_size=size)
-    setting = loop.Setting(few, Path(tempfile.gettempdir()), size)
+    state = build(few, seed=0, device="cpu", image_size=size)
+    context = loop.Context(few, Path(tempfile.gettempdir()), size)
     with FlopCounterMode(display=False) as counter:
-        loop.step(parts, setting, torch.zeros(few.batch, size, size, 3, dtype=torch.uint8), None)
+        loop.step(state, context, torch.zeros(few.batch, size, size, 3, dtype=torch.uint8), None)
     return counter.get_total_flops() / few.batch / 1e9
 
 
@@ -547,8 +547,8 @@ def report(named: str, options: argparse.Namespace, device: str, rates: dict[str
                 if one.precision == "bf16" and one.times == 1:
                     path = options.profile / f"{name}-{one.compile}.txt"
                     shares = process.ask(f"profile {path}")["shares"]
-                    parts = ", ".join(f"{part} {share:.0%}" for part, share in shares.items())
-                    notes.append(f"{named}, {process.label}: {parts} ({path.name}).")
+                    state = ", ".join(f"{part} {share:.0%}" for part, share in shares.items())
+                    notes.append(f"{named}, {process.label}: {state} ({path.name}).")
     finally:
         for process in served:
             process.end()

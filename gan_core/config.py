@@ -329,11 +329,12 @@ class TrainConfig(Section):
     precision: Literal["auto", "float32", "bf16"] = Field(
         "float32", description="auto: bf16 where the processor has units for it"
     )
-    compile: Literal["auto", "off", "graphs", "on", "reduce-overhead"] = Field(
+    compile: Literal["auto", "off", "graphs"] = Field(
         "auto",
-        description="graphs: each step as one CUDA graph; on: torch.compile of the networks; reduce-overhead: that with graphs of its own. "
-        "auto: graphs on a GPU where training is long enough to pay, off on a CPU "
-        "(docs/benchmarks.md)",
+        description=(
+            "graphs: each step as one CUDA graph; auto: graphs on a GPU where training is long "
+            "enough to pay, off on a CPU (docs/benchmarks.md)"
+        ),
     )
     log_kimg: float = Field(2.0, gt=0, description="a line of statistics every so often")
     grid_kimg: float = Field(

@@ -97,7 +97,7 @@ def resolve_processes(wanted: int | str, device: str) -> int:
 
 
 def resolve_compile(wanted: str, device: str) -> str:
-    """'off', 'graphs', 'on' or 'reduce-overhead' for a setting."""
+    """'off' or 'graphs' for a setting."""
     return wanted if wanted != "auto" else "graphs" if device.startswith("cuda") else "off"
 
 

@@ -22,9 +22,8 @@ from gan_core.progress import Progress, Throttled
 
 if TYPE_CHECKING:
     from gan_core.shards import PixelShards
-    from gan_core.training.context import Setting
-    from gan_core.training.loop import Trained
-    from gan_core.training.trainer_state import Parts
+    from gan_core.training.context import Context, Trained
+    from gan_core.training.trainer_state import TrainerState
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +41,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     from gan_core.devices import cpu_cores, resolve_device, resolve_precision, use_gpu, use_threads
     from gan_core.shards import PixelShards
     from gan_core.training.compiled import gpu_errors
-    from gan_core.training.context import Setting
+    from gan_core.training.context import Context
     from gan_core.training.distributed import join, leave
     from gan_core.training.loop import train
 
@@ -56,68 +55,68 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     processes, device = join(resolve_device(str(request.context.get("device") or "auto")))
     use_threads(max(1, (int(request.part.get("threads") or 0) or cpu_cores()) // processes.here))
     refuse_uneven(settings.batch, processes.count)
-    pictures = PixelShards(request.one("pack").path)
-    refuse_small(len(pictures), settings, duplicates_of(request.one("pack").path))
+    images = PixelShards(request.one("pack").path)
+    refuse_small(len(images), settings, count_duplicates(request.one("pack").path))
     limit = request.context.get("max_seconds")
-    setting = Setting(
+    context = Context(
         settings=settings,
         folder=Path(request.context.get("state") or request.scratch / "state"),
-        image_size=pictures.shape[0],
+        image_size=images.shape[0],
         seed=int(request.part.get("seed", 0)),
         device=device,
         precision=resolve_precision(settings.precision, device),
         max_seconds=None if limit is None else float(limit),
         processes=processes,
     )
-    use_gpu(device, setting.precision, search=True)
+    use_gpu(device, context.precision, search=True)
     if "continued" in request.part:
-        take_up(request, setting)
-    labels = labels_of(pictures, settings)
-    setting = replace(setting, classes=0 if labels is None else int(labels.max()) + 1)
-    probe = probe_of(pictures, setting)
+        warm_start_from(request, context)
+    labels = load_labels(images, settings)
+    context = replace(context, classes=0 if labels is None else int(labels.max()) + 1)
+    probe = make_probe(images, context)
     with gpu_errors(settings.compile):
         trained = train(
-            pictures, setting, labels=labels, progress=Throttled(progress), each_log=probe
+            images, context, labels=labels, progress=Throttled(progress), each_log=probe
         )
-    summary = summarise(trained, setting.precision, processes.count)
+    summary = summarise(trained, context.precision, processes.count)
     if processes.first and trained.complete:
-        publish(trained, request.work, setting.folder)
+        publish(trained, request.work, context.folder)
         if settings.choose == "best_probe":
-            summary["chosen"] = choose(trained, request.work, setting.folder)
-        summary["memorisation"] = memorised(request, pictures)
+            summary["chosen"] = choose_snapshot(trained, request.work, context.folder)
+        summary["memorisation"] = measure_memorisation(request, images)
     leave(processes)
     return StageOutcome(
         counts={
-            "images": len(pictures),
+            "images": len(images),
             "snapshots": len(list(request.work.glob("snapshot-*.safetensors"))),
         },
         summary=summary,
-        warnings=warnings_of(trained, settings, len(pictures), summary.get("memorisation")),
+        warnings=list_warnings(trained, settings, len(images), summary.get("memorisation")),
         complete=trained.complete,
     )
 
 
-def take_up(request: StageRequest, setting: Setting) -> None:
+def warm_start_from(request: StageRequest, context: Context) -> None:
     """Begins with the last state of the training that is continued (first process; the others
     wait).
     """
     from gan_core.errors import StoreError
-    from gan_core.training.warm_start import take_over
+    from gan_core.training.warm_start import warm_start
 
-    told = request.context.get("continues")
-    if told is None:
+    parent = request.context.get("continues")
+    if parent is None:
         raise StoreError(
             "The state of the training to continue is not at hand.",
             remedy="--set train.on_new_data=retrain trains anew on the grown set",
         )
-    if setting.processes.first:
-        take_over(
-            Path(told["state"]),
-            setting.folder,
-            int(told["images"]),
-            round(setting.settings.kimg * 1000),
+    if context.processes.first:
+        warm_start(
+            Path(parent["state"]),
+            context.folder,
+            int(parent["images"]),
+            round(context.settings.kimg * 1000),
         )
-    setting.processes.wait()
+    context.processes.barrier()
 
 
 def refuse_small(count: int, settings: TrainConfig, duplicates: int = 0) -> None:
@@ -145,7 +144,7 @@ def refuse_small(count: int, settings: TrainConfig, duplicates: int = 0) -> None
     )
 
 
-def duplicates_of(pack: Path) -> int:
+def count_duplicates(pack: Path) -> int:
     """How many training images dedup left out of a packed set; 0 where no manifest lies beside it
     (a folder made by hand).
     """
@@ -168,7 +167,7 @@ def refuse_uneven(batch: int, processes: int) -> None:
         )
 
 
-def labels_of(images: PixelShards, settings: TrainConfig) -> Any:
+def load_labels(images: PixelShards, settings: TrainConfig) -> Any:
     """int64 [n] where the method or a conditional network uses labels, else None."""
     import numpy as np
 
@@ -195,19 +194,19 @@ def labels_of(images: PixelShards, settings: TrainConfig) -> Any:
     return labels
 
 
-def probe_of(pictures: PixelShards, setting: Setting) -> Any:
+def make_probe(images: PixelShards, context: Context) -> Any:
     """The probe that looks at the discriminator now and then, or None: not asked for, or no labels."""
     import numpy as np
     import pyarrow.compute as pc
 
-    from gan_core.training.loop import write_snapshot
+    from gan_core.training.hooks import write_snapshot
     from gan_core.training.probe import Probe, candidate_name, each_log
 
-    s = setting.settings
+    s = context.settings
     if not s.probe_kimg:
         return None
-    labels = np.asarray(pc.fill_null(pictures.table["label"], -1).to_numpy(), np.int64)
-    probe = Probe(pictures, labels, setting.seed, setting.device)
+    labels = np.asarray(pc.fill_null(images.table["label"], -1).to_numpy(), np.int64)
+    probe = Probe(images, labels, context.seed, context.device)
     if not probe.useful and s.choose == "best_probe":
         raise DataError(
             "The snapshot is to be chosen by a probe, and the training images have no labels to "
@@ -215,18 +214,18 @@ def probe_of(pictures: PixelShards, setting: Setting) -> Any:
             expected="labels of at least two classes for training images",
             remedy="--set train.choose=last",
         )
-    if not probe.useful or not setting.processes.first:
+    if not probe.useful or not context.processes.first:
         return None
 
-    def keep(parts: Parts) -> None:
+    def keep(state: TrainerState) -> None:
         write_snapshot(
-            parts, setting, setting.folder / "candidates" / candidate_name(parts.position.images)
+            state, context, context.folder / "candidates" / candidate_name(state.position.images)
         )
 
     return each_log(probe, s, keep if s.choose == "best_probe" else None)
 
 
-def memorised(request: StageRequest, pictures: PixelShards) -> dict[str, Any] | None:
+def measure_memorisation(request: StageRequest, images: PixelShards) -> dict[str, Any] | None:
     """How close samples lie to the training images; None where no codes were passed. Near ones go
     to `near.png`, above their partners.
     """
@@ -249,19 +248,17 @@ def memorised(request: StageRequest, pictures: PixelShards) -> dict[str, Any] | 
     )
     training = TrainingCodes.read(folders[0])
     found = memorisation(snapshot, training, seed=seed)
-    places = zip(
-        pictures.table["image_id"].to_pylist(), pictures.table["box"].to_pylist(), strict=True
-    )
+    places = zip(images.table["image_id"].to_pylist(), images.table["box"].to_pylist(), strict=True)
     samples, rows, bits = near_pairs(
         snapshot, training, {place: n for n, place in enumerate(places)}, seed=seed
     )
     if bits:
-        pairs = np.concatenate([samples, pictures.pixels(np.asarray(rows, np.int64))])
+        pairs = np.concatenate([samples, images.pixels(np.asarray(rows, np.int64))])
         atomic_write_bytes(request.work / "near.png", encode_png(sheet(pairs, columns=len(bits))))
     return {**found, "near_bits": bits}
 
 
-def choose(trained: Trained, work: Path, state: Path) -> dict[str, Any]:
+def choose_snapshot(trained: Trained, work: Path, state: Path) -> dict[str, Any]:
     """Puts the snapshot at which the probe did best beside the others. Returns its kimg and the
     probe's accuracy there.
     """
@@ -271,7 +268,7 @@ def choose(trained: Trained, work: Path, state: Path) -> dict[str, Any]:
     line = best_line(trained.stats)
     assert line is not None  # a training ends with a look
     kept = state / "candidates" / candidate_name(int(line["images"]))
-    last = int(line["images"]) == trained.parts.position.images
+    last = int(line["images"]) == trained.state.position.images
     shutil.copyfile(last_snapshot(work) if last else kept, work / CHOSEN)
     return {"kimg": line["kimg"], "validation_accuracy": line[PROBED]}
 
@@ -296,7 +293,7 @@ def summarise(trained: Trained, precision: str, processes: int) -> dict[str, Any
     """Small figures for the report and the command line. `curve`: the lines of statistics at log
     points, thinned.
     """
-    position = trained.parts.position
+    position = trained.state.position
     every = max(1, -(-len(trained.stats) // CURVE_POINTS))
     curve = [
         {
@@ -325,7 +322,7 @@ def summarise(trained: Trained, precision: str, processes: int) -> dict[str, Any
         "divergence": trained.findings,
         "parameters": {
             role: sum(p.numel() for p in network.parameters())
-            for role, network in trained.parts.networks.items()
+            for role, network in trained.state.networks.items()
         },
     }
 
@@ -340,25 +337,27 @@ def tf32() -> bool:
     return begun and (torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32)
 
 
-def warnings_of(
+def list_warnings(
     trained: Trained, settings: TrainConfig, count: int, memory: dict[str, Any] | None
 ) -> list[str]:
     """Sentences that a person should read."""
-    said = [f"At {finding['kimg']:g} kimg: {finding['sentence']}" for finding in trained.findings]
+    warnings = [
+        f"At {finding['kimg']:g} kimg: {finding['sentence']}" for finding in trained.findings
+    ]
     if not trained.complete:
-        said.append(
-            f"Training stopped at {trained.parts.position.images / 1000:g} of {settings.kimg:g} "
+        warnings.append(
+            f"Training stopped at {trained.state.position.images / 1000:g} of {settings.kimg:g} "
             "kimg when its time was over; "
             "the same command continues."
         )
     if count < 10 * settings.batch:
-        said.append(
+        warnings.append(
             f"The training set has only {count} images: expect the discriminator to learn them by "
             "heart."
         )
     if memory and memory["collision_rate"] > max(0.01, 2 * memory["real_collision_rate"]):
-        said.append(
+        warnings.append(
             f"{memory['collision_rate']:.1%} of the samples have the code of a training image: "
             "the generator draws its training set."
         )
-    return said
+    return warnings

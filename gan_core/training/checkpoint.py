@@ -104,13 +104,13 @@ class Saver:
     write, and 10 kimg may take less to train.
 
     Args:
-        aside: copy the tensors to main memory and write from a thread, one state at a time. Else a
+        in_background: copy the tensors to main memory and write from a thread, one state at a time. Else a
             save returns when it is on the disk.
     """
 
-    def __init__(self, folder: Path, *, aside: bool) -> None:
+    def __init__(self, folder: Path, *, in_background: bool) -> None:
         self._folder = folder
-        self._thread = ThreadPoolExecutor(1, "states") if aside else None
+        self._thread = ThreadPoolExecutor(1, "states") if in_background else None
         self._last: Future[Path] | None = None
 
     def save(

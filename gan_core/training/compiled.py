@@ -1,103 +1,47 @@
-"""Ways to run a training's steps faster than kernel by kernel, where they are wanted and work; else
-plain steps and a line in the log.
+"""Whether a training's steps run as CUDA graphs, and what becomes of a GPU's errors.
 
-    graphs            a whole step as one CUDA graph (graphs.py); needs no compiler
-    on                the networks compiled by torch.compile
-    reduce-overhead   likewise, with the compiler's own CUDA graphs
-
-On a CPU compiling does not pay (docs/benchmarks.md): `auto` is off there. On a GPU a step is many
-small kernels: `auto` is graphs, for trainings that are long enough. Compiled sums are taken in
-another order: a choice other than `auto`'s is in a training's key.
+A step is many small kernels: `graphs` runs a whole step as one CUDA graph (cuda_graphs.py), with no
+compiler. `auto` tries it on a GPU for trainings that are long enough, and is off on a CPU. torch's
+compiler was never faster here (docs/benchmarks.md).
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
-import os
-import shutil
-import sysconfig
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import torch
 
 from gan_core.config import TrainConfig
 from gan_core.devices import resolve_compile
 from gan_core.errors import TransientError, WorkError
-from gan_core.networks.base import LayeredNetwork
 
 logger = logging.getLogger(__name__)
 
-COMPILED = ("on", "reduce-overhead")  # what torch.compile does
-# minibatches from which `auto` tries graphs: the trial takes seconds, a replay saves milliseconds
-WORTH = 2000
+WORTH = 2000  # minibatches from which `auto` tries graphs: the trial takes seconds, a replay saves
+# milliseconds
 
 
-def reason_against(settings: TrainConfig, how: str, device: str, processes: int) -> str:
-    """Why a training that asks for graphs or compiling cannot have it; '' where nothing is known to
-    be in the way.
+def reason_against(device: str, processes: int) -> str:
+    """Why a training that asks for graphs cannot have them; '' where nothing is known to be in the
+    way.
     """
-    cuda = device.startswith("cuda")
-    if how in ("graphs", "reduce-overhead") and not cuda:
+    if not device.startswith("cuda"):
         return "CUDA graphs need a GPU"
-    if how == "graphs":
-        return (
-            "a graph holds one process's step, and several exchange gradients in it"
-            if processes > 1
-            else ""
-        )
-    if processes > 1 and settings.synchronise_norms:
-        return "norms that are synchronised over processes are not compiled"
-    if not _program("CXX", "g++", "clang++", "c++"):
-        return "there is no C++ compiler (g++)"
-    return _reason_against_triton() if cuda else ""
-
-
-def _program(variable: str, *names: str) -> str | None:
-    """The first of the programs that is installed, the one that an environment variable names
-    before the others.
-    """
-    chosen = (os.environ.get(variable, "").split() or [""])[0]
-    return next(
-        (found for name in (chosen, *names) if name and (found := shutil.which(name))), None
-    )
-
-
-def _reason_against_triton() -> str:
-    """What Triton, which writes the compiler's GPU kernels, lacks here: it builds a small C module
-    for each of them.
-    """
-    if importlib.util.find_spec("triton") is None:
-        return "Triton is not installed"
-    if not _program("CC", "gcc", "clang", "cc"):
-        return "there is no C compiler (gcc), which Triton needs"
-    if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
-        return "Python's headers (Python.h), which Triton needs, are not installed"
+    if processes > 1:
+        return "a graph holds one process's step, and several exchange gradients in it"
     return ""
 
 
-def compile_networks(networks: Iterable[LayeredNetwork], how: str) -> None:
-    """Compiles networks in place, at their first call. Their weights and names stay. Args: how:
-    'on' or 'reduce-overhead'.
-    """
-    for network in networks:
-        if how == "reduce-overhead":
-            network.compile(dynamic=False, mode="reduce-overhead")
-        else:
-            network.compile(dynamic=False)
-
-
-def compiling(
-    settings: TrainConfig, device: str, processes: int, attempt: Callable[[str], None]
+def choose_compile(
+    settings: TrainConfig, device: str, processes: int, trial: Callable[[], None]
 ) -> str:
-    """'off', 'graphs', 'on' or 'reduce-overhead': what this training does; what stands against its
-    wish is said in one line.
+    """'off' or 'graphs': what this training does; what prevents graphs is logged in one line.
 
-    Args: attempt: trains networks of its own for a few minibatches in that way; what it raises
-        stands against it.
-    Raises: WorkError: the attempt left the GPU in a state that this process cannot leave.
+    Args: trial: trains networks of its own for a few minibatches by graphs; what it raises prevents
+        them.
+    Raises: WorkError: the trial left the GPU in a state that this process cannot leave.
     """
     how = resolve_compile(settings.compile, device)
     if how == "off":
@@ -109,17 +53,15 @@ def compiling(
             WORTH,
         )
         return "off"
-    against = reason_against(settings, how, device, processes)
+    against = reason_against(device, processes)
     if not against:
         try:
-            attempt(how)
-        except Exception as error:  # whatever a compiler, a driver or a kernel may raise
+            trial()
+        except Exception as error:  # whatever a driver or a kernel may raise
             against = first_line(error)
             refuse_lost_device(device, error)
-            if how in COMPILED:
-                torch.compiler.reset()
     if against:
-        logger.warning("Training runs step by step, without train.compile=%s: %s.", how, against)
+        logger.warning("Training runs step by step, without CUDA graphs: %s.", against)
         return "off"
     return how
 
@@ -142,7 +84,7 @@ def refuse_lost_device(device: str, error: BaseException) -> None:
         raise WorkError(
             f"The GPU answers nothing in this process since it said: {first_line(error)}.",
             expected=(
-                "a step that can be recorded as a CUDA graph, or fails without taking the GPU along"
+                "a step that can be capture as a CUDA graph, or fails without taking the GPU along"
             ),
             remedy=(
                 "--set train.compile=off trains without; the same command then continues from "

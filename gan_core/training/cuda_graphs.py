@@ -1,15 +1,15 @@
-"""A whole training step as one CUDA graph: recorded once, launched as one ever after. No compiler
+"""A whole training step as one CUDA graph: capture once, launched as one ever after. No compiler
 is needed.
 
 A step is some hundred small kernels, and at batch 128 a GPU is told of them more slowly than it
-runs them. A graph runs again on the addresses it was recorded on. Images and labels are therefore
+runs them. A graph runs again on the addresses it was capture on. Images and labels are therefore
 copied into buffers before each replay, and random numbers come from one generator that the graph
 knows of (`register_generator_state`): set to the minibatch's own stream before a replay, it gives
 the numbers that the ordinary step draws. One graph for each kind of minibatch: a method says after
 how many the kinds repeat (`Method.period`).
 
 Outside the graph stay: the average, the sums of figures, the position. Written into it: the
-learning rate, which changes only with fresh parts (after a rollback), and they get fresh graphs.
+learning rate, which changes only with fresh state (after a rollback), and they get fresh graphs.
 
 The trial holds replayed steps to ordinary ones on copies of the networks before any training relies
 on them.
@@ -33,10 +33,10 @@ from gan_core.errors import WorkError
 from gan_core.randomness import derive_seed
 from gan_core.training.checkpoint import Position
 from gan_core.training.compiled import first_line, refuse_lost_device
-from gan_core.training.context import Setting
+from gan_core.training.context import Context
 from gan_core.training.logging import Figures, weight_norm
 from gan_core.training.step import prepare
-from gan_core.training.trainer_state import Parts
+from gan_core.training.trainer_state import TrainerState
 
 logger = logging.getLogger(__name__)
 
@@ -58,18 +58,18 @@ class Step(Protocol):
 
     def __call__(
         self,
-        parts: Parts,
-        setting: Setting,
+        state: TrainerState,
+        context: Context,
         pixels: Tensor,
         labels: Tensor | None,
         random: torch.Generator | None = None,
     ) -> None: ...
 
 
-Recorder = Callable[[Callable[[], None], torch.Generator], Callable[[], None]]
+Capture = Callable[[Callable[[], None], torch.Generator], Callable[[], None]]
 
 
-def recorded(work: Callable[[], None], random: torch.Generator) -> Callable[[], None]:
+def capture(work: Callable[[], None], random: torch.Generator) -> Callable[[], None]:
     """Records what `work` launches without running it. Args: random: the generator it draws from.
     Returns: runs it.
     """
@@ -89,14 +89,14 @@ def recorded(work: Callable[[], None], random: torch.Generator) -> Callable[[], 
 
 @functools.cache
 def side_stream(device: str) -> torch.cuda.Stream:
-    """The one stream of a device on which steps are tried and recorded: the libraries keep their
+    """The one stream of a device on which steps are tried and capture: the libraries keep their
     workspaces by stream.
     """
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 @contextlib.contextmanager
-def aside(device: str) -> Iterator[None]:
+def on_side_stream(device: str) -> Iterator[None]:
     """On a GPU: its side stream is the current one within, after all that came before and before
     all that comes after.
     """
@@ -110,11 +110,11 @@ def aside(device: str) -> Iterator[None]:
     torch.cuda.synchronize(device)
 
 
-class ReplayedSteps:
+class CapturedSteps:
     """Steps of a training by replay; called like `step` with a minibatch of always the same shape.
 
     Args:
-        parts: what is trained; nothing of it moves before the first call.
+        state: what is trained; nothing of it moves before the first call.
         step: the ordinary step.
         example: a minibatch on the device; only shapes count.
         record: makes a replay of what a function launches; on a CPU a test passes one that runs the
@@ -125,20 +125,20 @@ class ReplayedSteps:
 
     def __init__(
         self,
-        parts: Parts,
-        setting: Setting,
+        state: TrainerState,
+        context: Context,
         step: Step,
         example: Minibatch,
-        record: Recorder = recorded,
+        record: Capture = capture,
     ) -> None:
-        self._parts, self._setting, self._step = parts, setting, step
+        self._parts, self._setting, self._step = state, context, step
         pixels, labels = example
         self._pixels = torch.zeros_like(pixels)
         self._labels = None if labels is None else torch.zeros_like(labels)
         self._random = torch.Generator(device=pixels.device)
-        # One stand-in for the parts for each kind: same networks and optimisers, position and
+        # One stand-in for the state for each kind: same networks and optimisers, position and
         # figures of one minibatch alone.
-        self._kinds = [replace(parts) for _ in range(period(parts))]
+        self._kinds = [replace(state) for _ in range(period(state))]
         self._replays = [
             record(partial(self._run, kind), self._random) for kind in range(len(self._kinds))
         ]
@@ -168,57 +168,57 @@ class ReplayedSteps:
         at.index += 1
 
 
-def period(parts: Parts) -> int:
+def period(state: TrainerState) -> int:
     """Minibatches after which a method's kinds of updates repeat."""
-    found = int(getattr(parts.method, "period", 0))
+    found = int(getattr(state.method, "period", 0))
     if found < 1:
         raise WorkError(
-            f"The method {type(parts.method).__module__} does not say after how many minibatches "
+            f"The method {type(state.method).__module__} does not say after how many minibatches "
             "its updates repeat",
             expected="an attribute `period` of its Method (gan_core/methods/base.py)",
         )
     return found
 
 
-def stepping(
-    parts: Parts, setting: Setting, step: Step, shape: tuple[int, int, int], labelled: bool
-) -> tuple[Callable[[Tensor, Tensor | None], None], Setting]:
-    """How `parts` take a minibatch, and the setting that says so: by replay where the setting has
-    graphs and they can be recorded.
+def make_step(
+    state: TrainerState, context: Context, step: Step, shape: tuple[int, int, int], labelled: bool
+) -> tuple[Callable[[Tensor, Tensor | None], None], Context]:
+    """How `state` take a minibatch, and the context that says so: by replay where the context has
+    graphs and they can be capture.
 
     Args: shape: (S, S, 3) of an image; labelled: whether minibatches carry labels.
     """
-    if setting.compiled != "graphs":
-        return partial(step, parts, setting), setting
-    batch = setting.settings.batch
+    if context.compiled != "graphs":
+        return partial(step, state, context), context
+    batch = context.settings.batch
     try:
-        pixels = torch.zeros((batch, *shape), dtype=torch.uint8, device=setting.device)
-        labels = torch.zeros(batch, dtype=torch.int64, device=setting.device) if labelled else None
-        return ReplayedSteps(parts, setting, step, (pixels, labels)), setting
+        pixels = torch.zeros((batch, *shape), dtype=torch.uint8, device=context.device)
+        labels = torch.zeros(batch, dtype=torch.int64, device=context.device) if labelled else None
+        return CapturedSteps(state, context, step, (pixels, labels)), context
     except Exception as error:
-        refuse_lost_device(setting.device, error)
-        for name in parts.optimisers:
-            for parameter in parts.parameters(name):
+        refuse_lost_device(context.device, error)
+        for name in state.optimisers:
+            for parameter in state.parameters(name):
                 parameter.grad = None  # what broke off may have left some that nobody computed
         logger.warning(
-            "The step could not be recorded as a CUDA graph: %s. Training runs without.",
+            "The step could not be capture as a CUDA graph: %s. Training runs without.",
             first_line(error),
         )
-        without = replace(setting, compiled="off")
-        return partial(step, parts, without), without
+        without = replace(context, compiled="off")
+        return partial(step, state, without), without
 
 
 def trial(
-    make: Callable[[], Parts],
-    setting: Setting,
+    make: Callable[[], TrainerState],
+    context: Context,
     step: Step,
     batches: Sequence[Minibatch],
-    record: Recorder = recorded,
+    record: Capture = capture,
 ) -> None:
     """Trains three fresh copies for a few minibatches, two by ordinary steps and one by replay, and
     compares where they come out.
 
-    Args: make: builds parts, each time the same. batches: on the device, a multiple of the method's
+    Args: make: builds state, each time the same. batches: on the device, a multiple of the method's
         period.
     Raises: WorkError: replayed steps go elsewhere. Also whatever recording raises.
     """
@@ -227,21 +227,23 @@ def trial(
         name: [p.detach().clone() for p in ordinary.parameters(name)]
         for name in ordinary.optimisers
     }
-    with aside(
-        setting.device
+    with on_side_stream(
+        context.device
         # in ordinary steps on the side stream the libraries choose their kernels and take their
         # workspaces
     ):
-        for parts in (ordinary, again):
+        for state in (ordinary, again):
             for pixels, labels in batches:
-                step(parts, setting, pixels, labels)
-    steps = ReplayedSteps(other, setting, step, batches[0], record)
+                step(state, context, pixels, labels)
+    steps = CapturedSteps(other, context, step, batches[0], record)
     for pixels, labels in batches:
         steps(pixels, labels)
     compare(ordinary, again, other, start)
 
 
-def compare(ordinary: Parts, again: Parts, other: Parts, start: dict[str, list[Tensor]]) -> None:
+def compare(
+    ordinary: TrainerState, again: TrainerState, other: TrainerState, start: dict[str, list[Tensor]]
+) -> None:
     """WorkError when `other` is farther from `ordinary` than two ordinary trainings of the same
     minibatches may be.
 
@@ -251,7 +253,7 @@ def compare(ordinary: Parts, again: Parts, other: Parts, start: dict[str, list[T
     if (ordinary.position, ordinary.figures.counts) != (other.position, other.figures.counts):
         raise WorkError("replayed steps count other updates than ordinary ones")
     for name in ordinary.optimisers:
-        noise, found = (deviation(ordinary, parts, name, start[name]) for parts in (again, other))
+        noise, found = (deviation(ordinary, state, name, start[name]) for state in (again, other))
         allowed = min(max(LEAST, NOISE * noise), max(MOST, 2 * noise))
         logger.info(
             "Replayed steps of the %s differ by %.2g of their way, ordinary ones by %.2g.",
@@ -273,10 +275,10 @@ def compare(ordinary: Parts, again: Parts, other: Parts, start: dict[str, list[T
 
 
 @torch.no_grad()
-def deviation(ordinary: Parts, other: Parts, name: str, start: list[Tensor]) -> float:
+def deviation(ordinary: TrainerState, other: TrainerState, name: str, start: list[Tensor]) -> float:
     """Distance between the weights of two trainings over the distance that the first has gone from
     `start`.
     """
-    mine, theirs = ([p.detach() for p in parts.parameters(name)] for parts in (ordinary, other))
+    mine, theirs = ([p.detach() for p in state.parameters(name)] for state in (ordinary, other))
     apart, gone = (weight_norm(list(torch._foreach_sub(mine, ends))) for ends in (theirs, start))
     return float(apart / gone)

@@ -69,7 +69,7 @@ class Order:
 
     def rows(self, start: int, count: int) -> npt.NDArray[np.int64]:
         """Rows at places start .. start + count - 1: int64 [count]."""
-        parts = []
+        state = []
         while count > 0:
             epoch, offset = divmod(start, self.size)
             if epoch != self._epoch:
@@ -78,9 +78,9 @@ class Order:
                 )
                 self._epoch, self._permutation = epoch, stream.permutation(self.size)
             part = self._permutation[offset : offset + count]
-            parts.append(part)
+            state.append(part)
             start, count = start + len(part), count - len(part)
-        return np.concatenate(parts)
+        return np.concatenate(state)
 
 
 def memory_of(device: str, here: int = 1) -> int:

@@ -61,7 +61,7 @@ class Processes:
             values = values / self.count
         return values
 
-    def agree(self, wish: bool) -> bool:
+    def any(self, wish: bool) -> bool:
         """Whether any process wishes it: the same answer everywhere."""
         if self.count == 1:
             return wish
@@ -69,7 +69,7 @@ class Processes:
         torch.distributed.all_reduce(flag)
         return bool(flag.item())
 
-    def tell(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """The first process's value, in every process; what the others give is not looked at. Args:
         value: plain JSON.
         """
@@ -78,29 +78,29 @@ class Processes:
         text = json.dumps(value).encode() if self.first else b""
         size = torch.tensor([len(text)], device=_messages())
         torch.distributed.broadcast(size, 0)
-        told = (
+        sent = (
             torch.tensor(list(text), dtype=torch.uint8)
             if self.first
             else torch.zeros(int(size), dtype=torch.uint8)
         )
-        told = told.to(_messages())
-        torch.distributed.broadcast(told, 0)
-        return json.loads(bytes(told.cpu().tolist()))
+        sent = sent.to(_messages())
+        torch.distributed.broadcast(sent, 0)
+        return json.loads(bytes(sent.cpu().tolist()))
 
-    def spread(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def broadcast_tensors(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The first process's tensors, in every process: what the others give is not looked at, its
         names and shapes neither.
         """
         if self.count == 1:
             return dict(tensors)
-        told = self.tell(
+        sent = self.broadcast(
             [
                 [name, str(t.dtype).removeprefix("torch."), list(t.shape)]
                 for name, t in tensors.items()
             ]
         )
         out = {}
-        for name, kind, shape in told:
+        for name, kind, shape in sent:
             dtype = getattr(torch, kind)
             value = (
                 tensors[name].detach().contiguous()
@@ -111,7 +111,7 @@ class Processes:
             torch.distributed.broadcast(out[name], 0)
         return out
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Returns when every process has come here."""
         if self.count > 1:
             torch.distributed.barrier()
@@ -124,7 +124,7 @@ def _messages() -> str:
 
 @dataclass
 class Deadline:
-    """Whether time is over, or this process was told to end: asked after every minibatch. Several
+    """Whether time is over, or this process was sent to end: asked after every minibatch. Several
     processes agree about once a second.
 
     Attributes: seconds: the limit, None for none; since: time.monotonic() from which it counts.
@@ -149,7 +149,7 @@ class Deadline:
         now = time.monotonic()
         many = round(self._every / max(now - self._asked, 1e-3)) if self.processes.count > 1 else 1
         late = self.seconds is not None and now - self.since > self.seconds
-        over, self._every = self.processes.tell(
+        over, self._every = self.processes.broadcast(
             [late or told_to_end(), max(1, min(many, ASK_EVERY))]
         )
         self._left, self._asked = self._every, now

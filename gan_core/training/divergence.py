@@ -112,8 +112,8 @@ class Finding:
 
 
 @dataclass
-class Watch:
-    """Remembers what it needs from one line of statistics to the next; `memory` is plain JSON, part
+class Monitor:
+    """Remembers what it needs from one line of statistics to the next; `state` is plain JSON, part
     of the state.
     """
 
@@ -122,26 +122,26 @@ class Watch:
     real_contrast: float = 1.0
     strikes: dict[str, int] = field(default_factory=dict)
     sigmas: dict[str, float] = field(default_factory=dict)
-    told: list[str] = field(default_factory=list)
+    reported: list[str] = field(default_factory=list)
     least_oscillation: float = 1.0
     intervals: int = 0
 
-    def memory(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         return {
             "strikes": dict(self.strikes),
             "sigmas": dict(self.sigmas),
-            "told": list(self.told),
+            "reported": list(self.reported),
             "least_oscillation": self.least_oscillation,
             "intervals": self.intervals,
         }
 
-    def remember(self, memory: Mapping[str, Any]) -> None:
-        """Takes over what `memory` gave."""
-        self.strikes, self.sigmas = dict(memory["strikes"]), dict(memory["sigmas"])
-        self.told = list(memory["told"])
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Takes over what `state` gave."""
+        self.strikes, self.sigmas = dict(state["strikes"]), dict(state["sigmas"])
+        self.reported = list(state["reported"])
         self.least_oscillation, self.intervals = (
-            float(memory["least_oscillation"]),
-            int(memory["intervals"]),
+            float(state["least_oscillation"]),
+            int(state["intervals"]),
         )
 
     @property
@@ -149,7 +149,7 @@ class Watch:
         """Whether the last look found nothing, not even a sign that is still given time."""
         return not self.strikes
 
-    def look(self, line: Mapping[str, Any]) -> list[Finding]:
+    def check(self, line: Mapping[str, Any]) -> list[Finding]:
         """Signs in a line of statistics that count from this line on: each is told once for as long
         as it lasts.
         """
@@ -161,8 +161,8 @@ class Watch:
             for sign, (_, value) in seen.items()
             if self.strikes[sign] >= patience(sign, value, young)
         }
-        new = counts - set(self.told)
-        self.told = sorted(counts | (set(self.told) & set(seen)))
+        new = counts - set(self.reported)
+        self.reported = sorted(counts | (set(self.reported) & set(seen)))
         if math.isfinite(line.get("oscillation", math.nan)):
             self.least_oscillation = min(self.least_oscillation, float(line["oscillation"]))
         sigmas = {name: value for name, value in line.items() if name.startswith("sigma_")}

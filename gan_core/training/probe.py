@@ -4,7 +4,7 @@ discriminator's features.
 For the curve beside the losses and, with `choose: best_probe`, for choosing the snapshot that
 features are taken of, which every score then says. It uses labels (validation ones, cut from the
 training images), never the test split, and no weight of the GAN depends on it. The probe is ridge
-regression onto one-hot labels in its dual form, one exact solve, with one fixed setting; the scores
+regression onto one-hot labels in its dual form, one exact solve, with one fixed context; the scores
 of stage evaluate come from another protocol.
 """
 
@@ -25,7 +25,7 @@ from gan_core.networks.layers import calibrate_batchnorm
 from gan_core.randomness import numpy_stream
 from gan_core.training.data import ImageSet
 from gan_core.training.logging import crossed
-from gan_core.training.trainer_state import Parts, plain_features
+from gan_core.training.trainer_state import TrainerState, plain_features
 from gan_core.vision.tensors import to_float
 
 FIT, HELD_OUT = 4000, 1000  # images at most; of a small set a fifth is held out
@@ -96,7 +96,7 @@ class Probe:
 
 
 def each_log(
-    probe: Probe, settings: TrainConfig, keep: Callable[[Parts], None] | None = None
+    probe: Probe, settings: TrainConfig, keep: Callable[[TrainerState], None] | None = None
 ) -> Any:
     """What the loop calls after a line of statistics: adds `probe_validation_accuracy` at the first
     line after every `probe_kimg`.
@@ -109,19 +109,19 @@ def each_log(
         best_probe`.
     """
 
-    def look(parts: Parts, line: dict[str, Any]) -> None:
-        at = parts.position
+    def look(state: TrainerState, line: dict[str, Any]) -> None:
+        at = state.position
         regular = crossed(at.line, at.images, settings.log_kimg)
         if not regular:
             line["closing"] = True
         elif at.line and not crossed(at.line, at.images, settings.probe_kimg):
             return
-        accuracy = probe.accuracy(plain_features(parts))
+        accuracy = probe.accuracy(plain_features(state))
         line[PROBED] = accuracy
         if regular and accuracy > at.best:
             at.best = accuracy
             if keep is not None:
-                keep(parts)
+                keep(state)
 
     return look
 

@@ -10,14 +10,14 @@ from gan_core.methods.base import Batch, Update
 from gan_core.networks.snapshot import sample_latents
 from gan_core.randomness import derive_seed, torch_stream
 from gan_core.training import data
-from gan_core.training.context import Setting
-from gan_core.training.trainer_state import Parts
+from gan_core.training.context import Context
+from gan_core.training.trainer_state import TrainerState
 from gan_core.vision.tensors import to_float
 
 
 def step(
-    parts: Parts,
-    setting: Setting,
+    state: TrainerState,
+    context: Context,
     pixels: Tensor,
     labels: Tensor | None,
     random: torch.Generator | None = None,
@@ -27,56 +27,58 @@ def step(
     Args: pixels: this process's share, uint8 [n, S, S, 3] on the device, or points, float [n, d].
         random: None: the minibatch's own stream, and rates for its place.
     """
-    s, me, at = setting.settings, setting.processes, parts.position
+    s, me, at = context.settings, context.processes, state.position
     device = str(pixels.device)
-    if setting.compiled == "reduce-overhead":
-        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
     if random is None:
-        random = torch_stream(setting.seed, "batch", at.index, at.attempt, device=device)
-        prepare(parts, setting)
+        random = torch_stream(context.seed, "batch", at.index, at.attempt, device=device)
+        prepare(state, context)
     batches = [
         batch_of(
-            parts, setting, some, None if labels is None else labels[i :: s.accumulate], random
+            state, context, some, None if labels is None else labels[i :: s.accumulate], random
         )
         for i, some in enumerate(pixels[i :: s.accumulate] for i in range(s.accumulate))
     ]
-    rounds = [parts.method.updates(batch) for batch in batches]
+    rounds = [state.method.updates(batch) for batch in batches]
     while True:
         moved: dict[str, None] = {}
         for updates in rounds:
-            with autocast(setting.precision, device):
+            with autocast(context.precision, device):
                 given = next(updates, None)
             for update in [given] if isinstance(given, Update) else given or []:
                 loss = update.loss if s.accumulate == 1 else update.loss / s.accumulate
                 loss.backward()  # type: ignore[no-untyped-call]
-                parts.figures.add(update.figures)
+                state.figures.add(update.figures)
                 at.images += update.real * me.count
                 moved[update.name] = None
             del given
         if not moved:
             break
         for name in moved:
-            me.average_gradients(parts.parameters(name))
-            parts.optimisers[name].step()
+            me.average_gradients(state.parameters(name))
+            state.optimisers[name].step()
             at.updates[name] = at.updates.get(name, 0) + 1
     at.index += 1
 
 
-def prepare(parts: Parts, setting: Setting) -> None:
-    """What is set before each minibatch, outside of recorded steps: rates, the stream of dropout."""
-    parts.set_rates()
-    if parts.random_layers:
-        at = parts.position
+def prepare(state: TrainerState, context: Context) -> None:
+    """What is set before each minibatch, outside of capture steps: rates, the stream of dropout."""
+    state.set_rates()
+    if state.random_layers:
+        at = state.position
         torch.manual_seed(
-            derive_seed(setting.seed, "layers", at.index, at.attempt, setting.processes.rank)
+            derive_seed(context.seed, "layers", at.index, at.attempt, context.processes.rank)
         )
 
 
 def batch_of(
-    parts: Parts, setting: Setting, pixels: Tensor, labels: Tensor | None, random: torch.Generator
+    state: TrainerState,
+    context: Context,
+    pixels: Tensor,
+    labels: Tensor | None,
+    random: torch.Generator,
 ) -> Batch:
     """A minibatch as the method gets it."""
-    s, me = setting.settings, setting.processes
+    s, me = context.settings, context.processes
     count = s.batch // s.accumulate
 
     def share(values: Tensor) -> Tensor:
@@ -90,11 +92,11 @@ def batch_of(
     if images.dim() == 4:
         images = images.contiguous(memory_format=memory_format())
     return Batch(
-        index=parts.position.index,
+        index=state.position.index,
         images=images,
         labels=labels,
-        latents=lambda: share(sample_latents(parts.prior, count, random)),
+        latents=lambda: share(sample_latents(state.prior, count, random)),
         random=random,
         share=(me.rank, me.count),
-        classes=int(parts.spec["classes"]),
+        classes=int(state.spec["classes"]),
     )

@@ -34,7 +34,7 @@ from gan_core.networks.snapshot import (
 from gan_core.randomness import derive_seed, numpy_stream, torch_stream
 from gan_core.training.checkpoint import Position
 from gan_core.training.data import ImageSet
-from gan_core.training.divergence import Watch
+from gan_core.training.divergence import Monitor
 from gan_core.training.ema import Average
 from gan_core.training.logging import Figures
 from gan_core.training.optimisers import Optimiser
@@ -56,7 +56,7 @@ class Real:
 
 
 @dataclass
-class Parts:
+class TrainerState:
     """Everything that training moves.
 
     Attributes:
@@ -65,7 +65,7 @@ class Parts:
         averages: averaged networks, by role.
         grid_latents: [64, dim], the same in every grid.
         products: names of the snapshots and grids made so far.
-        watch: what looks for divergence; findings: what it has found, {kimg, sign, sentence}.
+        monitor: what monitors divergence; findings: what it has found, {kimg, sign, sentence}.
         real: some training images, for what is measured beside training.
         random_layers: whether dropout draws from torch's global stream.
     """
@@ -84,7 +84,7 @@ class Parts:
     products: list[str] = field(default_factory=list)
     method_uses_labels: bool = False
     random_layers: bool = False
-    watch: Watch = field(default_factory=lambda: Watch(1.0))
+    monitor: Monitor = field(default_factory=lambda: Monitor(1.0))
     findings: list[dict[str, Any]] = field(default_factory=list)
     real: Real = field(default_factory=lambda: Real(torch.zeros(0, 1, 1, 3, dtype=torch.uint8)))
 
@@ -126,7 +126,7 @@ class Parts:
         return {
             "figure_counts": dict(self.figures.counts),
             "products": list(self.products),
-            "watch": self.watch.memory(),
+            "monitor": self.monitor.state(),
             "findings": list(self.findings),
         }
 
@@ -148,7 +148,7 @@ class Parts:
             name: value.to(device) for name, value in _under(tensors, "figures.").items()
         }
         self.figures.counts, self.products = dict(extra["figure_counts"]), list(extra["products"])
-        self.watch.remember(extra["watch"])
+        self.monitor.load_state(extra["monitor"])
         self.findings = list(extra["findings"])
         self.position = position
 
@@ -178,8 +178,8 @@ def network_spec(settings: TrainConfig, classes: int = 0) -> dict[str, Any]:
 
 def build(
     settings: TrainConfig, *, seed: int, device: str, image_size: int, classes: int = 0
-) -> Parts:
-    """Fresh parts with the network file's initialisation.
+) -> TrainerState:
+    """Fresh state with the network file's initialisation.
 
     Args: classes: number of classes in the training set, 0 without labels.
     Raises: RequestError: the network is for images of another size, or lacks a role.
@@ -207,7 +207,7 @@ def build(
     generator = networks.get("generator")
     prior = Prior(make.prior, make.latent_dim, generator.classes if generator else 0)
     half_life = settings.ema_kimg * 1000
-    return Parts(
+    return TrainerState(
         networks=networks,
         method=method,
         optimisers=optimisers,
@@ -283,30 +283,30 @@ def plain_state(network: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def plain_copies(parts: Parts) -> tuple[Base, dict[str, LayeredNetwork]]:
+def plain_copies(state: TrainerState) -> tuple[Base, dict[str, LayeredNetwork]]:
     """Copies of all networks that a snapshot holds in evaluation mode, averaged ones as
     '<role>_ema', and a method of their own bound to them: what is measured on them changes no
     training.
     """
-    method: Base = load_method(parts.settings.method, parts.settings.options)
-    copies = rebuild_networks(parts.spec, method, parts.averages)
+    method: Base = load_method(state.settings.method, state.settings.options)
+    copies = rebuild_networks(state.spec, method, state.averages)
     for role, network in copies.items():
         base = role.removesuffix(EMA)
-        source = parts.averages[base].network if role.endswith(EMA) else parts.networks[base]
+        source = state.averages[base].network if role.endswith(EMA) else state.networks[base]
         network.load_state_dict(plain_state(source))
-        network.to(parts.device).eval().requires_grad_(False)
+        network.to(state.device).eval().requires_grad_(False)
     method.bind({r: net for r, net in copies.items() if not r.endswith(EMA)}, {})
     return method, copies
 
 
-def plain_features(parts: Parts) -> LayeredNetwork:
+def plain_features(state: TrainerState) -> LayeredNetwork:
     """A copy of the network of images that the method's features are taken of."""
-    method, copies = plain_copies(parts)
-    role = parts.features[0]
+    method, copies = plain_copies(state)
+    role = state.features[0]
     return feature_network(method, role, copies[role])
 
 
-def some_real(images: ImageSet, labels: npt.NDArray[np.int64] | None, seed: int) -> Real:
+def sample_real(images: ImageSet, labels: npt.NDArray[np.int64] | None, seed: int) -> Real:
     """At most 2,048 training images of their own stream. Args: labels: int64 [n] of the whole set,
     or None.
     """
@@ -317,7 +317,7 @@ def some_real(images: ImageSet, labels: npt.NDArray[np.int64] | None, seed: int)
     )
 
 
-def calibrated(parts: Parts, *, seed: int, batch: int) -> dict[str, LayeredNetwork]:
+def calibrated(state: TrainerState, *, seed: int, batch: int) -> dict[str, LayeredNetwork]:
     """Copies of the networks for a snapshot, with their batch-norm statistics measured.
 
     In training batch norms take the statistics of each batch. The stored ones of a generator are
@@ -326,15 +326,15 @@ def calibrated(parts: Parts, *, seed: int, batch: int) -> dict[str, LayeredNetwo
     networks that take images are over real training images, so that a score says how an image looks
     among these. The method says what else a role is given (`Base.calibration`).
     """
-    method, copies = plain_copies(parts)
+    method, copies = plain_copies(state)
     count = max(batch, 2)
     for role, network in copies.items():
         if not network.norms():
             continue
         base = role.removesuffix(EMA)
-        inputs = _latent_batches(parts, seed, count)
+        inputs = _latent_batches(state, seed, count)
         if base != "generator":
-            inputs = _real_batches(parts, seed, count)
+            inputs = _real_batches(state, seed, count)
         calibrate_batchnorm(
             network,
             inputs,
@@ -346,17 +346,17 @@ def calibrated(parts: Parts, *, seed: int, batch: int) -> dict[str, LayeredNetwo
 Samples = tuple[Tensor, Tensor, Tensor | None]  # images, latents, labels
 
 
-def _latent_batches(parts: Parts, seed: int, count: int) -> Iterator[Samples]:
-    stream, prior, device = torch_stream(seed, "statistics"), parts.prior, parts.device
+def _latent_batches(state: TrainerState, seed: int, count: int) -> Iterator[Samples]:
+    stream, prior, device = torch_stream(seed, "statistics"), state.prior, state.device
     labels = torch.arange(count, device=device) % prior.classes if prior.classes else None
-    images = to_float(parts.real.pixels[:count].to(device))
+    images = to_float(state.real.pixels[:count].to(device))
     for _ in range(CALIBRATION_BATCHES):
         yield images, sample_latents(prior, count, stream).to(device), labels
 
 
-def _real_batches(parts: Parts, seed: int, count: int) -> Iterator[Samples]:
+def _real_batches(state: TrainerState, seed: int, count: int) -> Iterator[Samples]:
     """Whole batches of real images; one smaller one where there are fewer."""
-    real, device = parts.real, parts.device
+    real, device = state.real, state.device
     stream = torch_stream(seed, "statistics", "latents")
     if len(real.pixels) < 2:
         return
@@ -364,4 +364,4 @@ def _real_batches(parts: Parts, seed: int, count: int) -> Iterator[Samples]:
         place = slice(start, start + count)
         images = to_float(real.pixels[place].to(device))
         labels = None if real.labels is None else real.labels[place].to(device)
-        yield images, sample_latents(parts.prior, len(images), stream).to(device), labels
+        yield images, sample_latents(state.prior, len(images), stream).to(device), labels

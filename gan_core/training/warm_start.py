@@ -19,7 +19,7 @@ from gan_core.training import checkpoint as state
 from gan_core.training.probe import PROBED
 
 
-def take_over(parent: Path, folder: Path, images: int, target: int) -> None:
+def warm_start(parent: Path, folder: Path, images: int, target: int) -> None:
     """Puts the state of `parent` at `images` into a trajectory's folder, with its products and
     statistics up to there.
 

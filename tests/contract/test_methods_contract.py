@@ -10,13 +10,13 @@ import torch
 from gan_core import registry
 from gan_core.config import NetworkConfig, TrainConfig
 from gan_core.methods.base import Batch
-from gan_core.training.trainer_state import Parts, build
+from gan_core.training.trainer_state import TrainerState, build
 
 NAMES = registry.names("methods")
 MODES = ("paper", "modern")
 
 
-def parts_of(name: str, mode: str) -> Parts:
+def parts_of(name: str, mode: str) -> TrainerState:
     settings = TrainConfig(
         method=name,
         options={"mode": mode},
@@ -27,14 +27,14 @@ def parts_of(name: str, mode: str) -> Parts:
     return build(settings, seed=0, device="cpu", image_size=32)
 
 
-def batch_of(parts: Parts, index: int) -> Batch:
+def batch_of(state: TrainerState, index: int) -> Batch:
     random = torch.Generator().manual_seed(index)
     images = torch.rand(8, 3, 32, 32, generator=random) * 2 - 1
     return Batch(
         index,
         images,
         torch.arange(8) % 4,
-        lambda: torch.rand(8, parts.prior.dim, generator=random) * 2 - 1,
+        lambda: torch.rand(8, state.prior.dim, generator=random) * 2 - 1,
         random,
     )
 
@@ -42,11 +42,11 @@ def batch_of(parts: Parts, index: int) -> Batch:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_update_moves_its_own_weights_and_no_others(name: str, mode: str) -> None:
-    parts = parts_of(name, mode)
-    assert set(parts.optimisers) == set(parts.method.optimised)
+    state = parts_of(name, mode)
+    assert set(state.optimisers) == set(state.method.optimised)
     seen = set()
     for index in range(4):
-        for update in parts.method.updates(batch_of(parts, index)):
+        for update in state.method.updates(batch_of(state, index)):
             assert (
                 update.loss.dtype == torch.float32
                 and update.loss.dim() == 0
@@ -57,42 +57,42 @@ def test_every_update_moves_its_own_weights_and_no_others(name: str, mode: str) 
             )
             before = {
                 role: [p.detach().clone() for p in net.parameters()]
-                for role, net in parts.networks.items()
+                for role, net in state.networks.items()
             }
             update.loss.backward()
-            parts.optimisers[update.name].step()
-            for role, network in parts.networks.items():
+            state.optimisers[update.name].step()
+            for role, network in state.networks.items():
                 moved = any(
                     not torch.equal(a, b)
                     for a, b in zip(before[role], network.parameters(), strict=True)
                 )
-                assert moved == (role in parts.method.optimised[update.name]), (update.name, role)
+                assert moved == (role in state.method.optimised[update.name]), (update.name, role)
             seen.add(update.name)
-    assert seen == set(parts.optimisers)
+    assert seen == set(state.optimisers)
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", NAMES)
 def test_no_gradient_is_left_for_another_optimiser(name: str, mode: str) -> None:
-    parts = parts_of(name, mode)
+    state = parts_of(name, mode)
     for index in range(2):
-        for update in parts.method.updates(batch_of(parts, index)):
+        for update in state.method.updates(batch_of(state, index)):
             update.loss.backward()
-            own = {id(p) for p in parts.parameters(update.name)}
-            for network in parts.networks.values():
+            own = {id(p) for p in state.parameters(update.name)}
+            for network in state.networks.values():
                 assert all(p.grad is None for p in network.parameters() if id(p) not in own)
-            parts.optimisers[update.name].step()
+            state.optimisers[update.name].step()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_method_counts_the_real_images_it_shows(name: str) -> None:
-    parts = parts_of(name, "modern")
-    updates = list(_stepped(parts, batch_of(parts, 0)))
+    state = parts_of(name, "modern")
+    updates = list(_stepped(state, batch_of(state, 0)))
     assert sum(update.real for update in updates) >= 8
 
 
-def _stepped(parts: Parts, batch: Batch):  # type: ignore[no-untyped-def]
-    for update in parts.method.updates(batch):
+def _stepped(state: TrainerState, batch: Batch):  # type: ignore[no-untyped-def]
+    for update in state.method.updates(batch):
         update.loss.backward()
-        parts.optimisers[update.name].step()
+        state.optimisers[update.name].step()
         yield update

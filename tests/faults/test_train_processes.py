@@ -41,7 +41,7 @@ import numpy as np, torch
 from gan_core.config import TrainConfig
 from gan_core.training.data import ArrayImages
 from gan_core.training.distributed import join
-from gan_core.training.context import Setting
+from gan_core.training.context import Context
 from gan_core.training.loop import train
 torch.set_num_threads(1)
 processes, device = join("cpu")
@@ -50,9 +50,9 @@ settings = TrainConfig(
     network={"name": network, "width": 0.125}, batch=16, kimg=float(kimg), log_kimg=0.032, state_kimg=0.032, options={"mode": mode},
     flip=True, beta1=0.5, **({"augment": ["color", "translation", "cutout"], "r1": 1.0} if options else {}),
 )
-setting = Setting(settings, Path(folder) / str(processes.rank), 32, device=device, processes=processes, max_seconds=300.0)
-trained = train(ArrayImages(np.load(images)), setting)
-weights = sum(float(p.double().sum()) for network in trained.parts.networks.values() for p in network.parameters())
+context = Context(settings, Path(folder) / str(processes.rank), 32, device=device, processes=processes, max_seconds=300.0)
+trained = train(ArrayImages(np.load(images)), context)
+weights = sum(float(p.double().sum()) for network in trained.state.networks.values() for p in network.parameters())
 torch.distributed.destroy_process_group() if processes.count > 1 else None
 ended = (processes.rank, processes.count, trained.complete, trained.started_at, weights)
 (Path(folder) / f"ended-{processes.rank}").write_text(" ".join(map(str, ended)))

@@ -2,7 +2,7 @@
 
 Run by test_golden_training.py in a process of its own, with every CPU library limited to AVX2, so
 that processors of different kinds can give the same sums. `fingerprint` is the digest of the same
-kernels in plain PyTorch code: where it differs from the recorded one, this machine sums in another
+kernels in plain PyTorch code: where it differs from the capture one, this machine sums in another
 order.
 """
 
@@ -98,17 +98,17 @@ def fingerprint(bf16: bool = False) -> str:
 def trained(options: dict[str, Any]) -> str:
     """The digest of the weights after a training with `options`."""
     from gan_core.config import TrainConfig
-    from gan_core.training.context import Setting
+    from gan_core.training.context import Context
     from gan_core.training.data import ArrayImages
     from gan_core.training.loop import train
 
     with tempfile.TemporaryDirectory() as folder:
         settings = TrainConfig.model_validate(options)
         precision = settings.precision
-        setting = Setting(settings, Path(folder), 32, seed=3, precision=precision)
-        parts = train(ArrayImages(pixels()), setting).parts
-    networks = [parts.networks["generator"], parts.networks["discriminator"]]
-    networks += [average.network for average in parts.averages.values()]
+        context = Context(settings, Path(folder), 32, seed=3, precision=precision)
+        state = train(ArrayImages(pixels()), context).state
+    networks = [state.networks["generator"], state.networks["discriminator"]]
+    networks += [average.network for average in state.averages.values()]
     return digest(p for network in networks for p in network.parameters())
 
 

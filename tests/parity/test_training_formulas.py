@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gan_core.config import NetworkConfig, TrainConfig
 from gan_core.methods.base import Batch
 from gan_core.methods.dcgan import bce
-from gan_core.training.trainer_state import Parts, build
+from gan_core.training.trainer_state import TrainerState, build
 
 
 def test_adam_is_torchs_with_l2_in_the_gradient() -> None:
@@ -96,7 +96,7 @@ def test_the_loss_is_binary_cross_entropy_and_stays_finite(target: float) -> Non
     assert torch.isfinite(bce(torch.tensor([[200.0], [-200.0]]), target))
 
 
-def trained(mode: str, count: int) -> tuple[Parts, list[tuple[int, str]]]:
+def trained(mode: str, count: int) -> tuple[TrainerState, list[tuple[int, str]]]:
     """A few minibatches through the method, with (minibatch, optimiser) of every update."""
     settings = TrainConfig(
         options={"mode": mode},
@@ -105,15 +105,15 @@ def trained(mode: str, count: int) -> tuple[Parts, list[tuple[int, str]]]:
         learning_rate=1e-3,
         beta1=0.5,
     )
-    parts, seen = build(settings, seed=0, device="cpu", image_size=32), []
+    state, seen = build(settings, seed=0, device="cpu", image_size=32), []
     for index in range(count):
         images, latents = inputs(index)
         batch = Batch(index, images, None, lambda z=latents: z, torch.Generator())  # type: ignore[misc]
-        for update in parts.method.updates(batch):
+        for update in state.method.updates(batch):
             update.loss.backward()
-            parts.optimisers[update.name].step()
+            state.optimisers[update.name].step()
             seen.append((index, update.name))
-    return parts, seen
+    return state, seen
 
 
 def inputs(index: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -159,10 +159,10 @@ def test_training_is_the_plain_loop_written_out(mode: str) -> None:
             adam_g.zero_grad()
             loss(discriminator(generator(latents)), one).backward()
             adam_g.step()
-    parts, _ = trained(mode, 4)
+    state, _ = trained(mode, 4)
     for role, network in (("generator", generator), ("discriminator", discriminator)):
         for ours, theirs in zip(
-            parts.networks[role].parameters(), network.parameters(), strict=True
+            state.networks[role].parameters(), network.parameters(), strict=True
         ):
             # Adam divides by the gradient's size, so rounding can turn the first steps of a weight
             # whose gradient is near zero
@@ -171,10 +171,10 @@ def test_training_is_the_plain_loop_written_out(mode: str) -> None:
             assert (ours - theirs).abs().max() < 1e-2
 
 
-def plain(parts: Parts, role: str) -> nn.Sequential:
+def plain(state: TrainerState, role: str) -> nn.Sequential:
     """The same network from torch's own modules, with the same weights."""
     layers: list[nn.Module] = []
-    network = parts.networks[role]
+    network = state.networks[role]
     for info in network.layers():
         layer = network.layer(info.name)
         weight = layer.operation.weight.detach().clone().contiguous()

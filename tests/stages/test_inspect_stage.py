@@ -18,7 +18,7 @@ from gan_core.contract import ArtifactRef, StageInput, StageOutcome, StageReques
 from gan_core.networks.snapshot import generate, last_snapshot, load_snapshot
 from gan_core.progress import silent
 from gan_core.stages import inspect
-from gan_core.training.context import Setting
+from gan_core.training.context import Context
 from gan_core.training.data import ArrayImages
 from gan_core.training.loop import train
 from gan_core.vision.tensors import to_uint8
@@ -33,7 +33,7 @@ def snapshot_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     settings = TrainConfig(network=NetworkConfig(name="dcgan32_svhn", width=0.25), kimg=1, batch=32)
     folder = tmp_path_factory.mktemp("train")
-    trained = train(ArrayImages(pictures), Setting(settings, folder, 32))
+    trained = train(ArrayImages(pictures), Context(settings, folder, 32))
     return Path(next(path for path in trained.products if path.suffix == ".safetensors")).parent
 
 

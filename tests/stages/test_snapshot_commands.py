@@ -43,10 +43,10 @@ def answer(*arguments: object, code: int = 0) -> Any:
 
 
 def snapshot(folder: Path) -> Path:
-    parts = build(TrainConfig(network={"width": 0.125}), seed=0, device="cpu", image_size=32)
-    meta = {"network": parts.spec, "prior": {"distribution": "uniform", "dim": 100, "classes": 0}}
+    state = build(TrainConfig(network={"width": 0.125}), seed=0, device="cpu", image_size=32)
+    meta = {"network": state.spec, "prior": {"distribution": "uniform", "dim": 100, "classes": 0}}
     return write_snapshot(
-        folder / "snapshot-000001.safetensors", parts.networks, parts.grid_latents, meta
+        folder / "snapshot-000001.safetensors", state.networks, state.grid_latents, meta
     )
 
 

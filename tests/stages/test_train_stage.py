@@ -156,16 +156,16 @@ def test_stopped_by_time_and_continued_it_ends_in_the_same_weights(
     run(tmp_path, "whole", options={"mode": mode}, kimg=0.32, flip=True)
     starts = 0
     while True:
-        outcome = run(tmp_path, "parts", options={"mode": mode}, kimg=0.32, flip=True, limit=0.05)
+        outcome = run(tmp_path, "state", options={"mode": mode}, kimg=0.32, flip=True, limit=0.05)
         starts += 1
         if outcome.complete:
             break
         assert (
-            not list((tmp_path / "parts").glob("snapshot-*")) and "continues" in outcome.warnings[0]
+            not list((tmp_path / "state").glob("snapshot-*")) and "continues" in outcome.warnings[0]
         )
         assert starts < 60
     assert starts > 1
-    assert same(tmp_path / "whole", tmp_path / "parts")
+    assert same(tmp_path / "whole", tmp_path / "state")
 
 
 def test_asked_for_more_it_continues_and_for_less_it_does_not_use_the_future(

@@ -15,7 +15,7 @@ import pytest
 
 from gan_core.config import TrainConfig
 from gan_core.features.parquet import FeatureWriter
-from gan_core.training.context import Setting
+from gan_core.training.context import Context
 from gan_core.training.data import ArrayImages
 from gan_core.training.loop import train
 from tests.unit.test_features_store import rows
@@ -33,7 +33,7 @@ def test_the_code_block_runs_and_gives_what_it_says(tmp_path: Path) -> None:
     )
     train(
         ArrayImages(np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), np.uint8)),
-        Setting(settings, tmp_path, 32),
+        Context(settings, tmp_path, 32),
     )
     (code,) = blocks("notebook.md")
     names: dict[str, Any] = {}

@@ -41,9 +41,9 @@ def test_the_rate_comes_with_its_number_of_samples_and_interval() -> None:
 
 
 def test_samples_that_are_training_images_are_shown_beside_them(tmp_path: Path) -> None:
-    parts = build(TrainConfig(network={"width": 0.125}), seed=0, device="cpu", image_size=32)
+    state = build(TrainConfig(network={"width": 0.125}), seed=0, device="cpu", image_size=32)
     snapshot = Snapshot(
-        parts.networks["generator"].eval(), parts.networks["discriminator"].eval(), parts.prior
+        state.networks["generator"].eval(), state.networks["discriminator"].eval(), state.prior
     )
     encoder = fit(
         np.random.default_rng(5).integers(0, 256, (512, 32, 32, 3), np.uint8),

@@ -15,7 +15,7 @@ from gan_core.config import TrainConfig
 from gan_core.devices import resolve_compile
 from gan_core.errors import TransientError
 from gan_core.training.compiled import compiling, gpu_errors, reason_against
-from gan_core.training.context import Setting
+from gan_core.training.context import Context
 from gan_core.training.data import ArrayImages
 from gan_core.training.loop import train
 
@@ -38,7 +38,7 @@ def test_what_cannot_be_compiled_trains_without_and_says_why_in_a_line(
     with caplog.at_level(logging.WARNING):
         trained = train(
             noise(),
-            Setting(TrainConfig(**{**BASE, "kimg": 0.032, "compile": "graphs"}), tmp_path, 32),
+            Context(TrainConfig(**{**BASE, "kimg": 0.032, "compile": "graphs"}), tmp_path, 32),
         )
     assert trained.complete and trained.compiled == "off"
     (line,) = [
@@ -79,11 +79,11 @@ def test_compiled_training_ends_in_the_same_weights_however_it_was_interrupted(
     tmp_path: Path,
 ) -> None:
     settings = TrainConfig(**BASE, compile="on")
-    whole = train(noise(), Setting(settings, tmp_path / "whole", 32))
+    whole = train(noise(), Context(settings, tmp_path / "whole", 32))
     starts = 1
-    while not train(noise(), Setting(settings, tmp_path / "parts", 32, max_seconds=0.02)).complete:
+    while not train(noise(), Context(settings, tmp_path / "state", 32, max_seconds=0.02)).complete:
         starts += 1
     assert whole.compiled == "on" and starts > 1
     (name,) = (path.name for path in (tmp_path / "whole" / "products").glob("snapshot-*"))
-    files = [tmp_path / part / "products" / name for part in ("whole", "parts")]
+    files = [tmp_path / part / "products" / name for part in ("whole", "state")]
     assert files[0].read_bytes() == files[1].read_bytes()

@@ -17,14 +17,13 @@ import torch
 from gan_core.config import TrainConfig
 from gan_core.devices import use_gpu
 from gan_core.methods.base import Batch
-from gan_core.training import checkpoint as state
 from gan_core.training import cuda_graphs as graphs
-from gan_core.training.context import Setting
-from gan_core.training.cuda_graphs import stepping, trial
+from gan_core.training.context import Context
+from gan_core.training.cuda_graphs import make_step, trial
 from gan_core.training.data import ArrayImages, Feed, Order
 from gan_core.training.loop import train
 from gan_core.training.step import step
-from gan_core.training.trainer_state import Parts, build
+from gan_core.training.trainer_state import TrainerState, build
 from gan_core.vision.tensors import to_float
 
 pytestmark = pytest.mark.skipif(
@@ -59,7 +58,7 @@ def test_one_minibatch_gives_the_losses_and_gradients_of_a_cpu(kind: str) -> Non
     images, latents = torch.rand(32, 3, size, size) * 2 - 1, torch.rand(32, 100) * 2 - 1
     found: dict[str, list[torch.Tensor]] = {}
     for device in ("cpu", DEVICE):
-        parts, out = build(settings, seed=0, device=device, image_size=size), []
+        state, out = build(settings, seed=0, device=device, image_size=size), []
         for index in range(2):
             labels = (torch.arange(32) % 10).to(device)
             batch = Batch(
@@ -69,15 +68,15 @@ def test_one_minibatch_gives_the_losses_and_gradients_of_a_cpu(kind: str) -> Non
                 lambda d=device: latents.to(d),
                 torch.Generator(device),
             )
-            for update in parts.method.updates(batch):
+            for update in state.method.updates(batch):
                 update.loss.backward()  # type: ignore[no-untyped-call]
                 gradients = [
                     p.grad.flatten().cpu()
-                    for p in parts.parameters(update.name)
+                    for p in state.parameters(update.name)
                     if p.grad is not None
                 ]
                 out += [update.loss.detach().cpu()[None], *gradients]
-                for p in parts.parameters(
+                for p in state.parameters(
                     update.name
                 ):  # weights stay: Adam's first steps magnify the last bit
                     p.grad = None
@@ -92,13 +91,13 @@ def test_replayed_steps_agree_with_ordinary_ones(tmp_path: Path, kind: str, prec
     use_gpu(DEVICE, precision, search=True)
     settings = TrainConfig(**{**BASE, **KINDS[kind]})
     size = 28 if kind == "conditional" else 32
-    setting = Setting(
+    context = Context(
         settings, tmp_path, size, device=DEVICE, precision=precision, compiled="graphs"
     )
     pixels = torch.from_numpy(noise(size)).to(DEVICE).view(10, 32, size, size, 3)
     labels = (torch.arange(32) % 10).to(DEVICE) if size == 28 else None
     batches = [(batch, labels) for batch in pixels]
-    trial(lambda: build(settings, seed=0, device=DEVICE, image_size=size), setting, step, batches)
+    trial(lambda: build(settings, seed=0, device=DEVICE, image_size=size), context, step, batches)
 
 
 @pytest.mark.parametrize("mode", ["paper", "modern"])
@@ -107,42 +106,42 @@ def test_ten_minibatches_by_graphs_and_step_by_step_and_in_two_parts(
 ) -> None:
     use_gpu(DEVICE, "float32")
     torch.backends.cudnn.deterministic = True
-    ways: dict[str, Parts] = {}
+    ways: dict[str, TrainerState] = {}
     try:
-        for way, compile in (("off", "off"), ("graphs", "graphs"), ("parts", "graphs")):
-            for kimg in (0.16, 0.32) if way == "parts" else (0.32,):
+        for way, compile in (("off", "off"), ("graphs", "graphs"), ("state", "graphs")):
+            for kimg in (0.16, 0.32) if way == "state" else (0.32,):
                 settings = TrainConfig(
                     **BASE, options={"mode": mode}, compile=compile, kimg=kimg, on_divergence="warn"
                 )
                 trained = train(
-                    ArrayImages(noise()), Setting(settings, tmp_path / way, 32, device=DEVICE)
+                    ArrayImages(noise()), Context(settings, tmp_path / way, 32, device=DEVICE)
                 )
                 assert trained.complete and trained.compiled == compile, (
                     "graphs were refused: the line in the log says why"
                 )
-            ways[way] = trained.parts
+            ways[way] = trained.state
     finally:
         torch.backends.cudnn.deterministic = False
     start = build(settings, seed=0, device=DEVICE, image_size=32)
     for name in start.optimisers:
         weights = [p.detach() for p in start.parameters(name)]
-        for way in ("graphs", "parts"):
+        for way in ("graphs", "state"):
             assert graphs.deviation(ways["off"], ways[way], name, weights) < 0.1
     assert (
         ways["off"].position.updates
         == ways["graphs"].position.updates
-        == ways["parts"].position.updates
+        == ways["state"].position.updates
     )
 
 
 def test_what_is_saved_on_a_gpu_comes_back_bit_for_bit(tmp_path: Path) -> None:
     settings = TrainConfig(**BASE, kimg=0.32, compile="graphs")
-    parts = train(ArrayImages(noise()), Setting(settings, tmp_path, 32, device=DEVICE)).parts
-    found = state.load_state(tmp_path, parts.position.images)
+    state = train(ArrayImages(noise()), Context(settings, tmp_path, 32, device=DEVICE)).state
+    found = state.load_state(tmp_path, state.position.images)
     assert found is not None
     other = build(settings, seed=1, device=DEVICE, image_size=32)
     other.restore(*found)
-    mine, theirs = parts.tensors(), other.tensors()
+    mine, theirs = state.tensors(), other.tensors()
     assert mine.keys() == theirs.keys() and all(
         torch.equal(mine[name], theirs[name]) for name in mine
     )
@@ -155,7 +154,7 @@ def test_the_feed_gives_every_batch_whole_whatever_the_gpu_is_busy_with(resident
     assert feed.resident is resident
     batches, seen = feed.batches(5), []
     # of its own: where recording a graph has failed, the default generator may still believe that
-    # it is being recorded
+    # it is being capture
     busy = torch.randn(3000, 3000, device=DEVICE, generator=torch.Generator(DEVICE).manual_seed(0))
     for _ in range(12):
         pixels, given = next(batches)
@@ -197,24 +196,24 @@ def test_a_step_that_cannot_be_recorded_trains_step_by_step(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def waiting(
-        parts: Parts, setting: Setting, pixels: Any, labels: Any, random: Any = None
+        state: TrainerState, context: Context, pixels: Any, labels: Any, random: Any = None
     ) -> None:
-        step(parts, setting, pixels, labels, random)
+        step(state, context, pixels, labels, random)
         float(
-            next(parts.networks["generator"].parameters()).sum()
+            next(state.networks["generator"].parameters()).sum()
         )  # the host may not wait in a graph
 
     settings = TrainConfig(**BASE)
-    parts = build(settings, seed=0, device=DEVICE, image_size=32)
-    setting = Setting(settings, tmp_path, 32, device=DEVICE, compiled="graphs")
+    state = build(settings, seed=0, device=DEVICE, image_size=32)
+    context = Context(settings, tmp_path, 32, device=DEVICE, compiled="graphs")
     with caplog.at_level(logging.WARNING):
-        take, setting = stepping(parts, setting, waiting, (32, 32, 3), False)
-    assert setting.compiled == "off" and "could not be recorded" in caplog.text
+        take, context = make_step(state, context, waiting, (32, 32, 3), False)
+    assert context.compiled == "off" and "could not be capture" in caplog.text
     for number in range(3):
         take(torch.from_numpy(noise()[32 * number : 32 * number + 32]).to(DEVICE), None)
     assert (
-        parts.position.index == 3
-        and torch.isfinite(next(parts.networks["generator"].parameters())).all()
+        state.position.index == 3
+        and torch.isfinite(next(state.networks["generator"].parameters())).all()
     )
 
 

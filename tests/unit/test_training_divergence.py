@@ -14,11 +14,11 @@ import yaml
 from gan_core.config import TrainConfig
 from gan_core.errors import TrainingDiverged
 from gan_core.training import divergence, loop
-from gan_core.training.context import Setting
+from gan_core.training.context import Context
 from gan_core.training.data import ArrayImages
-from gan_core.training.divergence import Watch
+from gan_core.training.divergence import Monitor
 from gan_core.training.loop import train
-from gan_core.training.trainer_state import Parts, build
+from gan_core.training.trainer_state import TrainerState, build
 
 BASE: dict[str, Any] = {
     "network": {"width": 0.125},
@@ -35,29 +35,29 @@ def pictures() -> ArrayImages:
 
 def run(folder: Path, after_log: Any = None, **changed: Any) -> loop.Trained:
     return train(
-        pictures(), Setting(TrainConfig(**{**BASE, **changed}), folder, 32), each_log=after_log
+        pictures(), Context(TrainConfig(**{**BASE, **changed}), folder, 32), each_log=after_log
     )
 
 
-def spoil_weights(parts: Parts) -> None:
+def spoil_weights(state: TrainerState) -> None:
     with torch.no_grad():
-        parts.networks["generator"].layer("deconv1").operation.weight.mul_(torch.nan)
+        state.networks["generator"].layer("deconv1").operation.weight.mul_(torch.nan)
 
 
-def spoil_projection(parts: Parts) -> None:
+def spoil_projection(state: TrainerState) -> None:
     """Latents no longer reach the images."""
     with torch.no_grad():
-        norm = parts.networks["generator"].layer("project").norm
+        norm = state.networks["generator"].layer("project").norm
         assert norm is not None and norm.weight is not None and norm.bias is not None
         norm.weight.zero_()
         norm.bias.uniform_(0, 1, generator=torch.Generator().manual_seed(0))
 
 
-def spoil_filters(parts: Parts) -> None:
+def spoil_filters(state: TrainerState) -> None:
     """A subset of the last filters collapses to one oscillating pattern: high everywhere, drawn as
     a fine check.
     """
-    generator = parts.networks["generator"]
+    generator = state.networks["generator"]
     last, image = generator.layer("deconv2"), generator.layer("image")
     assert last.norm is not None and last.norm.bias is not None
     check = torch.tensor([(-1.0) ** (i + j) for i in range(5) for j in range(5)]).view(5, 5)
@@ -66,24 +66,24 @@ def spoil_filters(parts: Parts) -> None:
         image.operation.weight[:2] = 0.03 * check
 
 
-def spoil_scale(parts: Parts) -> None:
+def spoil_scale(state: TrainerState) -> None:
     with torch.no_grad():
-        parts.networks["discriminator"].layer("conv2").operation.weight.mul_(3.0)
+        state.networks["discriminator"].layer("conv2").operation.weight.mul_(3.0)
 
 
-def spoil_discriminator(parts: Parts) -> None:
+def spoil_discriminator(state: TrainerState) -> None:
     """A generator that no longer learns before a discriminator that learns fast."""
-    parts.optimisers["generator"].learning_rate = 0.0
-    parts.optimisers["discriminator"].learning_rate = 1e-2
+    state.optimisers["generator"].learning_rate = 0.0
+    state.optimisers["discriminator"].learning_rate = 1e-2
 
 
-def spoil_latents(parts: Parts) -> None:
+def spoil_latents(state: TrainerState) -> None:
     """Of each latent only two signs still matter: four images."""
 
     def rounded(_: Any, given: tuple[Any, ...]) -> tuple[Any, ...]:
         return (torch.cat([given[0][:, :2].sign(), 0 * given[0][:, 2:]], 1), *given[1:])
 
-    parts.networks["generator"].layer("project").register_forward_pre_hook(rounded)
+    state.networks["generator"].layer("project").register_forward_pre_hook(rounded)
 
 
 SPOILS = {
@@ -99,11 +99,11 @@ SPOILS = {
 def once_at(place: float, spoil: Any, sign: str) -> Any:
     """Spoils the networks after the first log line past `place` kimg, in the first attempt only."""
 
-    def after(parts: Parts, line: dict[str, Any]) -> None:
-        due = line["kimg"] >= place and parts.position.attempt == 0
+    def after(state: TrainerState, line: dict[str, Any]) -> None:
+        due = line["kimg"] >= place and state.position.attempt == 0
         if due and not done:
             done.append(line["kimg"])
-            spoil(parts)
+            spoil(state)
 
     done: list[float] = []
     after.done = done  # type: ignore[attr-defined]
@@ -117,9 +117,9 @@ def test_each_sign_is_noticed_within_one_interval_and_rolled_back(
     hook = once_at(0.4, SPOILS[sign], sign)
     seen: list[dict[str, Any]] = []
 
-    def after(parts: Parts, line: dict[str, Any]) -> None:
-        seen.append({**line, "attempt": parts.position.attempt})
-        hook(parts, line)
+    def after(state: TrainerState, line: dict[str, Any]) -> None:
+        seen.append({**line, "attempt": state.position.attempt})
+        hook(state, line)
 
     trained = run(tmp_path, after, on_divergence="rollback", kimg=3.2 if sign == "certain" else 0.8)
     assert trained.complete
@@ -137,12 +137,12 @@ def test_each_sign_is_noticed_within_one_interval_and_rolled_back(
         assert max(gaps[:-1], default=0.0) <= divergence.SURE
     else:
         assert first["kimg"] - hook.done[0] <= BASE["log_kimg"] + 1e-9
-    assert trained.parts.position.attempt >= 1
-    rate = trained.parts.optimisers["generator"].learning_rate
-    assert rate == pytest.approx(2e-4 * 0.5**trained.parts.position.attempt)
+    assert trained.state.position.attempt >= 1
+    rate = trained.state.optimisers["generator"].learning_rate
+    assert rate == pytest.approx(2e-4 * 0.5**trained.state.position.attempt)
     assert all(
         torch.isfinite(p).all()
-        for network in trained.parts.networks.values()
+        for network in trained.state.networks.values()
         for p in network.parameters()
     )
 
@@ -175,9 +175,9 @@ def test_a_healthy_training_shows_no_sign(tmp_path: Path) -> None:
 
 
 def test_a_nan_that_comes_back_ends_the_training_after_three_attempts(tmp_path: Path) -> None:
-    def always(parts: Parts, line: dict[str, Any]) -> None:
+    def always(state: TrainerState, line: dict[str, Any]) -> None:
         if line["kimg"] >= 0.3:
-            spoil_weights(parts)
+            spoil_weights(state)
 
     with pytest.raises(TrainingDiverged, match="after going back 3 times"):
         run(tmp_path, always, on_divergence="rollback")
@@ -192,27 +192,27 @@ def test_what_breaks_between_two_looks_is_no_place_to_go_back_to(
     real_step, ticks, stops = loop.step, [0.0], 3
     monkeypatch.setattr(loop.time, "monotonic", lambda: ticks[0])
 
-    def step(parts: Parts, setting: Setting, *batch: Any) -> None:
-        real_step(parts, setting, *batch)
-        if parts.position.images == 416 and parts.position.attempt == 0:
-            spoil_weights(parts)
-        ticks[0] += 10.0 if 416 <= parts.position.images < 416 + 16 * stops else 0.0
+    def step(state: TrainerState, context: Context, *batch: Any) -> None:
+        real_step(state, context, *batch)
+        if state.position.images == 416 and state.position.attempt == 0:
+            spoil_weights(state)
+        ticks[0] += 10.0 if 416 <= state.position.images < 416 + 16 * stops else 0.0
 
     monkeypatch.setattr(loop, "step", step)
     settings = TrainConfig(
         **{**BASE, "log_kimg": 0.1, "state_kimg": 0.1, "kimg": 0.6, "on_divergence": "rollback"}
     )
     for _ in range(stops):
-        stopped = train(pictures(), Setting(settings, tmp_path, 32, max_seconds=5.0))
-        assert not stopped.complete and 416 <= stopped.parts.position.images < 500
+        stopped = train(pictures(), Context(settings, tmp_path, 32, max_seconds=5.0))
+        assert not stopped.complete and 416 <= stopped.state.position.images < 500
     places = sorted(int(path.name.split("-")[1]) for path in tmp_path.glob("state-*"))
     assert 400 in places and len(places) <= 3, "the last good one is kept beside the newest two"
-    trained = train(pictures(), Setting(settings, tmp_path, 32))
+    trained = train(pictures(), Context(settings, tmp_path, 32))
     assert trained.complete and [finding["sign"] for finding in trained.findings] == ["nan"]
-    assert trained.parts.position.attempt == 1
+    assert trained.state.position.attempt == 1
     assert all(
         torch.isfinite(p).all()
-        for network in trained.parts.networks.values()
+        for network in trained.state.networks.values()
         for p in network.parameters()
     )
 
@@ -297,7 +297,7 @@ def test_a_young_training_is_given_time_a_grown_one_little_and_each_sign_is_told
         "nearly",
         "sure",
     ]
-    watch, told = Watch(0.5), []
+    watch, told = Monitor(0.5), []
     for place, name in enumerate(lines):
         line = {"kimg": float(place), "score_real": 0.999, "score_fake": 0.999 - gaps[name]}
         told += [(place, finding.sign) for finding in watch.look(line)]
@@ -312,15 +312,15 @@ def test_every_layer_with_weights_is_looked_at(spectral_norm: bool) -> None:
     settings = TrainConfig(
         network={"name": "dcgan28_mnist", "width": 0.125}, spectral_norm=spectral_norm
     )
-    parts = build(settings, seed=0, device="cpu", image_size=28)
-    found = divergence.layer_sigmas(parts.networks)
+    state = build(settings, seed=0, device="cpu", image_size=28)
+    found = divergence.layer_sigmas(state.networks)
     layers = [
         f"sigma_{role}_{info.name}"
-        for role, network in parts.networks.items()
+        for role, network in state.networks.items()
         for info in network.layers()
     ]
     assert list(found) == layers
-    inner = parts.networks["discriminator"].layer("conv1").operation.convolution
+    inner = state.networks["discriminator"].layer("conv1").operation.convolution
     weight = inner.parametrizations["weight"].original if spectral_norm else inner.weight
     exact = float(torch.linalg.matrix_norm(weight.detach().flatten(1), 2))
     assert float(found["sigma_discriminator_conv1"]) == pytest.approx(exact, rel=0.05)
@@ -329,9 +329,9 @@ def test_every_layer_with_weights_is_looked_at(spectral_norm: bool) -> None:
 def test_memory_survives_json() -> None:
     import json
 
-    watch = Watch(0.5)
+    watch = Monitor(0.5)
     watch.look({"kimg": 1.0, "score_real": 0.9999, "score_fake": 0.0001, "sigma_generator_a": 1.5})
-    again = Watch(0.5)
+    again = Monitor(0.5)
     again.remember(json.loads(json.dumps(watch.memory())))
     assert again == watch and not again.clean
 
@@ -339,7 +339,7 @@ def test_memory_survives_json() -> None:
 @pytest.mark.parametrize("mode", ["paper", "modern"])
 @pytest.mark.parametrize("sign", SPOILS)
 def test_what_is_advised_is_what_the_settings_take(sign: str, mode: str) -> None:
-    """Every setting=value in the sentence, together, in a recipe of that mode."""
+    """Every context=value in the sentence, together, in a recipe of that mode."""
     told = dict(re.findall(r"train\.(\w+)=(\[[^]]*\]|\w+)", divergence.remedy(sign, mode)))
     assert told or sign in ("constant", "oscillating")
     TrainConfig(**{"mode": mode, **{name: yaml.safe_load(value) for name, value in told.items()}})
@@ -367,7 +367,7 @@ def test_while_a_warning_lasts_there_are_states_to_resume_from(tmp_path: Path) -
         tmp_path, once_at(0.3, spoil_latents, "few"), kimg=1.2, log_kimg=0.1, state_kimg=0.2
     )
     assert trained.complete and "few" in [finding["sign"] for finding in trained.findings]
-    assert not trained.parts.watch.clean
+    assert not trained.state.watch.clean
     kept = sorted(path.name for path in tmp_path.glob("state-*"))
     assert len(kept) == 3, (
         kept

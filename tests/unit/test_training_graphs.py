@@ -16,10 +16,10 @@ import torch
 from gan_core.config import TrainConfig
 from gan_core.errors import WorkError
 from gan_core.training import cuda_graphs as graphs
-from gan_core.training.context import Setting
-from gan_core.training.cuda_graphs import Minibatch, ReplayedSteps, trial
+from gan_core.training.context import Context
+from gan_core.training.cuda_graphs import CapturedSteps, Minibatch, trial
 from gan_core.training.step import step
-from gan_core.training.trainer_state import Parts, build
+from gan_core.training.trainer_state import TrainerState, build
 
 BASE: dict[str, Any] = {"network": {"width": 0.125}, "batch": 16, "flip": True, "compile": "graphs"}
 ALL = {"options": {"augment": ["color", "translation", "cutout"], "r1": 1.0, "spectral_norm": True}}
@@ -33,16 +33,16 @@ def again(work: Callable[[], None], random: torch.Generator) -> Callable[[], Non
 
 def prepared(
     tmp_path: Path, count: int = 8, **options: Any
-) -> tuple[Setting, Callable[[], Parts], list[Minibatch]]:
+) -> tuple[Context, Callable[[], TrainerState], list[Minibatch]]:
     settings = TrainConfig(**{**BASE, **options})
     size = 28 if "network" in options else 32
-    setting = Setting(settings, tmp_path, size, compiled="graphs")
+    context = Context(settings, tmp_path, size, compiled="graphs")
     pixels = torch.from_numpy(
         np.random.default_rng(0).integers(0, 256, (count, 16, size, size, 3), np.uint8)
     )
     labels = torch.arange(16) % 10 if size == 28 else None
     return (
-        setting,
+        context,
         lambda: build(settings, seed=3, device="cpu", image_size=size),
         [(batch, labels) for batch in pixels],
     )
@@ -54,13 +54,13 @@ def prepared(
     ids=["paper", "modern", "options", "conditional"],
 )
 def test_replayed_steps_are_the_steps_bit_for_bit(tmp_path: Path, options: dict[str, Any]) -> None:
-    setting, make, batches = prepared(tmp_path, 6, **options)
+    context, make, batches = prepared(tmp_path, 6, **options)
     ordinary, other = make(), make()
-    for parts in (ordinary, other):  # resumed in the middle, after a rollback
-        parts.position.index, parts.position.images, parts.position.attempt = 7, 112, 1
-    steps = ReplayedSteps(other, setting, step, batches[0], again)
+    for state in (ordinary, other):  # resumed in the middle, after a rollback
+        state.position.index, state.position.images, state.position.attempt = 7, 112, 1
+    steps = CapturedSteps(other, context, step, batches[0], again)
     for pixels, labels in batches:
-        step(ordinary, setting, pixels, labels)
+        step(ordinary, context, pixels, labels)
         steps(pixels.clone(), labels)
     assert ordinary.position == other.position and ordinary.position.index == 13
     assert ordinary.extra() == other.extra()
@@ -72,8 +72,8 @@ def test_replayed_steps_are_the_steps_bit_for_bit(tmp_path: Path, options: dict[
 
 @pytest.mark.parametrize("mode", ["paper", "modern"])
 def test_the_trial_passes_what_is_right_and_finds_what_is_not(tmp_path: Path, mode: str) -> None:
-    setting, make, batches = prepared(tmp_path, options={"mode": mode})
-    trial(make, setting, step, batches, again)
+    context, make, batches = prepared(tmp_path, options={"mode": mode})
+    trial(make, context, step, batches, again)
 
     def stale_random(work: Callable[[], None], random: torch.Generator) -> Callable[[], None]:
         return lambda: (random.manual_seed(0), work())[1]
@@ -84,31 +84,31 @@ def test_the_trial_passes_what_is_right_and_finds_what_is_not(tmp_path: Path, mo
             calls.append(1) if len(calls) == 2 else (calls.append(1), work())[1]
         )  # one replay does nothing
 
-    def half_the_rate(parts: Parts, setting: Setting, *rest: Any) -> None:
-        if len(rest) == 3:  # as it was recorded
-            parts.set_rate(1e-4)
-        step(parts, setting, *rest)
+    def half_the_rate(state: TrainerState, context: Context, *rest: Any) -> None:
+        if len(rest) == 3:  # as it was capture
+            state.set_rate(1e-4)
+        step(state, context, *rest)
 
     def stale_pixels(
-        parts: Parts, setting: Setting, pixels: Any, labels: Any, random: Any = None
+        state: TrainerState, context: Context, pixels: Any, labels: Any, random: Any = None
     ) -> None:
         step(
-            parts,
-            setting,
+            state,
+            context,
             torch.full_like(pixels, 9) if random is not None else pixels,
             labels,
             random,
         )
 
-    for record, stepping in (
+    for record, make_step in (
         (stale_random, step),
         (lost, step),
         (again, half_the_rate),
         (again, stale_pixels),
     ):
         with pytest.raises(WorkError, match="replayed steps") as caught:
-            trial(make, setting, stepping, batches, record)
-        print(mode, record.__name__, getattr(stepping, "__name__", ""), caught.value.message)
+            trial(make, context, make_step, batches, record)
+        print(mode, record.__name__, getattr(make_step, "__name__", ""), caught.value.message)
 
 
 @pytest.mark.parametrize(
@@ -129,15 +129,15 @@ def test_how_far_replayed_steps_may_be_from_ordinary_ones(
     _, make, _ = prepared(tmp_path)
     ordinary, again, other = make(), make(), make()
     monkeypatch.setattr(
-        graphs, "deviation", lambda _, parts, *rest: noise if parts is again else found
+        graphs, "deviation", lambda _, state, *rest: noise if state is again else found
     )
     with contextlib.nullcontext() if passes else pytest.raises(WorkError, match=f"{found:.1%}"):
         graphs.compare(ordinary, again, other, dict.fromkeys(ordinary.optimisers, []))
 
 
 def test_a_method_that_does_not_say_its_period_is_refused(tmp_path: Path) -> None:
-    setting, make, batches = prepared(tmp_path)
-    parts = make()
-    del parts.method.period  # type: ignore[attr-defined]
+    context, make, batches = prepared(tmp_path)
+    state = make()
+    del state.method.period  # type: ignore[attr-defined]
     with pytest.raises(WorkError, match=r"dcgan does not say after how many"):
-        ReplayedSteps(parts, setting, step, batches[0], again)
+        CapturedSteps(state, context, step, batches[0], again)

@@ -26,7 +26,7 @@ from gan_core.inspection.memorisation import (
 from gan_core.methods.dcgan import r1_penalty
 from gan_core.networks.layers import calibrate_batchnorm
 from gan_core.networks.snapshot import last_snapshot, load_snapshot
-from gan_core.training.context import Setting
+from gan_core.training.context import Context
 from gan_core.training.data import ArrayImages
 from gan_core.training.loop import train
 from gan_core.training.probe import Probe
@@ -128,17 +128,17 @@ def test_options_train_and_resume_and_leave_ordinary_snapshots(
         options={"augment": ["color", "translation", "cutout"], "r1": 1.0, "spectral_norm": True},
         flip=True,
     )
-    whole = train(noise(), Setting(settings, tmp_path / "a", 32, precision=precision))
+    whole = train(noise(), Context(settings, tmp_path / "a", 32, precision=precision))
     assert all("r1" in line for line in whole.stats) and whole.complete
     while not train(
-        noise(), Setting(settings, tmp_path / "b", 32, precision=precision, max_seconds=0.05)
+        noise(), Context(settings, tmp_path / "b", 32, precision=precision, max_seconds=0.05)
     ).complete:
         pass
     a, b = (last_snapshot(tmp_path / name / "products") for name in "ab")
     assert a.read_bytes() == b.read_bytes()
     snapshot = load_snapshot(a)  # refuses tensors that an ordinary network does not have
     x = torch.rand(4, 3, 32, 32)
-    trained = plain(whole.parts.networks["discriminator"], whole.parts.spec)
+    trained = plain(whole.state.networks["discriminator"], whole.state.spec)
     real = to_float(torch.from_numpy(noise().pixels()))
     calibrate_batchnorm(
         trained, [real[i : i + 16] for i in range(0, 64, 16)]
@@ -147,8 +147,8 @@ def test_options_train_and_resume_and_leave_ordinary_snapshots(
 
 
 def test_spectral_norm_holds_the_largest_singular_value_at_one() -> None:
-    parts = build(TrainConfig(**BASE, spectral_norm=True), seed=0, device="cpu", image_size=32)
-    discriminator = parts.networks["discriminator"].train()
+    state = build(TrainConfig(**BASE, spectral_norm=True), seed=0, device="cpu", image_size=32)
+    discriminator = state.networks["discriminator"].train()
     for _ in range(30):
         discriminator(torch.rand(4, 3, 32, 32))
     for info in discriminator.layers():
@@ -166,7 +166,7 @@ def test_the_conditional_network_trains_on_labels(tmp_path: Path) -> None:
         **{**BASE, "network": {"name": "dcgan28_mnist", "width": 0.125}},
         options={"mode": "paper"},
     )
-    trained = train(noise(size=28), Setting(settings, tmp_path, 28), labels=np.arange(64) % 10)
+    trained = train(noise(size=28), Context(settings, tmp_path, 28), labels=np.arange(64) % 10)
     assert trained.complete
     snapshot = load_snapshot(last_snapshot(tmp_path / "products"))
     assert snapshot.prior.classes == 10
@@ -184,16 +184,16 @@ def coloured(count: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
 
 def test_the_probe_reads_off_what_is_there_and_nothing_else() -> None:
     pixels, labels = coloured(300)
-    parts = build(TrainConfig(**BASE), seed=0, device="cpu", image_size=32)
-    discriminator = parts.networks["discriminator"]
-    assert Probe(ArrayImages(pixels), labels, seed=0).accuracy(discriminator, parts.spec) > 0.95
+    state = build(TrainConfig(**BASE), seed=0, device="cpu", image_size=32)
+    discriminator = state.networks["discriminator"]
+    assert Probe(ArrayImages(pixels), labels, seed=0).accuracy(discriminator, state.spec) > 0.95
     shuffled = np.random.default_rng(1).permutation(labels)
-    assert Probe(ArrayImages(pixels), shuffled, seed=0).accuracy(discriminator, parts.spec) < 0.6
+    assert Probe(ArrayImages(pixels), shuffled, seed=0).accuracy(discriminator, state.spec) < 0.6
     assert not Probe(ArrayImages(pixels), np.zeros(300, np.int64), seed=0).useful
     with torch.no_grad():
         for parameter in discriminator.parameters():
             parameter.zero_()
-    dead = Probe(ArrayImages(pixels), labels, seed=0).accuracy(discriminator, parts.spec)
+    dead = Probe(ArrayImages(pixels), labels, seed=0).accuracy(discriminator, state.spec)
     assert dead < 0.6, (
         "a discriminator that has died gives chance, and no error before anybody looks for "
         "divergence"
@@ -212,7 +212,7 @@ def test_nearest_distances_are_brute_force() -> None:
 def test_a_generator_that_draws_its_training_set_is_caught_and_its_copies_rejected(
     tmp_path: Path,
 ) -> None:
-    train(noise(), Setting(TrainConfig(**BASE), tmp_path, 32))
+    train(noise(), Context(TrainConfig(**BASE), tmp_path, 32))
     snapshot = load_snapshot(last_snapshot(tmp_path / "products"))
     others = np.random.default_rng(5).integers(0, 256, (512, 32, 32, 3), np.uint8)
     encoder = fit(others, HashConfig(epochs=1, min_steps=1), 0)
@@ -237,5 +237,5 @@ def test_a_generator_that_draws_its_training_set_is_caught_and_its_copies_reject
 
 def test_width_and_latents_are_settings() -> None:
     settings = TrainConfig(network=NetworkConfig(width=0.25, latent_dim=16))
-    parts = build(settings, seed=0, device="cpu", image_size=32)
-    assert parts.grid_latents.shape == (64, 16) and parts.spec["width"] == 0.25
+    state = build(settings, seed=0, device="cpu", image_size=32)
+    assert state.grid_latents.shape == (64, 16) and state.spec["width"] == 0.25

@@ -65,8 +65,8 @@ def test_feed_gives_the_same_images_resident_or_read_ahead_and_shares_them(resid
 
 
 def test_the_average_is_the_recursion_written_out() -> None:
-    parts = build(TINY, seed=0, device="cpu", image_size=32)
-    source = parts.networks["generator"]
+    state = build(TINY, seed=0, device="cpu", image_size=32)
+    source = state.networks["generator"]
     average = Average(source, half_life_images=1000.0)
     expected = [p.detach().clone() for p in source.parameters()]
     for step in range(1, 6):
@@ -169,7 +169,7 @@ def test_states_written_aside_are_those_of_their_moment_and_what_fails_is_told(
     tmp_path: Path,
 ) -> None:
     """As on a GPU, where training goes on while a state is written."""
-    saver = state.Saver(tmp_path / "states", aside=True)
+    saver = state.Saver(tmp_path / "states", on_side_stream=True)
     weights = {"x": torch.zeros(3_000_000), "y": torch.arange(6.0).reshape(2, 3).T}
     position, extra = state.Position(), {"figures": {"loss": [0.0]}}
     for images in range(1, 5):
@@ -189,7 +189,7 @@ def test_states_written_aside_are_those_of_their_moment_and_what_fails_is_told(
         assert found[2] == {"figures": {"loss": [images]}}
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
-    saver = state.Saver(blocked, aside=True)
+    saver = state.Saver(blocked, on_side_stream=True)
     saver.save(position, weights, {})
     with pytest.raises(OSError, match="file"):
         saver.save(position, weights, {})
@@ -212,14 +212,14 @@ def test_stats_read_back_without_torn_lines_the_last_of_each_place_counting(tmp_
 
 
 def _snapshot(path: Path) -> dict[str, LayeredNetwork]:
-    parts = build(TINY, seed=0, device="cpu", image_size=32)
-    assert parts.average is not None
-    networks = {**parts.networks, "average": parts.average.network}
+    state = build(TINY, seed=0, device="cpu", image_size=32)
+    assert state.average is not None
+    networks = {**state.networks, "average": state.average.network}
     write_snapshot(
         path,
         networks,
-        parts.grid_latents,
-        {"network": parts.spec, "prior": {"distribution": "uniform", "dim": 100, "classes": 0}},
+        state.grid_latents,
+        {"network": state.spec, "prior": {"distribution": "uniform", "dim": 100, "classes": 0}},
     )
     return networks
 
@@ -266,12 +266,12 @@ def test_a_snapshot_runs_no_code_but_that_of_a_network_that_was_named(
             "raise SystemExit('the code of a stranger ran')"
         )
     monkeypatch.syspath_prepend(str(tmp_path))
-    parts = build(TINY, seed=0, device="cpu", image_size=32)
+    state = build(TINY, seed=0, device="cpu", image_size=32)
     meta = {
-        "network": {**parts.spec, "name": "planted.networks"},
+        "network": {**state.spec, "name": "planted.networks"},
         "prior": {"distribution": "uniform", "dim": 100, "classes": 0},
     }
-    path = write_snapshot(tmp_path / "a.safetensors", parts.networks, parts.grid_latents, meta)
+    path = write_snapshot(tmp_path / "a.safetensors", state.networks, state.grid_latents, meta)
     for allow in ([], ["dcgan32"], ["planted"]):
         with pytest.raises(
             RequestError, match=r"asks for the network 'planted\.networks'"
