@@ -1,49 +1,99 @@
-"""The flows: the whole chain and its beginnings, each the same plan up to another stage."""
+"""The flows: the chain of all stages, its beginnings under names of their own, and one stage alone.
+
+`chain` is the data flow. Which nodes a stage has, with which settings and keys, is the plan's
+(gan_core/pipeline); the same plan makes the dry run and `discern status`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any
 
 from prefect import Flow, flow
+from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows.choices import LACKING, RECIPES, SCALES, SETTING
+import tasks
 from flows.home import resolve_home
 from flows.hooks import close_task_runs
-from flows.run_plan import run_plan
+from flows.run_plan import FlowRun, flow_run_of
 from flows.runners import KINDS
+from gan_core import config
 from gan_core.pipeline.request import RunRequest, as_typed
+from gan_core.recipes import read_recipe_file, recipe_names
 from gan_core.specs import STAGES
 
-Chain = Flow[..., dict[str, Any]]
-
-# The command that was typed, for the report; runs that were scheduled or started from a form are
-# told the command that does the same.
+# The command that was typed, for the report; a run that was scheduled or started from a form names
+# the command that does the same.
 typed: ContextVar[str] = ContextVar("typed", default="")
 
 
+def chain(run: FlowRun) -> None:
+    """Images in; features, scores and a report out. A call names what its stage reads.
+
+    A stage's nodes start once their inputs are there and the machine has room for them. So the
+    baselines are extracted and scored while the GAN trains.
+    """
+    images = run(tasks.ingest)
+    while run.sources_changed():
+        images = run(tasks.ingest)
+    crops = run(tasks.crop, images)
+    codes = run(tasks.hash_crops, crops)
+    duplicates = run(tasks.dedup, codes, crops)
+    packed = run(tasks.pack, crops, duplicates)
+    if run.training_set_decides():
+        packed = run(tasks.pack, crops, duplicates)
+    snapshot = run(tasks.train, packed, codes)
+    features = run(tasks.extract, crops, duplicates, packed, snapshot)
+    scores = run(tasks.evaluate, features, duplicates)
+    figures = run(tasks.inspect, snapshot, packed, codes)
+    made = (images, crops, codes, duplicates, packed, snapshot, features, scores, figures)
+    run.finish()
+    run(tasks.report, *made)
+
+
+RECIPES = tuple(recipe_names())
+_SCALES = {str(scale) for name in RECIPES for scale in read_recipe_file(name).get("scales") or {}}
+SCALES = ("auto", "debug", "small", "full", *sorted(_SCALES - {"debug", "small", "full"}))
+# What an override looks like; which keys a section has is checked when the run begins, where the
+# nearest one can be named.
+SETTING = rf"^({'|'.join(sorted(config.Recipe.model_fields))})(\.[^=\s]+)?\s*="
+
+
 def _choice(*names: str) -> Any:
-    """A list to choose from in the UI's form, which the server also checks. Python callers may go
-    beyond it (a recipe of their own) and are answered by `gan_core`, with the nearest match: hence
-    no Literal, whose refusal names none."""
+    """A list to choose from in the UI's form, which the server also checks.
+
+    Python callers may go beyond it (a recipe of their own) and are answered by `gan_core`, with the
+    nearest match: hence no Literal, whose refusal names none.
+    """
     return Field(json_schema_extra={"enum": list(names)})
 
 
 Recipe = Annotated[str, _choice(*RECIPES)]
-Scale = Annotated[str, _choice("auto", *SCALES)]
+Scale = Annotated[str, _choice(*SCALES)]
 Stage = Annotated[str, _choice(*STAGES)]
 StageOrAll = Annotated[str, _choice("all", *STAGES)]
+StageOrOwn = Annotated[str, _choice("auto", *STAGES)]
 Device = Annotated[str, _choice("auto", "cpu", "cuda")]
 Runner = Annotated[str, _choice(*KINDS)]
 Place = Annotated[str, Field(json_schema_extra={"pattern": r"^([1-9]\d*|[a-z]+://\S+|auto)?$"})]
 Override = Annotated[str, Field(json_schema_extra={"pattern": SETTING})]
+Seconds = Annotated[float, Field(ge=0)]
+
+# Flow to the last stage of its chain; and what it makes.
+_UNTIL = {
+    "represent": ("report", "The whole chain: images in; features, scores and a report out."),
+    "prepare": ("pack", "Images in, training set out: ingest, crop, hash, dedup, pack."),
+    "train": ("train", "The chain up to a trained GAN."),
+    "extract": ("extract", "The chain up to features in Parquet."),
+    "evaluate": ("evaluate", "The chain up to the scores of the features and their baselines."),
+    "inspect": ("inspect", "The chain up to figures drawn from the trained networks."),
+}
 
 
 def _run_name() -> str:
-    from prefect.runtime import flow_run
-
     given = flow_run.parameters
     recipe = Path(str(given.get("recipe_file") or given.get("recipe", "recipe"))).stem
     only = given.get("stage") or given.get("only", "all")
@@ -51,126 +101,100 @@ def _run_name() -> str:
     return f"{recipe} {what} {flow_run.scheduled_start_time:%Y-%m-%d %H:%M}"
 
 
-def _chain(name: str, until: str, about: str) -> Chain:
-    """A flow that runs the plan up to a stage; all of them have the same parameters, in the UI's
-    form too.
-    """
+@flow(flow_run_name=_run_name, persist_result=False, on_crashed=[close_task_runs])
+def represent(
+    recipe: Recipe = "digits",
+    scale: Scale = "auto",
+    data: list[str] = [],  # noqa: B006
+    overrides: list[Override] = [],  # noqa: B006
+    refresh: list[Stage] = [],  # noqa: B006
+    until: StageOrOwn = "auto",
+    only: StageOrAll = "all",
+    max_seconds: Seconds = 0,
+    device: Device = "auto",
+    rehash: bool = False,
+    runner: Runner = "threads",
+    runner_place: Place = "",
+    recipe_file: str = "",
+    home: str = "",
+) -> dict[str, Any]:
+    """The chain up to the last stage of this flow.
 
-    def chain(
-        recipe: Recipe = "digits",
-        scale: Scale = "auto",
-        data: list[str] = [],  # noqa: B006
-        overrides: list[Override] = [],  # noqa: B006
-        refresh: list[Stage] = [],  # noqa: B006
-        only: StageOrAll = "all",
-        max_seconds: Annotated[float, Field(ge=0)] = 0,
-        device: Device = "auto",
-        rehash: bool = False,
-        runner: Runner = "threads",
-        runner_place: Place = "",
-        recipe_file: str = "",
-        home: str = "",
-    ) -> dict[str, Any]:
-        request = RunRequest(
-            recipe=recipe_file or recipe,
-            overrides=overrides,
-            scale=None if scale == "auto" else scale,
-            data=data,
-            refresh=refresh,
-            until=until,
-            only=None if only == "all" else only,
-            device=device,
-            max_seconds=max_seconds or None,
-            rehash=rehash,
-            runner=_placed(runner, runner_place),
-            home=resolve_home(home),
-        )
-        return run_plan(request.model_copy(update={"command": typed.get() or as_typed(request)}))
-
-    chain.__name__ = name
-    chain.__doc__ = about + _PARAMETERS
-    return flow(
-        name=name, flow_run_name=_run_name, persist_result=False, on_crashed=[close_task_runs]
-    )(chain)
-
-
-def parameters_of(request: RunRequest) -> dict[str, Any]:
-    """A request as the parameters of the chain's flows."""
-    given = request.model_dump(exclude={"until", "command"})
-    kind, _, place = request.runner.partition(":")
-    given |= {"runner": kind, "runner_place": place}
-    return {
-        **given,
-        "scale": request.scale or "auto",
-        "only": request.only or "all",
-        "max_seconds": request.max_seconds or 0,
-    }
-
-
-def _placed(runner: str, place: str) -> str:
-    """The form's two fields as the word of the command line: dask and 4 are dask:4."""
-    return f"{runner}:{place}" if place else runner
-
-
-_SHARED = f"""
+    Args:
         recipe: The recipe to run; one of your own goes into recipe_file.
-        scale: How large a run: auto is full where there is a GPU, else small where the recipe has it. {LACKING}.
+        scale: How large a run: auto is full where there is a GPU, else small where the
+            recipe has it.
         data: Where the data lies on the worker's machine: one PATH, or NAME=PATH for each source.
         overrides: Settings to change, each as section.key=value, such as train.kimg=20.
-"""
-
-_SECONDS = (
-    "max_seconds: Training ends cleanly after so many seconds, and the next run continues "
-    "it; 0 is no limit."
-)
-
-_REST = """
-        device: Where to compute: auto takes the GPU if there is one.
-        runner: What makes the shares of crop and extract: threads of one process, or processes of dask or ray.
-        runner_place: For dask and ray: how many processes, or a cluster's address (tcp://HOST:8786); empty is one for each core.
-        recipe_file: Path of a YAML file on the worker's machine, instead of a recipe from the list.
-        home: The store, if not the deployment's own (DISCERN_HOME).
-"""
-
-_PARAMETERS = f"""
-
-    Args:{_SHARED.rstrip()}
         refresh: Stages to make again although the store has them.
+        until: The last stage to make; auto is the one that this flow is named after.
         only: One stage alone, from inputs that the store has; all is the whole chain.
-        {_SECONDS}
-        rehash: Read every file again instead of trusting its size and time of change.{_REST.rstrip()}
-"""
+        max_seconds: Training ends cleanly after so many seconds, and the next run
+            continues it; 0 is no limit.
+        device: Where to compute: auto takes the GPU if there is one.
+        rehash: Read every file again instead of trusting its size and time of change.
+        runner: What makes the shares of crop and extract: threads of one process, or
+            processes of dask or ray.
+        runner_place: For dask and ray: how many processes, or a cluster's address
+            (tcp://HOST:8786); empty is one for each core.
+        recipe_file: Path of a YAML file on the worker's machine, instead of a recipe from
+            the list.
+        home: The store, if not the deployment's own (DISCERN_HOME).
+    """
+    name = flow_run.flow_name or "represent"
+    request = RunRequest(
+        recipe=recipe_file or recipe,
+        overrides=overrides,
+        scale=None if scale == "auto" else scale,
+        data=data,
+        refresh=refresh,
+        until=_UNTIL.get(name, _UNTIL["represent"])[0] if until == "auto" else until,
+        only=None if only == "all" else only,
+        device=device,
+        max_seconds=max_seconds or None,
+        rehash=rehash,
+        runner=f"{runner}:{runner_place}" if runner_place else runner,
+        home=resolve_home(home),
+    )
+    return run(request)
 
-prepare: Chain = _chain(
-    "prepare", "pack", "Images in, training set out: ingest, crop, hash, dedup, pack."
-)
-train: Chain = _chain("train", "train", "The chain up to a trained GAN.")
-extract: Chain = _chain("extract", "extract", "The chain up to features in Parquet.")
-evaluate: Chain = _chain(
-    "evaluate", "evaluate", "The chain up to the scores of the features and their baselines."
-)
-inspect: Chain = _chain(
-    "inspect", "inspect", "The chain up to figures drawn from the trained generator."
-)
-represent: Chain = _chain(
-    "represent", "report", "The whole chain: images in; features, scores and a report out."
-)
 
-
-def _stage(
+@flow(flow_run_name=_run_name, persist_result=False, on_crashed=[close_task_runs])
+def stage(
     stage: Stage = "report",
     recipe: Recipe = "digits",
     scale: Scale = "auto",
     data: list[str] = [],  # noqa: B006
     overrides: list[Override] = [],  # noqa: B006
     refresh: bool = True,
-    max_seconds: Annotated[float, Field(ge=0)] = 0,
+    max_seconds: Seconds = 0,
     device: Device = "auto",
     runner: Runner = "threads",
     runner_place: Place = "",
     recipe_file: str = "",
     home: str = "",
 ) -> dict[str, Any]:
+    """One stage alone, from inputs that are in the store; missing ones are named and refused.
+
+    Args:
+        stage: The stage to make.
+        recipe: The recipe to run; one of your own goes into recipe_file.
+        scale: How large a run: auto is full where there is a GPU, else small where the
+            recipe has it.
+        data: Where the data lies on the worker's machine: one PATH, or NAME=PATH for each source.
+        overrides: Settings to change, each as section.key=value, such as train.kimg=20.
+        refresh: Make it although the store has it.
+        max_seconds: Training ends cleanly after so many seconds, and the next run
+            continues it; 0 is no limit.
+        device: Where to compute: auto takes the GPU if there is one.
+        runner: What makes the shares of crop and extract: threads of one process, or
+            processes of dask or ray.
+        runner_place: For dask and ray: how many processes, or a cluster's address
+            (tcp://HOST:8786); empty is one for each core.
+        recipe_file: Path of a YAML file on the worker's machine, instead of a recipe from
+            the list.
+        home: The store, if not the deployment's own (DISCERN_HOME).
+    """
     request = RunRequest(
         recipe=recipe_file or recipe,
         overrides=overrides,
@@ -180,25 +204,40 @@ def _stage(
         only=stage,
         device=device,
         max_seconds=max_seconds or None,
-        runner=_placed(runner, runner_place),
+        runner=f"{runner}:{runner_place}" if runner_place else runner,
         home=resolve_home(home),
     )
-    return run_plan(request.model_copy(update={"command": typed.get() or as_typed(request)}))
+    return run(request)
 
 
-_stage.__name__ = "stage"
-_stage.__doc__ = f"""One stage alone, from inputs that are in the store; refuses, naming them, when they are missing.
-
-    Args:
-        stage: The stage to make.{_SHARED.rstrip()}
-        refresh: Make it although the store has it.
-        {_SECONDS}{_REST.rstrip()}
-"""
-stage: Chain = flow(
-    name="stage", flow_run_name=_run_name, persist_result=False, on_crashed=[close_task_runs]
-)(_stage)
+def run(request: RunRequest) -> dict[str, Any]:
+    """Runs a request; returns its record (`run.json`)."""
+    command = typed.get() or as_typed(request)
+    with flow_run_of(request.model_copy(update={"command": command})) as running:
+        chain(running)
+    return running.record
 
 
-ALL: dict[str, Chain] = {
-    chain.name: chain for chain in (prepare, train, extract, evaluate, inspect, represent)
+def parameters_of(request: RunRequest) -> dict[str, Any]:
+    """A request as the parameters of the chain's flows."""
+    given = request.model_dump(exclude={"command"})
+    kind, _, place = request.runner.partition(":")
+    return {
+        **given,
+        "runner": kind,
+        "runner_place": place,
+        "scale": request.scale or "auto",
+        "only": request.only or "all",
+        "max_seconds": request.max_seconds or 0,
+    }
+
+
+prepare = represent.with_options(name="prepare", description=_UNTIL["prepare"][1])
+train = represent.with_options(name="train", description=_UNTIL["train"][1])
+extract = represent.with_options(name="extract", description=_UNTIL["extract"][1])
+evaluate = represent.with_options(name="evaluate", description=_UNTIL["evaluate"][1])
+inspect = represent.with_options(name="inspect", description=_UNTIL["inspect"][1])
+
+ALL: Mapping[str, Flow[..., dict[str, Any]]] = {
+    one.name: one for one in (represent, prepare, train, extract, evaluate, inspect)
 }

@@ -1,25 +1,29 @@
-"""How a flow runs a plan: one stage task after another, each given the states of the tasks it
-stands on.
-"""
+"""How a flow runs the nodes of its plan: each as soon as its inputs and the machine allow it."""
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import logging
+from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
 
+from prefect import Task
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
+from prefect.futures import PrefectConcurrentFuture
 from prefect.runtime import flow_run
 
-import tasks
 from flows.accuracy import tell_if_it_fell
 from flows.home import open_store
 from flows.hooks import close_dead_runs, close_left_over
+from flows.resources import Needs, fits, needs_of
 from flows.runners import parse_runner
 from gan_core.artifacts.store import Store
 from gan_core.errors import DataError, DiscernError, TrainingDiverged
+from gan_core.pipeline import interruption
 from gan_core.pipeline.nodes import Node
 from gan_core.pipeline.preflight import refuse_before_starting
 from gan_core.pipeline.request import Prepared, RunRequest, prepare, replan
@@ -31,67 +35,234 @@ from tasks.shares import spreading
 
 log = logging.getLogger("gan_core.pipeline.run_record")
 
+Made = frozenset[str]  # ids of the nodes that a stage has in this run
+StageTask = Task[Any, State[StageResult]]
+FLOWS = ("represent", "prepare", "train", "extract", "evaluate", "inspect", "stage")
 _MOST_INGESTS = 3
-_TO_THE_SET = {"ingest", "crop", "hash", "dedup", "pack"}
+
+# The plan that the command line has made of the same request, for the flow that it starts.
+planned: ContextVar[Prepared | None] = ContextVar("planned", default=None)
 
 
-def run_plan(request: RunRequest) -> dict[str, Any]:
-    """The body of every flow: plans, runs what is wanted in order, and records the run.
+class FlowRun:
+    """One run of a plan: stages are called in order, and their nodes start when they can.
 
-    Returns: the run's record (`run.json`).
+    Attributes:
+        results, states: node id to what came of it, as a result and as Prefect's state.
+        record: of the run that has ended (`run.json`).
+    """
+
+    def __init__(self, store: Store, prepared: Prepared, run: Run) -> None:
+        self.store, self.prepared, self.run = store, prepared, run
+        self.results = run.results
+        self.record: dict[str, Any] = {}
+        self.states: dict[str, State[StageResult] | StageResult] = {}
+        self._waiting: dict[str, tuple[StageTask, Node]] = {}
+        self._working: dict[concurrent.futures.Future[Any], tuple[Node, Needs]] = {}
+        self._futures: dict[str, PrefectConcurrentFuture[Any]] = {}
+        self._ingests = 0
+
+    def __call__(self, task: StageTask, *given: Made) -> Made:
+        """Starts a stage's nodes of the plan that have no result yet, now or when they can.
+
+        Args:
+            given: what the stage reads; what else the plan names for it is a fault of the flow.
+        Returns: the ids of the stage's nodes.
+        """
+        nodes = [node for node in self.prepared.nodes if node.stage == task.name]
+        known = {*self.results, *(name for made in given for name in made)}
+        for node in nodes:
+            missing = [name for name in node.input_ids if name not in known]
+            assert not missing, f"the flow gives {node.id} no {', '.join(missing)}"
+            if node.id not in self.results:
+                self._waiting[node.id] = (task, node)
+        self._start_ready()
+        return frozenset(node.id for node in nodes)
+
+    def sources_changed(self) -> bool:
+        """Plans again once the sources are ingested: their labels decide what is evaluated.
+
+        Returns: whether files have changed meanwhile, so that they have to be ingested again.
+        Raises:
+            DataError: they keep changing.
+        """
+        ingests = [one for one in self.prepared.standings.values() if one.node.stage == "ingest"]
+        if self.prepared.request.only or all(one.state == "cached" for one in ingests):
+            return False
+        self.finish()
+        self._ingests += 1
+        request = self.prepared.request
+        rest = [stage for stage in request.refresh if stage != "ingest"]
+        again = request.model_copy(update={"refresh": rest, "rehash": False})
+        self.prepared = prepare(again, self.store)
+        self.run.planned(self.prepared)
+        changed = [
+            name
+            for name, standing in self.prepared.standings.items()
+            if standing.node.stage == "ingest" and standing.state != "cached"
+        ]
+        if not changed:
+            refuse_before_starting(self.prepared)
+            return False
+        if self._ingests == _MOST_INGESTS:
+            raise DataError(
+                f"The data of recipe {self.prepared.recipe.name} changed while it was read, "
+                f"{_MOST_INGESTS} times over.",
+                expected="files that stay as they are while they are read",
+                remedy="run the same command again once copying has ended",
+            )
+        for name in changed:
+            self.results.pop(name, None)
+        return True
+
+    def training_set_decides(self) -> bool:
+        """Plans again once the training set is packed, where its growth decides about training."""
+        if not self.prepared.undecided:
+            return False
+        self.finish()
+        made = frozenset(result.ref.stage for result in self.results.values() if result.ref)
+        notes = self.prepared.notes
+        self.prepared = replan(self.prepared, self.store, made)
+        for note in self.prepared.notes[len(notes) :]:
+            log.info("%s", note)
+        self.run.planned(self.prepared)
+        return True
+
+    def finish(self) -> None:
+        """Waits until nothing is at work. What reads a paused node is left for another run."""
+        while self._working:
+            done, _ = concurrent.futures.wait(
+                self._working, return_when=concurrent.futures.FIRST_COMPLETED
+            )
+            for future in done:
+                self._complete(future)
+            self._start_ready()
+
+    def use_inputs(self) -> None:
+        """For one stage alone: its inputs are used as they are, without tasks of their own."""
+        for name, standing in self.prepared.standings.items():
+            if standing.node.stage != self.prepared.request.only and standing.manifest:
+                result = take(self.store, replace(standing.node, pinned=standing.ref))
+                self.states[name] = result
+                self.run.add(result)
+
+    def _start_ready(self) -> None:
+        for name, (task, node) in list(self._waiting.items()):
+            if any(other not in self.results for other in node.input_ids):
+                continue
+            if any(self.results[other].ref is None for other in node.input_ids):
+                continue
+            needs = self._needs(node)
+            if fits(needs, [held for _, held in self._working.values()]):
+                del self._waiting[name]
+                self._start(task, node, needs)
+
+    def _needs(self, node: Node) -> Needs:
+        standing = self.prepared.standings[node.id]
+        if standing.state == "cached" and node.stage not in self.prepared.settings.refresh:
+            return Needs()
+        return needs_of(node, self.prepared.recipe.threads, self.results)
+
+    def _start(self, task: StageTask, node: Node, needs: Needs) -> None:
+        settings = self.prepared.settings
+        refresh = node.stage in settings.refresh or (settings.rehash and node.stage == "ingest")
+        if node.stage == "report":
+            node = self._with_run(node)
+        if node.pinned is None:
+            refs = {name: self.results[name].ref for name in node.input_ids}
+            self.run.begins(node, {name: ref for name, ref in refs.items() if ref})
+        call = StageCall(
+            home=self.store.address,
+            local=str(self.store.home),
+            node=node,
+            who=f"run {self.run.name}",
+            refresh=refresh and node.id not in self.run.made_before,
+        )
+        future = task.submit(call, {name: self.states[name] for name in node.input_ids})
+        assert isinstance(future, PrefectConcurrentFuture)  # of the flow's thread pool
+        self._futures[node.id] = future
+        self._working[future.wrapped_future] = (node, needs)
+
+    def _complete(self, wrapped: concurrent.futures.Future[Any]) -> None:
+        node, _ = self._working.pop(wrapped)
+        future = self._futures.pop(node.id)
+        result = future.result()
+        self.states[node.id] = future.state
+        self.run.add(result)
+
+    def _with_run(self, node: Node) -> Node:
+        """The report's node with what happened in this run (outside its key)."""
+        about = {
+            "artifacts": self.run.artifacts(),
+            "versions": versions(),
+            "run": self.run.name,
+            "command": self.prepared.request.command,
+            "notes": self.prepared.notes,
+        }
+        return replace(node, context={**node.context, **about})
+
+
+@contextlib.contextmanager
+def flow_run_of(request: RunRequest) -> Iterator[FlowRun]:
+    """A request as a run: planned, recorded, and ended with its record.
+
     Raises:
         DiscernError: the first failure; the run's folder says which node and why.
     """
     runner = parse_runner(request.runner)
     core = logging.getLogger("gan_core")
-    core.setLevel(
-        core.level or logging.INFO
-    )  # in a worker nobody else has; its lines go to the run's page
+    core.setLevel(core.level or logging.INFO)  # in a worker its lines go to the run's page
     store = open_store(request.home)
     if flow_run.id:
-        from flows import represent
-
         close_dead_runs(store.home)
-        close_left_over([*represent.ALL, represent.stage.name])
-    prepared = prepare(request, store)
-    for name in prepared.to_fetch:
-        source = next(source for source in prepared.recipe.all_sources() if source.name == name)
-        fetch_source(source, str(prepared.locations[name].path))
-    if prepared.to_fetch:
-        prepared = prepare(request, store)
+        close_left_over([*FLOWS])
+    prepared = _fetched(request, store)
     refuse_before_starting(prepared)
     run = Run(store, prepared, flow_run=flow_run.id, attempt=flow_run.run_count or 1)
     if flow_run.run_count > 1:
         run.follows_up()
-    states: dict[str, State[StageResult] | StageResult] = {}
+    work = interruption.Work()
+    token = interruption.current.set(work)
     try:
+        running = FlowRun(store, prepared, run)
         if request.only:
-            _take_inputs(store, prepared, run, states)
+            running.use_inputs()
         with spreading(*runner):
-            _walk(store, prepared, run, states)
-            if _labels_were_unknown(prepared):
-                prepared = _plan_again(store, request, run, states)
-                _walk(store, prepared, run, states)
-            if prepared.undecided:
-                prepared = _decide(store, prepared, run)
-                _walk(store, prepared, run, states)
+            yield running
+            running.finish()
     except BaseException as error:
+        work.end()
         if isinstance(error, TrainingDiverged):
             _report_divergence(run, error)
-        told = (
-            error.explain()
-            if isinstance(error, DiscernError)
-            else f"{type(error).__name__}: {error}".rstrip(": ")
-        )
-        with contextlib.suppress(
-            OSError
-        ):  # on a full disk the record cannot be written either; the first error counts
-            run.finish("failed", told)
+        with contextlib.suppress(OSError):  # on a full disk the first error counts
+            run.finish("failed", _in_words(error))
         raise
+    finally:
+        interruption.current.reset(token)
     paused = any(result.paused for result in run.results.values())
-    record = run.finish("paused" if paused else "completed")
+    running.record = run.finish("paused" if paused else "completed")
     tell_if_it_fell(run)
-    return record
+
+
+def _fetched(request: RunRequest, store: Store) -> Prepared:
+    """The request planned, after what has to be downloaded was."""
+    given = planned.get()
+    if given is not None and given.request == request and flow_run.run_count <= 1:
+        prepared = given
+    else:
+        prepared = prepare(request, store)
+    if not prepared.to_fetch:
+        return prepared
+    sources = {source.name: source for source in prepared.recipe.all_sources()}
+    for name in prepared.to_fetch:
+        fetch_source(sources[name], str(prepared.locations[name].path))
+    return prepare(request, store)
+
+
+def _in_words(error: BaseException) -> str:
+    if isinstance(error, DiscernError):
+        return error.explain()
+    return f"{type(error).__name__}: {error}".rstrip(": ")
 
 
 def _report_divergence(run: Run, error: TrainingDiverged) -> None:
@@ -101,127 +272,11 @@ def _report_divergence(run: Run, error: TrainingDiverged) -> None:
     try:
         path = run.report_divergence(error)
         text = (
-            f"# The training diverged\n\n{error.message}\n\nWhat led to it, with samples and "
-            f"curves, is one file: `{path}`"
+            f"# The training diverged\n\n{error.message}\n\n"
+            f"What led to it, with samples and curves, is one file: `{path}`"
         )
         create_markdown_artifact(
             key="report", markdown=text, description="The report of this run, in short"
         )
     except Exception as other:
         log.warning("The report of the diverged training could not be written: %s", other)
-
-
-def _plan_again(
-    store: Store, request: RunRequest, run: Run, states: dict[str, State[StageResult] | StageResult]
-) -> Prepared:
-    """The plan once its sources are ingested. A folder that changed meanwhile is ingested again, a
-    few times.
-
-    Raises:
-        DataError: the folder keeps changing.
-    """
-    rest = [stage for stage in request.refresh if stage != "ingest"]
-    again = request.model_copy(update={"refresh": rest, "rehash": False})
-    for _ in range(_MOST_INGESTS):
-        prepared = prepare(again, store)
-        run.planned(prepared)
-        if not _labels_were_unknown(prepared):
-            refuse_before_starting(prepared)
-            return prepared
-        for name in [name for name in states if name.startswith("ingest:")]:
-            del states[name]
-        _walk(store, prepared, run, states)
-    raise DataError(
-        f"The data of recipe {prepared.recipe.name} changed while it was read, {_MOST_INGESTS} "
-        "times over.",
-        expected="files that stay as they are for the time of a look",
-        remedy="run the same command again once copying has ended",
-    )
-
-
-def _decide(store: Store, prepared: Prepared, run: Run) -> Prepared:
-    """The plan once the training set is packed: how much of it is new, and which training is used,
-    can be said now.
-    """
-    made = frozenset(result.ref.stage for result in run.results.values() if result.ref)
-    prepared = replan(prepared, store, made)
-    for note in prepared.notes:
-        log.info("%s", note)
-    run.planned(prepared)
-    return prepared
-
-
-def _labels_were_unknown(prepared: Prepared) -> bool:
-    return any(
-        standing.node.stage == "ingest" and standing.state != "cached"
-        for standing in prepared.standings.values()
-    )
-
-
-def _take_inputs(
-    store: Store, prepared: Prepared, run: Run, states: dict[str, State[StageResult] | StageResult]
-) -> None:
-    """For one stage alone: its inputs are taken from the store as they are, without tasks of their
-    own.
-    """
-    for name, standing in prepared.standings.items():
-        if standing.node.stage != prepared.request.only and standing.manifest:
-            result = take(store, replace(standing.node, pinned=standing.ref))
-            states[name] = result
-            run.add(result)
-
-
-def _walk(
-    store: Store, prepared: Prepared, run: Run, states: dict[str, State[StageResult] | StageResult]
-) -> None:
-    """Runs the plan's nodes that have no state yet; what stands on a paused node waits for another
-    run.
-
-    When a source has not been ingested before, only the ingest nodes are run: whether it has labels
-    decides the rest. When it has to be decided what a grown training set does to training, only
-    what leads to that set.
-    """
-    wanted = (
-        {"ingest"}
-        if _labels_were_unknown(prepared)
-        else _TO_THE_SET
-        if prepared.undecided
-        else set(tasks.ALL)
-    )
-    for node in prepared.nodes:
-        if node.id in states or node.stage not in wanted:
-            continue
-        needed = [name for ids in node.inputs.values() for name in ids]
-        if any(name not in states or run.results[name].ref is None for name in needed):
-            continue
-        if node.stage == "report":
-            node = _with_run(node, prepared, run)
-        wanted_anew = node.stage in prepared.settings.refresh or (
-            prepared.settings.rehash and node.stage == "ingest"
-        )
-        if node.pinned is None:
-            run.begins(node, {name: ref for name in needed if (ref := run.results[name].ref)})
-        call = StageCall(
-            home=store.address,
-            local=str(store.home),
-            node=node,
-            who=f"run {run.name}",
-            refresh=wanted_anew and node.id not in run.made_before,
-        )
-        state = tasks.ALL[node.stage](
-            call, {name: states[name] for name in dict.fromkeys(needed)}, return_state=True
-        )
-        result = state.result()
-        states[node.id] = state
-        run.add(result)
-
-
-def _with_run(node: Node, prepared: Prepared, run: Run) -> Node:
-    """The report's node, told what happened in this run (outside its key)."""
-    told = {
-        "artifacts": run.artifacts(),
-        "versions": versions(),
-        "run": run.name,
-        "command": prepared.request.command,
-    }
-    return replace(node, context={**node.context, **told, "notes": prepared.notes})

@@ -33,6 +33,7 @@ from pydantic import BaseModel, ConfigDict
 from gan_core.artifacts.store import Store
 from gan_core.contract import ArtifactRef
 from gan_core.errors import DiscernError
+from gan_core.pipeline import interruption
 from gan_core.pipeline.nodes import Node
 from gan_core.pipeline.runner import StageResult, execute, take
 from gan_core.specs import spec_of
@@ -143,15 +144,17 @@ def stage_task(
             progress = TaskProgress(
                 call.node.id, watch=watch(store, call.node, refs) if watch else None
             )
-            result = execute(
-                store,
-                call.node,
-                refs,
-                who=call.who,
-                progress=progress,
-                refresh=call.refresh,
-                spread=spread(),
-            )
+            work = interruption.current.get()
+            with work.thread() if work else contextlib.nullcontext():
+                result = execute(
+                    store,
+                    call.node,
+                    refs,
+                    who=call.who,
+                    progress=progress,
+                    refresh=call.refresh,
+                    spread=spread(),
+                )
         if result.ref is not None:
             _show(result, store.path(result.ref), publish)
         if result.paused:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -85,10 +86,12 @@ class _Cluster:
         self._kind, self._place, self._stack = kind, place, stack
         self._runner: Any = None
         self._count = 0
+        self._lock = threading.Lock()
 
     def __call__(self, request: StageRequest) -> int:
-        if self._runner is None:
-            self._start()
+        with self._lock:  # stages that run at once share one cluster
+            if self._runner is None:
+                self._start()
         node, text = request.node, request.model_dump_json()
         log.info("%s: in %d shares on %s", node, self._count, self._kind)
         futures = [

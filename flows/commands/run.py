@@ -44,11 +44,11 @@ def run_command(request: RunRequest, *, dry_run: bool, as_json: bool, verbose: b
         return _show_plan(prepared, as_json)
     if prepared.to_do or prepared.to_fetch:
         refuse_before_starting(prepared)
-        record = _through_prefect(request, store, verbose)
+        record = _through_prefect(prepared, store, verbose)
     else:
-        record = _nothing_to_do(store, prepared) or _through_prefect(request, store, verbose)
+        record = _nothing_to_do(store, prepared) or _through_prefect(prepared, store, verbose)
     _show_outcome(store, record, as_json)
-    names = _nodes(store, record)
+    names = [node["node"] for node in record["nodes"]]
     if (request.only or request.until) == "evaluate" and not any(
         name.startswith("evaluate:") for name in names
     ):
@@ -136,7 +136,7 @@ def _nothing_to_do(store: Store, prepared: Prepared) -> dict[str, Any] | None:
     return {**run.finish("completed"), "computed": []}
 
 
-def _through_prefect(request: RunRequest, store: Store, verbose: bool) -> dict[str, Any]:
+def _through_prefect(prepared: Prepared, store: Store, verbose: bool) -> dict[str, Any]:
     os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
     os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "gan_core")
     os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", str(HEARTBEAT_SECONDS))
@@ -148,30 +148,20 @@ def _through_prefect(request: RunRequest, store: Store, verbose: bool) -> dict[s
     with prefect_server(store.home) as url:
         console.say(f"Prefect at {url.removesuffix('/api')}", "dim")
         console.log_to_stderr(verbose)
-        from flows import represent
+        from flows import represent, run_plan
 
+        request = prepared.request
+        run_plan.planned.set(prepared)
         flow = represent.ALL[_FLOWS.get(request.until, request.until)]
         represent.typed.set(request.command)
         record = flow(**represent.parameters_of(request))
-    return {**record, "computed": _computed(store, record)}
-
-
-def _computed(store: Store, record: dict[str, Any]) -> list[str]:
-    return [name for name, node in _nodes(store, record).items() if not node["cached"]]
-
-
-def _nodes(store: Store, record: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    from gan_core.files import read_json
-
-    return {
-        node["node"]: node
-        for node in read_json(store.home / "runs" / record["run"] / "run.json")["nodes"]
-    }
+    computed = [node["node"] for node in record["nodes"] if not node["cached"]]
+    return {**record, "computed": computed}
 
 
 def _show_outcome(store: Store, record: dict[str, Any], as_json: bool) -> None:
     folder = store.home / "runs" / record["run"]
-    nodes = list(_nodes(store, record).values())
+    nodes = record["nodes"]
     report = next((node for node in nodes if node["node"] == "report" and node["ref"]), None)
     summary = None
     if report:

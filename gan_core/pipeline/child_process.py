@@ -22,11 +22,11 @@ from typing import IO
 from gan_core.contract import StageOutcome, StageRequest
 from gan_core.errors import DiscernError, TransientError, WorkError, error_from_json
 from gan_core.files import atomic_write_bytes, source_root
+from gan_core.pipeline.interruption import GRACE_SECONDS, current
 from gan_core.progress import Progress
 
 log = logging.getLogger(__name__)
 
-GRACE_SECONDS = 20.0
 _TAIL_LINES = 30
 
 
@@ -89,12 +89,16 @@ def run_child(
     timer = threading.Timer(time_limit, _end, (process, expired))
     timer.daemon = True
     timer.start()
+    state = ", and saves its state first" if request.stage == "train" else ""
+    note = f"{request.node}: is told to end{state}."
+    work = current.get()
     try:
-        outcome, error, peak = _listen(process.stdout, progress)
-        code = process.wait()
+        with work.process(process, note) if work else contextlib.nullcontext():
+            outcome, error, peak = _listen(process.stdout, progress)
+            code = process.wait()
     except BaseException:
-        if request.stage == "train" and process.poll() is None:
-            log.info("%s: is told to end, and saves its state first.", request.node)
+        if process.poll() is None:
+            log.info("%s", note)
         _terminate(process)
         if request.stage == "train" and process.returncode == -signal.SIGKILL:
             log.warning(

@@ -136,7 +136,7 @@ class Run:
         if self._alive >= 0:
             os.close(self._alive)
             self._alive = -1
-        return self.record
+        return {**self.record, "nodes": self._nodes()}
 
     def report_divergence(self, error: TrainingDiverged) -> Path:
         """Writes `report.html` of a run whose training diverged, and says in the error where it is.
@@ -190,11 +190,12 @@ class Run:
             )
         return listed
 
+    def _nodes(self) -> list[dict[str, Any]]:
+        results = self.results.values()
+        return [result.model_dump(mode="json", exclude={"outcome"}) for result in results]
+
     def _write(self) -> None:
-        nodes = [
-            result.model_dump(mode="json", exclude={"outcome"}) for result in self.results.values()
-        ]
-        write_json(self.folder / "run.json", {**self.record, "nodes": nodes})
+        write_json(self.folder / "run.json", {**self.record, "nodes": self._nodes()})
 
 
 DIED = (

@@ -15,7 +15,7 @@ from gan_core.pipeline.runner import execute
 
 
 def test_an_input_that_goes_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flows import run_plan as composition
+    from flows import represent, run_plan
 
     store = Store(tmp_path)
     (node,) = prepare(RunRequest(recipe="digits", until="ingest", home=str(tmp_path)), store).nodes
@@ -27,9 +27,9 @@ def test_an_input_that_goes_ends_the_run(tmp_path: Path, monkeypatch: pytest.Mon
         shutil.rmtree(store.path(made.ref))
         return prepared
 
-    monkeypatch.setattr(composition, "prepare", plan_and_lose)
+    monkeypatch.setattr(run_plan, "prepare", plan_and_lose)
     with pytest.raises(StoreError, match="gone or damaged"):
-        composition.run_plan(RunRequest(recipe="digits", only="crop", home=str(tmp_path)))
+        represent.run(RunRequest(recipe="digits", only="crop", home=str(tmp_path)))
     (record,) = (tmp_path / "runs").glob("*/run.json")
     told = json.loads(record.read_text())
     assert told["state"] == "failed" and "gone or damaged" in told["error"]
