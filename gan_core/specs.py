@@ -96,8 +96,8 @@ _ALL = (
         ),
         time_limit=24 * 3600,
     ),
-    StageSpec("inspect", 1, ("*.json", "*.png"), ("stages/inspect.py", "inspection", "networks")),
-    StageSpec("report", 4, ("summary.json",), ("stages/report.py", "reporting")),
+    StageSpec("inspect", 2, ("*.json", "*.png"), ("stages/inspect.py", "inspection", "networks")),
+    StageSpec("report", 5, ("summary.json",), ("stages/report.py", "reporting")),
 )
 
 STAGES: dict[str, StageSpec] = {spec.name: spec for spec in _ALL}

@@ -9,6 +9,7 @@ import tempfile
 import zlib
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from flows.commands import console
 from flows.home import open_store, resolve_home
@@ -118,7 +119,7 @@ def sample(
             holds; a network that it does not name.
     """
     from gan_core.files import atomic_write_bytes
-    from gan_core.inspection.memorisation import TrainingCodes, draw
+    from gan_core.inspection.memorisation import draw
     from gan_core.networks.snapshot import chosen_snapshot, load_snapshot
     from gan_core.vision.sheets import encode_png, sheet
 
@@ -138,9 +139,9 @@ def sample(
             + ("" if "." in named else ", which is Discern's own"),
             remedy="leave --network out" if "." not in named else f"--network {named}",
         )
-    among = TrainingCodes.read(reject) if reject else None
+    among = _training_images(reject) if reject else None
     _refuse_too_many(count, registry.load("networks", named).IMAGE_SIZE)
-    images, rejected = draw(loaded, count, seed=seed, reject_collisions=among)
+    images, rejected = draw(loaded, count, seed=seed, reject=among)
     try:
         atomic_write_bytes(out, signed(encode_png(sheet(images, columns=columns))))
     except OSError as error:
@@ -156,9 +157,22 @@ def sample(
     else:
         print(
             f"{out}: {count} samples of {path.name}"
-            + (f", {rejected} rejected as copies" if reject else "")
+            + (f", {rejected} rejected as memorised" if reject else "")
         )
     return 0
+
+
+def _training_images(folder: Path) -> Any:
+    """The images of a pack artifact: uint8 [n, S, S, 3]."""
+    from gan_core.shards import TABLE, PixelShards
+
+    if not (folder / TABLE).is_file():
+        raise RequestError(
+            f"{folder} holds no training images.",
+            expected=f"an artifact of stage pack: a folder with {TABLE} and pixels-*.npy",
+            remedy="HOME/artifacts/pack/KEY/DIGEST of the run that the snapshot is of",
+        )
+    return PixelShards([folder]).pixels(slice(None))
 
 
 # of a text chunk: the next `discern sample` knows its own grids by it

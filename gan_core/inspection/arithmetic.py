@@ -1,180 +1,234 @@
-"""Vector arithmetic on latents: mean(A) - mean(B) + mean(C), its neighbours, and the same sum in
-pixels as the control.
+"""Vector arithmetic on latents with measured concepts: mean(A) - mean(B) + mean(C).
 
-DCGAN paper, section 6.3.2 and figure 7: the arithmetic is unstable on single samples and works on
-means of three exemplars for each concept; the result is shown with 8 others made by adding uniform
-noise of +-0.25 to it; the same arithmetic on pixels only overlays the images. The paper's authors
-chose exemplars by eye. `alike` chooses them without eyes: samples that look alike.
+DCGAN paper, section 6.3.2 and figure 7: the sum is unstable on single samples and works on means of
+three exemplars of each concept; it is shown with 8 neighbours made by uniform noise of +-0.25; the
+same sum of pixels only overlays the images. The authors chose exemplars by eye. Here two attributes
+are functions of the image, high or low against the median of samples:
+
+    A = (high, high)    B = (high, low)    C = (low, low)    wanted: (low, high)
+
+Each draw takes exemplars of A, B and C among the samples that are furthest inside their cell. The
+share of sums with both attributes as wanted is compared between means of three, single exemplars,
+the sum of pixels, and means of three with B and C drawn from all samples (shuffled).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from pydantic import Field
+from torch import Tensor
 
-from gan_core.randomness import torch_stream
+from gan_core.config import Section
+from gan_core.errors import UnknownName
+from gan_core.inspection.base import (
+    Context,
+    Figure,
+    Inspection,
+    Table,
+    as_images,
+    image_sheet,
+)
+from gan_core.metrics.intervals import wilson
+from gan_core.networks.snapshot import generate
+from gan_core.randomness import numpy_stream, torch_stream
 
-if TYPE_CHECKING:
-    from torch import Tensor
+ABOUT = "vector arithmetic on latents with two measured attributes, against four baselines"
+TITLE = "Vector arithmetic"
+VERSION = 1
+ORDER = 50
+EXEMPLARS, NEIGHBOURS, NOISE = 3, 8, 0.25  # DCGAN paper, figure 7
+CERTAIN = 30  # samples furthest inside a cell, of which exemplars are drawn
+Scores = npt.NDArray[np.float64]
 
-    from gan_core.networks.snapshot import Snapshot
 
-EXEMPLARS = 3
-NEIGHBOURS = 8
-NOISE = 0.25
+class Options(Section):
+    """Which attributes, and how often."""
+
+    attributes: list[str] = Field(
+        default=["width", "slant"], min_length=2, max_length=2, description="two of the known ones"
+    )
+    samples: int = Field(2048, ge=64, description="samples among which exemplars are found")
+    draws: int = Field(200, ge=1)
 
 
-@dataclass(frozen=True)
-class Arithmetic:
-    """What came of the sum.
+def luminance(images: Tensor) -> Tensor:
+    """Brightness above the image's median, [n, S, S], at least 0: the drawn part of an image."""
+    grey = images.float().mean(1)
+    return (grey - grey.flatten(1).median(1).values[:, None, None]).clamp(min=0)
 
-    Attributes:
-        exemplars: uint8 [3, exemplars, S, S, 3]: the images of A, B, C.
-        means: uint8 [3, S, S, 3]: generated from each concept's mean latent.
-        result: uint8 [9, S, S, 3]: the sum in the middle (number 4), its neighbours around it.
-        pixel_means: uint8 [3, S, S, 3]: mean images of A, B, C.
-        pixel_result: uint8 [S, S, 3]: the sum taken in pixels, clipped to the range.
-        numbers: JSON values.
+
+def _central(images: Tensor, rows: int, columns: int) -> Tensor:
+    """Central moments of the luminance, [n], divided by its sum."""
+    weight = luminance(images) + 1e-6
+    side = weight.shape[-1]
+    place = torch.arange(side, dtype=torch.float32, device=weight.device)
+    total = weight.sum((1, 2))
+    y = (weight.sum(2) * place).sum(1) / total
+    x = (weight.sum(1) * place).sum(1) / total
+    down = (place[None] - y[:, None]) ** rows
+    across = (place[None] - x[:, None]) ** columns
+    return torch.einsum("nij,ni,nj->n", weight, down, across) / total
+
+
+def width(images: Tensor) -> Tensor:
+    """Horizontal extent: the luminance's standard deviation across columns, in pixels."""
+    return _central(images, 0, 2).clamp(min=0).sqrt()
+
+
+def slant(images: Tensor) -> Tensor:
+    """Shear of the drawn part: covariance of row and column over the rows' variance."""
+    return _central(images, 1, 1) / _central(images, 2, 0).clamp(min=1e-6)
+
+
+def brightness(images: Tensor) -> Tensor:
+    """Mean value of the image. Linear in pixels: their sum gets it right by construction."""
+    return images.float().mean((1, 2, 3))
+
+
+def contrast(images: Tensor) -> Tensor:
+    """Standard deviation of the image's values."""
+    return images.float().flatten(1).std(1)
+
+
+def redness(images: Tensor) -> Tensor:
+    """Mean of red minus blue. Linear in pixels."""
+    return (images[:, 0] - images[:, -1]).float().mean((1, 2))
+
+
+def balance(images: Tensor) -> Tensor:
+    """Horizontal centre of the drawn part, in pixels from the left."""
+    weight = luminance(images) + 1e-6
+    place = torch.arange(weight.shape[-1], dtype=torch.float32, device=weight.device)
+    return (weight.sum(1) * place).sum(1) / weight.sum((1, 2))
+
+
+ATTRIBUTES: dict[str, Callable[[Tensor], Tensor]] = {
+    function.__name__: function
+    for function in (width, slant, brightness, contrast, redness, balance)
+}
+
+
+def inspect(context: Context, options: Options) -> Inspection:
+    """The shares over many draws, and one draw as images."""
+    functions = [_attribute(name) for name in options.attributes]
+    latents = context.latents(options.samples, "arithmetic")
+    images = generate(context.snapshot, latents)
+    scores = torch.stack([function(images) for function in functions], 1).double().numpy()
+    middle = np.median(scores, 0)
+    cells = [furthest(scores, middle, high) for high in ((1, 1), (1, 0), (0, 0))]
+    random = numpy_stream(context.seed, "inspect", "arithmetic draws")
+    exemplars = np.stack(
+        [
+            np.stack([random.permutation(cell)[:EXEMPLARS] for cell in cells])
+            for _ in range(options.draws)
+        ]
+    )
+    anywhere = random.integers(0, len(latents), (options.draws, 2, EXEMPLARS))
+    shuffled = np.concatenate([exemplars[:, :1], anywhere], 1)
+
+    def reached(sums: Tensor) -> int:
+        found = torch.stack([function(sums) for function in functions], 1).double().numpy()
+        return int(((found[:, 0] < middle[0]) & (found[:, 1] > middle[1])).sum())
+
+    variants = {
+        "means of three": generate(context.snapshot, add(latents, exemplars)),
+        "single exemplars": generate(context.snapshot, add(latents, exemplars[:, :, :1])),
+        "sum of pixels": add(images, exemplars).clamp(-1, 1),
+        "B and C shuffled": generate(context.snapshot, add(latents, shuffled)),
+        "samples": images,
+    }
+    found = {name: _share(reached(sums), len(sums)) for name, sums in variants.items()}
+    means, lone, other = (
+        found[name] for name in ("means of three", "single exemplars", "B and C shuffled")
+    )
+    holds = means["low"] > max(other["high"], found["samples"]["high"])
+    steadier = means["share"] > lone["share"]
+    names = " and ".join(options.attributes)
+    sentence = (
+        f"Arithmetic with {names} {'holds' if holds else 'does not hold'} for this generator: "
+        f"{100 * means['share']:.0f} % of the means of three reach what is wanted (single "
+        f"exemplars {100 * lone['share']:.0f} %, B and C shuffled {100 * other['share']:.0f} %, "
+        f"any sample {100 * found['samples']['share']:.0f} %)"
+        + ("." if steadier else "; means are no better than single exemplars.")
+    )
+    numbers = {"attributes": options.attributes, "draws": options.draws, "shares": found}
+    rows = [
+        [name, f"{100 * one['share']:.1f} %", f"{100 * one['low']:.1f} to {100 * one['high']:.1f}"]
+        for name, one in found.items()
+    ]
+    table = Table(["sum", "as wanted", "95 % interval"], rows)
+    return Inspection(sentence, numbers, _figures(context, latents, images, exemplars[0]), [table])
+
+
+def _attribute(name: str) -> Callable[[Tensor], Tensor]:
+    if name not in ATTRIBUTES:
+        raise UnknownName("attribute", name, ATTRIBUTES)
+    return ATTRIBUTES[name]
+
+
+def furthest(scores: Scores, middle: Scores, high: tuple[int, int]) -> npt.NDArray[np.int64]:
+    """Rows furthest inside a cell: int64 [at most CERTAIN], furthest first.
+
+    Args: scores: [n, 2]. high: for each attribute 1 for above `middle`, 0 for below. Distances are
+        ranks, so that both attributes count alike.
     """
+    ranks = scores.argsort(0).argsort(0) / max(1, len(scores) - 1)
+    sides = np.where(np.array(high) == 1, 1 - ranks, ranks)
+    above = np.asarray(scores > middle, np.bool_)
+    inside = (above == np.array(high, np.bool_)).all(1)
+    order = np.argsort(sides.max(1), kind="stable")
+    found: npt.NDArray[np.int64] = order[inside[order]][:CERTAIN]
+    return found
 
-    exemplars: npt.NDArray[np.uint8]
-    means: npt.NDArray[np.uint8]
-    result: npt.NDArray[np.uint8]
-    pixel_means: npt.NDArray[np.uint8]
-    pixel_result: npt.NDArray[np.uint8]
-    numbers: dict[str, Any]
 
+def add(values: Tensor, exemplars: npt.NDArray[np.int64]) -> Tensor:
+    """mean(A) - mean(B) + mean(C) of rows of `values` for each draw.
 
-def combine(
-    a: Tensor,
-    b: Tensor,
-    c: Tensor,
-    *,
-    noise: float = NOISE,
-    neighbours: int = NEIGHBOURS,
-    seed: int = 0,
-) -> Tensor:
-    """Latents [neighbours + 1, dim]: the sum of means first, then the sum with uniform noise in
-    +-`noise` added.
-
-    Args: a, b, c: latents of each concept's exemplars, [n, dim].
+    Args: values: [n, ...]. exemplars: int64 [draws, 3, k]. Returns: [draws, ...].
     """
-    import torch
+    means = values[torch.from_numpy(exemplars)].mean(2)
+    return means[:, 0] - means[:, 1] + means[:, 2]
 
+
+def combine(a: Tensor, b: Tensor, c: Tensor, *, seed: int = 0) -> Tensor:
+    """Latents [9, dim]: the sum of the means first, then its neighbours with uniform noise."""
     middle = a.mean(0) - b.mean(0) + c.mean(0)
     random = torch_stream(seed, "inspect", "arithmetic")
-    around = (torch.rand(neighbours, len(middle), generator=random) * 2 - 1) * noise
+    around = (torch.rand(NEIGHBOURS, len(middle), generator=random) * 2 - 1) * NOISE
     return torch.cat([middle[None], middle + around.to(middle)])
 
 
-def alike(
-    pictures: npt.NDArray[np.uint8], groups: int = 3, members: int = EXEMPLARS
-) -> npt.NDArray[np.int64]:
-    """Groups of samples that look alike and unlike the other groups: int64 [groups, members], rows
-    of `images`.
-
-    The tightest group of nearest neighbours (in mean absolute difference of pixels) comes first;
-    each next one is the one whose seed lies furthest from those chosen, among the tighter half. No
-    sample is in two groups.
-
-    Raises:
-        ValueError: fewer samples than groups x members.
-    """
-    count = len(pictures)
-    if count < groups * members:
-        raise ValueError(f"{count} samples cannot give {groups} groups of {members}")
-    flat = pictures.reshape(count, -1).astype(np.float32)
-    distance = np.stack([np.abs(flat - row).mean(axis=1) for row in flat])
-    free = np.ones(count, np.bool_)
-    chosen: list[npt.NDArray[np.int64]] = []
-    for _ in range(groups):
-        allowed = np.flatnonzero(free)
-        near = np.sort(distance[np.ix_(allowed, allowed)], axis=1)[:, :members].mean(axis=1)
-        tight = allowed[near <= np.median(near)]
-        if chosen:
-            apart = distance[np.ix_(tight, np.array([group[0] for group in chosen]))].min(axis=1)
-            seed = int(tight[apart.argmax()])
-        else:
-            seed = int(allowed[near.argmin()])
-        order = allowed[np.argsort(distance[seed, allowed], kind="stable")][:members]
-        free[order] = False
-        chosen.append(order.astype(np.int64))
-    return np.stack(chosen)
+def _share(count: int, of: int) -> dict[str, float]:
+    low, high = wilson(count / of, of)
+    return {"share": count / of, "low": round(low, 6), "high": round(high, 6), "of": of}
 
 
-def draw_arithmetic(
-    snapshot: Snapshot, a: Tensor, b: Tensor, c: Tensor, *, seed: int = 0
-) -> Arithmetic:
-    """A - B + C. Args: a, b, c: latents of the exemplars, [n, dim] each, of one n.
-
-    Numbers: `verdict` is the discriminator's mean probability of being real, of the exemplars, of
-    the sum with its neighbours, and of the sum in pixels; `clipped` the share of the pixel sum's
-    values that fell out of range; `neighbours` how much the nine results differ (mean absolute
-    difference over pairs, share of the range).
-    """
-    import torch
-
-    from gan_core.inspection.samples import as_images, diversity
-    from gan_core.networks.snapshot import generate
-
-    own = torch.stack([a, b, c]).cpu()
-    latents = combine(*own, seed=seed)
-    images = generate(snapshot, own.flatten(0, 1))
-    images = images.reshape(*own.shape[:2], *images.shape[1:])
-    results = generate(snapshot, latents)
-    order = [1, 2, 3, 4, 0, 5, 6, 7, 8]  # the sum itself stands in the middle
-    pixel_means = images.mean(dim=1)
-    pixel_sum = pixel_means[0] - pixel_means[1] + pixel_means[2]
-    pictures = as_images(results)[order]
-    numbers = {
-        "exemplars": int(own.shape[1]),
-        "noise": NOISE,
-        "verdict": {
-            "exemplars": verdict(snapshot, images.flatten(0, 1)),
-            "result": verdict(snapshot, results),
-            "pixels": verdict(snapshot, pixel_sum.clamp(-1, 1)[None]),
-        },
-        "clipped": round(float((pixel_sum.abs() > 1).float().mean()), 6),
-        "neighbours": round(diversity(pictures), 6),
-    }
-    shown = as_images(images.flatten(0, 1))
-    return Arithmetic(
-        exemplars=shown.reshape(3, -1, *shown.shape[1:]),
-        means=as_images(generate(snapshot, own.mean(dim=1))),
-        result=pictures,
-        pixel_means=as_images(pixel_means),
-        pixel_result=as_images(pixel_sum.clamp(-1, 1)[None])[0],
-        numbers=numbers,
-    )
-
-
-def verdict(snapshot: Snapshot, images: Tensor) -> float:
-    """The discriminator's mean probability that images [n, C, S, S] are real (first output, stored
-    batch-norm statistics).
-    """
-    import torch
-
-    device = next(snapshot.discriminator.parameters()).device
-    with torch.no_grad():
-        logits = snapshot.discriminator(images.to(device))
-    return round(float(logits.float().flatten(1)[:, 0].sigmoid().mean()), 6)
-
-
-def lay_out(found: Arithmetic, ground: int = 255) -> npt.NDArray[np.uint8]:
-    """The figure as rows of images, uint8 [3, 9, S, S, 3]; row by row A, B, C: exemplars, generated
-    from the mean latent, a row of the nine results, the mean image; the sum in pixels stands in the
-    middle of the last column."""
-    blank = np.full_like(found.pixel_result, ground)
-    rows = []
-    for row in range(3):
-        last = found.pixel_result if row == 1 else blank
-        block = found.result[3 * row : 3 * row + 3]
-        rows.append(
-            np.stack(
-                [*found.exemplars[row][:3], found.means[row], *block, found.pixel_means[row], last]
-            )
-        )
-    return np.stack(rows)
+def _figures(
+    context: Context, latents: Tensor, images: Tensor, exemplars: npt.NDArray[np.int64]
+) -> list[Figure]:
+    """The exemplars with their mean, the sum among its neighbours, the sum of pixels."""
+    chosen = latents[torch.from_numpy(exemplars)]
+    means = as_images(generate(context.snapshot, chosen.mean(1)))
+    shown = as_images(images[torch.from_numpy(exemplars.reshape(-1))])
+    rows = [[*shown[3 * row : 3 * row + 3], means[row]] for row in range(3)]
+    sums = as_images(generate(context.snapshot, combine(*chosen, seed=context.seed)))
+    pixels = as_images(add(images, exemplars[None]).clamp(-1, 1))
+    return [
+        image_sheet(
+            "arithmetic_exemplars",
+            np.stack([image for row in rows for image in row]),
+            4,
+            "exemplars of A, B and C, each with the image of their mean latent",
+        ),
+        image_sheet(
+            "arithmetic_sum",
+            sums[[1, 2, 3, 4, 0, 5, 6, 7, 8]],
+            3,
+            "the sum, with eight neighbours around it",
+        ),
+        image_sheet("arithmetic_pixels", pixels, 1, "the same sum of pixels"),
+    ]

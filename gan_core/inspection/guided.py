@@ -13,23 +13,91 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
+from gan_core.config import Section
+from gan_core.inspection.base import (
+    Context,
+    Figure,
+    Inspection,
+    as_float,
+    as_images,
+    image_sheet,
+)
 from gan_core.networks.base import LayeredNetwork
 from gan_core.networks.layers import calibrate_batchnorm, initialise
 from gan_core.randomness import torch_stream
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+ABOUT = "guided backpropagation of the discriminator's last features, with random filters beside"
+TITLE = "What the discriminator's features respond to"
+VERSION = 1
+ORDER = 40
+GREY = 2.0  # mean difference of channels, in levels of 255, below which a set is grey
 BATCH = 128
+
+
+class Options(Section):
+    """What is traced."""
+
+    features: int = Field(6, ge=1, description="maps of the last convolutional layer")
+    images: int = Field(1024, ge=2, description="images among which their maxima are searched")
+
+
+def inspect(context: Context, options: Options) -> Inspection:
+    """A row for each feature: the images with its strongest responses, their guided traces, the
+    same of random filters; the image patches of the strongest responses; first-layer filters.
+    """
+    if context.packs:
+        images = as_float(context.training_images(options.images, "guided"))
+        source = "training images"
+    else:
+        images, source = context.samples(options.images, "guided"), "samples"
+    network = context.snapshot.discriminator
+    device = next(network.parameters()).device
+    found = draw_guided(network, images.to(device), features=options.features, seed=context.seed)
+    trained, random = found.numbers["trained"], found.numbers["random"]
+    sentence = (
+        f"The strongest responses of {found.numbers['features']} features of "
+        f"{found.numbers['layer']}, the last convolutional layer, among {len(images)} {source}, "
+        "traced back to pixels (grey is nothing). Neighbouring pixels of a trace correlate by "
+        f"{trained['coherence']:.2f} (random filters {random['coherence']:.2f}), and its strongest "
+        f"tenth of pixels holds {100 * trained['concentration']:.0f} % of its energy (random "
+        f"filters {100 * random['concentration']:.0f} %)."
+    )
+    columns = found.images.shape[1]
+    figures = [
+        image_sheet("guided_images", found.images, columns, f"strongest {source}"),
+        image_sheet("guided_trained", found.trained, columns, "trained filters"),
+        image_sheet("guided_random", found.random, columns, "random filters"),
+    ]
+    return Inspection(sentence, {**found.numbers, "of": source}, [*figures, *filters(network)])
+
+
+def filters(network: LayeredNetwork) -> list[Figure]:
+    """The first layer's filters as images, scaled each to its largest weight; none where the first
+    layer is no convolution of three channels.
+    """
+    first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
+    if first is None or first.in_channels != 3 or first.kernel_size[0] < 3:
+        return []
+    weights = first.weight.detach().float().cpu()[:64]
+    scaled = weights / weights.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
+    large = nn.functional.interpolate(scaled, scale_factor=4, mode="nearest")
+    return [image_sheet("filters", as_images(large), 16, "filters of the first layer")]
+
+
+def is_grey(images: Tensor) -> bool:
+    """Whether the channels of images [n, 3, S, S] in [-1, 1] hardly differ."""
+    spread = images.float().amax(1) - images.float().amin(1)
+    return float(spread.mean()) * 127.5 < GREY
 
 
 class _Guided(torch.autograd.Function):
@@ -212,7 +280,10 @@ def draw_guided(
         own = prepared(network, images, random_seed=random_seed)
         found = strongest(own, images, name, features, most)
         flat = [one for row in found for one in row]
-        traces.append(trace(own, images, name, flat))
+        traced = trace(own, images, name, flat)
+        if is_grey(images):  # the channels of a grey set carry the same signal, apart from noise
+            traced = traced.mean(1, keepdim=True).expand_as(traced)
+        traces.append(traced)
         answers.append(flat)
     shown = images[[one.image for one in answers[0]]].cpu()
     shape = (features, len(answers[0]) // features)
@@ -231,8 +302,6 @@ def draw_guided(
             "answer": round(float(np.mean([one.value for one in answers[1]])), 6),
         },
     }
-    from gan_core.inspection.samples import as_images
-
     drawn = [as_images(shown), as_grey(trained), as_grey(random)]
     parts = [image.reshape(*shape, *image.shape[1:]) for image in drawn]
     return GuidedFigure(parts[0], parts[1], parts[2], numbers)
@@ -271,7 +340,5 @@ def as_grey(traces: Tensor) -> npt.NDArray[np.uint8]:
     """Traces [n, C, S, S] as images uint8 [n, S, S, 3]: 0 is mid-grey, each scaled by its own
     99.5th percentile.
     """
-    from gan_core.inspection.samples import as_images
-
     scale = torch.quantile(traces.abs().flatten(1), 0.995, dim=1).clamp(min=1e-12)
     return as_images((traces / scale[:, None, None, None]).clamp(-1, 1))

@@ -1,55 +1,84 @@
-"""Samples of a trained generator, and how different they are from each other."""
+"""Samples of a trained generator, how different they are from each other, and their contrast."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import torch
+from pydantic import Field
 
-import numpy as np
-import numpy.typing as npt
-
+from gan_core.config import Section
+from gan_core.inspection.base import (
+    Context,
+    Images,
+    Inspection,
+    as_float,
+    as_images,
+    contrast_ratio,
+    diversity,
+    image_sheet,
+)
+from gan_core.networks.snapshot import Snapshot, generate, sample_latents
 from gan_core.randomness import torch_stream
 
-if TYPE_CHECKING:
-    from torch import Tensor
+ABOUT = "a grid of samples, their diversity and contrast"
+TITLE = "Samples"
+VERSION = 1
+ORDER = 10
+COLLAPSED = 0.02  # diversity, as a share of the range, below which there is one image only (ours)
+REAL = 1024  # training images whose diversity and contrast are compared
 
-    from gan_core.networks.snapshot import Snapshot
+
+class Options(Section):
+    """What is drawn."""
+
+    count: int = Field(64, ge=1, description="images in the grid")
 
 
-def draw_samples(snapshot: Snapshot, n: int, seed: int) -> npt.NDArray[np.uint8]:
-    """`n` images of the snapshot's best generator, uint8 [n, S, S, 3]: first from the latents of
-    its training grids, then fresh ones.
+def inspect(context: Context, options: Options) -> Inspection:
+    """The grid, with the diversity of samples and of as many training images."""
+    images = draw_samples(context.snapshot, options.count, context.seed)
+    spread = diversity(images)
+    numbers = {
+        "count": len(images),
+        "diversity": round(spread, 6),
+        "kimg": context.snapshot.meta.get("kimg"),
+    }
+    sentence = (
+        f"{len(images)} samples; two of them differ by {100 * spread:.1f} % of the range of "
+        "values, "
+        "averaged over pixels and pairs"
+    )
+    if context.packs:
+        real = context.training_images(REAL, "samples")
+        ratio = contrast_ratio(as_float(images), as_float(real))
+        spread_real = diversity(real)
+        numbers |= {
+            "diversity_real": round(spread_real, 6),
+            "contrast_ratio": round(ratio, 4),
+        }
+        sentence += (
+            f" (training images: {100 * spread_real:.1f} %). Their contrast is "
+            f"{ratio:.2f} of that of training images"
+        )
+    warnings = []
+    if spread < COLLAPSED:
+        warnings.append(
+            "The generator has not learned to draw yet, or has collapsed: its samples hardly "
+            f"differ ({100 * spread:.1f} % of the value range)."
+        )
+    return Inspection(
+        " ".join([f"{sentence}.", *warnings]),
+        numbers,
+        [image_sheet("samples", images, None)],
+        warnings=warnings,
+    )
 
-    Args: seed: fixes the fresh latents (stream 'inspect', 'samples').
+
+def draw_samples(snapshot: Snapshot, count: int, seed: int) -> Images:
+    """Images of the snapshot's best generator, uint8 [count, S, S, 3]: first from the latents of
+    its training grids, then from fresh ones of the stream (seed, 'inspect', 'samples').
     """
-    import torch
-
-    from gan_core.networks.snapshot import generate, sample_latents
-
-    stored = snapshot.grid_latents[:n].cpu()
+    stored = snapshot.grid_latents[:count].cpu()
     fresh = sample_latents(
-        snapshot.prior, n - len(stored), torch_stream(seed, "inspect", "samples")
+        snapshot.prior, count - len(stored), torch_stream(seed, "inspect", "samples")
     )
     return as_images(generate(snapshot, torch.cat([stored, fresh]) if len(stored) else fresh))
-
-
-def as_images(images: Tensor) -> npt.NDArray[np.uint8]:
-    """float [n, C, S, S] in [-1, 1] to uint8 [n, S, S, 3]; one channel is shown as grey."""
-    from gan_core.vision.tensors import to_uint8
-
-    pictures = np.asarray(to_uint8(images).numpy())
-    return pictures.repeat(3, axis=3) if pictures.shape[3] == 1 else pictures
-
-
-def diversity(pictures: npt.NDArray[np.uint8], most: int = 256) -> float:
-    """Mean absolute difference between two images over all pairs, as a share of the value range (0:
-    all are equal).
-
-    Args: images: uint8 [n, ...]; the first `most` of them count, since pairs grow with the square.
-    """
-    if len(pictures) < 2:
-        return 0.0
-    flat = pictures[:most].reshape(min(len(pictures), most), -1).astype(np.int16)
-    total = sum(
-        float(np.abs(flat[i + 1 :] - flat[i]).mean(axis=1).sum()) for i in range(len(flat) - 1)
-    )
-    return total / (len(flat) * (len(flat) - 1) / 2) / 255

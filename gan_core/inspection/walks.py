@@ -9,19 +9,63 @@ great circle there (slerp; White 2016, arXiv:1609.04468).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from pydantic import Field
+from torch import Tensor
 
+from gan_core.config import Section
+from gan_core.inspection.base import Context, Inspection, as_images, diversity, image_sheet
+from gan_core.networks.snapshot import Prior, Snapshot, sample_latents
 from gan_core.randomness import torch_stream
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from gan_core.networks.snapshot import Prior, Snapshot
-
+ABOUT = "interpolation between random latents, and how evenly the images change"
+TITLE = "Latent walks"
+VERSION = 1
+ORDER = 20
 SHARP = 3.0  # a step this many times its row's mean is called a sharp transition (ours)
+
+
+class Options(Section):
+    """What is drawn."""
+
+    rows: int = Field(
+        8, ge=1, description="rows; each ends where the next begins (paper: 9 points)"
+    )
+    steps: int = Field(10, ge=2, description="images in a row")
+
+
+def inspect(context: Context, options: Options) -> Inspection:
+    """Rows of interpolation with the largest step measured: straight lines under a uniform prior,
+    great circles under a normal one.
+    """
+    walk = draw_walk(context.snapshot, options.rows, options.steps, context.seed)
+    normal = context.snapshot.prior.distribution == "normal"
+    numbers = {
+        **walk_numbers(walk),
+        "path": "great circle" if normal else "straight line",
+        "prior": context.snapshot.prior.distribution,
+    }
+    caption = "Each row goes from one latent to the next and ends where the next row begins."
+    figure = image_sheet("walk", walk, options.steps, caption)
+    return Inspection(walk_sentence(numbers), numbers, [figure])
+
+
+def walk_sentence(numbers: dict[str, Any]) -> str:
+    """What the interpolation's numbers say."""
+    ratio, row = numbers["largest_jump_ratio"], numbers["largest_jump_row"] + 1
+    text = (
+        f"From one image to the next a pixel changes by {100 * numbers['mean_step']:.1f} % of its "
+        f"range on average; the largest step is {100 * numbers['largest_jump']:.1f} %, {ratio:.1f} "
+        f"times the mean of its row (row {row})."
+    )
+    if numbers["diversity"] < 0.02:
+        return text + " The ends of the rows hardly differ: the generator gives nearly one image."
+    sharp = "That row has a sharp transition." if ratio > SHARP else "No transition is sharp."
+    return f"{text} {sharp}"
 
 
 def linear(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
@@ -35,7 +79,6 @@ def slerp(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
 
     Args: start, end: [..., dim]; share: [...], 0 to 1. Returns: [..., dim].
     """
-    import torch
 
     lengths = start.norm(dim=-1, keepdim=True), end.norm(dim=-1, keepdim=True)
     first, last = (
@@ -58,10 +101,6 @@ def walk_latents(prior: Prior, rows: int, steps: int, seed: int) -> Tensor:
 
     Args: seed: fixes the points (stream 'inspect', 'walk').
     """
-    import torch
-
-    from gan_core.networks.snapshot import sample_latents
-
     stops = sample_latents(prior, rows + 1, torch_stream(seed, "inspect", "walk"))
     start = stops[:-1, None].expand(-1, steps, -1)
     end = stops[1:, None].expand(-1, steps, -1)
@@ -73,7 +112,6 @@ def draw_walk(snapshot: Snapshot, rows: int, steps: int, seed: int) -> npt.NDArr
     """Images along a walk, uint8 [rows, steps, S, S, 3]. A conditional generator keeps one class
     along a row.
     """
-    from gan_core.inspection.samples import as_images
     from gan_core.networks.snapshot import generate, grid_labels
 
     latents = walk_latents(snapshot.prior, rows, steps, seed)
@@ -94,7 +132,6 @@ def walk_numbers(images: npt.NDArray[np.uint8]) -> dict[str, Any]:
         and its row), `sharp` (rows whose ratio is above 3) and `diversity` (mean difference between
         the rows' first images, all pairs).
     """
-    from gan_core.inspection.samples import diversity
 
     values = images.astype(np.int16).reshape(*images.shape[:2], -1)
     change = np.abs(np.diff(values, axis=1)).mean(axis=2) / 255  # [rows, steps - 1]

@@ -348,12 +348,15 @@ def _safetensors_record(path: Path) -> dict[str, Any]:
     return {**record, "weights": dict(sorted(weights.items()))}
 
 
+def read_inspections(inputs: ReportInputs) -> list[tuple[Path, dict[str, Any]]]:
+    """The folder and the content of `inspection.json` of each inspect artifact, in order."""
+    paths = [folder / "inspection.json" for folder in inputs.inspect]
+    return [(path.parent, json.loads(path.read_bytes())) for path in paths if path.is_file()]
+
+
 def inspection_numbers(inputs: ReportInputs) -> dict[str, Any]:
-    """Every JSON file of the inspect artifact, by its name without the ending."""
-    files = [
-        path
-        for folder in inputs.inspect
-        for path in sorted(folder.glob("*.json"))
-        if path.name != "manifest.json"
-    ]
-    return {path.stem: json.loads(path.read_bytes()) for path in files}
+    """Inspection to its sentence and numbers."""
+    return {
+        content["name"]: {"sentence": content["sentence"], **content["numbers"]}
+        for _, content in read_inspections(inputs)
+    }

@@ -18,8 +18,7 @@ from gan_core.reporting.copies import leaked_pairs, worth
 from gan_core.reporting.duplicates import images_of
 from gan_core.reporting.images import as_image, sheet_image, strip
 from gan_core.reporting.inputs import ReportInputs
-from gan_core.reporting.inside import arithmetic_figure, guided_figure, image_side, sheet
-from gan_core.reporting.memorisation import memorisation
+from gan_core.reporting.inside import image_side, inspections
 from gan_core.reporting.run_info import RunFacts, costs, duration, grids, memory, volume
 from gan_core.reporting.scores import CHANCE
 from gan_core.reporting.summary import best_cells, column_title, columns_of
@@ -125,15 +124,7 @@ def render(
             leaked=leaked_pairs(summary, inputs),
             worth=worth(summary),
             training=training(summary, inputs, facts),
-            memorised=memorisation(inputs, facts, image_side(summary)),
-            walk=sheet(inputs, "walk.png", summary, "Interpolation between latents"),
-            walk_sentence=together(words.walk_sentence(summary["inspect"].get("walk") or {})),
-            samples=sheet(inputs, "samples.png", summary, "Samples", columns=16),
-            samples_sentence=together(
-                words.samples_sentence(summary["inspect"].get("samples") or {})
-            ),
-            guided=guided_figure(inputs, summary),
-            arithmetic=arithmetic_figure(inputs, summary),
+            inspections=inspections(inputs, summary),
             costs=costs(facts.artifacts),
             total=sum(float(entry.get("seconds") or 0) for entry in facts.artifacts),
             warnings=warnings(summary, facts),

@@ -83,7 +83,6 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
         publish(trained, request.work, context.folder)
         if settings.choose == "best_probe":
             summary["chosen"] = choose_snapshot(trained, request.work, context.folder)
-        summary["memorisation"] = measure_memorisation(request, images)
     leave(processes)
     return StageOutcome(
         counts={
@@ -91,7 +90,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
             "snapshots": len(list(request.work.glob("snapshot-*.safetensors"))),
         },
         summary=summary,
-        warnings=list_warnings(trained, settings, len(images), summary.get("memorisation")),
+        warnings=list_warnings(trained, settings, len(images)),
         complete=trained.complete,
     )
 
@@ -225,39 +224,6 @@ def make_probe(images: PixelShards, context: Context) -> Any:
     return each_log(probe, s, keep if s.choose == "best_probe" else None)
 
 
-def measure_memorisation(request: StageRequest, images: PixelShards) -> dict[str, Any] | None:
-    """How close samples lie to the training images; None where no codes were passed. Near ones go
-    to `near.png`, above their partners.
-    """
-    import numpy as np
-
-    from gan_core.files import atomic_write_bytes
-    from gan_core.inspection.memorisation import TrainingCodes, memorisation, near_pairs
-    from gan_core.networks.snapshot import chosen_snapshot, load_snapshot
-    from gan_core.vision.sheets import encode_png, sheet
-
-    folders = [item.path for item in request.inputs.get("codes", [])]
-    if not folders or not (folders[0] / "encoder.safetensors").is_file():
-        return None
-    settings = TrainConfig.model_validate(request.part["train"])
-    snapshot, seed = (
-        load_snapshot(
-            chosen_snapshot(request.work), allow=[settings.network.name, settings.method]
-        ),
-        int(request.part.get("seed", 0)),
-    )
-    training = TrainingCodes.read(folders[0])
-    found = memorisation(snapshot, training, seed=seed)
-    places = zip(images.table["image_id"].to_pylist(), images.table["box"].to_pylist(), strict=True)
-    samples, rows, bits = near_pairs(
-        snapshot, training, {place: n for n, place in enumerate(places)}, seed=seed
-    )
-    if bits:
-        pairs = np.concatenate([samples, images.pixels(np.asarray(rows, np.int64))])
-        atomic_write_bytes(request.work / "near.png", encode_png(sheet(pairs, columns=len(bits))))
-    return {**found, "near_bits": bits}
-
-
 def choose_snapshot(trained: Trained, work: Path, state: Path) -> dict[str, Any]:
     """Puts the snapshot at which the probe did best beside the others. Returns its kimg and the
     probe's accuracy there.
@@ -337,9 +303,7 @@ def tf32() -> bool:
     return begun and (torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32)
 
 
-def list_warnings(
-    trained: Trained, settings: TrainConfig, count: int, memory: dict[str, Any] | None
-) -> list[str]:
+def list_warnings(trained: Trained, settings: TrainConfig, count: int) -> list[str]:
     """Sentences that a person should read."""
     warnings = [
         f"At {finding['kimg']:g} kimg: {finding['sentence']}" for finding in trained.findings
@@ -354,10 +318,5 @@ def list_warnings(
         warnings.append(
             f"The training set has only {count} images: expect the discriminator to learn them by "
             "heart."
-        )
-    if memory and memory["collision_rate"] > max(0.01, 2 * memory["real_collision_rate"]):
-        warnings.append(
-            f"{memory['collision_rate']:.1%} of the samples have the code of a training image: "
-            "the generator draws its training set."
         )
     return warnings
