@@ -216,13 +216,15 @@ def build_chain(home: Path, count: int = 500, kimg: float = 1.0) -> dict[str, li
                 "evaluate", home / f"cell-{kind}-{probe}", part, {"features": made["features"][-1:]}
             )
             made["cells"].append(stage_input("evaluate", cell))
-    folder, _ = run_stage(
-        "inspect",
-        home / "inspect",
-        {"inspect": {"walks": 3, "walk_steps": 8}},
-        {"snapshot": made["snapshot"]},
-    )
-    made["inspect"] = [stage_input("inspect", folder)]
+    made["inspect"] = []
+    for name, options in (("samples", {"count": 16}), ("walks", {"rows": 3, "steps": 8})):
+        folder, _ = run_stage(
+            "inspect",
+            home / f"inspect_{name}",
+            {"inspection": {"name": name, "options": options}},
+            {"snapshot": made["snapshot"]},
+        )
+        made["inspect"].append(stage_input("inspect", folder))
     return made
 
 

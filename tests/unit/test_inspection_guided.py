@@ -123,8 +123,8 @@ def test_strongest_answers_are_those_of_brute_force(
         best = np.sort(maps[:, feature].reshape(len(maps), -1).max(axis=1))[::-1][:4]
         np.testing.assert_allclose([one.value for one in answers], best, rtol=1e-6)
         for one in answers:
-            assert maps[one.picture, feature, one.y, one.x] == pytest.approx(one.value)
-        assert len({one.picture for one in answers}) == 4
+            assert maps[one.image, feature, one.y, one.x] == pytest.approx(one.value)
+        assert len({one.image for one in answers}) == 4
 
 
 def test_traces_lie_in_the_receptive_field(network: LayeredNetwork, pictures: Tensor) -> None:

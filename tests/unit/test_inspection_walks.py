@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from gan_core.inspection.samples import as_images, diversity
-from gan_core.inspection.walks import linear, slerp, walk_latents, walk_numbers
+from gan_core.inspection.walks import linear, slerp, walk_latents, walk_numbers, walk_sentence
 from gan_core.networks.snapshot import Prior
 
 
@@ -110,3 +110,23 @@ def test_grey_images_become_rgb() -> None:
     images = as_images(torch.linspace(-1, 1, 16).reshape(1, 1, 4, 4))
     assert images.shape == (1, 4, 4, 3) and (images[..., 0] == images[..., 2]).all()
     assert images.min() == 0 and images.max() == 255
+
+
+@pytest.mark.parametrize(
+    ("ratio", "diversity", "words_there"),
+    [
+        (1.4, 0.2, "No transition is sharp"),
+        (4.0, 0.2, "has a sharp transition"),
+        (1.1, 0.001, "nearly one image"),
+    ],
+)
+def test_walks_in_words(ratio: float, diversity: float, words_there: str) -> None:
+    numbers = {
+        "mean_step": 0.014,
+        "largest_jump": 0.016,
+        "largest_jump_ratio": ratio,
+        "largest_jump_row": 2,
+        "diversity": diversity,
+    }
+    said = walk_sentence(numbers)
+    assert words_there in said and "row 3" in said

@@ -307,26 +307,6 @@ def test_no_duplicates_is_said() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("ratio", "diversity", "words_there"),
-    [
-        (1.4, 0.2, "No row has a sharp transition"),
-        (4.0, 0.2, "has a sharp transition"),
-        (1.1, 0.001, "nearly one image only"),
-    ],
-)
-def test_walks_in_words(ratio: float, diversity: float, words_there: str) -> None:
-    numbers = {
-        "mean_step": 0.014,
-        "largest_jump": 0.016,
-        "largest_jump_ratio": ratio,
-        "largest_jump_row": 2,
-        "diversity": diversity,
-    }
-    said = words.walk_sentence(numbers)
-    assert words_there in said and "row 3" in said
-
-
 def test_units() -> None:
     assert [duration(s) for s in (0.02, 0.42, 59.94, 59.97, 75, 4000)] == [
         "under 0.1 s",
