@@ -48,7 +48,7 @@ class Chain:
 
     @property
     def hashed(self) -> bool:
-        """Whether codes are needed: to look for duplicates, or by the training."""
+        """Whether the crops are hashed and duplicates searched."""
         return self.external is None or self.recipe.dedup.mode != "off"
 
     @property
@@ -167,7 +167,7 @@ def train(chain: Chain) -> Node:
         "train",
         {"train": settings.model_dump(mode="json"), **common},
         {"train": _trajectory(settings, device), **common, **plugins(*used)},
-        {"pack": ("pack",), "codes": ("hash",)},
+        {"pack": ("pack",)},
         {**chain.device, "max_seconds": chain.settings.max_seconds},
     )
 

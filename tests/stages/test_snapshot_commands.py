@@ -42,7 +42,11 @@ def answer(*arguments: object, code: int = 0) -> Any:
 
 def snapshot(folder: Path) -> Path:
     state = build(TrainConfig(network={"width": 0.125}), seed=0, device="cpu", image_size=32)
-    meta = {"method": "dcgan", "network": state.spec, "prior": {"distribution": "uniform", "dim": 100, "classes": 0}}
+    meta = {
+        "method": "dcgan",
+        "network": state.spec,
+        "prior": {"distribution": "uniform", "dim": 100, "classes": 0},
+    }
     return write_snapshot(
         folder / "snapshot-000001.safetensors", state.networks, state.grid_latents, meta
     )
