@@ -72,10 +72,11 @@ class FlowRun:
         nodes = [node for node in self.prepared.nodes if node.stage == task.name]
         known = {*self.results, *(name for made in given for name in made)}
         for node in nodes:
+            if node.id in self.results:
+                continue
             missing = [name for name in node.input_ids if name not in known]
             assert not missing, f"the flow gives {node.id} no {', '.join(missing)}"
-            if node.id not in self.results:
-                self._waiting[node.id] = (task, node)
+            self._waiting[node.id] = (task, node)
         self._start_ready()
         return frozenset(node.id for node in nodes)
 
