@@ -20,7 +20,7 @@ import torch
 from gan_core.baselines import random
 from gan_core.devices import cpu_cores
 from gan_core.features import extract
-from gan_core.features.modes import taking
+from gan_core.features.modes import select_layers
 
 
 def main() -> None:
@@ -41,13 +41,13 @@ def main() -> None:
         np.random.default_rng(0).integers(0, 256, (options.images, side, side, 3)).astype(np.uint8)
     )
     extract.set_statistics(network, lambda rows: images[rows], len(images), 256, 0, options.device)
-    sizes = taking(network).sizes
+    sizes = select_layers(network).sizes
     times: dict[str, list[float]] = {"float32": [], "bf16": []}
     found = {}
     for number in range(options.rounds + 1):
         for precision, spent in times.items():
             begin = time.perf_counter()
-            values, _ = extract.take(
+            values, _ = extract.extract_features(
                 network.activations,
                 images,
                 sizes,

@@ -78,9 +78,9 @@ def main() -> None:
     )
     features = np.empty((len(pixels), 4 * given.centres), np.float16)
     for start in range(0, len(pixels), 500):
-        features[start : start + 500] = coder.take(pixels[start : start + 500])["kmeans"].reshape(
-            -1, features.shape[1]
-        )
+        features[start : start + 500] = coder.extract(pixels[start : start + 500])[
+            "kmeans"
+        ].reshape(-1, features.shape[1])
     coded = [time.perf_counter() - started, time.process_time() - used]
     random, held = np.random.default_rng(given.seed), np.zeros(given.train, bool)
     for number in range(10):

@@ -1,4 +1,4 @@
-"""Single-layer K-means features (Coates, Ng, Lee, AISTATS 2011), the control that needs no network.
+"""Single-layer K-means features (Coates, Ng, Lee, AISTATS 2011), the baseline that needs no network.
 
 As in the authors' demo (ports of Coates' kmeans_demo): random 6 x 6 patches, contrast normalisation
 (p - mean) / sqrt(var + 10) on values 0..255, ZCA whitening with 0.1, K-means; every window of an
@@ -19,7 +19,7 @@ from pydantic import Field
 
 from gan_core.config import Section
 from gan_core.errors import DataError
-from gan_core.features.pooling import LayerSize
+from gan_core.features.modes import LayerSize
 from gan_core.progress import Progress, silent
 from gan_core.randomness import numpy_stream, torch_stream
 
@@ -105,7 +105,7 @@ class Coder:
                 torch.sum(codes, 0, out=out[number, quadrant])
         return out.transpose(1, 2).reshape(len(images), -1, 2, 2)
 
-    def take(self, images: Images) -> dict[str, npt.NDArray[np.float16]]:
+    def extract(self, images: Images) -> dict[str, npt.NDArray[np.float16]]:
         """{'kmeans': float16 [n, K, 2, 2]}, standardised. Args: images: uint8 [n, side, side, 3]."""
         found = self.pooled(images)
         assert self.shift is not None and self.scale is not None

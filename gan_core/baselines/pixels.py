@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gan_core.config import Section
-from gan_core.features.pooling import LayerSize
+from gan_core.features.modes import LayerSize
 
 ABOUT = "raw pixels in [-1, 1], channel by channel"
 
@@ -29,7 +29,7 @@ def sizes(shape: tuple[int, int, int]) -> list[LayerSize]:
     return [LayerSize("pixels", (channels, height, width), (channels, height, width))]
 
 
-def take(images: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float16]]:
+def extract(images: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float16]]:
     """uint8 [n, height, width, 3] to {'pixels': float16 [n, 3, height, width]}, x / 127.5 - 1."""
     values = images.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(127.5) - np.float32(1)
     return {"pixels": values.astype(np.float16)}

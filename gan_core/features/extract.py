@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,26 +18,20 @@ import torch
 from torch import Tensor
 
 from gan_core.errors import DataError
-from gan_core.features.pooling import LayerSize, Pool, pool_maps, to_half
-from gan_core.networks.base import LayeredNetwork
-from gan_core.networks.layers import calibrate_batchnorm
+from gan_core.features.base import FeatureNetwork
+from gan_core.features.modes import LayerSize, Pool, pool_maps, to_half
 from gan_core.randomness import numpy_stream
 from gan_core.vision.tensors import to_float
 
-if TYPE_CHECKING:
-    from gan_core.features.external.network import ForeignNetwork
-
-Network: TypeAlias = "LayeredNetwork | ForeignNetwork"
-
-# the authors' batch; it is part of the result, unlike the batch that features are taken with
+# the authors' batch; it is part of the result, unlike the batch of the extraction
 STATISTICS_BATCH = 128
 Half = npt.NDArray[np.float16]
 Images = npt.NDArray[np.uint8]
 
 
-def take(
+def extract_features(
     network: Callable[..., dict[str, Tensor]],
-    pictures: Images,
+    images: Images,
     sizes: Sequence[LayerSize],
     *,
     grid: int = 4,
@@ -65,12 +59,12 @@ def take(
     Raises: DataError: an activation is not a number (NaN), with the layer and the images.
     """
     out: dict[str, Half] = {
-        size.name: np.empty((len(pictures), *size.pooled), np.float16) for size in sizes
+        size.name: np.empty((len(images), *size.pooled), np.float16) for size in sizes
     }
     clipped, start = 0, 0
     for found in pooled(
         network,
-        pictures,
+        images,
         sizes,
         grid=grid,
         pool=pool,
@@ -80,7 +74,7 @@ def take(
     ):
         for size in sizes:
             values = found[size.name] if after is None else after(size.name, found[size.name])
-            _refuse_nan(size.name, values, start, names)
+            _check_nan(size.name, values, start, names)
             half, beyond = to_half(values)
             clipped += beyond
             out[size.name][start : start + len(half)] = half.numpy().reshape(-1, *size.pooled)
@@ -88,7 +82,7 @@ def take(
     return out, clipped
 
 
-def _refuse_nan(layer: str, values: Tensor, start: int, names: Sequence[str] | None) -> None:
+def _check_nan(layer: str, values: Tensor, start: int, names: Sequence[str] | None) -> None:
     """Raises DataError where a batch's values of a layer, [n, ...], from image `start` on, hold
     NaN.
     """
@@ -96,12 +90,12 @@ def _refuse_nan(layer: str, values: Tensor, start: int, names: Sequence[str] | N
     if not bool(wrong.any()):
         return
     rows = [start + int(row) for row in wrong.flatten(1).any(1).nonzero()[:, 0]]
-    told = ", ".join(names[row] if names is not None else str(row) for row in rows[:5]) + (
+    listed = ", ".join(names[row] if names is not None else str(row) for row in rows[:5]) + (
         ", ..." if len(rows) > 5 else ""
     )
     raise DataError(
         f"{int(wrong.sum())} activations of layer {layer!r} are not numbers (NaN), in {len(rows)} "
-        f"of {len(values)} images: {told}.",
+        f"of {len(values)} images: {listed}.",
         expected="a network whose activations are finite",
         remedy=(
             "in all images: the weights have diverged, take an earlier snapshot or other "
@@ -111,7 +105,7 @@ def _refuse_nan(layer: str, values: Tensor, start: int, names: Sequence[str] | N
 
 
 @contextmanager
-def whole_float32() -> Iterator[None]:
+def full_float32() -> Iterator[None]:
     """Within it float32 is float32 on a GPU too: no TF32 (10 bits of fraction, torch's default for
     convolutions). Put back afterwards.
     """
@@ -123,7 +117,7 @@ def whole_float32() -> Iterator[None]:
     ):
         try:
             places.append((legacy, "allow_tf32", legacy.allow_tf32))
-        # somebody has set single operations by the newer names, and torch then refuses the old one
+        # single operations were set by the newer names, and torch then refuses the old one
         except RuntimeError:
             places.append((newer, "fp32_precision", newer.fp32_precision))
     try:
@@ -137,7 +131,7 @@ def whole_float32() -> Iterator[None]:
 
 def pooled(
     network: Callable[..., dict[str, Tensor]],
-    pictures: Images,
+    images: Images,
     sizes: Sequence[LayerSize],
     *,
     grid: int,
@@ -147,27 +141,27 @@ def pooled(
     precision: str = "float32",
 ) -> Iterator[dict[str, Tensor]]:
     """Pooled activations on the device, a batch at a time: {layer: [n, channels, rows, columns]};
-    arguments as in `take`.
+    arguments as in `extract_features`.
     """
     layers = [size.name for size in sizes]
     kind = torch.device(device).type
-    for start in range(0, len(pictures), batch):
+    for start in range(0, len(images), batch):
         # Straight from bytes to the device: a quarter of the traffic of floats.
-        images = to_float(
-            torch.from_numpy(np.ascontiguousarray(pictures[start : start + batch])).to(device)
+        inputs = to_float(
+            torch.from_numpy(np.ascontiguousarray(images[start : start + batch])).to(device)
         )
         if precision == "bf16":  # the layout that bf16 convolutions are quick in
-            images = images.contiguous(memory_format=torch.channels_last)
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
         cast: Any = torch.autocast(kind, torch.bfloat16) if precision == "bf16" else nullcontext()
-        # Not inference mode: what a stranger's module remembers must stay fit for training.
-        with torch.no_grad(), whole_float32(), cast:
-            found = network(images, layers)
+        # Not inference mode: what an external module keeps must stay fit for training.
+        with torch.no_grad(), full_float32(), cast:
+            found = network(inputs, layers)
             small = {name: pool_maps(found[name], grid, pool) for name in layers}
-        yield small  # outside: a generator's contexts would reach into its caller
+        yield small  # not inside: the contexts would stay open in the caller
 
 
 def set_statistics(
-    network: Network,
+    network: FeatureNetwork,
     read: Callable[[npt.NDArray[np.int64]], Images],
     rows: int,
     limit: int,
@@ -203,16 +197,12 @@ def set_statistics(
             if len(chosen) > 1:
                 yield to_float(torch.from_numpy(read(np.sort(chosen))).to(device))
 
-    with whole_float32():
-        if isinstance(network, LayeredNetwork):
-            calibrate_batchnorm(network, batches())
-            network.eval()
-        else:
-            network.measure(batches())
+    with full_float32():
+        network.calibrate(batches())
     return len(order) - (len(order) % STATISTICS_BATCH == 1)
 
 
-def statistics_of(network: Network) -> dict[str, Tensor]:
+def statistics_of(network: FeatureNetwork) -> dict[str, Tensor]:
     """Stored batch-norm statistics as '<layer>.mean' and '<layer>.variance', float32 on the CPU."""
     found = {}
     for name, norm in network.norms().items():
@@ -221,7 +211,7 @@ def statistics_of(network: Network) -> dict[str, Tensor]:
     return found
 
 
-def restore_statistics(network: Network, statistics: dict[str, Tensor]) -> None:
+def restore_statistics(network: FeatureNetwork, statistics: dict[str, Tensor]) -> None:
     """Puts back what `statistics_of` gave."""
     for name, norm in network.norms().items():
         device = (

@@ -1,35 +1,35 @@
-"""Ways of taking features, by name: which layers, how they are pooled, what is done to them. They
-work on any network.
+"""Feature modes by name: which layers of a network, and how their maps become a vector.
 
-A network here is whatever lists its layers in order (`layers()`): the project's own, an encoder, or
-anybody's (`foreign.ForeignNetwork`). Hidden layers are those of kind conv, deconv, project and
-linear, after their nonlinearity; the output is the last entry of the list.
+The DCGAN paper's features (section 5.1) are the activations of every convolutional layer after its
+LeakyReLU, each map max-pooled to 4 x 4, flattened channel by channel, row by row, and joined in the
+order of the layers; nothing is scaled (svhn/svhn_semisup_analysis.py). The length is the sum over
+layers of maps x 4 x 4. Hidden layers are those of kind conv, deconv, project and linear, after
+their nonlinearity; the output is the last entry of `layers()`.
 
-    dcgan      every convolutional layer, pooled to a grid (DCGAN, section 5.1). The only one that
-    `grid` and `pool` change. output     the output as it is: E(x) of BiGAN, on which Donahue et al.
-    run nearest neighbours ali        the last three hidden layers and the output, whole and joined
-    (ALI's SVHN protocol) avepool    the last convolutional layer, averaged over all places
-    (BigBiGAN) bn_crelu   avepool, then a = BN(f) and [max(a, 0), max(-a, 0)]: twice as many
-    (BigBiGAN)
+    dcgan      every convolutional layer, pooled to a grid; only here `grid` and `pool` count
+    output     the output as it is: E(x) of BiGAN, for Donahue et al.'s nearest neighbours
+    ali        the last three hidden layers and the output, whole and joined (ALI, SVHN)
+    avepool    the last convolutional layer, averaged over all places (BigBiGAN)
+    bn_crelu   avepool, then a = BN(f) and [max(a, 0), max(-a, 0)]: twice as many (BigBiGAN)
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, get_args
+from typing import Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gan_core.config import FeatureMode
 from gan_core.errors import DataError, UnknownName
-from gan_core.features.pooling import LayerSize, Pool, pooled_shape
+from gan_core.features.base import FeatureNetwork
 from gan_core.networks.layers import LayerInfo
 
-if TYPE_CHECKING:
-    from gan_core.features.extract import Network
-
+Pool = Literal["max", "average"]
+HALF_MAX = 65504.0  # the largest float16
 MODES = get_args(FeatureMode)
 WHOLE = 1 << 20  # a grid that no map exceeds: maps stay as they are
 EPS = 1e-5  # added to bn_crelu's variance: torch's default; the paper names none
@@ -38,8 +38,8 @@ _ALI_HIDDEN = 3
 
 
 @dataclass(frozen=True)
-class Taking:
-    """What is taken of a network: its layers with their sizes, and how they are pooled."""
+class Selection:
+    """Layers of a network to read: the layers with their sizes, and how they are pooled."""
 
     sizes: list[LayerSize]
     grid: int
@@ -47,14 +47,14 @@ class Taking:
     crelu: bool = False
 
 
-def taking(
-    network: Network,
+def select_layers(
+    network: FeatureNetwork,
     mode: str = "dcgan",
     layers: Sequence[str] | None = None,
     grid: int = 4,
     pool: Pool = "max",
-) -> Taking:
-    """What a mode takes of a network.
+) -> Selection:
+    """The layers that a mode reads, with their sizes and pooling.
 
     Args:
         layers: names, in place of the mode's own choice of layers.
@@ -87,7 +87,7 @@ def taking(
         if info.name in wanted:
             channels, height, width = pooled_shape(info.shape, grid)
             sizes.append(LayerSize(info.name, info.shape, (twice * channels, height, width)))
-    return Taking(sizes, grid, pool, mode == "bn_crelu")
+    return Selection(sizes, grid, pool, mode == "bn_crelu")
 
 
 def _choose(mode: str, infos: Sequence[LayerInfo]) -> list[str]:
@@ -163,3 +163,85 @@ class BatchNormCReLU:
                     if name.endswith(ending)
                 }
             )
+
+
+@dataclass(frozen=True)
+class LayerSize:
+    """One layer as features. `shape` is what the network gives, `pooled` what is kept, `dims` their
+    product.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    pooled: tuple[int, int, int]
+
+    @property
+    def dims(self) -> int:
+        channels, height, width = self.pooled
+        return channels * height * width
+
+    def as_json(self) -> dict[str, object]:
+        """For summaries and lineage."""
+        return {
+            "name": self.name,
+            "shape": list(self.shape),
+            "pooled": list(self.pooled),
+            "dims": self.dims,
+        }
+
+
+def pooled_shape(shape: Sequence[int], grid: int) -> tuple[int, int, int]:
+    """(channels, height, width) after pooling. Maps that are no larger than the grid stay as they
+    are; flat layers are 1 x 1.
+    """
+    channels, height, width = (*shape, 1, 1)[:3]
+    return (channels, min(height, grid), min(width, grid))
+
+
+def pool_maps(maps: Tensor, grid: int, pool: Pool = "max") -> Tensor:
+    """[n, channels, height, width] (or [n, units]) to [n, channels, min(height, grid), min(width,
+    grid)].
+
+    Where height is a multiple of the grid these are plain windows of height / grid. Where it is
+    not, window i covers rows floor(i h / grid) to ceil((i + 1) h / grid): neighbouring windows then
+    share a row (torch's adaptive pooling).
+    """
+    if maps.dim() == 2:
+        return maps[:, :, None, None]
+    size = pooled_shape(maps.shape[1:], grid)[1:]
+    if tuple(maps.shape[2:]) == size:
+        return maps
+    if size == (
+        1,
+        1,
+    ):  # over all places at once, in float32: one kernel instead of adaptive windows
+        whole = maps.float()
+        return (
+            whole.amax((2, 3), keepdim=True) if pool == "max" else whole.mean((2, 3), keepdim=True)
+        ).to(maps.dtype)
+    return F.adaptive_max_pool2d(maps, size) if pool == "max" else F.adaptive_avg_pool2d(maps, size)
+
+
+def to_half(values: Tensor) -> tuple[Tensor, int]:
+    """float16 on the CPU, and how many values were beyond its range (infinite ones too) and clipped
+    to +-65504.
+    """
+    beyond = int((values.abs() > HALF_MAX).sum())
+    if beyond:
+        values = values.clamp(-HALF_MAX, HALF_MAX)
+    return values.to(torch.float16).cpu(), beyond
+
+
+def length_of(sizes: Sequence[LayerSize]) -> str:
+    """The sum that a vector's length is: '2,048 (conv1) + 4,096 (conv2) = 6,144'."""
+    return (
+        " + ".join(f"{size.dims:,} ({size.name})" for size in sizes)
+        + f" = {sum(size.dims for size in sizes):,}"
+    )
+
+
+def uneven(sizes: Sequence[LayerSize], grid: int) -> list[str]:
+    """Names of the layers whose sides the grid does not divide, so that pooling windows overlap."""
+    return [
+        size.name for size in sizes if any(side > grid and side % grid for side in size.shape[1:])
+    ]

@@ -77,7 +77,7 @@ def draws_of(
     """
     classes, sizes = np.unique(labels, return_counts=True)
     made: list[Draw] = []
-    said: list[str] = []
+    warnings: list[str] = []
     for number in wanted:
         if isinstance(number, str):
             made.append(Draw("all", 0, np.arange(len(labels))))
@@ -87,14 +87,14 @@ def draws_of(
             ", ..." if len(short) > 5 else ""
         )
         if int(sizes.max()) <= number:
-            said.append(
+            warnings.append(
                 f"{number} labels per class were asked for and no class has more than "
                 f"{int(sizes.max())} outside the validation "
                 f"split: left out{', it would be the same as all labels' if 'all' in wanted else ''}."
             )
             continue
         if short:
-            said.append(
+            warnings.append(
                 f"{number} labels per class were asked for; {few} outside the validation split "
                 "and give all of them."
             )
@@ -106,9 +106,9 @@ def draws_of(
             made.append(Draw(str(number), draw, np.sort(np.concatenate(parts))))
     if not made:
         # Nothing that was asked for can be drawn: what is there is still worth a score.
-        said.append("All labels are used instead.")
+        warnings.append("All labels are used instead.")
         made.append(Draw("all", 0, np.arange(len(labels))))
-    return made, said
+    return made, warnings
 
 
 def best(values: Sequence[float], accuracies: npt.NDArray[np.float64]) -> int:

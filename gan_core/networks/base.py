@@ -17,7 +17,13 @@ from collections.abc import Iterable, Sequence
 from torch import Tensor, nn
 
 from gan_core.errors import UnknownName
-from gan_core.networks.layers import BatchNorm, Block, Condition, LayerInfo
+from gan_core.networks.layers import (
+    BatchNorm,
+    Block,
+    Condition,
+    LayerInfo,
+    calibrate_batchnorm,
+)
 
 
 class LayeredNetwork(nn.Module):
@@ -40,6 +46,7 @@ class LayeredNetwork(nn.Module):
         self.chain = nn.ModuleDict({layer.info.name: layer for layer in layers})
         self.input_shape = input_shape
         self.classes = max((layer.classes for layer in layers), default=0)
+        self.assumed: list[str] = []  # nothing: images must have the network's own size
 
     @property
     def without_labels(self) -> bool:
@@ -133,6 +140,18 @@ class LayeredNetwork(nn.Module):
                 activation = layer(activation, condition)
             after = after or layer.info.name == name
         return activation
+
+    def columns(self, layers: Sequence[str]) -> list[str]:
+        """Names of layers as names of columns: 'main.2' is 'main_2'."""
+        return [name.replace(".", "_") for name in layers]
+
+    def calibrate(self, batches: Iterable[Tensor]) -> int:
+        """Sets the batch-norm statistics from inputs (`calibrate_batchnorm`) and goes into
+        evaluation mode. Returns: the number of batches.
+        """
+        count = calibrate_batchnorm(self, batches)
+        self.eval()
+        return count
 
     def norms(self) -> dict[str, BatchNorm]:
         """All batch norms, those inside blocks too, in order: by the layer's name where it is the

@@ -223,7 +223,7 @@ def extract(chain: Chain, source: str) -> Node:
     inputs = {"crops": (f"crop:{source}",), **chain.duplicates, **chain.trained_on}
     context = chain.device
     if chain.external:
-        part["outside"] = key_part["outside"] = chain.external.part(weights=True)
+        part["external"] = key_part["external"] = chain.external.part(weights=True)
         context |= chain.external.context(weights=True)
     else:
         inputs["snapshot"] = ("train",)
@@ -250,7 +250,7 @@ def extract_baseline(chain: Chain, source: str, baseline: BaselineConfig) -> Nod
         part["extract"] = recipe.extract.model_dump(mode="json")
         key_part["extract"] = _activations(chain)
         if chain.external:
-            part["outside"] = key_part["outside"] = chain.external.part(weights=False)
+            part["external"] = key_part["external"] = chain.external.part(weights=False)
             context |= chain.external.context(weights=False)
         else:
             network, size = recipe.train.network, {"image_size": recipe.crop.size}

@@ -38,8 +38,7 @@ def estimate(recipe: Recipe, device: str, rows: int) -> Estimate:
     """Estimates a recipe for `rows` evaluated images. Imports torch: the networks themselves say
     how large they are.
     """
-    from gan_core.features.modes import taking
-    from gan_core.features.pooling import told
+    from gan_core.features.modes import length_of, select_layers
     from gan_core.networks.snapshot import feature_network
     from gan_core.training.step_cost import step_cost
 
@@ -48,8 +47,8 @@ def estimate(recipe: Recipe, device: str, rows: int) -> Estimate:
     if role in cost.networks:
         take = recipe.extract
         network = feature_network(cost.method, role, cost.networks[role])
-        sizes = taking(network, take.mode, take.layers, take.grid, take.pool).sizes
-        features, length = sum(size.dims for size in sizes), told(sizes)
+        sizes = select_layers(network, take.mode, take.layers, take.grid, take.pool).sizes
+        features, length = sum(size.dims for size in sizes), length_of(sizes)
     step = cost.gflop_per_image
     precision = recipe.train.precision
     if precision == "auto":

@@ -169,7 +169,7 @@ def encode(labels: Labels) -> tuple[Labels, Labels]:
     return classes, index.astype(np.int64)
 
 
-def begin(features: Features, labels: Labels) -> tuple[Labels, Labels]:
+def check_and_encode(features: Features, labels: Labels) -> tuple[Labels, Labels]:
     """How every fit begins: `check_features`, then `encode`.
 
     Raises: DataError.
@@ -209,10 +209,10 @@ def check_features(features: Features, labels: Labels) -> None:
         )
     wrong = not_finite(features)
     if len(wrong):
-        told = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
+        listed = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
         raise DataError(
             f"{len(wrong)} of {len(features)} rows of features hold values that are not finite "
-            f"(NaN or infinite): rows {told}.",
+            f"(NaN or infinite): rows {listed}.",
             expected="finite features",
             remedy=(
                 "leave those rows out, or take the features anew: the stage extract refuses "

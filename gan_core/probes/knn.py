@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gan_core.probes.base import Features, Labels, as_tensor, begin, block_rows
+from gan_core.probes.base import Features, Labels, as_tensor, block_rows, check_and_encode
 from gan_core.progress import Progress, silent
 
 ABOUT = "k nearest neighbours, Euclidean, majority vote"
@@ -143,6 +143,6 @@ def fit(
 
     Raises: DataError as `linear_svm.fit`.
     """
-    classes, index = begin(features, labels)
+    classes, index = check_and_encode(features, labels)
     neighbours = Neighbours(features, device, backend)
     return [KNearest(float(value), classes, index, neighbours) for value in values]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gan_core.probes.base import Features, Labels, LinearModel, begin
+from gan_core.probes.base import Features, Labels, LinearModel, check_and_encode
 from gan_core.probes.solver.design import COMPACT_ROWS
 from gan_core.probes.solver.fit import linear_map, model_of, one_vs_rest, solved
 from gan_core.probes.solver.gram import solve_gram
@@ -38,7 +38,7 @@ MARGIN_BYTES = 2**29  # columns are solved in batches whose margins fit into thi
 @dataclass
 class SquaredHinge:
     """C sum max(0, 1 - y m)^2 for columns with signs y [rows, P] (+1, -1) and weights C [P]. See
-    `_newton.Loss`.
+    `newton_cg.Loss`.
     """
 
     signs: Tensor
@@ -66,7 +66,7 @@ class SquaredHinge:
         """2 C times the share of rows inside the margin."""
         return 2 * self.cost * (self.signs * margins < 1).to(margins.dtype).mean(0)
 
-    def take(self, groups: Tensor) -> SquaredHinge:
+    def select(self, groups: Tensor) -> SquaredHinge:
         """Some of the columns."""
         return SquaredHinge(self.signs[:, groups], self.cost[groups])
 
@@ -94,7 +94,7 @@ def fit(
     Raises:
         DataError: no labels or one class only; shapes that do not match.
     """
-    classes, index = begin(features, labels)
+    classes, index = check_and_encode(features, labels)
     signs = one_vs_rest(classes, index)
     if len(features) <= COMPACT_ROWS and len(features) < features.shape[1]:
         exact = solve_gram(
@@ -104,10 +104,17 @@ def fit(
         for value, matrix, *figures in zip(
             values, exact.weights, exact.objective, exact.gap, exact.steps, strict=True
         ):
-            said = dict(zip(("objective", "gap", "iterations"), map(float, figures), strict=True))
+            certificate = dict(
+                zip(("objective", "gap", "iterations"), map(float, figures), strict=True)
+            )
             models.append(
                 LinearModel(
-                    float(value), classes, matrix[:-1].numpy(), matrix[-1].numpy(), said, device
+                    float(value),
+                    classes,
+                    matrix[:-1].numpy(),
+                    matrix[-1].numpy(),
+                    certificate,
+                    device,
                 )
             )
         return models

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gan_core.probes.base import Features, Labels, LinearModel
-from gan_core.probes.solver.fit import begin_linear, model_of, solved
+from gan_core.probes.solver.fit import model_of, prepare_linear, solved
 from gan_core.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ MARGIN_BYTES = 2**28
 @dataclass
 class SoftmaxLoss:
     """C sum -log softmax(m)[y] for groups of `width` columns; truth [rows, width] one-hot, cost
-    [groups]. See `_newton.Loss`.
+    [groups]. See `newton_cg.Loss`.
     """
 
     truth: Tensor
@@ -59,18 +59,18 @@ class SoftmaxLoss:
         shares = self._grouped(margins).softmax(2)
         scaled = shares * self.cost[:, None]
 
-        def bend(change: Tensor) -> Tensor:
+        def curvature_of(change: Tensor) -> Tensor:
             grouped = self._grouped(change)
             return (scaled * (grouped - (shares * grouped).sum(2, keepdim=True))).view_as(change)
 
-        return bend
+        return curvature_of
 
     def mean_curvature(self, margins: Tensor) -> Tensor:
         """C times the mean of p (1 - p), per column."""
         shares = self._grouped(margins).softmax(2)
         return ((shares * (1 - shares)).mean(0) * self.cost[:, None]).reshape(-1)
 
-    def take(self, groups: Tensor) -> SoftmaxLoss:
+    def select(self, groups: Tensor) -> SoftmaxLoss:
         """Some of the values of C."""
         return SoftmaxLoss(self.truth, self.cost[groups], self.width)
 
@@ -90,7 +90,7 @@ def fit(
     """
     import torch
 
-    classes, index, data, kind = begin_linear(
+    classes, index, data, kind = prepare_linear(
         features, labels, seed, device, 0.5 * max(map(float, values))
     )
     width = len(classes)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gan_core.probes.base import Features, Labels, LinearModel
-from gan_core.probes.solver.fit import begin_linear, model_of, one_vs_rest, solved
+from gan_core.probes.solver.fit import model_of, one_vs_rest, prepare_linear, solved
 from gan_core.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ TOLERANCE = 1e-5
 @dataclass
 class SquaredLoss:
     """weight / 2 sum (m - t)^2 for columns with targets t [rows, P] and weights [P]. See
-    `_newton.Loss`.
+    `newton_cg.Loss`.
     """
 
     targets: Tensor
@@ -53,7 +53,7 @@ class SquaredLoss:
         """The weight, everywhere."""
         return self.weight
 
-    def take(self, groups: Tensor) -> SquaredLoss:
+    def select(self, groups: Tensor) -> SquaredLoss:
         """Some of the columns."""
         return SquaredLoss(self.targets[:, groups], self.weight[groups])
 
@@ -71,7 +71,7 @@ def fit(
     """One model for each alpha in `values` (> 0); arguments and errors as in `linear_svm.fit`."""
     import torch
 
-    classes, index, data, kind = begin_linear(
+    classes, index, data, kind = prepare_linear(
         features, labels, seed, device, 1 / min(map(float, values))
     )
     targets = one_vs_rest(classes, index).to(device=device, dtype=kind)

@@ -1,4 +1,4 @@
-"""Stage evaluate: one probe on one set of features, by a protocol that looks at the test split
+"""Stage evaluate: one probe on one set of features, by a protocol that reads the test split
 once.
 
 Choices (C, k) are made for each number of labels by the mean accuracy, over the draws, on a
@@ -57,7 +57,7 @@ class _Cell:
     """What is known of this cell before a probe is fitted: features in the order pool, validation,
     test; labels likewise.
 
-    `clean`: bool for each test row, False for the leaked ones; None when nobody asked.
+    `clean`: bool for each test row, False for the leaked ones; None when it was not asked for.
     """
 
     rows: pa.Table
@@ -74,7 +74,7 @@ class _Cell:
 
 
 @dataclass
-class _Found:
+class _Results:
     """Rows of the three tables, as they come."""
 
     scores: list[dict[str, Any]] = field(default_factory=list)
@@ -103,9 +103,9 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     seed = int(request.part.get("seed", 0))
     cell = _read(request, protocol, seed)
     draws, warnings = draws_of(cell.pool_labels, protocol.labels_per_class, protocol.draws, seed)
-    found = _Found(warnings=warnings)
+    results = _Results(warnings=warnings)
     if cell.clean is not None and not cell.clean.any():
-        found.warnings.append(
+        results.warnings.append(
             "Every test image stands in the training split too: there is no accuracy without them."
         )
     names = {
@@ -118,24 +118,24 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
         by_labels.setdefault(draw.labels, []).append(draw)
     for number, (labels, same) in enumerate(by_labels.items()):
         _score(
-            module, cell, same, values, seed, device, {**names, "labels": labels}, protocol, found
+            module, cell, same, values, seed, device, {**names, "labels": labels}, protocol, results
         )
         progress(number + 1, len(by_labels), "numbers of labels")
     saw = saw_labels(request.one("features").path)
     classes = len(np.unique(cell.labels[: cell.train]))
     test_rows = len(cell.labels) - cell.train
-    for row in found.scores:
+    for row in results.scores:
         row |= {"saw_labels": saw, "classes": classes}
     write_table(
-        pa.Table.from_pylist(found.scores, schema=schemas.SCORES), request.work / "scores.parquet"
+        pa.Table.from_pylist(results.scores, schema=schemas.SCORES), request.work / "scores.parquet"
     )
-    write_table(pa.concat_tables(found.predictions), request.work / "predictions.parquet")
+    write_table(pa.concat_tables(results.predictions), request.work / "predictions.parquet")
     write_table(
-        pa.Table.from_pylist(found.choices, schema=CHOICES), request.work / "choices.parquet"
+        pa.Table.from_pylist(results.choices, schema=CHOICES), request.work / "choices.parquet"
     )
     summary = {
         **names,
-        "table": _table(found.scores),
+        "table": _table(results.scores),
         "dims": int(cell.features.shape[1]),
         "classes": classes,
         "train_rows": cell.train,
@@ -148,7 +148,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     return StageOutcome(
         counts={"in": len(cell.labels), "scored": len(cell.labels)},
         summary=summary,
-        warnings=found.warnings,
+        warnings=results.warnings,
     )
 
 
@@ -187,14 +187,14 @@ def _read(request: StageRequest, protocol: EvaluateConfig, seed: int) -> _Cell:
     train = order[(usable & (split == "train"))[order]]
     test_split = "test" if (usable & (split == "test")).any() else "validation"
     test = order[(usable & (split == test_split))[order]]
-    _refuse(labels[train], len(test), sorted(set(split[labelled].tolist())))
+    _check_rows(labels[train], len(test), sorted(set(split[labelled].tolist())))
     count = (
         None if protocol.validation_rows is None else min(protocol.validation_rows, len(train) // 2)
     )
     pool, validation = hold_out(labels[train], protocol.validation, seed, count)
     wanted = np.concatenate([train[pool], train[validation], test])
     features, rows = read_features(folder, rows=wanted)
-    _refuse_not_finite(features, rows)
+    _check_finite(features, rows)
     clean = _clean(rows.slice(len(train)), request)
     return _Cell(
         rows,
@@ -208,21 +208,21 @@ def _read(request: StageRequest, protocol: EvaluateConfig, seed: int) -> _Cell:
     )
 
 
-def _refuse_not_finite(features: Features, rows: pa.Table) -> None:
+def _check_finite(features: Features, rows: pa.Table) -> None:
     """Raises DataError for features that are not numbers: a probe would answer something to them,
     and nobody would know.
     """
     wrong = not_finite(features)
     if len(wrong):
-        told = ", ".join(rows["image_id"].take(pa.array(wrong[:5])).to_pylist()) + (
+        listed = ", ".join(rows["image_id"].take(pa.array(wrong[:5])).to_pylist()) + (
             ", ..." if len(wrong) > 5 else ""
         )
         raise DataError(
             f"The features of {len(wrong)} of {len(features)} images are not finite (NaN or "
-            f"infinite): image ids {told}.",
+            f"infinite): image ids {listed}.",
             expected="finite features",
             remedy=(
-                "take them anew with --refresh extract, which names the layer; a network that "
+                "repeat the extraction with --refresh extract, which names the layer; a network that "
                 "has diverged gives no others"
             ),
         )
@@ -242,7 +242,7 @@ def _clean(rows: pa.Table, request: StageRequest) -> npt.NDArray[np.bool_] | Non
     return np.array([place not in leaked for place in places], np.bool_)
 
 
-def _refuse(train_labels: Labels, test_rows: int, splits: list[str]) -> None:
+def _check_rows(train_labels: Labels, test_rows: int, splits: list[str]) -> None:
     """Raises DataError for what cannot be evaluated."""
     there = f"the labelled rows are in the splits {', '.join(splits)}"
     if not len(train_labels) or not test_rows:
@@ -272,7 +272,7 @@ def _score(
     device: str,
     names: dict[str, str],
     protocol: EvaluateConfig,
-    found: _Found,
+    results: _Results,
 ) -> None:
     """One number of labels: fits every value on every draw, chooses on validation, reads the test
     split with the chosen ones.
@@ -297,15 +297,15 @@ def _score(
                 "validation_accuracy": accuracies[number, index],
             }
             gap = fitted[number][index].certificate.get("gap")
-            found.choices.append({**names, **row, "chosen": index == chosen, "gap": gap})
-    _warn_at_edge(module, values, accuracies, chosen, names, found)
-    _warn_unsolved(module, values, fitted, names, found)
+            results.choices.append({**names, **row, "chosen": index == chosen, "gap": gap})
+    _warn_at_edge(module, values, accuracies, chosen, names, results)
+    _warn_unsolved(module, values, fitted, names, results)
     value = values[chosen]
     if draws[0].labels == "all":
         model: Model = module.fit(*cell.part(0, cell.train), [value], seed=seed, device=device)[0]
         scored = [(Draw("all", 0, np.arange(cell.train)), model, float(accuracies[0, chosen]))]
     elif protocol.final_draws:
-        scored = _fresh(
+        scored = _fit_final_draws(
             module, cell, int(draws[0].labels), value, seed, device, protocol.final_draws
         )
     else:
@@ -324,17 +324,19 @@ def _score(
             "validation_accuracy": validation,
             "train_accuracy": float((model.predict(features) == labels).mean()),
         }
-        for test_set, right in _counted(cell, answer == test_labels):
+        for test_set, right in _by_test_set(cell, answer == test_labels):
             figures = {
                 "test_set": test_set,
                 "test_rows": len(right),
                 "test_accuracy": float(right.mean()),
             }
-            found.scores.append({**row, **figures})
-        found.predictions.append(_predictions(cell, names, draw.number, answer))
+            results.scores.append({**row, **figures})
+        results.predictions.append(_predictions(cell, names, draw.number, answer))
 
 
-def _counted(cell: _Cell, right: npt.NDArray[np.bool_]) -> list[tuple[str, npt.NDArray[np.bool_]]]:
+def _by_test_set(
+    cell: _Cell, right: npt.NDArray[np.bool_]
+) -> list[tuple[str, npt.NDArray[np.bool_]]]:
     """The right and wrong answers by set of test images: 'all', and 'without_leaked' where it was
     asked for and any are left.
     """
@@ -343,7 +345,7 @@ def _counted(cell: _Cell, right: npt.NDArray[np.bool_]) -> list[tuple[str, npt.N
     return [("all", right), ("without_leaked", right[cell.clean])]
 
 
-def _fresh(
+def _fit_final_draws(
     module: ModuleType, cell: _Cell, number: int, value: float, seed: int, device: str, count: int
 ) -> list[tuple[Draw, Model, float]]:
     """Models of the chosen value on draws that no choice has seen, as the DCGAN authors' script
@@ -372,7 +374,7 @@ def _warn_at_edge(
     accuracies: npt.NDArray[np.float64],
     chosen: int,
     names: dict[str, str],
-    found: _Found,
+    results: _Results,
 ) -> None:
     """A best value at the end of the grid may not be the best: the person should widen it."""
     means = accuracies.mean(axis=0)
@@ -383,7 +385,7 @@ def _warn_at_edge(
     if chosen == lowest and values[chosen] <= getattr(module, "LEAST", float("-inf")):
         return
     end = "smallest" if chosen == lowest else "largest"
-    found.warnings.append(
+    results.warnings.append(
         f"{names['features']} / {names['probe']} at {names['labels']} labels: the best "
         f"{module.SETTING} is the {end} tried "
         f"({values[chosen]:g}); a wider grid may give more."
@@ -395,13 +397,13 @@ def _warn_unsolved(
     values: list[float],
     fitted: list[list[Model]],
     names: dict[str, str],
-    found: _Found,
+    results: _Results,
 ) -> None:
-    """A fit that stopped before its optimum is said: its accuracy is that of another model."""
+    """Warns of a fit that stopped before its optimum: its accuracy is that of another model."""
     for index, value in enumerate(values):
         gap = max(models[index].certificate.get("gap", 0.0) for models in fitted)
         if gap > UNSOLVED:
-            found.warnings.append(
+            results.warnings.append(
                 f"{names['features']} / {names['probe']} at {names['labels']} labels: the fit "
                 f"with {module.SETTING} = {value:g} stopped "
                 f"where its objective may be {gap:.0%} above the optimum; float32 does not reach "

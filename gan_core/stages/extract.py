@@ -1,4 +1,4 @@
-"""Stage extract: features of every usable crop of one source, from a snapshot or as a control, in
+"""Stage extract: features of every usable crop of one source, from a snapshot or as a baseline, in
 Parquet shards.
 
 The shards are those of the crops. Each is written under another name and remembered by a done-file
@@ -31,10 +31,9 @@ from gan_core.randomness import numpy_stream
 
 if TYPE_CHECKING:
     from gan_core.baselines.kmeans import Coder
-    from gan_core.features.extract import Network
-    from gan_core.features.modes import BatchNormCReLU, Taking
+    from gan_core.features.base import FeatureNetwork
+    from gan_core.features.modes import BatchNormCReLU, LayerSize, Selection
     from gan_core.features.parquet import Half
-    from gan_core.features.pooling import LayerSize
     from gan_core.shards import PixelShards
 
 log = logging.getLogger(__name__)
@@ -43,11 +42,11 @@ Images = npt.NDArray[np.uint8]
 
 
 @dataclass
-class _Taker:
+class _Extractor:
     """How features of this request are taken."""
 
     sizes: list[LayerSize]
-    take: Callable[[Images, list[str]], tuple[dict[str, Half], int]]  # of images and their ids
+    extract: Callable[[Images, list[str]], tuple[dict[str, Half], int]]  # of images and their ids
     lineage: dict[str, Any]
     warnings: list[str] = field(default_factory=list)
     assumed: list[str] = field(default_factory=list)
@@ -65,7 +64,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     import torch
 
     from gan_core.devices import cpu_cores, resolve_device, use_gpu
-    from gan_core.features.pooling import told
+    from gan_core.features.modes import length_of
     from gan_core.shards import PixelShards
 
     torch.set_num_threads(int(request.part.get("threads") or 0) or cpu_cores())
@@ -79,32 +78,32 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
             expected="crops with status 'ok'",
             remedy="look at `reason` in crops.parquet, and the failed files in the report",
         )
-    taker = _taker(request, config, images, device, progress)
+    extractor = _extractor_of(request, config, images, device, progress)
     rows = images.table.append_column(
         "kept", _kept(images.table, request.inputs.get("duplicates", []))
     )
-    clipped = _shards(request, images, rows, taker, progress)
+    clipped = _shards(request, images, rows, extractor, progress)
     if "share" in request.context:
         return StageOutcome(complete=False)
-    dims = sum(size.dims for size in taker.sizes)
+    dims = sum(size.dims for size in extractor.sizes)
     if clipped:
-        taker.warnings.append(
+        extractor.warnings.append(
             f"{clipped} activations lay beyond float16's 65504, or were infinite, and were "
             "clipped to it."
         )
     summary = {
         "features": request.part["features"],
         "dims": dims,
-        "layers": [size.as_json() for size in taker.sizes],
-        "length": told(taker.sizes),
+        "layers": [size.as_json() for size in extractor.sizes],
+        "length": length_of(extractor.sizes),
         "rows": len(images),
         "bytes": sum(path.stat().st_size for path in request.work.glob("features-*.parquet")),
         "clipped": clipped,
-        **({"assumed": taker.assumed} if taker.assumed else {}),
+        **({"assumed": extractor.assumed} if extractor.assumed else {}),
     }
     log.info("%s: %s values for each image", request.node, summary["length"])
     return StageOutcome(
-        counts={"in": len(images), "ok": len(images)}, summary=summary, warnings=taker.warnings
+        counts={"in": len(images), "ok": len(images)}, summary=summary, warnings=extractor.warnings
     )
 
 
@@ -123,13 +122,13 @@ def _kept(table: pa.Table, duplicates: list[StageInput]) -> pa.Array:
     return pa.array([place not in dropped for place in places], pa.bool_())
 
 
-def _taker(
+def _extractor_of(
     request: StageRequest,
     config: ExtractConfig,
     images: PixelShards,
     device: str,
     progress: Progress,
-) -> _Taker:
+) -> _Extractor:
     kind = str(request.part["features"])
     digests = {
         role: sorted(entry.ref.digest for entry in entries)
@@ -146,20 +145,20 @@ def _taker(
 
         sizes = pixels.sizes(images.shape)
         lineage["layers"] = [size.as_json() for size in sizes]
-        return _Taker(sizes, lambda some, _: (pixels.take(some), 0), lineage)
+        return _Extractor(sizes, lambda some, _: (pixels.extract(some), 0), lineage)
     if kind == "kmeans":
-        return _kmeans_taker(request, images, device, lineage, progress)
-    return _network_taker(request, config, images, device, lineage)
+        return _kmeans_extractor(request, images, device, lineage, progress)
+    return _network_extractor(request, config, images, device, lineage)
 
 
-def _kmeans_taker(
+def _kmeans_extractor(
     request: StageRequest,
     images: PixelShards,
     device: str,
     lineage: dict[str, Any],
     progress: Progress,
-) -> _Taker:
-    """The K-means control: what it learned is kept beside the features, so that all shards are of
+) -> _Extractor:
+    """The K-means baseline: what it learned is kept beside the features, so that all shards are of
     one codebook.
     """
     from gan_core.baselines import kmeans
@@ -177,7 +176,7 @@ def _kmeans_taker(
         "layers": [size.as_json() for size in sizes],
         "network": {"name": "kmeans", **settings, "sha256": digest},
     }
-    return _Taker(sizes, lambda some, _: (coder.take(some), 0), lineage)
+    return _Extractor(sizes, lambda some, _: (coder.extract(some), 0), lineage)
 
 
 def _codebook(
@@ -190,7 +189,7 @@ def _codebook(
     """(coder, SHA-256 of `codebook.safetensors`): the file of another share or of a killed attempt,
     else learned and written.
 
-    Of several shares that learn at once the first to end is believed by all.
+    Of several shares that learn at once the first to end is used by all.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file, save_file
@@ -203,7 +202,7 @@ def _codebook(
             return kmeans.Coder(**load_file(path, device=device)), sha256_file(path)
         except (SafetensorError, TypeError):  # cut short by a machine that died
             path.unlink(missing_ok=True)
-    read, rows = _training(request, images)
+    read, rows = _training_images(request, images)
     coder = kmeans.learn(
         read,
         rows,
@@ -226,7 +225,7 @@ def _codebook(
     return kmeans.Coder(**load_file(path, device=device)), sha256_file(path)
 
 
-def _training(
+def _training_images(
     request: StageRequest, images: PixelShards
 ) -> tuple[Callable[[npt.NDArray[np.int64]], Images], int]:
     """The training images that statistics are taken over: the pack's, or without one the crops of
@@ -253,22 +252,19 @@ def _training(
     return (lambda rows: images.pixels(train[rows])), len(train)
 
 
-def _network_taker(
+def _network_extractor(
     request: StageRequest,
     config: ExtractConfig,
     images: PixelShards,
     device: str,
     lineage: dict[str, Any],
-) -> _Taker:
-    """Features from a network: loads or makes it, sets its statistics, and says what it gives."""
+) -> _Extractor:
+    """Features from a network: loads or makes it, sets its statistics, and describes its output."""
     from gan_core.features import extract
-    from gan_core.features.external.network import ForeignNetwork, columns
-    from gan_core.features.modes import WHOLE, BatchNormCReLU, taking
-    from gan_core.features.pooling import uneven
-    from gan_core.networks.base import LayeredNetwork
+    from gan_core.features.modes import WHOLE, BatchNormCReLU, select_layers, uneven
 
     network, about = _network(request, config, images, device)
-    assumed = network.assumed if isinstance(network, ForeignNetwork) else []
+    assumed = network.assumed
     if not assumed and tuple(network.input_shape[1:]) != images.shape[:2]:
         raise DataError(
             f"The network takes images of {network.input_shape[1]} x {network.input_shape[2]} and "
@@ -276,34 +272,42 @@ def _network_taker(
             f"{images.shape[0]} x {images.shape[1]}.",
             remedy="set crop.size to the size that the network was trained on",
         )
-    if isinstance(network, LayeredNetwork):
-        network.without_labels = True  # features of an image must not know its label
-    what = taking(network, config.mode, columns(network, config.layers), config.grid, config.pool)
-    after = BatchNormCReLU() if what.crelu else None
-    statistics = _statistics(request, config, network, images, device, what, after)
+    network.without_labels = True  # features of an image must not know its label
+    selection = select_layers(
+        network,
+        config.mode,
+        config.layers and network.columns(config.layers),
+        config.grid,
+        config.pool,
+    )
+    after = BatchNormCReLU() if selection.crelu else None
+    statistics = _statistics(request, config, network, images, device, selection, after)
     lineage |= {
         "network": about,
-        "layers": [size.as_json() for size in what.sizes],
-        "pool": {"kind": what.pool, "grid": what.grid if what.grid < WHOLE else None},
+        "layers": [size.as_json() for size in selection.sizes],
+        "pool": {
+            "kind": selection.pool,
+            "grid": selection.grid if selection.grid < WHOLE else None,
+        },
         "precision": config.precision,
         "statistics": statistics,
         **({"mode": config.mode} if config.mode != "dcgan" else {}),
     }
     warnings = assumed[1:]
-    if overlapping := uneven(what.sizes, what.grid):
+    if overlapping := uneven(selection.sizes, selection.grid):
         warnings.append(
-            f"The sides of {', '.join(overlapping)} are no multiple of the grid {what.grid}: "
+            f"The sides of {', '.join(overlapping)} are no multiple of the grid {selection.grid}: "
             "neighbouring pooling windows "
             "overlap by a row (docs/features.md)."
         )
 
-    def take(some: Images, ids: list[str]) -> tuple[dict[str, Half], int]:
-        return extract.take(
+    def extract_batch(some: Images, ids: list[str]) -> tuple[dict[str, Half], int]:
+        return extract.extract_features(
             network.activations,
             some,
-            what.sizes,
-            grid=what.grid,
-            pool=what.pool,
+            selection.sizes,
+            grid=selection.grid,
+            pool=selection.pool,
             batch=config.batch,
             device=device,
             precision=config.precision,
@@ -311,42 +315,50 @@ def _network_taker(
             names=ids,
         )
 
-    return _Taker(what.sizes, take, lineage, warnings, assumed)
+    return _Extractor(selection.sizes, extract_batch, lineage, warnings, assumed)
 
 
 def _network(
     request: StageRequest, config: ExtractConfig, images: PixelShards, device: str
-) -> tuple[Network, dict[str, Any]]:
+) -> tuple[FeatureNetwork, dict[str, Any]]:
     """The network on its device, and its place in the lineage."""
     kind, seed = str(request.part["features"]), int(request.part.get("seed", 0))
-    if outside := request.part.get("outside"):
+    if external := request.part.get("external"):
         from gan_core.features.external.preflight import network_of
 
-        fresh = kind == "random"
         found = network_of(
-            config, request.context, outside, images.shape[0], seed=seed, fresh=fresh
+            config,
+            request.context,
+            external,
+            images.shape[0],
+            seed=seed,
+            untrained=kind == "random",
         )
         found.module.to(device)
-        said = {
+        settings = {
             "name": config.network,
             "arguments": config.network_args,
             "values": config.values,
             "side": found.input_shape[1],
         }
-        made = {"weights": f"random, seed {seed}"} if fresh or outside["weights"] is None else {}
-        return found, {**said, **outside, **made}
+        made = (
+            {"weights": f"random, seed {seed}"}
+            if kind == "random" or external["weights"] is None
+            else {}
+        )
+        return found, {**settings, **external, **made}
     if kind == "random":
         from gan_core.baselines import random
 
         named = dict(request.part["network"])
         width = float(named.get("width", 1.0))
-        fresh_one = random.network(
+        fresh = random.network(
             str(named["name"]), width, seed, config.network, named.get("latent_dim")
         )
         about = {"name": named["name"], "width": width, "weights": f"random, seed {seed}"}
         if config.network != "discriminator":
             about["role"] = config.network
-        return fresh_one.to(device), about
+        return fresh.to(device), about
     from gan_core.networks.snapshot import chosen_snapshot, load_snapshot, saw_labels
 
     path = chosen_snapshot(request.one("snapshot").path)
@@ -371,14 +383,14 @@ def _network(
 def _statistics(
     request: StageRequest,
     config: ExtractConfig,
-    network: Network,
+    network: FeatureNetwork,
     images: PixelShards,
     device: str,
-    what: Taking,
+    selection: Selection,
     after: BatchNormCReLU | None,
 ) -> dict[str, Any]:
-    """Sets the batch-norm statistics as configured, and those of `after`; what a killed attempt has
-    found is used again.
+    """Sets the batch-norm statistics as configured, and those of `after`; those of a killed
+    attempt are used again.
     """
     from safetensors.torch import load_file, save_file
 
@@ -398,7 +410,7 @@ def _statistics(
             if after is not None:
                 after.restore(kept)
             return dict(read_json(note)["about"])
-        read, rows = _training(request, images)
+        read, rows = _training_images(request, images)
         seed = int(request.part.get("seed", 0))
     if measured:
         about["images"] = extract.set_statistics(
@@ -413,9 +425,9 @@ def _statistics(
             for batch in extract.pooled(
                 network.activations,
                 read(part),
-                what.sizes,
-                grid=what.grid,
-                pool=what.pool,
+                selection.sizes,
+                grid=selection.grid,
+                pool=selection.pool,
                 batch=config.batch,
                 device=device,
                 precision=config.precision,
@@ -433,15 +445,19 @@ def _statistics(
 
 
 def _shards(
-    request: StageRequest, images: PixelShards, rows: pa.Table, taker: _Taker, progress: Progress
+    request: StageRequest,
+    images: PixelShards,
+    rows: pa.Table,
+    extractor: _Extractor,
+    progress: Progress,
 ) -> int:
     """Writes the shards that are not there yet; returns the number of clipped values."""
     from gan_core.features import parquet as store
 
-    layers = {size.name: size.pooled for size in taker.sizes}
+    layers = {size.name: size.pooled for size in extractor.sizes}
     shard_of = rows["shard"].to_numpy()
     place_in = rows["row"].to_numpy()
-    told = sha256_text(canonical_json(taker.lineage))
+    lineage_digest = sha256_text(canonical_json(extractor.lineage))
     done, clipped = 0, 0
     number, of = request.context.get("share") or (0, 1)
     if of == 1:
@@ -452,39 +468,41 @@ def _shards(
         chosen = chosen[np.argsort(place_in[chosen], kind="stable")]
         path = request.work / store.feature_name(int(shard))
         note = request.scratch / f"done-{int(shard):05d}.json"
-        before = _remembered(note, path, told)
+        before = _finished_shard(note, path, lineage_digest)
         if before is None:
             before = _write_shard(
                 path,
                 images,
                 rows,
                 chosen,
-                taker,
+                extractor,
                 layers,
-                partial(_tell, progress, done, len(rows)),
+                partial(_report_shard, progress, done, len(rows)),
             )
-            write_json(note, {"lineage": told, "sha256": sha256_file(path), "clipped": before})
+            write_json(
+                note, {"lineage": lineage_digest, "sha256": sha256_file(path), "clipped": before}
+            )
         clipped += before
         done += len(chosen)
         progress(done, len(rows), "images")
     return clipped
 
 
-def _tell(progress: Progress, before: int, total: int, done: int) -> None:
+def _report_shard(progress: Progress, before: int, total: int, done: int) -> None:
     progress(before + done, total, "images")
 
 
-def _remembered(note: Path, path: Path, told: str) -> int | None:
+def _finished_shard(note: Path, path: Path, lineage_digest: str) -> int | None:
     """Clipped values of a shard that stands finished from before; None when it has to be made."""
     if not (note.exists() and path.exists()):
         return None
     try:
-        said = read_json(note)
+        record = read_json(note)
     except ValueError:
         return None
     return (
-        int(said["clipped"])
-        if said.get("lineage") == told and said.get("sha256") == sha256_file(path)
+        int(record["clipped"])
+        if record.get("lineage") == lineage_digest and record.get("sha256") == sha256_file(path)
         else None
     )
 
@@ -494,20 +512,20 @@ def _write_shard(
     images: PixelShards,
     rows: pa.Table,
     chosen: npt.NDArray[np.int64],
-    taker: _Taker,
+    extractor: _Extractor,
     layers: dict[str, tuple[int, int, int]],
-    tell: Callable[[int], None],
+    report_progress: Callable[[int], None],
 ) -> int:
     """One shard, a row group at a time. Returns the number of clipped values."""
     from gan_core.features import parquet as store
 
     clipped = 0
-    with store.FeatureWriter(path, layers, taker.lineage) as writer:
+    with store.FeatureWriter(path, layers, extractor.lineage) as writer:
         for start in range(0, len(chosen), writer.rows_per_group):
             some = chosen[start : start + writer.rows_per_group]
             these = rows.take(some)
-            values, beyond = taker.take(images.pixels(some), these["image_id"].to_pylist())
+            values, beyond = extractor.extract(images.pixels(some), these["image_id"].to_pylist())
             writer.write(these, values)
             clipped += beyond
-            tell(start + len(some))
+            report_progress(start + len(some))
     return clipped

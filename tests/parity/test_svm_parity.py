@@ -137,7 +137,7 @@ def test_bf16_products_of_rows_are_near_those_of_float64() -> None:
     features, _ = digits_features(700, 900)
     features += np.float16(3)  # a mean that bf16 would round by more than the rows differ
     exact = features.astype(np.float64) @ features.astype(np.float64).T
-    quick, said = _turned.quick_gram(features, "cpu")
+    quick, said = _turned.approximate_gram(features, "cpu")
     off = np.linalg.norm(quick.double().numpy() - exact, 2) / exact.diagonal().mean()
     assert off < 2 * said < 2e-3
     np.testing.assert_allclose(np.diagonal(quick), np.diagonal(exact), rtol=1e-5)
@@ -158,11 +158,13 @@ def test_what_the_basis_lacks_is_made_good_on_the_features(
         begin(self, features, seed, device)
 
     monkeypatch.setattr(_design.Blocks, "__init__", noted)
-    monkeypatch.setattr(_turned, "quick_here", lambda device: True)
-    monkeypatch.setattr(_turned, "QUICK_RIDGE", 0.0)
-    quick_gram = _turned.quick_gram
+    monkeypatch.setattr(_turned, "bf16_is_fast", lambda device: True)
+    monkeypatch.setattr(_turned, "APPROXIMATE_RIDGE", 0.0)
+    approximate_gram = _turned.approximate_gram
     monkeypatch.setattr(
-        _turned, "quick_gram", lambda features, device: (quick_gram(features, device)[0], off)
+        _turned,
+        "approximate_gram",
+        lambda features, device: (approximate_gram(features, device)[0], off),
     )
     check_svm(300, 700, 1e-2)
     assert seen == solved_on

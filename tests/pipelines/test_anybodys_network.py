@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 
-from gan_core.features.external.network import ForeignNetwork, features
+from gan_core.features.external.network import ExternalNetwork, features
 from gan_core.features.external.weights import build_module, load_weights
 from gan_core.features.extract import restore_statistics
 from gan_core.features.parquet import read_features, read_lineage
@@ -110,7 +110,7 @@ def test_from_images_to_scores_and_what_runs_again(
         build_module("my_net:Net", {"maps": 4}, root=folder), folder / "net.safetensors"
     )
     # The command measures batch-norm statistics over the training rows alone: put them in by hand.
-    restore_statistics(ForeignNetwork(module), load_file(artifact / "statistics.safetensors"))
+    restore_statistics(ExternalNetwork(module), load_file(artifact / "statistics.safetensors"))
     same, _ = features(module, pictures, device="cpu")
     np.testing.assert_allclose(
         matrix.astype(np.float32), same.astype(np.float32), rtol=2e-3, atol=2e-3

@@ -386,7 +386,7 @@ def outside_request(
     assert stamp is not None
     weights = features == "network"
     request = extract_request(crops, folder / work, features, **given)
-    part = {**request.part, "outside": stamp.part(weights=weights)}
+    part = {**request.part, "external": stamp.part(weights=weights)}
     return request.model_copy(
         update={"part": part, "context": {"device": "cpu", **stamp.context(weights=weights)}}
     )

@@ -328,7 +328,7 @@ def outside_features(
         "threads": 1,
         "features": "network",
         "extract": settings,
-        "outside": stamp.part(),
+        "external": stamp.part(),
     }
     inputs = {role: chain[role] for role in ("crops", "duplicates", "pack")}
     context = {"device": "cpu", **stamp.context()}

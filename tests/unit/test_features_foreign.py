@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from gan_core.errors import DataError, RequestError, UnknownName
-from gan_core.features.external.network import ForeignNetwork, features
+from gan_core.features.external.network import ExternalNetwork, features
 from gan_core.features.external.weights import build_module, load_weights
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"  # the PyTorch tutorial's networks
@@ -86,7 +86,7 @@ def test_images_of_a_side_that_it_does_not_take_are_resized_and_it_is_said(
 
 def test_channels_that_images_do_not_have_are_refused() -> None:
     with pytest.raises(RequestError, match="takes 13 channels"):
-        ForeignNetwork(nn.Sequential(nn.Conv2d(13, 4, 3), nn.Conv2d(4, 1, 3)))
+        ExternalNetwork(nn.Sequential(nn.Conv2d(13, 4, 3), nn.Conv2d(4, 1, 3)))
 
 
 class Functional(nn.Module):
@@ -115,7 +115,7 @@ class Functional(nn.Module):
 def test_activations_by_functions_are_found_where_the_next_layer_sees_them() -> None:
     torch.manual_seed(1)
     module = Functional().eval()
-    network = ForeignNetwork(module, 16)
+    network = ExternalNetwork(module, 16)
     assert [info.name for info in network.layers() if info.maps] == ["first", "second", "third"]
     found = network.activations(torch.rand(3, 3, 16, 16), ["first", "second"])
     for name in ("first", "second"):
@@ -130,7 +130,7 @@ def test_batch_norm_statistics_over_real_images() -> None:
     features(module, pictures, device="cpu")
     assert torch.equal(module.norm.running_mean, before), "running statistics were touched"
     x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
-    ForeignNetwork(module, 16).measure([x])
+    ExternalNetwork(module, 16).calibrate([x])
     grey = (x * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
     maps = module.second(F.relu(module.first(grey)))
     torch.testing.assert_close(module.norm.running_mean, maps.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
@@ -144,7 +144,7 @@ def test_batch_norm_statistics_over_real_images() -> None:
 
 
 def test_values_of_other_ranges() -> None:
-    network = ForeignNetwork(
+    network = ExternalNetwork(
         nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU(), nn.Conv2d(2, 1, 1)), 8, "imagenet"
     )
     white = network.prepare(torch.ones(1, 3, 8, 8))
@@ -265,7 +265,7 @@ class Branches(nn.Module):
 def test_a_sum_in_place_does_not_reach_what_was_caught_and_no_layer_is_dropped() -> None:
     torch.manual_seed(3)
     module = Branches().eval()
-    network = ForeignNetwork(module, 8)
+    network = ExternalNetwork(module, 8)
     assert [info.name for info in network.layers() if info.maps] == ["a_b", "a_b_2"]
     assert "that of 'a_b' is called 'a_b_2'" in network.assumed[-1]
     assert network.columns(["a.b", "a_b", "a_b_2"]) == ["a_b", "a_b_2", "a_b_2"]
@@ -388,8 +388,8 @@ class GreyInside(nn.Module):
 
 
 def test_channels_are_found_by_running() -> None:
-    assert ForeignNetwork(GreyInside(), given=8).input_shape == (3, 8, 8)
-    assert ForeignNetwork(Functional(), given=16).input_shape == (1, 16, 16)
+    assert ExternalNetwork(GreyInside(), given=8).input_shape == (3, 8, 8)
+    assert ExternalNetwork(Functional(), given=16).input_shape == (1, 16, 16)
 
 
 def test_an_encoder_of_convolutions_alone_keeps_its_last_layer() -> None:
@@ -404,11 +404,11 @@ def test_an_encoder_of_convolutions_alone_keeps_its_last_layer() -> None:
     assert matrix.shape == (3, 8) and [size.name for size in sizes] == ["2"]
     assert features(shaped, digits(3, 16), device="cpu")[0].shape == (3, 12 * 16)
     for scoring in (shaped[:3], nn.Sequential(*shaped[:3], nn.Sigmoid())):
-        network = ForeignNetwork(scoring)
+        network = ExternalNetwork(scoring)
         assert [info.kind for info in network.layers() if info.name == "2"] == ["head"]
         assert "2 with 8 maps" in network.assumed[-1] and "--layers 2" in network.assumed[-1]
     one = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 1, 14), nn.Sigmoid())
-    assert len(ForeignNetwork(one, side=16).assumed) == 1
+    assert len(ExternalNetwork(one, side=16).assumed) == 1
 
 
 def test_what_cannot_be_run_is_said_before() -> None:

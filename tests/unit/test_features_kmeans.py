@@ -54,7 +54,7 @@ def test_whitened_patches_are_white_and_features_standardised() -> None:
         torch.linalg.eigvalsh(spread)[large].min() > 0.85
         and torch.linalg.eigvalsh(spread).max() < 1.01
     )
-    features = coder.take(images)["kmeans"].reshape(300, -1).astype(np.float64)
+    features = coder.extract(images)["kmeans"].reshape(300, -1).astype(np.float64)
     assert np.abs(features.mean(0)).max() < 0.01
     assert np.percentile(features.std(0), 5) > 0.9
 
@@ -86,7 +86,7 @@ def test_features_classify_digits_and_are_the_same_each_time() -> None:
         )
         for _ in "ab"
     ]
-    features, again = (coder.take(images)["kmeans"].reshape(700, -1) for coder in coders)
+    features, again = (coder.extract(images)["kmeans"].reshape(700, -1) for coder in coders)
     np.testing.assert_array_equal(features, again)
     (model,) = linear_svm.fit(features[:500], labels[:500], [1e-3])
     assert (model.predict(features[500:]) == labels[500:]).mean() > 0.85

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from gan_core.errors import DataError, UnknownName
-from gan_core.features.external.network import ForeignNetwork, features
-from gan_core.features.modes import EPS, taking
+from gan_core.features.external.network import ExternalNetwork, features
+from gan_core.features.modes import EPS, select_layers
 from gan_core.networks.base import LayeredNetwork
 from gan_core.networks.layers import BatchNorm, Layer, LayerInfo, conv, head
 
@@ -104,7 +104,7 @@ def test_the_projects_own_networks_have_the_same_modes() -> None:
     ]
     network = LayeredNetwork([*layers, flat, head("z", 7, 4)], (3, 16, 16))
     names = {
-        mode: [size.name for size in taking(network, mode).sizes]
+        mode: [size.name for size in select_layers(network, mode).sizes]
         for mode in ("dcgan", "output", "ali", "avepool")
     }
     assert names == {
@@ -113,16 +113,16 @@ def test_the_projects_own_networks_have_the_same_modes() -> None:
         "ali": ["conv1", "conv2", "code", "z"],
         "avepool": ["conv2"],
     }
-    assert [size.dims for size in taking(network, "ali").sizes] == [8 * 64, 8 * 16, 7, 4]
-    assert taking(network, "bn_crelu", ["conv1"]).sizes[0].dims == 16, (
+    assert [size.dims for size in select_layers(network, "ali").sizes] == [8 * 64, 8 * 16, 7, 4]
+    assert select_layers(network, "bn_crelu", ["conv1"]).sizes[0].dims == 16, (
         "a named layer takes the place of the mode's choice"
     )
 
 
 def test_a_network_without_such_layers_and_an_unknown_mode(encoder: Encoder) -> None:
-    network = ForeignNetwork(encoder, 16)
+    network = ExternalNetwork(encoder, 16)
     with pytest.raises(UnknownName, match="did you mean 'bn_crelu'"):
-        taking(network, "bn_crel")
+        select_layers(network, "bn_crel")
     only_head = LayeredNetwork([head("z", 3, 4)], (3, 1, 1))
     with pytest.raises(DataError, match="no convolutional layers"):
-        taking(only_head, "avepool")
+        select_layers(only_head, "avepool")

@@ -9,8 +9,14 @@ import pytest
 import torch
 
 from gan_core import registry
-from gan_core.features.modes import taking
-from gan_core.features.pooling import LayerSize, pool_maps, pooled_shape, to_half, uneven
+from gan_core.features.modes import (
+    LayerSize,
+    pool_maps,
+    pooled_shape,
+    select_layers,
+    to_half,
+    uneven,
+)
 
 
 def slow(maps: np.ndarray, grid: int, pool: str) -> np.ndarray:
@@ -57,7 +63,7 @@ def test_flat_layers_become_one_by_one() -> None:
 def test_the_lengths_people_ask_about(network: str, width: float, dims: int) -> None:
     with torch.device("meta"):
         made = registry.load("networks", network).discriminator(width)
-    assert sum(size.dims for size in taking(made).sizes) == dims
+    assert sum(size.dims for size in select_layers(made).sizes) == dims
 
 
 def test_values_beyond_float16_are_clipped_and_counted() -> None:

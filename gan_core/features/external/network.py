@@ -1,8 +1,8 @@
-"""Features from anybody's network: any `nn.Module`, its layers found by watching an image go
+"""Features from an external network: any `nn.Module`, its layers found by watching an image go
 through it.
 
-`features(module, images)` is the notebook's way; the stage extract uses `ForeignNetwork` the same
-way. The module's code is not touched: activations are caught by hooks (`_watch` says which
+`features(module, images)` is the notebook's way; the stage extract uses `ExternalNetwork` the same
+way. The module's code is not touched: activations are caught by hooks (`hooks` says which
 activation belongs to a layer).
 """
 
@@ -33,15 +33,14 @@ from gan_core.features.external.hooks import (
     run_of,
     store_statistics,
 )
-from gan_core.features.modes import BatchNormCReLU, taking
-from gan_core.features.pooling import LayerSize, Pool
+from gan_core.features.modes import BatchNormCReLU, LayerSize, Pool, select_layers
 from gan_core.networks.layers import LayerInfo
 from gan_core.progress import Progress, silent
 
 log = logging.getLogger(__name__)
 
 Range = Literal["-1..1", "0..1", "imagenet"]
-SIZES = (32, 64, 28, 96, 128, 224, 256, 48, 16)  # sides tried when nobody says what a network takes
+SIZES = (32, 64, 28, 96, 128, 224, 256, 48, 16)  # sides tried where none is given
 CHANNELS = (3, 1)  # colour before grey
 _KINDS = (nn.Conv2d, nn.Linear)
 # What makes features of a convolution's maps; sigmoid, softmax and tanh make scores or codes of
@@ -68,7 +67,7 @@ _RANGES = {
 }
 
 
-class ForeignNetwork:
+class ExternalNetwork:
     """A module with named layers, in the form that extract takes features from.
 
     Args:
@@ -100,20 +99,18 @@ class ForeignNetwork:
             )
         self.module = module.eval().requires_grad_(False)
         self.values = values
+        self.without_labels = True
         if not any(isinstance(part, nn.Conv2d) for part in module.modules()):
             raise RequestError(
                 f"{type(module).__name__} has no two-dimensional convolution.",
                 expected="a convolutional network (nn.Conv2d)",
-                remedy=(
-                    "name other layers once it runs on images, or take features of your own "
-                    "code's making"
-                ),
+                remedy="wrap it in a module with a convolution, or extract with your own code",
             )
         other = {p.dtype for p in module.parameters() if p.is_floating_point()} - {torch.float32}
         if other:
             module.float()
         self.input_shape = self._input(side, given)
-        self.assumed = self._told(given)
+        self.assumed = self._assumptions(given)
         if other:
             kinds = ", ".join(sorted(str(kind).removeprefix("torch.") for kind in other))
             self.assumed.append(f"Its weights are {kinds}: it is run in float32.")
@@ -122,19 +119,19 @@ class ForeignNetwork:
         self._columns: dict[str, str] = {}
         self._find()
 
-    def _told(self, given: int | None) -> list[str]:
+    def _assumptions(self, given: int | None) -> list[str]:
         channels, side, _ = self.input_shape
         colour = "grey" if channels == 1 else "RGB"
-        said = [
+        sentences = [
             f"{type(self.module).__name__} is given {colour} images of {side} x {side}, values "
             f"{_RANGES[self.values]}."
         ]
         if given and given != side:
-            said.append(
+            sentences.append(
                 f"The images are {given} x {given}: they are resized. crop.size={side} crops them "
                 "at that size at once."
             )
-        return said
+        return sentences
 
     def _input(self, side: int | None, given: int | None) -> tuple[int, int, int]:
         """(channels, side, side): the first that works of the sides that may be meant, each in
@@ -143,7 +140,7 @@ class ForeignNetwork:
         wanted = (side,) if side else ((given,) if given else ()) + SIZES
         for candidate in wanted:
             for channels in CHANNELS:
-                if not self._trouble(channels, candidate):
+                if not self._error_of(channels, candidate):
                     return channels, candidate, candidate
         name = type(self.module).__name__
         takes = next(
@@ -154,7 +151,7 @@ class ForeignNetwork:
                 other
                 for other in SIZES
                 for channels in CHANNELS
-                if side and not self._trouble(channels, other)
+                if side and not self._error_of(channels, other)
             ),
             None,
         )
@@ -164,22 +161,22 @@ class ForeignNetwork:
                 expected="a network that takes images: 3 channels, or 1 for grey",
                 remedy="wrap it in a module of yours that takes an image and makes its input",
             )
-        trouble = self._trouble(takes if takes in CHANNELS else 3, wanted[0])
+        error_text = self._error_of(takes if takes in CHANNELS else 3, wanted[0])
         raise RequestError(
-            f"{name} does not run on images of {side} x {side}: {trouble}"
+            f"{name} does not run on images of {side} x {side}: {error_text}"
             if side
-            else f"{name} runs on no usual size of image: {trouble}",
+            else f"{name} runs on no usual size of image: {error_text}",
             expected=f"images of {fits} x {fits} (crop.size={fits}, or side={fits})"
             if fits
             else f"sides tried: {SIZES}",
         )
 
-    def _trouble(self, channels: int, side: int) -> str:
-        """'' where the module runs on this side, else what it said."""
+    def _error_of(self, channels: int, side: int) -> str:
+        """'' where the module runs on this side, else what it sentences."""
         try:
             with torch.no_grad():
                 self.module(self._empty(channels, side))
-        except Exception as error:  # whatever a stranger's forward raises
+        except Exception as error:  # whatever an external forward raises
             return str(error).split("\n")[0] or type(error).__name__
         return ""
 
@@ -298,9 +295,9 @@ class ForeignNetwork:
                 handle.remove()
         return found
 
-    def measure(self, batches: Iterable[Tensor]) -> int:
+    def calibrate(self, batches: Iterable[Tensor]) -> int:
         """Batch-norm statistics over images as the DCGAN authors take them: see
-        `networks.base.calibrate_batchnorm`.
+        `networks.layers.calibrate_batchnorm`.
 
         torch's own running averages are of the batches that training showed, generated ones among
         them.
@@ -345,7 +342,7 @@ def _three(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 def features(
     module: nn.Module,
-    pictures: npt.NDArray[np.uint8] | Tensor,
+    images: npt.NDArray[np.uint8] | Tensor,
     layers: Sequence[str] | None = None,
     *,
     mode: FeatureMode = "dcgan",
@@ -381,7 +378,7 @@ def features(
     from gan_core.devices import resolve_device
 
     place = resolve_device(device)
-    array = pictures.cpu().numpy() if isinstance(pictures, Tensor) else np.asarray(pictures)
+    array = images.cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3:
         raise DataError(
             f"Images of {array.dtype} {array.shape} were given.",
@@ -392,10 +389,10 @@ def features(
             "No image was given.", expected="uint8 [n, height, width, 3], RGB, at least one"
         )
     with as_it_was(module):
-        network = ForeignNetwork(module.to(place), side, values, given=array.shape[1])
+        network = ExternalNetwork(module.to(place), side, values, given=array.shape[1])
         for sentence in network.assumed[1:]:
             log.warning(sentence)
-        what = taking(network, mode, columns(network, layers), grid, pool)
+        what = select_layers(network, mode, layers and network.columns(layers), grid, pool)
         if statistics == "real":
             extract.set_statistics(
                 network, lambda rows: array[rows], len(array), len(array), 0, place
@@ -413,7 +410,7 @@ def features(
         for start in range(0, len(array), batch):
             some_images = array[start : start + batch]
             numbers = [str(start + number) for number in range(len(some_images))]
-            some, _ = extract.take(
+            some, _ = extract.extract_features(
                 network.activations, some_images, what.sizes, after=after, names=numbers, **how
             )
             parts.append(
@@ -424,14 +421,3 @@ def features(
             )
             progress(min(start + batch, len(array)), len(array), "images")
         return np.concatenate(parts), what.sizes
-
-
-def columns(network: extract.Network, layers: Sequence[str] | None) -> list[str] | None:
-    """Names of a network's modules as names of columns: 'main.2' is 'main_2'."""
-    if layers is None:
-        return None
-    return (
-        network.columns(layers)
-        if isinstance(network, ForeignNetwork)
-        else [name.replace(".", "_") for name in layers]
-    )

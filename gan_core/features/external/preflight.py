@@ -88,9 +88,9 @@ def network_of(
     side: int,
     *,
     seed: int,
-    fresh: bool,
+    untrained: bool,
 ) -> Any:
-    """The network itself: a `ForeignNetwork` on the CPU, with the weights of `context`, or fresh
+    """The network itself: a `ExternalNetwork` on the CPU, with the weights of `context`, or untrained
     ones.
 
     Args:
@@ -98,13 +98,13 @@ def network_of(
         part: `Stamp.part`: files that have changed since are refused.
         side: of the images as they come.
     """
-    from gan_core.features.external.network import ForeignNetwork
+    from gan_core.features.external.network import ExternalNetwork
     from gan_core.features.external.weights import build_module, load_weights
     from gan_core.files import sha256_file
     from gan_core.randomness import derive_seed
 
     root = Path(context["root"])
-    weights = Path(context["weights"]) if context.get("weights") and not fresh else None
+    weights = Path(context["weights"]) if context.get("weights") and not untrained else None
     expected = {root / name: digest for name, digest in part["sources"].items()}
     if weights is not None:
         expected[weights] = part["weights"]
@@ -115,11 +115,13 @@ def network_of(
                 remedy="run the same command again",
             )
     stream = derive_seed(seed, "random-network")
-    module = build_module(config.network, config.network_args, root=root, seed=stream, fresh=fresh)
+    module = build_module(
+        config.network, config.network_args, root=root, seed=stream, fresh=untrained
+    )
     if weights is not None:
         load_weights(module, weights)
-    network = ForeignNetwork(module, config.side, config.values, given=side)
-    if weights is None and not fresh and not _asks_for_weights(config):
+    network = ExternalNetwork(module, config.side, config.values, given=side)
+    if weights is None and not untrained and not _asks_for_weights(config):
         network.assumed.append(UNTRAINED)
     return network
 
@@ -135,19 +137,26 @@ def _asks_for_weights(config: ExtractConfig) -> bool:
 
 
 def _answer(question: dict[str, Any]) -> dict[str, Any]:
-    from gan_core.features.external.network import columns
-    from gan_core.features.modes import taking
-    from gan_core.features.pooling import told
+    from gan_core.features.modes import length_of, select_layers
 
     config = ExtractConfig.model_validate(question["extract"])
     network = network_of(
-        config, question["context"], question["part"], int(question["side"]), seed=0, fresh=False
+        config,
+        question["context"],
+        question["part"],
+        int(question["side"]),
+        seed=0,
+        untrained=False,
     )
-    sizes = taking(
-        network, config.mode, columns(network, config.layers), config.grid, config.pool
+    sizes = select_layers(
+        network,
+        config.mode,
+        config.layers and network.columns(config.layers),
+        config.grid,
+        config.pool,
     ).sizes
     return {
-        "length": told(sizes),
+        "length": length_of(sizes),
         "dims": sum(size.dims for size in sizes),
         "assumed": network.assumed,
     }
@@ -156,7 +165,7 @@ def _answer(question: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Answers the question on standard input."""
     channel = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # a stranger's module may print
+    os.dup2(2, 1)  # an external module may print
     try:
         answer = _answer(json.loads(sys.stdin.read()))
     except DiscernError as error:

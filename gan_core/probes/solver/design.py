@@ -5,7 +5,7 @@ Two precisions. The exact one (float32 arithmetic on the float16 values as they 
 by block) decides everything that a result depends on: margins, gradients, certificates. The quick
 one (bf16, stored) only proposes directions to a conjugate-gradient solver. Small problems with
 fewer rows than dimensions are first turned, exactly, into the space that their rows span
-(`Compact`), where they are solved in float64; for middling ones see `_turned.py`.
+(`Compact`), where they are solved in float64; for middling ones see `dual.py`.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ FACTOR_BYTES = 2**31  # of its Cholesky factors, [dims + 1, dims + 1] float32 ea
 KEEP_FLOAT32 = (
     2**28
 )  # bytes up to which a float32 copy is kept instead of converting again for every product
-KEEP_TURNED = 3 * 2**30  # bytes up to which the bf16 copy is kept a second time, transposed
-QUICK_VALUES = 2**24  # features x rows from which a stored bf16 copy pays
+KEEP_TRANSPOSED = 3 * 2**30  # bytes up to which the bf16 copy is kept a second time, transposed
+APPROXIMATE_VALUES = 2**24  # features x rows from which a stored bf16 copy pays
 
 
 class LinearMap(Protocol):
@@ -41,7 +41,7 @@ class LinearMap(Protocol):
     the last row the intercept.
 
     Directions may be sought in other coordinates than those of the weights: the quick products and
-    the preconditioner take those that `inward` maps a gradient to, and `outward` maps a step in
+    the preconditioner take those that `to_dual` maps a gradient to, and `from_dual` maps a step in
     them back.
     """
 
@@ -57,24 +57,24 @@ class LinearMap(Protocol):
 
     def transposed(self, sums: Tensor) -> Tensor: ...
 
-    def quick_times(self, weights: Tensor) -> Tensor: ...
+    def approximate_times(self, weights: Tensor) -> Tensor: ...
 
-    def quick_transposed(self, sums: Tensor) -> Tensor: ...
+    def approximate_transposed(self, sums: Tensor) -> Tensor: ...
 
     def precondition(self, vector: Tensor, curvature: Tensor, hard: Tensor) -> Tensor: ...
 
-    def sharpen(self) -> bool: ...
+    def refine_preconditioner(self) -> bool: ...
 
-    def inward(self, gradient: Tensor) -> Tensor: ...
+    def to_dual(self, gradient: Tensor) -> Tensor: ...
 
-    def outward(self, step: Tensor) -> Tensor: ...
+    def from_dual(self, step: Tensor) -> Tensor: ...
 
-    def lift(self, weights: Tensor) -> Tensor: ...
+    def to_primal(self, weights: Tensor) -> Tensor: ...
 
-    def give_up_quick(self) -> bool: ...
+    def drop_approximation(self) -> bool: ...
 
 
-def quick_here(device: str) -> bool:
+def bf16_is_fast(device: str) -> bool:
     """Whether products in bf16 are quicker than in float32 on a device."""
     import torch
 
@@ -141,21 +141,21 @@ class Compact:
 
         return torch.cat([self.turned.T @ sums, sums.sum(0, keepdim=True)])
 
-    def quick_times(self, weights: Tensor) -> Tensor:
+    def approximate_times(self, weights: Tensor) -> Tensor:
         """`times` in float32."""
         return (self._single @ weights[:-1].float()).double() + weights[-1]
 
-    def quick_transposed(self, sums: Tensor) -> Tensor:
+    def approximate_transposed(self, sums: Tensor) -> Tensor:
         """`transposed` in float32."""
         import torch
 
         return torch.cat([(self._single.T @ sums.float()).double(), sums.sum(0, keepdim=True)])
 
-    def give_up_quick(self) -> bool:
+    def drop_approximation(self) -> bool:
         """float32 in the inner products, float64 outside: it is not what stops progress."""
         return False
 
-    def sharpen(self) -> bool:
+    def refine_preconditioner(self) -> bool:
         """X'X is diagonal here: there is nothing better."""
         return False
 
@@ -168,15 +168,15 @@ class Compact:
         diagonal = torch.cat([self.spectrum, self.spectrum.new_tensor([float(self.rows)])])
         return vector / (1 + diagonal[:, None] * curvature)
 
-    def inward(self, gradient: Tensor) -> Tensor:
+    def to_dual(self, gradient: Tensor) -> Tensor:
         """The gradient: directions are sought in the weights' own coordinates."""
         return gradient
 
-    def outward(self, step: Tensor) -> Tensor:
+    def from_dual(self, step: Tensor) -> Tensor:
         """The step itself."""
         return step
 
-    def lift(self, weights: Tensor) -> Tensor:
+    def to_primal(self, weights: Tensor) -> Tensor:
         """Weights in the original space, float64 [dims + 1, P]."""
         import torch
 
@@ -253,18 +253,22 @@ class Blocks(Rows):
 
     def __init__(self, features: Features, seed: int, device: str) -> None:
         super().__init__(features, device)
-        self._quick = self._source.bfloat16() if self._quick_pays(device) else None
+        self._approximate = self._source.bfloat16() if self._approximation_pays(device) else None
         # The transposed product is three times as quick on a CPU from a transposed copy.
         turn = (
-            self._quick is not None and device == "cpu" and self._quick.numel() * 2 <= KEEP_TURNED
+            self._approximate is not None
+            and device == "cpu"
+            and self._approximate.numel() * 2 <= KEEP_TRANSPOSED
         )
-        self._turned = self._quick.T.contiguous() if turn and self._quick is not None else None
+        self._turned = (
+            self._approximate.T.contiguous() if turn and self._approximate is not None else None
+        )
         self._basis, self._spectrum = self._eigenbasis(seed, device)
         self._gram: Tensor | None = None
         self._factors: dict[int, Tensor] = {}
 
-    def _quick_pays(self, device: str) -> bool:
-        return self.rows * self.dims >= QUICK_VALUES and quick_here(device)
+    def _approximation_pays(self, device: str) -> bool:
+        return self.rows * self.dims >= APPROXIMATE_VALUES and bf16_is_fast(device)
 
     def _eigenbasis(self, seed: int, device: str) -> tuple[Tensor, Tensor]:
         """Orthonormal directions [dims + 1, r] and X'X along them: all of them, or those of a
@@ -288,29 +292,29 @@ class Blocks(Rows):
         basis = sample.T @ (vectors / spectrum.sqrt()).float()
         return basis, (spectrum * (self.rows / count)).float()
 
-    def quick_times(self, weights: Tensor) -> Tensor:
+    def approximate_times(self, weights: Tensor) -> Tensor:
         """`times` in bf16 where a copy is kept."""
-        if self._quick is None:
+        if self._approximate is None:
             return self.times(weights)
-        out: Tensor = (self._quick @ weights[:-1].bfloat16()).float() + weights[-1]
+        out: Tensor = (self._approximate @ weights[:-1].bfloat16()).float() + weights[-1]
         return out
 
-    def quick_transposed(self, sums: Tensor) -> Tensor:
+    def approximate_transposed(self, sums: Tensor) -> Tensor:
         """`transposed` in bf16 where a copy is kept."""
         import torch
 
-        if self._quick is None:
+        if self._approximate is None:
             return self.transposed(sums)
-        turned = self._quick.T if self._turned is None else self._turned
+        turned = self._approximate.T if self._turned is None else self._turned
         return torch.cat([(turned @ sums.bfloat16()).float(), sums.sum(0, keepdim=True)])
 
-    def give_up_quick(self) -> bool:
+    def drop_approximation(self) -> bool:
         """Drops the bf16 copy when its directions no longer help; says whether there was one."""
-        there = self._quick is not None
-        self._quick = self._turned = None
+        there = self._approximate is not None
+        self._approximate = self._turned = None
         return there
 
-    def sharpen(self) -> bool:
+    def refine_preconditioner(self) -> bool:
         """From now on hard columns are preconditioned with X'X of all rows; False where that is too
         wide.
         """
@@ -382,14 +386,14 @@ class Blocks(Rows):
         change: Tensor = vector + self._basis @ (shrink * (self._basis.T @ vector))
         return change
 
-    def inward(self, gradient: Tensor) -> Tensor:
+    def to_dual(self, gradient: Tensor) -> Tensor:
         """The gradient: directions are sought in the weights' own coordinates."""
         return gradient
 
-    def outward(self, step: Tensor) -> Tensor:
+    def from_dual(self, step: Tensor) -> Tensor:
         """The step itself."""
         return step
 
-    def lift(self, weights: Tensor) -> Tensor:
+    def to_primal(self, weights: Tensor) -> Tensor:
         """Nothing to lift: the weights are in the original space."""
         return weights

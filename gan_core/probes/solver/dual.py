@@ -15,15 +15,15 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from gan_core.probes.base import Features, as_tensor
-from gan_core.probes.solver.design import Blocks, Rows, quick_here
+from gan_core.probes.solver.design import Blocks, Rows, bf16_is_fast
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-TURNED_SHARE = 0.5  # rows / dimensions up to which the rows' own space pays
-TURNED_ROWS = 12_000  # its matrix has so many rows and columns
+DUAL_SHARE = 0.5  # rows / dimensions up to which the rows' own space pays
+DUAL_ROWS = 12_000  # its matrix has so many rows and columns
 # penalty relative to the Gram matrix's mean diagonal from which bf16 products are near enough
-QUICK_RIDGE = 0.02
+APPROXIMATE_RIDGE = 0.02
 JITTER = 1e-6  # added to the diagonal, relative to its mean: above the rounding of float32
 SAMPLE, LONGEST = (
     256,
@@ -31,25 +31,25 @@ SAMPLE, LONGEST = (
 )  # rows of a sample, and so many of its longest directions are kept out of bf16 products
 
 
-class Turned(Rows):
+class Dual(Rows):
     """The features, with directions from the Cholesky factor of (nearly) their rows' Gram matrix.
 
     Args:
-        bend: largest second derivative of any of the losses by a margin; a small one makes a hard
+        curvature_of: largest second derivative of any of the losses by a margin; a small one makes a hard
             penalty, which forgives more.
 
     Attributes:
         near: the factor as a problem of its own, [rows, rows].
     """
 
-    def __init__(self, features: Features, seed: int, device: str, bend: float) -> None:
+    def __init__(self, features: Features, seed: int, device: str, curvature_of: float) -> None:
         import torch
 
         super().__init__(features, device)
-        ridge = 1 / max(bend * self._mean_square(), 1e-300)
-        quick = quick_here(device) and ridge > QUICK_RIDGE
-        if quick:
-            gram, rounding = quick_gram(features, device)
+        ridge = 1 / max(curvature_of * self._mean_square(), 1e-300)
+        approximate = bf16_is_fast(device) and ridge > APPROXIMATE_RIDGE
+        if approximate:
+            gram, rounding = approximate_gram(features, device)
             jitter = max(rounding, 0.01 * ridge)
         else:
             gram, jitter = single_gram(features, device).double(), min(JITTER, 0.01 * ridge)
@@ -68,7 +68,7 @@ class Turned(Rows):
         some = self._source[:: max(1, self.rows // 64)].float()
         return float(some.square().sum(1).mean())
 
-    def inward(self, gradient: Tensor) -> Tensor:
+    def to_dual(self, gradient: Tensor) -> Tensor:
         """A gradient in the coordinates of `near`: L^-1 X gradient."""
         import torch
 
@@ -82,7 +82,7 @@ class Turned(Rows):
             ]
         )
 
-    def outward(self, step: Tensor) -> Tensor:
+    def from_dual(self, step: Tensor) -> Tensor:
         """What coordinates of `near` stand for: X' L'^-1 step."""
         import torch
 
@@ -91,27 +91,27 @@ class Turned(Rows):
         ).to(step)
         return torch.cat([self.transposed(inner)[:-1], step[-1:]])
 
-    def quick_times(self, weights: Tensor) -> Tensor:
+    def approximate_times(self, weights: Tensor) -> Tensor:
         """That of `near`."""
-        return self.near.quick_times(weights)
+        return self.near.approximate_times(weights)
 
-    def quick_transposed(self, sums: Tensor) -> Tensor:
+    def approximate_transposed(self, sums: Tensor) -> Tensor:
         """That of `near`."""
-        return self.near.quick_transposed(sums)
+        return self.near.approximate_transposed(sums)
 
     def precondition(self, vector: Tensor, curvature: Tensor, hard: Tensor) -> Tensor:
         """That of `near`."""
         return self.near.precondition(vector, curvature, hard)
 
-    def sharpen(self) -> bool:
+    def refine_preconditioner(self) -> bool:
         """That of `near`."""
-        return self.near.sharpen()
+        return self.near.refine_preconditioner()
 
-    def give_up_quick(self) -> bool:
+    def drop_approximation(self) -> bool:
         """That of `near`."""
-        return self.near.give_up_quick()
+        return self.near.drop_approximation()
 
-    def lift(self, weights: Tensor) -> Tensor:
+    def to_primal(self, weights: Tensor) -> Tensor:
         """Nothing to lift: the weights are in the original space."""
         return weights
 
@@ -134,7 +134,7 @@ def single_gram(features: Features, device: str) -> Tensor:
     return gram.tril() + gram.tril(-1).T
 
 
-def quick_gram(features: Features, device: str) -> tuple[Tensor, float]:
+def approximate_gram(features: Features, device: str) -> tuple[Tensor, float]:
     """`single_gram` by bf16 products, and about how far off it is (spectral norm, relative to the
     mean diagonal).
 
@@ -148,7 +148,7 @@ def quick_gram(features: Features, device: str) -> tuple[Tensor, float]:
     rows, dims = features.shape
     source, gram = as_tensor(features), torch.zeros(rows, rows, device=device)
     part, step = max(256, -(-rows // 8)), min(4096, max(256, 2**27 // (4 * max(rows, 1))))
-    longest = _longest(source, device)
+    longest = _leading_directions(source, device)
     buffer = torch.empty(rows * min(step, dims), device=device)
 
     def blocks() -> Iterator[tuple[Tensor, Tensor]]:
@@ -180,7 +180,7 @@ def quick_gram(features: Features, device: str) -> tuple[Tensor, float]:
     return gram, rounding / max(float(gram.diagonal().mean()), 1e-300)
 
 
-def _longest(source: Tensor, device: str) -> Tensor:
+def _leading_directions(source: Tensor, device: str) -> Tensor:
     """Orthonormal directions float32 [dims, LONGEST] in which evenly spaced rows are longest."""
     import torch
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from gan_core.probes.base import Features, Labels, LinearModel, begin
+from gan_core.probes.base import Features, Labels, LinearModel, check_and_encode
 from gan_core.probes.solver.design import COMPACT_ROWS, Blocks, Compact, LinearMap
-from gan_core.probes.solver.dual import TURNED_ROWS, TURNED_SHARE, Turned
+from gan_core.probes.solver.dual import DUAL_ROWS, DUAL_SHARE, Dual
 from gan_core.probes.solver.newton_cg import Loss, Solution, solve
 from gan_core.progress import Progress, silent
 
@@ -30,24 +30,24 @@ CORRECTIONS = (
 
 
 def linear_map(
-    features: Features, seed: int, device: str, bend: float
-) -> Compact | Turned | Blocks:
-    """The cheapest form of the problem for data of this shape. Args: bend: see `Turned`."""
+    features: Features, seed: int, device: str, curvature_of: float
+) -> Compact | Dual | Blocks:
+    """The cheapest form of the problem for data of this shape. Args: curvature_of: see `Dual`."""
     if len(features) <= COMPACT_ROWS and len(features) < features.shape[1]:
         return Compact.of(features, device)
-    if len(features) <= min(TURNED_ROWS, TURNED_SHARE * features.shape[1]):
-        return Turned(features, seed, device, bend)
+    if len(features) <= min(DUAL_ROWS, DUAL_SHARE * features.shape[1]):
+        return Dual(features, seed, device, curvature_of)
     return Blocks(features, seed, device)
 
 
-def begin_linear(
-    features: Features, labels: Labels, seed: int, device: str, bend: float
+def prepare_linear(
+    features: Features, labels: Labels, seed: int, device: str, curvature_of: float
 ) -> tuple[Labels, Labels, LinearMap, torch.dtype]:
     """(classes, index of each label in them, the features as a linear map, the type it computes
     in); errors as `base.begin`.
     """
-    classes, index = begin(features, labels)
-    data = linear_map(features, seed, device, bend)
+    classes, index = check_and_encode(features, labels)
+    data = linear_map(features, seed, device, curvature_of)
     return classes, index, data, data.zeros(1).dtype
 
 
@@ -72,17 +72,17 @@ def solved(
     device: str,
     progress: Progress = silent,
 ) -> tuple[npt.NDArray[np.float32], Solution]:
-    """`_newton.solve`, with the weights in the features' space: float32 [dims + 1, columns].
+    """`newton_cg.solve`, with the weights in the features' space: float32 [dims + 1, columns].
 
-    `Turned` data are solved in the basis that is the features' own only nearly, and from there on
+    `Dual` data are solved in the basis that is the features' own only nearly, and from there on
     the features; should its directions not bring every group below the tolerance, those groups go
     on with directions of the features.
     """
     start = None
-    if isinstance(data, Turned):
+    if isinstance(data, Dual):
         first = solve(data.near, loss, columns, 0.5 * tolerance, progress)
         found = solve(
-            data, loss, columns, tolerance, progress, data.outward(first.weights), CORRECTIONS
+            data, loss, columns, tolerance, progress, data.from_dual(first.weights), CORRECTIONS
         )
         found = replace(
             found,
@@ -98,7 +98,7 @@ def solved(
         )
         start, data = found.weights, Blocks(features, seed, device)
     found = solve(data, loss, columns, tolerance, progress, start)
-    return data.lift(found.weights).float().cpu().numpy(), found
+    return data.to_primal(found.weights).float().cpu().numpy(), found
 
 
 def model_of(

@@ -159,11 +159,11 @@ class _Column:
             pull = self.sign * change
             slope = linear + length * square - 2 * self.cost * float(hinge @ pull)
             first = max(first, abs(slope)) if attempt == 0 else first
-            bend = square + 2 * self.cost * float(((hinge > 0) * pull) @ pull)
-            if abs(slope) <= 1e-6 * max(abs(linear), first, 1e-300) or bend <= 0:
+            curvature_of = square + 2 * self.cost * float(((hinge > 0) * pull) @ pull)
+            if abs(slope) <= 1e-6 * max(abs(linear), first, 1e-300) or curvature_of <= 0:
                 break
             low, high = (length, high) if slope < 0 else (low, length)
-            newton = length - slope / bend
+            newton = length - slope / curvature_of
             length = (
                 newton
                 if low < newton < high

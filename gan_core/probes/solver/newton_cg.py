@@ -60,7 +60,7 @@ class Loss(Protocol):
         """
         ...
 
-    def take(self, groups: Tensor) -> Loss:
+    def select(self, groups: Tensor) -> Loss:
         """The loss of some of the groups."""
         ...
 
@@ -88,7 +88,7 @@ class _Groups:
         """[P] -> [groups]."""
         return columns if self.width == 1 else columns.view(-1, self.width).sum(1)
 
-    def spread(self, groups: Tensor) -> Tensor:
+    def expand(self, groups: Tensor) -> Tensor:
         """[groups] -> [P]."""
         return groups if self.width == 1 else groups.repeat_interleave(self.width)
 
@@ -116,7 +116,7 @@ def solve(
     tolerance: float,
     progress: Progress = silent,
     start: Tensor | None = None,
-    most: int = MAX_NEWTON,
+    max_steps: int = MAX_NEWTON,
 ) -> Solution:
     """Minimises 1/2 |w|^2 + loss(Xw) for `columns` columns until each group's gap is below
     tolerance x its objective.
@@ -127,9 +127,9 @@ def solve(
         columns: groups x width.
         tolerance: relative gap at which a group is done. In float32 some 1e-6 can be reached, in
             float64 1e-10.
-        progress: told the number of groups done.
+        progress: listed the number of groups done.
         start: weights to begin with; default zeros.
-        most: Newton steps at most.
+        max_steps: Newton steps at most.
     """
     import torch
 
@@ -162,9 +162,9 @@ def solve(
         objective[active[sound]], gaps[active[sound]] = value[sound], gap[sound]
         keep = sound & (gap > tolerance)
         progress(total - int(keep.sum()), total, "problems", gap=float(gaps.max()))
-        if not bool(keep.any()) or steps >= most:
+        if not bool(keep.any()) or steps >= max_steps:
             break
-        stalled = bool((gap[keep] > 0.5 * previous[keep]).all()) and not data.give_up_quick()
+        stalled = bool((gap[keep] > 0.5 * previous[keep]).all()) and not data.drop_approximation()
         if stalled and bool((value[keep] >= before[keep] * (1 - 1e-7)).all()):
             # exact directions, and no progress by the objective either: the rounding of float32 is
             # reached
@@ -172,7 +172,7 @@ def solve(
         if not bool(keep.all()):
             chosen = keep.nonzero()[:, 0]
             picked = sums.columns(chosen)
-            active, part = active[chosen], part.take(chosen)
+            active, part = active[chosen], part.select(chosen)
             weights, margins, gradient = weights[:, picked], margins[:, picked], gradient[:, picked]
             gap, value = gap[chosen], value[chosen]
         previous, before = gap, value
@@ -180,7 +180,7 @@ def solve(
             data, part, sums, margins, gradient, tolerance / gap, hard[active]
         )
         change = data.times(direction)
-        length = sums.spread(_line(part, sums, weights, direction, margins, change))
+        length = sums.expand(_line(part, sums, weights, direction, margins, change))
         weights, margins = weights + length * direction, margins + length * change
         steps, inner = steps + 1, inner + used
     return Solution(final, objective, gaps, steps, inner)
@@ -203,8 +203,8 @@ def _gap(rows: int, loss: Loss, sums: _Groups, margins: Tensor, gradient: Tensor
     # The free intercept: twice the Newton decrement by the diagonal of its Hessian, twice because
     # the columns of a softmax
     # are coupled (equal shifts of all are free), which the diagonal does not see.
-    bend = loss.mean_curvature(margins) * rows
-    return bound + sums.total(gradient[-1] ** 2 / bend.clamp(min=1e-12))
+    curvature_of = loss.mean_curvature(margins) * rows
+    return bound + sums.total(gradient[-1] ** 2 / curvature_of.clamp(min=1e-12))
 
 
 def _direction(
@@ -225,18 +225,20 @@ def _direction(
     """
     import torch
 
-    gradient = data.inward(gradient)
-    bend, mean = loss.curvature(margins), loss.mean_curvature(margins)
+    gradient = data.to_dual(gradient)
+    curvature_of, mean = loss.curvature(margins), loss.mean_curvature(margins)
     goal = (0.3 * reach.clamp(max=1).sqrt()).clamp(min=0.02, max=0.1) ** 2 * sums.dot(
         gradient, gradient
     )
     whole, all_hard = torch.zeros_like(gradient), hard.clone()
     held = torch.arange(len(hard), device=hard.device)  # the groups in the working set
     step, residual = torch.zeros_like(gradient), -gradient
-    vector = data.precondition(residual, mean, sums.spread(hard))
+    vector = data.precondition(residual, mean, sums.expand(hard))
     search, strength = vector.clone(), sums.dot(residual, vector)
     for count in range(1, MAX_CG + 1):
-        product = _penalty(search, loss) + data.quick_transposed(bend(data.quick_times(search)))
+        product = _penalty(search, loss) + data.approximate_transposed(
+            curvature_of(data.approximate_times(search))
+        )
         below = sums.dot(search, product)
         alpha = torch.where(
             below > 0,
@@ -244,7 +246,7 @@ def _direction(
             torch.zeros_like(below),
         )
         open_ = sums.dot(residual, residual) > goal
-        alpha = sums.spread(torch.where(open_, alpha, torch.zeros_like(alpha)))
+        alpha = sums.expand(torch.where(open_, alpha, torch.zeros_like(alpha)))
         step += alpha * search
         residual -= alpha * product
         open_ = sums.dot(residual, residual) > goal
@@ -261,23 +263,27 @@ def _direction(
                 hard[chosen],
                 open_[chosen],
             )
-            mean, loss, margins = mean[picked], loss.take(chosen), margins[:, picked]
+            mean, loss, margins = mean[picked], loss.select(chosen), margins[:, picked]
             step, residual, search = step[:, picked], residual[:, picked], search[:, picked]
-            bend = loss.curvature(margins)
-        again = open_ & ~hard if count == HARD_CG and data.sharpen() else torch.zeros_like(hard)
+            curvature_of = loss.curvature(margins)
+        again = (
+            open_ & ~hard
+            if count == HARD_CG and data.refine_preconditioner()
+            else torch.zeros_like(hard)
+        )
         hard = hard | again
         all_hard[held] = hard
-        vector = data.precondition(residual, mean, sums.spread(hard))
+        vector = data.precondition(residual, mean, sums.expand(hard))
         fresh = sums.dot(residual, vector)
         turn = torch.where(
             again,
             torch.zeros_like(fresh),
             fresh / strength.clamp(min=torch.finfo(fresh.dtype).tiny),
         )
-        search = vector + sums.spread(turn) * search
+        search = vector + sums.expand(turn) * search
         strength = fresh
     whole[:, sums.columns(held)] = step
-    return data.outward(whole), count, all_hard
+    return data.from_dual(whole), count, all_hard
 
 
 def _line(
@@ -296,13 +302,13 @@ def _line(
     length = torch.ones_like(linear)
     first = linear + sums.dot(loss.slope(margins), change)
     for _ in range(20):
-        here = margins + sums.spread(length) * change
+        here = margins + sums.expand(length) * change
         slope = linear + length * square + sums.dot(loss.slope(here), change)
         if bool((slope.abs() <= 1e-2 * first.abs()).all()):
             break
-        bend = square + sums.dot(change, loss.curvature(here)(change))
+        curvature_of = square + sums.dot(change, loss.curvature(here)(change))
         low, high = torch.where(slope < 0, length, low), torch.where(slope > 0, length, high)
-        newton = length - slope / bend.clamp(min=torch.finfo(bend.dtype).tiny)
+        newton = length - slope / curvature_of.clamp(min=torch.finfo(curvature_of.dtype).tiny)
         between = torch.where(torch.isinf(high), 2 * length, 0.5 * (low + high))
         length = torch.where((newton > low) & (newton < high), newton, between)
     return length
