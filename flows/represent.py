@@ -45,10 +45,10 @@ def chain(run: FlowRun) -> None:
     packed = run(tasks.pack, crops, duplicates)
     if run.training_set_decides():
         packed = run(tasks.pack, crops, duplicates)
-    snapshot = run(tasks.train, packed, codes)
+    snapshot = run(tasks.train, packed)
     features = run(tasks.extract, crops, duplicates, packed, snapshot)
     scores = run(tasks.evaluate, features, duplicates)
-    figures = run(tasks.inspect, snapshot, packed, codes)
+    figures = run(tasks.inspect, snapshot, packed)
     made = (images, crops, codes, duplicates, packed, snapshot, features, scores, figures)
     run.finish()
     run(tasks.report, *made)

@@ -561,27 +561,6 @@ class EvaluateConfig(Section):
         return value
 
 
-class InspectConfig(Section):
-    """What is drawn from a trained generator."""
-
-    samples: int = Field(64, ge=1, description="images in the sample grid")
-    walks: int = Field(6, ge=1, description="rows of interpolation")
-    walk_steps: int = Field(10, ge=2)
-    guided: int = Field(
-        6,
-        ge=0,
-        description=(
-            "features of the last convolutional layer that are traced back to pixels; 0: none"
-        ),
-    )
-    guided_images: int = Field(
-        1024, ge=2, description="images among which their strongest answers are looked for"
-    )
-    arithmetic: bool = Field(
-        True, description="vector arithmetic on groups of samples that look alike"
-    )
-
-
 class ReportConfig(Section):
     """What the report shows."""
 

@@ -1,13 +1,27 @@
-"""What passes between the planner, a stage and the store: small frozen models, JSON on the way to a
-child process.
+"""What passes between the planner, a stage and the store: small frozen models.
+
+A request travels to a child process as JSON (`StageRequest`); each stage reads it as the dataclass
+of its own: settings, inputs, and how it is executed.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from gan_core.config import (
+    CropConfig,
+    DedupConfig,
+    EvaluateConfig,
+    HashConfig,
+    ProbeConfig,
+    SourceConfig,
+    TrainConfig,
+)
+from gan_core.devices import cpu_cores, resolve_device
 
 
 class ArtifactRef(BaseModel):
@@ -60,6 +74,10 @@ class StageRequest(BaseModel):
         (only,) = self.inputs[role]
         return only
 
+    def folders(self, role: str) -> tuple[Path, ...]:
+        """The folders of all inputs of `role`; none where it has none."""
+        return tuple(entry.path for entry in self.inputs.get(role, ()))
+
     @property
     def scratch(self) -> Path:
         """A folder for what must survive a kill but not publication; made when asked for."""
@@ -84,3 +102,233 @@ class StageOutcome(BaseModel):
     summary: dict[str, Any] = Field(default_factory=dict)
     warnings: list[str] = Field(default_factory=list)
     complete: bool = True
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a stage computes.
+
+    Attributes:
+        device: 'cpu', 'cuda' or 'cuda:1'.
+        threads: of the computation, at least 1; sums depend on it, so it is in the keys.
+        workers: threads that read files.
+        share: (k, n): make the k-th of n shares alone; shares: n, when others made them.
+    """
+
+    device: str
+    threads: int
+    workers: int
+    share: tuple[int, int] | None = None
+    shares: int = 0
+
+    @classmethod
+    def of(cls, request: StageRequest) -> Execution:
+        """As a request asks for it."""
+        context = request.context
+        share = context.get("share")
+        return cls(
+            resolve_device(str(context.get("device") or "auto")),
+            int(request.part.get("threads") or 0) or cpu_cores(),
+            int(context.get("workers") or 0) or cpu_cores(),
+            (int(share[0]), int(share[1])) if share else None,
+            int(context.get("shares") or 0),
+        )
+
+
+def _seed(request: StageRequest) -> int:
+    return int(request.part.get("seed", 0))
+
+
+def _path(value: Any) -> Path | None:
+    return Path(value) if value else None
+
+
+@dataclass(frozen=True)
+class IngestRequest:
+    """Attributes: location: the source's place, None where it comes with a package; memory: a
+    folder that remembers contents by file stamp; rehash: read every file again.
+    """
+
+    settings: SourceConfig
+    location: Path | None
+    memory: Path | None
+    rehash: bool
+    execution: Execution
+
+    @classmethod
+    def of(cls, request: StageRequest) -> IngestRequest:
+        """Read from JSON."""
+        return cls(
+            SourceConfig.model_validate(request.part["source"]),
+            _path(request.context.get("location")),
+            _path(request.context.get("state")),
+            bool(request.context.get("rehash")),
+            Execution.of(request),
+        )
+
+
+@dataclass(frozen=True)
+class CropRequest:
+    """Attributes: images: what ingest made; earlier: artifacts whose crops may be copied."""
+
+    settings: CropConfig
+    source: SourceConfig
+    location: Path | None
+    images: Path
+    earlier: tuple[Path, ...]
+    execution: Execution
+
+    @classmethod
+    def of(cls, request: StageRequest) -> CropRequest:
+        """Read from JSON."""
+        return cls(
+            CropConfig.model_validate(request.part["crop"]),
+            SourceConfig.model_validate(request.context["source"]),
+            _path(request.context.get("location")),
+            request.one("images").path,
+            tuple(Path(folder) for folder in request.context.get("earlier") or ()),
+            Execution.of(request),
+        )
+
+
+@dataclass(frozen=True)
+class HashRequest:
+    """Attributes: crops: of all training sources."""
+
+    settings: HashConfig
+    seed: int
+    crops: tuple[Path, ...]
+    execution: Execution
+
+    @classmethod
+    def of(cls, request: StageRequest) -> HashRequest:
+        """Read from JSON."""
+        settings = HashConfig.model_validate(request.part.get("hash", {}))
+        return cls(settings, _seed(request), request.folders("crops"), Execution.of(request))
+
+
+@dataclass(frozen=True)
+class DedupRequest:
+    """Attributes: codes: what hash made for the crops."""
+
+    settings: DedupConfig
+    crops: tuple[Path, ...]
+    codes: tuple[Path, ...]
+    execution: Execution
+
+    @classmethod
+    def of(cls, request: StageRequest) -> DedupRequest:
+        """Read from JSON."""
+        settings = DedupConfig.model_validate(request.part.get("dedup", {}))
+        crops, codes = request.folders("crops"), request.folders("codes")
+        return cls(settings, crops, codes, Execution.of(request))
+
+
+@dataclass(frozen=True)
+class PackRequest:
+    """Attributes: duplicates: what dedup made; empty where nothing is left out."""
+
+    crops: tuple[Path, ...]
+    duplicates: tuple[Path, ...]
+
+    @classmethod
+    def of(cls, request: StageRequest) -> PackRequest:
+        """Read from JSON."""
+        return cls(request.folders("crops"), request.folders("duplicates"))
+
+
+@dataclass(frozen=True)
+class Continued:
+    """The training that another goes on from: its checkpoints, and the images it has shown."""
+
+    state: Path
+    images: int
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """Attributes:
+    state: folder of the checkpoints, which outlives an attempt.
+    max_seconds: after so long the training ends cleanly; None: no limit.
+    continues: whether it goes on from another training; continued: where that one lies, if it is
+        still there.
+    """
+
+    settings: TrainConfig
+    seed: int
+    pack: Path
+    state: Path
+    max_seconds: float | None
+    continues: bool
+    continued: Continued | None
+    execution: Execution
+
+    @classmethod
+    def of(cls, request: StageRequest) -> TrainRequest:
+        """Read from JSON."""
+        limit, parent = request.context.get("max_seconds"), request.context.get("continues")
+        return cls(
+            TrainConfig.model_validate(request.part["train"]),
+            _seed(request),
+            request.one("pack").path,
+            _path(request.context.get("state")) or request.scratch / "state",
+            None if limit is None else float(limit),
+            "continued" in request.part,
+            Continued(Path(parent["state"]), int(parent["images"])) if parent else None,
+            Execution.of(request),
+        )
+
+
+@dataclass(frozen=True)
+class InspectRequest:
+    """Attributes: network: the recipe's, whose code may be imported; packs: training images."""
+
+    name: str
+    options: dict[str, Any]
+    seed: int
+    network: str
+    snapshot: Path
+    packs: tuple[Path, ...]
+    execution: Execution
+
+    @classmethod
+    def of(cls, request: StageRequest) -> InspectRequest:
+        """Read from JSON."""
+        wanted = request.part["inspection"]
+        return cls(
+            str(wanted["name"]),
+            dict(wanted.get("options", {})),
+            _seed(request),
+            str(request.context.get("network", "")),
+            request.one("snapshot").path,
+            request.folders("pack"),
+            Execution.of(request),
+        )
+
+
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """Attributes: name: of the features; leaked: what dedup found of the test split in the training
+    split; empty where nobody asked.
+    """
+
+    settings: EvaluateConfig
+    probe: ProbeConfig
+    name: str
+    seed: int
+    features: Path
+    leaked: tuple[Path, ...]
+    execution: Execution
+
+    @classmethod
+    def of(cls, request: StageRequest) -> EvaluateRequest:
+        """Read from JSON."""
+        return cls(
+            EvaluateConfig.model_validate(request.part.get("protocol", {})),
+            ProbeConfig.model_validate(request.part["probe"]),
+            str(request.part["features"]),
+            _seed(request),
+            request.one("features").path,
+            request.folders("leaked"),
+            Execution.of(request),
+        )

@@ -12,7 +12,6 @@ from typing import Any
 from gan_core import registry
 from gan_core.config import (
     BaselineConfig,
-    InspectConfig,
     ProbeConfig,
     Recipe,
     SourceConfig,
@@ -47,9 +46,9 @@ class Chain:
     kept_set: ArtifactRef | None = None
 
     @property
-    def hashed(self) -> bool:
-        """Whether the crops are hashed and duplicates searched."""
-        return self.external is None or self.recipe.dedup.mode != "off"
+    def dedups(self) -> bool:
+        """Whether near-duplicates are looked for."""
+        return self.recipe.dedup.mode != "off"
 
     @property
     def common(self) -> dict[str, Any]:
@@ -69,7 +68,7 @@ class Chain:
     @property
     def duplicates(self) -> Inputs:
         """What dedup found, where it looks."""
-        return {"duplicates": ("dedup",)} if self.hashed else {}
+        return {"duplicates": ("dedup",)} if self.dedups else {}
 
     @property
     def trained_on(self) -> Inputs:
@@ -185,12 +184,10 @@ def _trajectory(settings: TrainConfig, device: str) -> dict[str, Any]:
 
 
 def inspect(chain: Chain, name: str, options: dict[str, Any]) -> Node:
-    """One inspection of the trained networks. Its file's `NEEDS` may name 'codes'."""
+    """One inspection of the trained networks."""
     network = chain.recipe.train.network.name
     part = {"inspection": {"name": name, "options": options}, **chain.common}
     inputs: Inputs = {"snapshot": ("train",), "pack": chain.trained_on["pack"]}
-    if "codes" in registry.literal("inspection", name, "NEEDS", ()):
-        inputs["codes"] = ("hash",)
     return Node(
         f"inspect:{name}",
         "inspect",
@@ -198,18 +195,6 @@ def inspect(chain: Chain, name: str, options: dict[str, Any]) -> Node:
         {**part, **plugins(("inspection", name), ("networks", network))},
         inputs,
         {**chain.device, "network": network},
-    )
-
-
-def inspect_all(chain: Chain) -> Node:
-    """All inspections as one node, until each is a plug-in."""
-    return Node(
-        "inspect",
-        "inspect",
-        {"inspect": InspectConfig().model_dump(mode="json"), **chain.common},
-        {"inspect": {}, **chain.common},
-        {"snapshot": ("train",), "pack": chain.trained_on["pack"]},
-        {**chain.device, "network": chain.recipe.train.network.name},
     )
 
 

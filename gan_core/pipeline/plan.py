@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gan_core import registry
 from gan_core.artifacts.manifest import Manifest, problems
 from gan_core.artifacts.store import Store
 from gan_core.config import Recipe
@@ -96,15 +95,13 @@ def make_plan(
     for source in recipe.all_sources():
         plan.add(stages.ingest(chain, source))
         plan.add(stages.crop(chain, source))
-    if chain.hashed:
+    if chain.dedups:
         plan.add(stages.hash_crops(chain))
         plan.add(stages.dedup(chain))
     plan.add(stages.pack(chain))
     if external is None:
         chain = _add_training(plan, chain, until)
-        if not registry.names("inspection"):
-            plan.add(stages.inspect_all(chain))
-        for name, options in recipe.inspections().items() if registry.names("inspection") else ():
+        for name, options in recipe.inspections().items():
             plan.add(stages.inspect(chain, name, options))
     for one in recipe.evaluated():
         features = [stages.extract(chain, one.name)]

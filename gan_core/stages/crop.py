@@ -23,11 +23,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gan_core import registry
-from gan_core.config import CropConfig, SourceConfig
-from gan_core.contract import StageOutcome, StageRequest
+from gan_core.config import CropConfig
+from gan_core.contract import CropRequest, StageOutcome, StageRequest
 from gan_core.datasets._reading import read_ordered
 from gan_core.datasets.base import Blob, Source
-from gan_core.devices import cpu_cores
 from gan_core.errors import DataError, TransientError
 from gan_core.files import canonical_json
 from gan_core.progress import Progress, Throttled
@@ -57,8 +56,9 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
         DataError: no image gave a crop, or the data is no longer what ingest saw.
         TransientError: an image that ingest could read cannot be read now.
     """
-    crop = CropConfig.model_validate(request.part["crop"])
-    job = _Job(request, crop, pq.read_table(request.one("images").path / "images.parquet"))
+    wanted = CropRequest.of(request)
+    crop = wanted.settings
+    job = _Job(wanted, request.scratch / "pieces")
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # one image a thread beats two threads an image
     try:
@@ -66,7 +66,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
         job.read(Throttled(progress))
     finally:
         cv2.setNumThreads(threads)
-    if "share" in request.context:
+    if wanted.execution.share:
         return StageOutcome(counts={"read": job.read_now}, complete=False)
     cuts = job.cuts()
     if cuts["row"].null_count == cuts.num_rows:
@@ -79,17 +79,17 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
 class _Job:
     """What has to be cut, and what has been."""
 
-    def __init__(self, request: StageRequest, crop: CropConfig, images: pa.Table) -> None:
-        self.crop = crop
-        self.images = images
+    def __init__(self, request: CropRequest, pieces: Path) -> None:
+        self.crop = crop = request.settings
+        self.images = images = pq.read_table(request.images / "images.parquet")
         self.has_masks = bool(
             pc.any(pc.match_substring(images["attributes"], '"mask_sha256"')).as_py()
         )
         self.cutter = Cutter(crop)
-        self.pieces = Pieces(request.scratch / "pieces", crop.size, masks=self.has_masks)
+        self.pieces = Pieces(pieces, crop.size, masks=self.has_masks)
         self.reused = 0
         self.read_now = 0
-        self._context = request.context
+        self._request = request
         self._wanted: npt.NDArray[np.bool_] = pc.equal(images["status"], "ok").to_numpy()
         self._ids, self._contents = (
             images["image_id"].to_pylist(),
@@ -100,11 +100,11 @@ class _Job:
 
     def reuse(self) -> None:
         """Takes what earlier artifacts of the same settings hold for the same content."""
-        for folder in self._context.get("earlier") or ():
+        for folder in self._request.earlier:
             if not self._wanted.any():
                 return
             piece = earlier_piece(
-                Path(folder), self.images, self._wanted, self.crop.size, masks=self.has_masks
+                folder, self.images, self._wanted, self.crop.size, masks=self.has_masks
             )
             if piece is not None:
                 self.pieces.add(piece)
@@ -116,14 +116,11 @@ class _Job:
         """Cuts the rest, piece by piece; finished pieces of a killed run are taken over."""
         wanted = np.flatnonzero(self._wanted).tolist()
         length = max(16, min(4096, _PIECE_BYTES // (self.crop.size**2 * 3)))
-        number, of = self._context.get("share") or (0, 1)
-        if of > 1 or self._context.get("shares"):  # pieces small enough for every share to get some
-            length = max(
-                16,
-                min(
-                    length, -(-len(wanted) // (2 * max(of, int(self._context.get("shares") or 1))))
-                ),
-            )
+        execution = self._request.execution
+        number, of = execution.share or (0, 1)
+        shares = max(of, execution.shares)
+        if shares > 1 or execution.shares:  # pieces small enough for every share to get some
+            length = max(16, min(length, -(-len(wanted) // (2 * shares))))
         plans = [wanted[start : start + length] for start in range(0, len(wanted), length)][
             number::of
         ]
@@ -136,9 +133,7 @@ class _Job:
         def work(position: int, blob: Blob) -> list[Cut]:
             return self._cut(images[position], blob)
 
-        results = read_ordered(
-            self._source(), requests, work, int(self._context.get("workers") or cpu_cores())
-        )
+        results = read_ordered(self._source(), requests, work, execution.workers)
         already = len(wanted) - len(images)
         for plan in todo:
             cuts: list[list[Cut]] = []
@@ -165,11 +160,9 @@ class _Job:
         return sha.hexdigest()[:32]
 
     def _source(self) -> Source:
-        config = SourceConfig.model_validate(self._context["source"])
-        location = self._context.get("location")
-        source: Source = registry.load("datasets", config.dataset).open_source(
-            config, Path(location) if location else None
-        )
+        config = self._request.source
+        dataset = registry.load("datasets", config.dataset)
+        source: Source = dataset.open_source(config, self._request.location)
         return source
 
     def _cut(self, image: int, blob: Blob) -> list[Cut]:

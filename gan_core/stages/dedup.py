@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gan_core.config import DedupConfig
-from gan_core.contract import StageOutcome, StageRequest
+from gan_core.contract import DedupRequest, StageOutcome, StageRequest
 from gan_core.dedup import tables
 from gan_core.dedup.groups import Groups, representative_balls
 from gan_core.dedup.hashing.autoencoder import Autoencoder
@@ -47,9 +48,10 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     Raises:
         DataError: no usable training crop.
     """
-    config = DedupConfig.model_validate(request.part.get("dedup", {}))
-    _use_threads(int(request.part.get("threads") or 0))
-    shards = PixelShards([item.path for item in request.inputs["crops"]])
+    job = DedupRequest.of(request)
+    config = job.settings
+    _use_threads(job.execution.threads)
+    shards = PixelShards(job.crops)
     training = np.flatnonzero(
         pc.equal(shards.table["split"], "train").to_numpy(zero_copy_only=False)
     )
@@ -63,7 +65,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
         )
     crops = shards.table.take(training)
     rank = tables.ranks(crops)
-    groups, found, quality = _find(request, config, shards, training, rank, progress)
+    groups, found, quality = _find(job, shards, training, rank, progress)
 
     score = np.zeros(len(training), np.float32)
     reason = [""] * len(training)
@@ -94,14 +96,14 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
 
 
 def _find(
-    request: StageRequest,
-    config: DedupConfig,
+    job: DedupRequest,
     shards: PixelShards,
     training: npt.NDArray[np.int64],
     rank: npt.NDArray[np.int64],
     progress: Progress,
 ) -> tuple[Groups, Found, dict[str, Any]]:
     """The groups and pairs of the training rows, by the mode, and what the search is worth."""
+    config = job.settings
     if config.mode == "off":
         nothing = np.empty(0, np.int64)
         return (
@@ -109,7 +111,7 @@ def _find(
             Found(nothing, nothing, np.empty(0, np.float32), []),
             {},
         )
-    codes = _codes(request, shards)[training]
+    codes = _codes(job.codes, shards)[training]
     some = quality.spaced(training, quality.AMONG_IMAGES)
 
     def fetch(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
@@ -134,7 +136,7 @@ def _find(
     groups, found = group_by_code(codes, rank, radius)
     worth: dict[str, Any] = {"health": health(codes, config.max_group)}
     if config.measure:
-        encoder = Autoencoder.load(request.one("codes").path / "encoder.safetensors")
+        encoder = Autoencoder.load(job.codes[0] / "encoder.safetensors")
 
         def search(images: npt.NDArray[np.uint8]) -> tuple[Groups, Found]:
             return group_by_code(encoder.encode(images), np.arange(len(images)), radius)
@@ -184,11 +186,9 @@ def _leaked(
     return figures
 
 
-def _codes(request: StageRequest, shards: PixelShards) -> npt.NDArray[np.uint8]:
+def _codes(folders: Sequence[Path], shards: PixelShards) -> npt.NDArray[np.uint8]:
     """The codes of the crops' rows, in their order: uint8 [n, 16]."""
-    table = pa.concat_tables(
-        [pq.read_table(item.path / "codes.parquet") for item in request.inputs["codes"]]
-    )
+    table = pa.concat_tables([pq.read_table(folder / "codes.parquet") for folder in folders])
     wanted = list(
         zip(shards.table["image_id"].to_pylist(), shards.table["box"].to_pylist(), strict=True)
     )

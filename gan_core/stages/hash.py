@@ -14,10 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gan_core.config import HashConfig
-from gan_core.contract import StageOutcome, StageRequest
+from gan_core.contract import HashRequest, StageOutcome, StageRequest
 from gan_core.dedup.hashing import autoencoder, codes
-from gan_core.devices import cpu_cores, resolve_device, use_threads
+from gan_core.devices import use_threads
 from gan_core.errors import DataError
 from gan_core.files import write_table
 from gan_core.progress import Progress
@@ -36,10 +35,10 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     Raises:
         DataError: no usable crop in any training split.
     """
-    config = HashConfig.model_validate(request.part.get("hash", {}))
-    use_threads(int(request.part.get("threads", 0)) or cpu_cores())
-    device = resolve_device(request.context.get("device", "cpu"))
-    shards = PixelShards([item.path for item in request.inputs["crops"]])
+    job = HashRequest.of(request)
+    config = job.settings
+    use_threads(job.execution.threads)
+    shards = PixelShards(job.crops)
     table = shards.table
     training = np.flatnonzero(pc.equal(table["split"], "train").to_numpy(zero_copy_only=False))
     if not len(training):
@@ -61,7 +60,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     for start in range(0, len(chosen), _BLOCK):
         part = slice(start, start + _BLOCK)
         small[part] = autoencoder.resize_to(shards.pixels(chosen[part]))
-    encoder = autoencoder.fit(small, config, int(request.part.get("seed", 0)), device, progress)
+    encoder = autoencoder.fit(small, config, job.seed, job.execution.device, progress)
     del small
     encoder.save(request.work / "encoder.safetensors")
 

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from gan_core import registry
 from gan_core.config import SourceConfig, SplitConfig
-from gan_core.contract import StageOutcome, StageRequest
+from gan_core.contract import IngestRequest, StageOutcome, StageRequest
 from gan_core.datasets.base import Blob, Entry, Source
-from gan_core.devices import cpu_cores
 from gan_core.errors import DataError
 from gan_core.files import canonical_json, sha256_text, write_table
 from gan_core.progress import Progress, Throttled
@@ -33,23 +32,17 @@ if TYPE_CHECKING:
 def run(request: StageRequest, progress: Progress) -> StageOutcome:
     """Writes images.parquet (schemas.IMAGES), rows in the source's order.
 
-    Part: `source` (SourceConfig), `fingerprint`. Context: `location`, `state` (a folder for its
-        memory), `rehash`, `workers`.
-
     Raises:
         RequestError: the location is missing or of another kind.
         DataError: nothing there can be used.
     """
     from gan_core.datasets._memory import Memory
 
-    config = SourceConfig.model_validate(request.part["source"])
-    location = request.context.get("location")
-    source: Source = registry.load("datasets", config.dataset).open_source(
-        config, Path(location) if location else None
-    )
-    memory = Memory(_memory_folder(request, config), forget=bool(request.context.get("rehash")))
-    workers = int(request.context.get("workers") or cpu_cores())
-    ingest = _Ingest(source, config, memory, workers, Throttled(progress))
+    job = IngestRequest.of(request)
+    config = job.settings
+    source: Source = registry.load("datasets", config.dataset).open_source(config, job.location)
+    memory = Memory(_memory_folder(job), forget=job.rehash)
+    ingest = _Ingest(source, config, memory, job.execution.workers, Throttled(progress))
     rows = ingest.rows()
     table = ingest.table(rows)
     memory.close(set(ingest.keys))
@@ -59,15 +52,15 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     return _outcome(ingest, rows, table)
 
 
-def _memory_folder(request: StageRequest, config: SourceConfig) -> Path | None:
+def _memory_folder(job: IngestRequest) -> Path | None:
     """A folder for what decides an image's facts beside its bytes: the kind of source, its options,
     this code's version.
     """
-    state = request.context.get("state")
-    if not state:
+    config = job.settings
+    if job.memory is None:
         return None
     what = canonical_json([config.dataset, config.options, spec_of("ingest").version])
-    folder = Path(state) / f"{config.name}-{sha256_text(what)[:16]}"
+    folder = job.memory / f"{config.name}-{sha256_text(what)[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

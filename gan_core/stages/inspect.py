@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gan_core import registry
-from gan_core.contract import StageOutcome, StageRequest
-from gan_core.devices import resolve_device, use_threads
+from gan_core.contract import InspectRequest, StageOutcome, StageRequest
+from gan_core.devices import use_threads
 from gan_core.files import atomic_write_bytes, write_json
 from gan_core.progress import Progress
 
@@ -27,22 +27,14 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     from gan_core.inspection.base import Context
     from gan_core.networks.snapshot import chosen_snapshot, load_snapshot
 
-    wanted = request.part["inspection"]
-    threads = int(request.part.get("threads") or 0)
-    if threads:
-        use_threads(threads)
-    device = resolve_device(str(request.context.get("device", "cpu")))
-    own = str(request.context.get("network", ""))  # the recipe's, whose code the user means to run
-    snapshot = load_snapshot(chosen_snapshot(request.one("snapshot").path), device, allow=[own])
-    context = Context(
-        snapshot,
-        int(request.part.get("seed", 0)),
-        device,
-        [entry.path for entry in request.inputs.get("pack", [])],
-    )
-    applicable, found = inspect(context, wanted["name"], wanted.get("options", {}))
+    job = InspectRequest.of(request)
+    device = job.execution.device
+    use_threads(job.execution.threads)
+    snapshot = load_snapshot(chosen_snapshot(job.snapshot), device, allow=[job.network])
+    context = Context(snapshot, job.seed, device, list(job.packs))
+    applicable, found = inspect(context, job.name, job.options)
     progress(1, 1, "inspections")
-    write(request.work, str(wanted["name"]), found, applicable)
+    write(request.work, job.name, found, applicable)
     return StageOutcome(
         counts={"figures": len(found.figures)},
         summary={"sentence": found.sentence, "applicable": applicable, "numbers": found.numbers},

@@ -8,10 +8,11 @@ so one new image changes one shard.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gan_core.contract import StageOutcome, StageRequest
+from gan_core.contract import PackRequest, StageOutcome, StageRequest
 from gan_core.errors import DataError
 from gan_core.progress import Progress
 
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 BLOCK = 2048  # images read at once
 
 
-def dropped_crops(folders: list[Path]) -> set[tuple[str, int]]:
+def dropped_crops(folders: Sequence[Path]) -> set[tuple[str, int]]:
     """(image_id, box) of the crops that dedup does not keep."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -63,8 +64,9 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     from gan_core.schemas import CROPS, shard_count, shard_of
     from gan_core.shards import PixelShards, write_rows, write_shard
 
-    folders = [item.path for item in request.inputs["crops"]]
-    dropped = dropped_crops([item.path for item in request.inputs.get("duplicates", [])])
+    job = PackRequest.of(request)
+    folders = job.crops
+    dropped = dropped_crops(job.duplicates)
     counts = count_rows(PixelShards(folders, usable_only=False).table, dropped)
     shards = PixelShards(folders)
     ids, boxes = shards.table["image_id"].to_pylist(), shards.table["box"].to_pylist()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gan_core.config import TrainConfig
-from gan_core.contract import StageOutcome, StageRequest
+from gan_core.contract import Continued, StageOutcome, StageRequest, TrainRequest
 from gan_core.errors import DataError, RequestError
 from gan_core.files import read_json
 from gan_core.progress import Progress, Throttled
@@ -38,7 +38,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
         RequestError: a network for images of another size; an unknown method or network.
         TrainingDiverged: training collapsed and the settings say stop, or going back did not help.
     """
-    from gan_core.devices import cpu_cores, resolve_device, resolve_precision, use_gpu, use_threads
+    from gan_core.devices import resolve_precision, use_gpu, use_threads
     from gan_core.shards import PixelShards
     from gan_core.training.compiled import gpu_errors
     from gan_core.training.context import Context
@@ -51,26 +51,26 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
             expected="a snapshot that `discern import` has brought into this home",
             remedy="discern import dcgan-authors FOLDER",
         )
-    settings = TrainConfig.model_validate(request.part["train"])
-    processes, device = join(resolve_device(str(request.context.get("device") or "auto")))
-    use_threads(max(1, (int(request.part.get("threads") or 0) or cpu_cores()) // processes.here))
+    job = TrainRequest.of(request)
+    settings = job.settings
+    processes, device = join(job.execution.device)
+    use_threads(max(1, job.execution.threads // processes.here))
     refuse_uneven(settings.batch, processes.count)
-    images = PixelShards(request.one("pack").path)
-    refuse_small(len(images), settings, count_duplicates(request.one("pack").path))
-    limit = request.context.get("max_seconds")
+    images = PixelShards(job.pack)
+    refuse_small(len(images), settings, count_duplicates(job.pack))
     context = Context(
         settings=settings,
-        folder=Path(request.context.get("state") or request.scratch / "state"),
+        folder=job.state,
         image_size=images.shape[0],
-        seed=int(request.part.get("seed", 0)),
+        seed=job.seed,
         device=device,
         precision=resolve_precision(settings.precision, device),
-        max_seconds=None if limit is None else float(limit),
+        max_seconds=job.max_seconds,
         processes=processes,
     )
     use_gpu(device, context.precision, search=True)
-    if "continued" in request.part:
-        warm_start_from(request, context)
+    if job.continues:
+        warm_start_from(job.continued, context)
     labels = load_labels(images, settings)
     context = replace(context, classes=0 if labels is None else int(labels.max()) + 1)
     probe = make_probe(images, context)
@@ -95,14 +95,13 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     )
 
 
-def warm_start_from(request: StageRequest, context: Context) -> None:
+def warm_start_from(parent: Continued | None, context: Context) -> None:
     """Begins with the last state of the training that is continued (first process; the others
     wait).
     """
     from gan_core.errors import StoreError
     from gan_core.training.warm_start import warm_start
 
-    parent = request.context.get("continues")
     if parent is None:
         raise StoreError(
             "The state of the training to continue is not at hand.",
@@ -110,9 +109,9 @@ def warm_start_from(request: StageRequest, context: Context) -> None:
         )
     if context.processes.first:
         warm_start(
-            Path(parent["state"]),
+            parent.state,
             context.folder,
-            int(parent["images"]),
+            parent.images,
             round(context.settings.kimg * 1000),
         )
     context.processes.barrier()
