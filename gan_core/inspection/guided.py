@@ -134,19 +134,18 @@ def guided(network: LayeredNetwork, *, strict: bool = False) -> Iterator[None]:
     """Within it the network's ReLUs and LeakyReLUs pass gradients by the guided rule; what it
     computes stays the same.
     """
-    changed: list[tuple[Any, nn.Module]] = []
+    changed: list[tuple[nn.Module, str, nn.Module]] = []
     try:
-        for info in network.layers():
-            layer = network.layer(info.name)
-            activation = layer.activation
-            if isinstance(activation, nn.LeakyReLU | nn.ReLU):
-                changed.append((layer, activation))
-                slope = float(getattr(activation, "negative_slope", 0.0))
-                layer.activation = GuidedActivation(slope, strict)
+        for parent in list(network.modules()):
+            for name, child in list(parent.named_children()):
+                if isinstance(child, nn.LeakyReLU | nn.ReLU):
+                    changed.append((parent, name, child))
+                    slope = float(getattr(child, "negative_slope", 0.0))
+                    setattr(parent, name, GuidedActivation(slope, strict))
         yield
     finally:
-        for layer, activation in changed:
-            layer.activation = activation
+        for parent, name, child in changed:
+            setattr(parent, name, child)
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,8 @@ def contrast(views: Tensor, temperature: float) -> Tensor:
     # SimCLR: each positive in turn, its denominator all negatives and that positive
     negatives = logits.masked_fill(same, -torch.inf).logsumexp(1, keepdim=True)
     loss = torch.logaddexp(logits, negatives) - logits
-    return loss[same & ~itself].mean()
+    positive = same & ~itself
+    return torch.where(positive, loss, 0.0).sum() / positive.sum()
 
 
 def separate(generated: Tensor, real: Tensor, temperature: float) -> Tensor:
@@ -151,4 +152,4 @@ def separate(generated: Tensor, real: Tensor, temperature: float) -> Tensor:
     itself = torch.eye(n, n + len(real), dtype=torch.bool, device=generated.device)
     log = F.log_softmax(logits.masked_fill(itself, -torch.inf), 1)[:, :n]
     others = ~torch.eye(n, dtype=torch.bool, device=generated.device)
-    return -log[others].mean()
+    return -torch.where(others, log, 0.0).sum() / others.sum()

@@ -62,7 +62,7 @@ class UpBlock(Block):
             ModulatedBatchNorm(maps, vector),
         )
         self.conv1, self.conv2 = nn.Conv2d(maps_in, maps, 3, 1, 1), nn.Conv2d(maps, maps, 3, 1, 1)
-        self.skip = nn.Conv2d(maps_in, maps, 1)
+        self.skip, self.activation = nn.Conv2d(maps_in, maps, 1), nn.ReLU()
 
     def forward(self, x: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
         """[N, maps_in, size / 2, size / 2] to [N, maps, size, size]."""
@@ -72,8 +72,8 @@ class UpBlock(Block):
         vector = condition.latents[:, start : start + count]
         if self.embed is not None:
             vector = torch.cat([vector, self.embed(self.one_hot(condition, vector))], 1)
-        inner = _double(F.relu(self.norm1.modulate(x, vector)))
-        inner = self.conv2(F.relu(self.norm2.modulate(self.conv1(inner), vector)))
+        inner = _double(self.activation(self.norm1.modulate(x, vector)))
+        inner = self.conv2(self.activation(self.norm2.modulate(self.conv1(inner), vector)))
         out: Tensor = inner + self.skip(_double(x))
         return out
 
@@ -119,12 +119,13 @@ class DownBlock(Block):
         self.norm2 = BatchNorm(maps, eps=EPS) if norm else None
         self.conv1, self.conv2 = nn.Conv2d(maps_in, maps, 3, 1, 1), nn.Conv2d(maps, maps, 3, 1, 1)
         self.skip = nn.Conv2d(maps_in, maps, 1) if down or maps_in != maps else None
+        self.activation = nn.ReLU()
 
     def forward(self, x: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
         """[N, maps_in, s, s] to [N, maps, size, size], half as large where it pools."""
         inner = x if self.norm1 is None else self.norm1(x)
-        inner = self.conv1(inner if self.first else F.relu(inner))
-        inner = self.conv2(F.relu(inner if self.norm2 is None else self.norm2(inner)))
+        inner = self.conv1(inner if self.first else self.activation(inner))
+        inner = self.conv2(self.activation(inner if self.norm2 is None else self.norm2(inner)))
         if self.down:
             inner, x = F.avg_pool2d(inner, 2), F.avg_pool2d(x, 2)
         out: Tensor = inner + (x if self.skip is None else self.skip(x))
@@ -136,11 +137,11 @@ class Pooled(Block):
 
     def __init__(self, name: str, maps: int, *, mean: bool) -> None:
         super().__init__(LayerInfo(name, (maps, 1, 1), "linear"))
-        self.mean = mean
+        self.mean, self.activation = mean, nn.ReLU()
 
     def forward(self, x: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
         """Maps of any side."""
-        x = F.relu(x)
+        x = self.activation(x)
         return x.mean((2, 3)) if self.mean else x.sum((2, 3))
 
 
@@ -155,14 +156,16 @@ class BasicBlock(Block):
         changes = stride != 1 or maps_in != maps
         self.skip = nn.Conv2d(maps_in, maps, 1, stride, bias=False) if changes else None
         self.norm_skip = BatchNorm(maps, eps=EPS) if changes else None
+        self.activation = nn.LeakyReLU(LEAK)
 
     def forward(self, x: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
         """[N, maps_in, s, s] to [N, maps, s / stride, s / stride]."""
-        inner = F.leaky_relu(self.norm1(self.conv1(x)), LEAK)
+        inner = self.activation(self.norm1(self.conv1(x)))
         inner = self.norm2(self.conv2(inner))
         if self.skip is not None and self.norm_skip is not None:
             x = self.norm_skip(self.skip(x))
-        return F.leaky_relu(inner + x, LEAK)
+        out: Tensor = self.activation(inner + x)
+        return out
 
 
 def big_generator(
@@ -194,10 +197,11 @@ class ToImage(Block):
     def __init__(self, name: str, maps: int, size: int) -> None:
         super().__init__(LayerInfo(name, (3, size, size), "image"))
         self.norm, self.conv = BatchNorm(maps, eps=EPS), nn.Conv2d(maps, 3, 3, 1, 1)
+        self.activation = nn.ReLU()
 
     def forward(self, x: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
         """[N, maps, size, size] to [N, 3, size, size]."""
-        return torch.tanh(self.conv(F.relu(self.norm(x))))
+        return torch.tanh(self.conv(self.activation(self.norm(x))))
 
 
 def big_discriminator(
