@@ -385,10 +385,10 @@ class ExtractConfig(Section):
     """Which activations become features (DCGAN paper, section 5.1)."""
 
     network: str = Field(
-        "discriminator",
+        "",
         description=(
-            "discriminator or encoder of the snapshot, or anybody's: "
-            "my_module:Discriminator; then no GAN is trained"
+            "a role of the snapshot, such as discriminator or encoder; empty: the method's own "
+            "choice; an external network is my_module:Discriminator, and then no GAN is trained"
         ),
     )
     weights: str | None = Field(

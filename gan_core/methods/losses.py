@@ -32,7 +32,8 @@ def gradient_penalty(
     float32: R1 on real images, R2 on generated ones (Mescheder et al. 2018).
     """
     x = images.detach().float().requires_grad_(True)
-    with torch.autocast(x.device.type, enabled=False):
+    kind = "cuda" if x.device.type == "cuda" else "cpu"  # the meta device has no autocast
+    with torch.autocast(kind, enabled=False):
         scores = discriminator(x, labels)
         (gradient,) = torch.autograd.grad(scores.sum(), x, create_graph=True)
     return gradient.square().sum((1, 2, 3)).mean()

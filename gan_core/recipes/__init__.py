@@ -14,13 +14,12 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from gan_core import registry
-from gan_core.config import Recipe
+from gan_core.config import ExtractConfig, Recipe
 from gan_core.devices import cpu_cores
 from gan_core.errors import RequestError, UnknownName
 from gan_core.validation import explain, model_in
 
 _FOLDER = Path(__file__).parent
-_PARTS = ("discriminator", "encoder")
 
 
 class _Twice(yaml.YAMLError):
@@ -161,13 +160,7 @@ def build_recipe(content: dict[str, Any]) -> Recipe:
         recipe = Recipe.model_validate(content)
     except ValidationError as error:
         raise explain(error, Recipe) from None
-    if ":" not in recipe.extract.network and recipe.extract.network not in _PARTS:
-        raise UnknownName(
-            "part of a snapshot",
-            recipe.extract.network,
-            _PARTS,
-            remedy="a network of your own is named my_module:Discriminator",
-        )
+    recipe = recipe.model_copy(update={"extract": _with_role(recipe)})
     if recipe.threads == 0:
         # One core is left to the Prefect server, to readers and to whoever else: oneDNN's threads
         # spin while they wait for each
@@ -175,6 +168,25 @@ def build_recipe(content: dict[str, Any]) -> Recipe:
         # (docs/benchmarks.md).
         recipe = recipe.model_copy(update={"threads": max(1, cpu_cores() - 1)})
     return recipe
+
+
+def _with_role(recipe: Recipe) -> ExtractConfig:
+    """The settings of extract with the role that features are taken of: the method's first one
+    where the recipe names none.
+
+    Raises:
+        UnknownName: the method's features are of other roles.
+    """
+    given, method = recipe.extract.network, recipe.train.method
+    roles = registry.literal("methods", method, "FEATURES", ("discriminator",))
+    if ":" not in given and given and given not in roles:
+        raise UnknownName(
+            f"role whose features method {method} offers",
+            given,
+            roles,
+            remedy="an external network is named my_module:Discriminator",
+        )
+    return recipe.extract.model_copy(update={"network": given or roles[0]})
 
 
 def _protocol(name: str) -> dict[str, Any]:
