@@ -34,6 +34,7 @@ ABOUT = (
 VERSION = 1
 USES_LABELS = False
 FEATURES = ("discriminator",)
+EXAMPLES = ({"mode": "paper"}, {}, {"first_bias": True})  # for the contract tests
 
 
 class Options(Section):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +71,6 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     if job.continues:
         warm_start_from(job.continued, context)
     labels = load_labels(images, settings)
-    context = replace(context, classes=0 if labels is None else int(labels.max()) + 1)
     probe = make_probe(images, context)
     with gpu_errors(settings.compile):
         trained = train(

@@ -59,6 +59,8 @@ def train(
         each_log: called after each line of statistics; may add to it.
     """
     s, me = context.settings, context.processes
+    if labels is not None:
+        context = replace(context, classes=int(labels.max()) + 1)
     deadline, target = Deadline(context.max_seconds, time.monotonic(), me), round(s.kimg * 1000)
     how = choose_compile(s, context.device, me.count, partial(trial, images, context, labels))
     context = replace(context, compiled="off" if me.any(how == "off") else how)

@@ -1,10 +1,11 @@
-"""Checks over every method: its updates move the right weights, it trains, resumes bit for bit, and
-its snapshot gives samples and features.
+"""What every method file must hold to, on the first network that fits it: its updates move the right
+weights and carry finite figures, its training resumes bit for bit, its snapshots hold calibrated
+networks that give features.
 """
 
 from __future__ import annotations
 
-import functools
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,137 +14,197 @@ import pytest
 import torch
 
 from gan_core import registry
-from gan_core.config import NetworkConfig, TrainConfig
+from gan_core.config import TrainConfig
 from gan_core.errors import RequestError
-from gan_core.methods.base import Batch
+from gan_core.methods.base import Batch, Update
+from gan_core.networks.make import Make
 from gan_core.networks.snapshot import generate, last_snapshot, load_snapshot, sample_latents
-from gan_core.training.context import Context
+from gan_core.training.context import Context, Trained
+from gan_core.training.cuda_graphs import CapturedSteps
 from gan_core.training.data import ArrayImages
 from gan_core.training.loop import train
+from gan_core.training.step import step
+from gan_core.training.step_cost import step_cost
 from gan_core.training.trainer_state import TrainerState, build
 
-NAMES = registry.names("methods")
-CLASSES, BATCH, SIDE = 4, 8, 32
-WIDTH = 0.0625
-LABELS = np.arange(64) % CLASSES
+SIZE, CLASSES, COUNT, WIDTH = 32, 4, 8, 0.0625
+NETWORKS = ("dcgan32_svhn", "dcgan32", *registry.names("networks"))  # the quickest first
+CASES = [
+    pytest.param(name, options, id=f"{name}-{'-'.join(map(str, options.values())) or 'default'}")
+    for name in registry.names("methods")
+    for options in registry.literal("methods", name, "EXAMPLES", ({},))
+]
+each_method = pytest.mark.parametrize(("name", "options"), CASES)
 
 
-@functools.cache
-def fitting(name: str) -> str:
-    """The first network for 32 px whose roles the method can be built of."""
-    for network in registry.names("networks"):
+@cache
+def network_for(name: str) -> str:
+    """The first network of 32 px that has all roles of a method."""
+    for network in dict.fromkeys(NETWORKS):
+        if registry.load("networks", network).IMAGE_SIZE != SIZE:
+            continue
         try:
-            if registry.load("networks", network).IMAGE_SIZE == SIDE:
-                state_of(name, network)
-                return network
+            build(
+                TrainConfig(method=name, network={"name": network, "width": WIDTH}),
+                seed=0,
+                device="cpu",
+                image_size=SIZE,
+                classes=CLASSES,
+            )
         except RequestError:
             continue
-    raise AssertionError(f"no network for {SIDE} px fits {name}")
+        return network
+    raise AssertionError(f"no network of {SIZE} px fits the method {name}")
 
 
-def settings_of(name: str, network: str, **changed: Any) -> TrainConfig:
+def settings_for(name: str, options: dict[str, Any], **given: Any) -> TrainConfig:
     return TrainConfig(
         method=name,
-        network=NetworkConfig(name=network, width=WIDTH),
-        batch=BATCH,
-        **{"kimg": 0.064, "log_kimg": 0.032, **changed},
+        options=options,
+        network={"name": network_for(name), "width": WIDTH},
+        **{"batch": COUNT, "learning_rate": 1e-3, "ema_kimg": 0.1, **given},
     )
 
 
-def state_of(name: str, network: str) -> TrainerState:
-    settings = settings_of(name, network)
-    return build(settings, seed=0, device="cpu", image_size=SIDE, classes=CLASSES)
+def made(name: str, options: dict[str, Any], **given: Any) -> TrainerState:
+    settings = settings_for(name, options, **given)
+    return build(settings, seed=0, device="cpu", image_size=SIZE, classes=CLASSES)
 
 
 def batch_of(state: TrainerState, index: int) -> Batch:
     random = torch.Generator().manual_seed(index)
-    images = torch.rand(BATCH, 3, SIDE, SIDE, generator=random) * 2 - 1
-
-    def latents() -> torch.Tensor:
-        return torch.rand(BATCH, state.prior.dim, generator=random) * 2 - 1
-
-    labels = torch.arange(BATCH) % CLASSES
-    return Batch(index, images, labels, latents, random, (0, 1), CLASSES)
-
-
-def pixels() -> ArrayImages:
-    coarse = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 3), np.uint8)
-    return ArrayImages(coarse.repeat(4, axis=1).repeat(4, axis=2))
+    return Batch(
+        index,
+        torch.rand(COUNT, 3, SIZE, SIZE, generator=random) * 2 - 1,
+        torch.arange(COUNT) % CLASSES,
+        lambda: torch.rand(COUNT, state.prior.dim, generator=random) * 2 - 1,
+        random,
+        classes=CLASSES,
+    )
 
 
-def trained(name: str, folder: Path, **changed: Any) -> TrainerState:
-    settings = settings_of(name, fitting(name), **changed)
-    context = Context(settings, folder, SIDE, seed=1, classes=CLASSES)
-    return train(pixels(), context, labels=LABELS).state
+def minibatches(state: TrainerState) -> range:
+    return range(2 * max(1, state.method.period))
 
 
-def weights(state: TrainerState) -> list[torch.Tensor]:
-    return [p for role in sorted(state.networks) for p in state.networks[role].parameters()]
+def as_list(given: Update | list[Update]) -> list[Update]:
+    return [given] if isinstance(given, Update) else given
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_update_moves_its_own_weights_and_no_others(name: str) -> None:
-    state = state_of(name, fitting(name))
+@each_method
+def test_every_update_moves_its_own_weights_and_no_others(
+    name: str, options: dict[str, Any]
+) -> None:
+    state = made(name, options)
     assert set(state.optimisers) == set(state.method.optimised)
-    named = {role for rule in state.method.optimised.values() for role in rule.roles}
-    assert named <= set(state.networks)
-    shown, seen = 0, set()
-    for index in range(max(1, state.method.period) * 2):
+    seen, shown = set(), 0
+    for index in minibatches(state):
         for given in state.method.updates(batch_of(state, index)):
-            group = given if isinstance(given, list) else [given]
+            updates = as_list(given)
+            own = {id(p) for update in updates for p in state.parameters(update.name)}
             before = {
                 role: [p.detach().clone() for p in net.parameters()]
                 for role, net in state.networks.items()
             }
-            for update in group:
+            for update in updates:
                 assert update.loss.dtype == torch.float32 and update.loss.dim() == 0
-                assert torch.isfinite(update.loss)
-                assert all(not v.requires_grad and v.dim() == 0 for v in update.figures.values())
+                assert torch.isfinite(update.loss), update.name
+                for key, value in update.figures.items():
+                    assert not value.requires_grad and value.dim() == 0, key
                 update.loss.backward()
                 shown += update.real
-            for update in group:
+            for network in state.networks.values():
+                assert all(p.grad is None for p in network.parameters() if id(p) not in own)
+            for update in updates:
                 state.optimisers[update.name].step()
                 seen.add(update.name)
-            moved = {r for u in group for r in state.method.optimised[u.name].roles}
-            for role, net in state.networks.items():
-                same = all(
-                    torch.equal(p, q) for p, q in zip(before[role], net.parameters(), strict=True)
-                )
-                assert same or role in moved, f"{name}: an update of {sorted(moved)} moved {role}"
-    assert seen and shown > 0
+            roles = {role for u in updates for role in state.method.optimised[u.name].roles}
+            for role, network in state.networks.items():
+                pairs = zip(before[role], network.parameters(), strict=True)
+                moved = any(not torch.equal(a, b) for a, b in pairs)
+                assert moved == (role in roles), (updates, role)
+    assert seen == set(state.optimisers)
+    assert shown >= COUNT, "kimg counts the real images that are shown"
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_training_that_stops_and_continues_ends_in_the_same_weights(
-    name: str, tmp_path: Path
+def trained(name: str, options: dict[str, Any], folder: Path, kimg: float = 0.064) -> Trained:
+    coarse = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 3), np.uint8)
+    images = ArrayImages(coarse.repeat(4, axis=1).repeat(4, axis=2))
+    settings = settings_for(name, options, kimg=kimg, log_kimg=0.032, on_divergence="warn")
+    context = Context(settings, folder, SIZE, seed=1)
+    return train(images, context, labels=np.arange(64) % CLASSES)
+
+
+@each_method
+def test_training_resumes_bit_for_bit_and_leaves_a_calibrated_snapshot(
+    name: str, options: dict[str, Any], tmp_path: Path
 ) -> None:
-    whole = trained(name, tmp_path / "whole")
-    trained(name, tmp_path / "parts", kimg=0.032)
-    continued = trained(name, tmp_path / "parts")
-    assert continued.position.images >= 64
-    for a, b in zip(weights(whole), weights(continued), strict=True):
-        assert torch.equal(a, b)
+    whole = trained(name, options, tmp_path / "whole")
+    assert whole.complete and all(line["contrast"] > 0 for line in whole.stats)
+    trained(name, options, tmp_path / "parts", kimg=0.032)
+    trained(name, options, tmp_path / "parts")
+    a, b = (last_snapshot(tmp_path / f / "products") for f in ("whole", "parts"))
+    assert a.read_bytes() == b.read_bytes()
+    snapshot = load_snapshot(a)
+    scratch = set(snapshot.method.scratch)
+    assert {role.removesuffix("_ema") for role in snapshot.networks} == (
+        set(whole.state.networks) - scratch
+    )
+    for role, network in snapshot.networks.items():
+        for norm_name, norm in network.norms().items():
+            assert norm.running_mean.abs().sum() > 0, f"{role}: {norm_name} was not calibrated"
+    latents = sample_latents(snapshot.prior, 4, torch.Generator().manual_seed(0))
+    images = generate(snapshot, latents)
+    assert images.shape == (4, 3, SIZE, SIZE) and float(images.abs().max()) <= 1
+    for role in snapshot.features:
+        network = snapshot.feature_network(role)
+        network.without_labels = True
+        found = network.activations(images)
+        assert list(found) == [info.name for info in network.layers()]
+        assert all(len(value) == 4 and torch.isfinite(value).all() for value in found.values())
+    scores = snapshot.realness(images)
+    assert scores is None or scores.shape == (4,)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_its_snapshot_gives_samples_features_and_grids(name: str, tmp_path: Path) -> None:
-    state = trained(name, tmp_path)
-    snapshot = load_snapshot(last_snapshot(tmp_path / "products"))
-    images = generate(snapshot, sample_latents(snapshot.prior, 4, torch.Generator().manual_seed(0)))
-    assert images.shape == (4, 3, SIDE, SIDE) and float(images.abs().max()) <= 1
-    assert not set(state.method.scratch) & set(snapshot.networks)
-    for role in registry.literal("methods", name, "FEATURES"):
-        network = snapshot.network(role)
-        x, labels, latents = snapshot.method.feature_inputs(role, images)
-        maps = network.activations(x, labels=labels, latents=latents)
-        assert all(torch.isfinite(value).all() for value in maps.values())
-    score = snapshot.method.realness(images)
-    assert score is None or score.shape == (4,)
-    for grid in snapshot.method.grids(images, images).values():
-        assert grid.shape[1:] == images.shape[1:]
+@each_method
+def test_captured_steps_are_the_ordinary_ones(
+    name: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    """With a function in the place of a CUDA graph."""
+    states = [made(name, options) for _ in range(2)]
+    if not states[0].method.period:
+        pytest.skip("the method has no period and is not captured")
+    context = Context(states[0].settings, tmp_path, SIZE, classes=CLASSES)
+    random = np.random.default_rng(0)
+    batches = [
+        (
+            torch.from_numpy(random.integers(0, 256, (COUNT, SIZE, SIZE, 3), np.uint8)),
+            torch.arange(COUNT) % CLASSES,
+        )
+        for _ in minibatches(states[0])
+    ]
+    captured = CapturedSteps(states[1], context, step, batches[0], lambda work, _: work)
+    for pixels, labels in batches:
+        step(states[0], context, pixels, labels)
+        captured(pixels, labels)
+    assert states[0].position == states[1].position
+    for key, value in states[0].tensors().items():
+        assert torch.equal(value, states[1].tensors()[key]), key
 
 
-def test_a_method_without_a_fitting_network_is_refused_with_those_that_fit() -> None:
-    with pytest.raises(RequestError) as caught:
-        build(settings_of("acgan", "dcgan64"), seed=0, device="cpu", image_size=64, classes=CLASSES)
-    assert "resnet64" in caught.value.expected
+@each_method
+def test_the_cost_of_a_step_is_counted_without_memory(name: str, options: dict[str, Any]) -> None:
+    cost = step_cost(settings_for(name, options), CLASSES)
+    assert cost.gflop_per_image > 0
+    assert all(p.is_meta for net in cost.networks.values() for p in net.parameters())
+
+
+def test_a_network_that_lacks_a_role_is_refused_with_those_that_have_it() -> None:
+    names = [
+        n for n in registry.names("networks") if not hasattr(registry.load("networks", n), "joint")
+    ]
+    lacking = next(n for n in names if registry.load("networks", n).IMAGE_SIZE == SIZE)
+    with pytest.raises(RequestError, match="needs a joint") as caught:
+        Make({"name": lacking, "method": "bigan"}).joint()
+    assert "32 px" in str(caught.value.expected)
+

@@ -2,46 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from gan_core.training.adam import Adam
-from torch import Tensor, nn
+from torch import nn
 
 from gan_core.config import NetworkConfig, TrainConfig
-from gan_core.methods.base import Batch
-from gan_core.methods.dcgan import bce
+from gan_core.methods.base import Batch, Rule
+from gan_core.methods.losses import bce
+from gan_core.training.optimisers import Optimiser
 from gan_core.training.trainer_state import TrainerState, build
-
-
-def test_adam_is_torchs_with_l2_in_the_gradient() -> None:
-    torch.manual_seed(0)
-    ours = nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last)
-    theirs = nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last)
-    theirs.load_state_dict(ours.state_dict())
-    a = Adam(ours.parameters(), learning_rate=1e-2, beta1=0.5, beta2=0.99, weight_decay=0.1)
-    b = torch.optim.Adam(
-        theirs.parameters(), lr=1e-2, betas=(0.5, 0.99), eps=1e-8, weight_decay=0.1
-    )
-    for _ in range(20):
-        x = torch.randn(4, 3, 8, 8)
-        ours(x).square().mean().backward()
-        theirs(x).square().mean().backward()
-        a.step()
-        b.step()
-        b.zero_grad()
-    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
-        assert torch.allclose(p, q, atol=1e-6)
 
 
 def test_adam_is_the_formula_of_the_authors() -> None:
     """lib/updates.py written out: the L2 term joins the gradient before both moments."""
     value, mean, square = 0.7, 0.0, 0.0
     parameter = nn.Parameter(torch.tensor([value]))
-    optimiser = Adam([parameter], learning_rate=2e-4, beta1=0.5, beta2=0.999, weight_decay=1e-2)
+    module = nn.Module()
+    module.weight = parameter
+    settings = TrainConfig(learning_rate=2e-4, beta1=0.5, beta2=0.999, weight_decay=1e-2)
+    optimiser = Optimiser([module], Rule(("x",)), settings)
     for t in range(1, 8):
         gradient = np.sin(t) + 1e-2 * value
         mean = 0.5 * mean + 0.5 * gradient
@@ -52,39 +33,38 @@ def test_adam_is_the_formula_of_the_authors() -> None:
     assert float(parameter.detach()) == pytest.approx(value, abs=1e-6)
 
 
-def test_adam_gives_the_fused_step_gradients_in_the_weights_layout(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """On a GPU it refuses other strides, those of a dimension of size one included, to which
-    autograd does not keep.
+def test_gradients_in_another_layout_than_the_weights_give_the_same_step() -> None:
+    """Autograd does not keep to the strides of dimensions of size one, and the fused step asks for
+    them.
     """
-    weight = torch.nn.Parameter(torch.randn(4, 1, 5, 5).to(memory_format=torch.channels_last))
-    weight = torch.nn.Parameter(weight.detach().as_strided(weight.shape, (25, 1, 5, 1)))
+    weight = torch.nn.Parameter(torch.randn(4, 1, 5, 5).as_strided((4, 1, 5, 5), (25, 1, 5, 1)))
+    module = nn.Module()
+    module.weight = weight
     theirs = torch.nn.Parameter(weight.detach().clone())
     gradient = torch.randn(4, 1, 5, 5)
     weight.grad = gradient.as_strided(gradient.shape, (25, 25, 5, 1))
     theirs.grad = gradient.clone()
     assert weight.grad.stride() != weight.stride()
-    ours = Adam([weight], learning_rate=1e-2)
-    fused = torch._fused_adam_
+    Optimiser([module], Rule(("x",)), TrainConfig(learning_rate=1e-2, weight_decay=0)).step()
+    torch.optim.Adam([theirs], lr=1e-2, betas=(0.5, 0.999)).step()
+    assert torch.allclose(weight, theirs, atol=1e-7)
+    assert weight.grad is None
 
-    def strict(
-        parameters: list[Tensor],
-        gradients: list[Tensor],
-        means: list[Tensor],
-        squares: list[Tensor],
-        *rest: Any,
-        **also: Any,
-    ) -> Any:
-        layouts = {tensor.stride() for tensor in (*parameters, *gradients, *means, *squares)}
-        assert layouts == {(25, 1, 5, 1)}
-        return fused(parameters, gradients, means, squares, *rest, **also)
 
-    monkeypatch.setattr(torch, "_fused_adam_", strict)
-    ours.step()
-    monkeypatch.undo()
-    torch.optim.Adam([theirs], lr=1e-2).step()
-    torch.testing.assert_close(weight, theirs)
+def test_rules_change_rates_and_kinds_and_the_state_comes_back() -> None:
+    module = nn.Linear(3, 2)
+    rule = Rule(("x",), rate=0.5, kind="sgd", momentum=0.9, schedule=lambda kimg: 1 / (1 + kimg))
+    optimiser = Optimiser([module], rule, TrainConfig(learning_rate=0.1, weight_decay=0))
+    before, gradient = module.weight.detach().clone(), torch.ones(2, 3)
+    module.weight.grad = gradient.clone()
+    optimiser.set_rate(0.5, kimg=1.0)
+    optimiser.step()
+    assert torch.allclose(module.weight, before - 0.1 * 0.5 * 0.5 * 0.5 * gradient)
+    stored = {name: value.clone() for name, value in optimiser.tensors("x").items()}
+    module.weight.grad = gradient.clone()
+    optimiser.step()
+    optimiser.restore("x", stored)
+    assert all(torch.equal(v, stored[n]) for n, v in optimiser.tensors("x").items())
 
 
 @pytest.mark.parametrize("target", [0.0, 1.0])

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gan_core.methods._augment import augment
 from pydantic import ValidationError
 
 from gan_core.config import HashConfig, NetworkConfig, TrainConfig
@@ -23,14 +22,15 @@ from gan_core.inspection.memorisation import (
     memorisation,
     nearest_distances,
 )
-from gan_core.methods.dcgan import r1_penalty
+from gan_core.methods.augment import augment
+from gan_core.methods.losses import gradient_penalty
 from gan_core.networks.layers import calibrate_batchnorm
 from gan_core.networks.snapshot import last_snapshot, load_snapshot
 from gan_core.training.context import Context
 from gan_core.training.data import ArrayImages
 from gan_core.training.loop import train
 from gan_core.training.probe import Probe
-from gan_core.training.trainer_state import build, plain
+from gan_core.training.trainer_state import build, plain_copies
 from gan_core.vision.tensors import to_float
 
 BASE: dict[str, Any] = {"network": {"width": 0.125}, "batch": 16, "kimg": 0.16, "log_kimg": 0.05}
@@ -114,7 +114,7 @@ def test_r1_is_the_squared_slope_of_the_score() -> None:
             return (x.square() / 2).sum((1, 2, 3))[:, None]
 
     x = torch.randn(5, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    assert float(r1_penalty(Quadratic(), x)) == pytest.approx(
+    assert float(gradient_penalty(Quadratic(), x)) == pytest.approx(
         float(x.square().sum((1, 2, 3)).mean()), rel=1e-5
     )  # type: ignore[arg-type]
 
@@ -138,7 +138,7 @@ def test_options_train_and_resume_and_leave_ordinary_snapshots(
     assert a.read_bytes() == b.read_bytes()
     snapshot = load_snapshot(a)  # refuses tensors that an ordinary network does not have
     x = torch.rand(4, 3, 32, 32)
-    trained = plain(whole.state.networks["discriminator"], whole.state.spec)
+    trained = plain_copies(whole.state)[1]["discriminator"]
     real = to_float(torch.from_numpy(noise().pixels()))
     calibrate_batchnorm(
         trained, [real[i : i + 16] for i in range(0, 64, 16)]
@@ -147,7 +147,9 @@ def test_options_train_and_resume_and_leave_ordinary_snapshots(
 
 
 def test_spectral_norm_holds_the_largest_singular_value_at_one() -> None:
-    state = build(TrainConfig(**BASE, spectral_norm=True), seed=0, device="cpu", image_size=32)
+    state = build(
+        TrainConfig(**BASE, options={"spectral_norm": True}), seed=0, device="cpu", image_size=32
+    )
     discriminator = state.networks["discriminator"].train()
     for _ in range(30):
         discriminator(torch.rand(4, 3, 32, 32))
@@ -186,14 +188,14 @@ def test_the_probe_reads_off_what_is_there_and_nothing_else() -> None:
     pixels, labels = coloured(300)
     state = build(TrainConfig(**BASE), seed=0, device="cpu", image_size=32)
     discriminator = state.networks["discriminator"]
-    assert Probe(ArrayImages(pixels), labels, seed=0).accuracy(discriminator, state.spec) > 0.95
+    assert Probe(ArrayImages(pixels), labels, seed=0).accuracy(discriminator) > 0.95
     shuffled = np.random.default_rng(1).permutation(labels)
-    assert Probe(ArrayImages(pixels), shuffled, seed=0).accuracy(discriminator, state.spec) < 0.6
+    assert Probe(ArrayImages(pixels), shuffled, seed=0).accuracy(discriminator) < 0.6
     assert not Probe(ArrayImages(pixels), np.zeros(300, np.int64), seed=0).useful
     with torch.no_grad():
         for parameter in discriminator.parameters():
             parameter.zero_()
-    dead = Probe(ArrayImages(pixels), labels, seed=0).accuracy(discriminator, state.spec)
+    dead = Probe(ArrayImages(pixels), labels, seed=0).accuracy(discriminator)
     assert dead < 0.6, (
         "a discriminator that has died gives chance, and no error before anybody looks for "
         "divergence"
