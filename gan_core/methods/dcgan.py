@@ -34,7 +34,11 @@ ABOUT = (
 VERSION = 1
 USES_LABELS = False
 FEATURES = ("discriminator",)
-EXAMPLES = ({"mode": "paper"}, {}, {"first_bias": True})  # for the contract tests
+EXAMPLES: tuple[dict[str, object], ...] = (
+    {"mode": "paper"},
+    {},
+    {"first_bias": True},
+)  # for the contract tests
 
 
 class Options(Section):

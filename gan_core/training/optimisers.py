@@ -21,7 +21,7 @@ class Optimiser:
 
     Attributes:
         parameters: the weights it moves, all on one device.
-        rate: the learning rate, a tensor of no dimensions: changing it reaches capture steps, too.
+        base_rate: without schedules; rate: the learning rate, a tensor of no dimensions: changing it reaches capture steps, too.
     """
 
     def __init__(self, networks: Sequence[nn.Module], rule: Rule, settings: TrainConfig) -> None:
@@ -31,10 +31,10 @@ class Optimiser:
         device = self.parameters[0].device
         # a fused CPU step reads the rate in float64, one on a GPU in float32
         wide = torch.float64 if device.type == "cpu" else torch.float32
-        self._base = settings.learning_rate * rule.rate
-        self.rate = torch.tensor(self._base, dtype=wide, device=device)
+        self.base_rate = settings.learning_rate * rule.rate
+        self.rate = torch.tensor(self.base_rate, dtype=wide, device=device)
         real = device.type != "meta"  # where only costs are counted, nothing has a value
-        rate = self.rate if real else self._base
+        rate = self.rate if real else self.base_rate
         decay = settings.weight_decay if rule.weight_decay is None else rule.weight_decay
         self._optimiser: torch.optim.Optimizer
         self.names: tuple[str, ...]
@@ -71,7 +71,7 @@ class Optimiser:
     def set_rate(self, factor: float, kimg: float) -> None:
         """Sets the rate for the next step. Args: factor: of the recipe's schedule and rollbacks."""
         own = self.rule.schedule(kimg) if self.rule.schedule else 1.0
-        self.rate.fill_(self._base * own * factor)
+        self.rate.fill_(self.base_rate * own * factor)
 
     @torch.no_grad()
     def step(self) -> None:

@@ -11,10 +11,11 @@ import pytest
 import torch
 import yaml
 
+from gan_core import registry
 from gan_core.config import TrainConfig
 from gan_core.errors import TrainingDiverged
-from gan_core.training import divergence, loop
-from gan_core.training.context import Context
+from gan_core.training import divergence, hooks, loop
+from gan_core.training.context import Context, Trained
 from gan_core.training.data import ArrayImages
 from gan_core.training.divergence import Monitor
 from gan_core.training.loop import train
@@ -29,13 +30,13 @@ BASE: dict[str, Any] = {
 }
 
 
-def pictures() -> ArrayImages:
+def images() -> ArrayImages:
     return ArrayImages(np.random.default_rng(0).integers(0, 256, (128, 32, 32, 3), np.uint8))
 
 
-def run(folder: Path, after_log: Any = None, **changed: Any) -> loop.Trained:
+def run(folder: Path, after_log: Any = None, **changed: Any) -> Trained:
     return train(
-        pictures(), Context(TrainConfig(**{**BASE, **changed}), folder, 32), each_log=after_log
+        images(), Context(TrainConfig(**{**BASE, **changed}), folder, 32), each_log=after_log
     )
 
 
@@ -73,8 +74,8 @@ def spoil_scale(state: TrainerState) -> None:
 
 def spoil_discriminator(state: TrainerState) -> None:
     """A generator that no longer learns before a discriminator that learns fast."""
-    state.optimisers["generator"].learning_rate = 0.0
-    state.optimisers["discriminator"].learning_rate = 1e-2
+    state.optimisers["generator"].base_rate = 0.0
+    state.optimisers["discriminator"].base_rate = 1e-2
 
 
 def spoil_latents(state: TrainerState) -> None:
@@ -203,11 +204,11 @@ def test_what_breaks_between_two_looks_is_no_place_to_go_back_to(
         **{**BASE, "log_kimg": 0.1, "state_kimg": 0.1, "kimg": 0.6, "on_divergence": "rollback"}
     )
     for _ in range(stops):
-        stopped = train(pictures(), Context(settings, tmp_path, 32, max_seconds=5.0))
+        stopped = train(images(), Context(settings, tmp_path, 32, max_seconds=5.0))
         assert not stopped.complete and 416 <= stopped.state.position.images < 500
     places = sorted(int(path.name.split("-")[1]) for path in tmp_path.glob("state-*"))
     assert 400 in places and len(places) <= 3, "the last good one is kept beside the newest two"
-    trained = train(pictures(), Context(settings, tmp_path, 32))
+    trained = train(images(), Context(settings, tmp_path, 32))
     assert trained.complete and [finding["sign"] for finding in trained.findings] == ["nan"]
     assert trained.state.position.attempt == 1
     assert all(
@@ -255,7 +256,7 @@ def test_power_iteration_finds_the_largest_singular_value() -> None:
 
 
 def test_spacing_is_the_nearest_over_the_usual_distance() -> None:
-    pictures = torch.randn(20, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(20, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     small = np.asarray(
         [
             [
@@ -264,7 +265,7 @@ def test_spacing_is_the_nearest_over_the_usual_distance() -> None:
                 for y in (0, 2, 4, 6)
                 for x in (0, 2, 4, 6)
             ]
-            for p in pictures
+            for p in images
         ]
     )
     distances = [
@@ -275,8 +276,8 @@ def test_spacing_is_the_nearest_over_the_usual_distance() -> None:
         sorted(values)[(len(values) - 1) // 2]
         for values in ([d[0] for d in distances], sum(distances, []))
     ]
-    assert float(divergence.spacing(pictures)) == pytest.approx(lower[0] / lower[1], rel=1e-4)
-    repeated = pictures[:4].repeat(5, 1, 1, 1) + 0.01 * pictures
+    assert float(divergence.spacing(images)) == pytest.approx(lower[0] / lower[1], rel=1e-4)
+    repeated = images[:4].repeat(5, 1, 1, 1) + 0.01 * images
     assert float(divergence.spacing(repeated)) < 0.05
 
 
@@ -297,22 +298,22 @@ def test_a_young_training_is_given_time_a_grown_one_little_and_each_sign_is_told
         "nearly",
         "sure",
     ]
-    watch, told = Monitor(0.5), []
+    monitor, found = Monitor(0.5), []
     for place, name in enumerate(lines):
         line = {"kimg": float(place), "score_real": 0.999, "score_fake": 0.999 - gaps[name]}
-        told += [(place, finding.sign) for finding in watch.look(line)]
+        found += [(place, finding.sign) for finding in monitor.check(line)]
     # two lines, then calm: nothing; the next streak counts when the first five are over; a less
     # clear one after three
-    assert told == [(5, "certain"), (10, "certain")]
+    assert found == [(5, "certain"), (10, "certain")]
 
 
 @pytest.mark.parametrize("spectral_norm", [False, True])
-def test_every_layer_with_weights_is_looked_at(spectral_norm: bool) -> None:
+def test_every_layer_with_weights_is_monitored(spectral_norm: bool) -> None:
     """The conditional net's first convolution stands inside a module that makes images grey."""
     settings = TrainConfig(
-        network={"name": "dcgan28_mnist", "width": 0.125}, spectral_norm=spectral_norm
+        network={"name": "dcgan28_mnist", "width": 0.125}, options={"spectral_norm": spectral_norm}
     )
-    state = build(settings, seed=0, device="cpu", image_size=28)
+    state = build(settings, seed=0, device="cpu", image_size=28, classes=10)
     found = divergence.layer_sigmas(state.networks)
     layers = [
         f"sigma_{role}_{info.name}"
@@ -329,20 +330,30 @@ def test_every_layer_with_weights_is_looked_at(spectral_norm: bool) -> None:
 def test_memory_survives_json() -> None:
     import json
 
-    watch = Monitor(0.5)
-    watch.look({"kimg": 1.0, "score_real": 0.9999, "score_fake": 0.0001, "sigma_generator_a": 1.5})
+    monitor = Monitor(0.5)
+    monitor.check(
+        {"kimg": 1.0, "score_real": 0.9999, "score_fake": 0.0001, "sigma_generator_a": 1.5}
+    )
     again = Monitor(0.5)
-    again.remember(json.loads(json.dumps(watch.memory())))
-    assert again == watch and not again.clean
+    again.load_state(json.loads(json.dumps(monitor.state())))
+    assert again == monitor and not again.clean
 
 
 @pytest.mark.parametrize("mode", ["paper", "modern"])
 @pytest.mark.parametrize("sign", SPOILS)
 def test_what_is_advised_is_what_the_settings_take(sign: str, mode: str) -> None:
-    """Every context=value in the sentence, together, in a recipe of that mode."""
-    told = dict(re.findall(r"train\.(\w+)=(\[[^]]*\]|\w+)", divergence.remedy(sign, mode)))
-    assert told or sign in ("constant", "oscillating")
-    TrainConfig(**{"mode": mode, **{name: yaml.safe_load(value) for name, value in told.items()}})
+    """Every setting=value in the sentence, together, in a recipe of that mode."""
+    given = registry.options("methods", "dcgan", {"mode": mode})
+    sentence = divergence.remedy(sign, given)
+    found = re.findall(r"train\.([\w.]+)=(\[[^]]*\]|\w+)", sentence)
+    assert found or sign in ("constant", "oscillating")
+    options = {"mode": mode}
+    for name, value in found:
+        if name.startswith("options."):
+            options[name.removeprefix("options.")] = yaml.safe_load(value)
+        else:
+            TrainConfig(**{name: yaml.safe_load(value)})
+    registry.options("methods", "dcgan", options)
 
 
 @pytest.mark.parametrize("how", ["stop", "rollback"])
@@ -352,7 +363,7 @@ def test_no_more_is_lost_than_some_minutes_of_training(
     """Of a training so slow that its next state is an hour away. A rollback comes back to states:
     theirs have their place in kimg.
     """
-    monkeypatch.setattr(loop, "STATE_SECONDS", 0.0)
+    monkeypatch.setattr(hooks, "CHECKPOINT_SECONDS", 0.0)
     trained = run(tmp_path, None, kimg=0.5, log_kimg=0.1, state_kimg=100, on_divergence=how)
     assert trained.complete
     places = sorted(int(path.name.split("-")[1]) for path in tmp_path.glob("state-*"))
@@ -367,7 +378,7 @@ def test_while_a_warning_lasts_there_are_states_to_resume_from(tmp_path: Path) -
         tmp_path, once_at(0.3, spoil_latents, "few"), kimg=1.2, log_kimg=0.1, state_kimg=0.2
     )
     assert trained.complete and "few" in [finding["sign"] for finding in trained.findings]
-    assert not trained.state.watch.clean
+    assert not trained.state.monitor.clean
     kept = sorted(path.name for path in tmp_path.glob("state-*"))
     assert len(kept) == 3, (
         kept

@@ -43,7 +43,7 @@ def prepared(
     labels = torch.arange(16) % 10 if size == 28 else None
     return (
         context,
-        lambda: build(settings, seed=3, device="cpu", image_size=size),
+        lambda: build(settings, seed=3, device="cpu", image_size=size, classes=10),
         [(batch, labels) for batch in pixels],
     )
 
@@ -85,8 +85,9 @@ def test_the_trial_passes_what_is_right_and_finds_what_is_not(tmp_path: Path, mo
         )  # one replay does nothing
 
     def half_the_rate(state: TrainerState, context: Context, *rest: Any) -> None:
-        if len(rest) == 3:  # as it was capture
-            state.set_rate(1e-4)
+        if len(rest) == 3:  # as it is captured
+            for optimiser in state.optimisers.values():
+                optimiser.rate.fill_(1e-4)
         step(state, context, *rest)
 
     def stale_pixels(
@@ -138,6 +139,6 @@ def test_how_far_replayed_steps_may_be_from_ordinary_ones(
 def test_a_method_that_does_not_say_its_period_is_refused(tmp_path: Path) -> None:
     context, make, batches = prepared(tmp_path)
     state = make()
-    del state.method.period  # type: ignore[attr-defined]
+    state.method.period = 0
     with pytest.raises(WorkError, match=r"dcgan does not say after how many"):
         CapturedSteps(state, context, step, batches[0], again)

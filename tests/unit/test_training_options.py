@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 
 from gan_core.config import HashConfig, NetworkConfig, TrainConfig
 from gan_core.dedup.hashing.autoencoder import fit
-from gan_core.errors import WorkError
+from gan_core.errors import RequestError, WorkError
 from gan_core.inspection.memorisation import (
     TrainingCodes,
     draw,
@@ -108,7 +107,7 @@ def test_shares_of_a_batch_are_augmented_as_the_whole(kind: str) -> None:
         assert torch.allclose(part, whole[rank::3], atol=1e-6)
 
 
-def test_r1_is_the_squared_slope_of_the_score() -> None:
+def test_the_gradient_penalty_is_the_squared_slope_of_the_score() -> None:
     class Quadratic(torch.nn.Module):
         def forward(self, x: torch.Tensor, labels: object = None) -> torch.Tensor:
             return (x.square() / 2).sum((1, 2, 3))[:, None]
@@ -159,7 +158,7 @@ def test_spectral_norm_holds_the_largest_singular_value_at_one() -> None:
 
 
 def test_paper_mode_refuses_what_the_authors_did_not_do() -> None:
-    with pytest.raises(ValidationError, match="augment, r1 belong to mode 'modern'"):
+    with pytest.raises(RequestError, match="augment, r1 belong to mode 'modern'"):
         TrainConfig(options={"mode": "paper", "augment": ["color"], "r1": 1.0})
 
 

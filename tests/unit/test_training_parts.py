@@ -73,7 +73,7 @@ def test_the_average_is_the_recursion_written_out() -> None:
         with torch.no_grad():
             for p in source.parameters():
                 p.add_(0.1 * step)
-        average.follow(source, images=20_000, step=8)
+        average.update(images=20_000, step=8)
         decay = 0.5 ** (8 / 1000)
         expected = [
             decay * old + (1 - decay) * p.detach()
@@ -169,7 +169,7 @@ def test_states_written_aside_are_those_of_their_moment_and_what_fails_is_told(
     tmp_path: Path,
 ) -> None:
     """As on a GPU, where training goes on while a state is written."""
-    saver = state.Saver(tmp_path / "states", on_side_stream=True)
+    saver = state.Saver(tmp_path / "states", in_background=True)
     weights = {"x": torch.zeros(3_000_000), "y": torch.arange(6.0).reshape(2, 3).T}
     position, extra = state.Position(), {"figures": {"loss": [0.0]}}
     for images in range(1, 5):
@@ -189,7 +189,7 @@ def test_states_written_aside_are_those_of_their_moment_and_what_fails_is_told(
         assert found[2] == {"figures": {"loss": [images]}}
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
-    saver = state.Saver(blocked, on_side_stream=True)
+    saver = state.Saver(blocked, in_background=True)
     saver.save(position, weights, {})
     with pytest.raises(OSError, match="file"):
         saver.save(position, weights, {})
@@ -213,13 +213,16 @@ def test_stats_read_back_without_torn_lines_the_last_of_each_place_counting(tmp_
 
 def _snapshot(path: Path) -> dict[str, LayeredNetwork]:
     state = build(TINY, seed=0, device="cpu", image_size=32)
-    assert state.average is not None
-    networks = {**state.networks, "average": state.average.network}
+    networks = {**state.networks, "generator_ema": state.averages["generator"].network}
     write_snapshot(
         path,
         networks,
         state.grid_latents,
-        {"network": state.spec, "prior": {"distribution": "uniform", "dim": 100, "classes": 0}},
+        {
+            "network": state.spec,
+            "method": "dcgan",
+            "prior": {"distribution": "uniform", "dim": 100, "classes": 0},
+        },
     )
     return networks
 
@@ -269,6 +272,7 @@ def test_a_snapshot_runs_no_code_but_that_of_a_network_that_was_named(
     state = build(TINY, seed=0, device="cpu", image_size=32)
     meta = {
         "network": {**state.spec, "name": "planted.networks"},
+        "method": "dcgan",
         "prior": {"distribution": "uniform", "dim": 100, "classes": 0},
     }
     path = write_snapshot(tmp_path / "a.safetensors", state.networks, state.grid_latents, meta)
