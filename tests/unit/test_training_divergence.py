@@ -139,7 +139,7 @@ def test_each_sign_is_noticed_within_one_interval_and_rolled_back(
     else:
         assert first["kimg"] - hook.done[0] <= BASE["log_kimg"] + 1e-9
     assert trained.state.position.attempt >= 1
-    rate = trained.state.optimisers["generator"].learning_rate
+    rate = float(trained.state.optimisers["generator"].rate)
     assert rate == pytest.approx(2e-4 * 0.5**trained.state.position.attempt)
     assert all(
         torch.isfinite(p).all()
