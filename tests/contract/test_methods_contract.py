@@ -207,4 +207,3 @@ def test_a_network_that_lacks_a_role_is_refused_with_those_that_have_it() -> Non
     with pytest.raises(RequestError, match="needs a joint") as caught:
         Make({"name": lacking, "method": "bigan"}).joint()
     assert "32 px" in str(caught.value.expected)
-
