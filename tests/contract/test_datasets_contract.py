@@ -83,21 +83,32 @@ def make_lmdb(place: Path) -> None:
                 change.put(key, png(number))
 
 
-MAKERS: dict[str, Callable[[Path], None] | None] = {
-    "folder": make_folder, "parquet": make_parquet, "tar": make_tar, "lmdb": make_lmdb, "cifar10": make_cifar10, "digits": None,
-}  # fmt: skip
+MAKERS: dict[str, Callable[[Path], None]] = {
+    "folder": make_folder,
+    "parquet": make_parquet,
+    "tar": make_tar,
+    "lmdb": make_lmdb,
+    "cifar10": make_cifar10,
+}
+
+
+def maker_of(name: str) -> Callable[[Path], None] | None:
+    """Makes a small source: the file's own `example`, or one of these; None: it needs no place."""
+    if not registry.literal("datasets", name, "NEEDS_LOCATION", True):
+        return None
+    maker = getattr(registry.load("datasets", name), "example", None) or MAKERS.get(name)
+    assert maker is not None, f"the dataset {name} has no `example(folder)`"
+    return maker
 
 
 @pytest.fixture(params=NAMES)
 def name(request: pytest.FixtureRequest) -> str:
-    if request.param not in MAKERS:
-        pytest.fail(f"a new dataset {request.param!r}: say in MAKERS how a small one is made")
     return str(request.param)
 
 
 @pytest.fixture
 def place(name: str, tmp_path: Path) -> Path | None:
-    maker = MAKERS[name]
+    maker = maker_of(name)
     if maker is None:
         return None
     (tmp_path / "data").mkdir()
@@ -192,7 +203,7 @@ def test_the_fingerprint_sees_what_changes(name: str, place: Path | None) -> Non
 
 
 def test_a_place_that_is_not_there_is_told(name: str, tmp_path: Path) -> None:
-    if MAKERS[name] is None:
+    if maker_of(name) is None:
         assert registry.load("datasets", name).NEEDS_LOCATION is False
         return
     with pytest.raises(RequestError) as caught:
