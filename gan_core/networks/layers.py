@@ -379,6 +379,7 @@ def conv(
     stride: int,
     norm: bool = True,
     classes: int = 0,
+    latents: int = 0,
 ) -> Layer:
     """Convolution without bias, 'same' padding, batch norm or none, LeakyReLU 0.2. Args: size: side
     of what comes out.
@@ -389,6 +390,7 @@ def conv(
         norm=BatchNorm(channels_out) if norm else None,
         activation=nn.LeakyReLU(0.2),
         classes=classes,
+        latents=latents,
     )
 
 
@@ -451,12 +453,13 @@ def image(
     )
 
 
-def head(name: str, units_in: int, outputs: int = 1, classes: int = 0) -> Layer:
+def head(name: str, units_in: int, outputs: int = 1, classes: int = 0, latents: int = 0) -> Layer:
     """The discriminator's last layer: a linear map without bias to scores (logits)."""
     return Layer(
         nn.Linear(units_in + classes, outputs, bias=False),
         LayerInfo(name, (outputs, 1, 1), "head"),
         classes=classes,
+        latents=latents,
     )
 
 

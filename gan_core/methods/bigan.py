@@ -1,0 +1,88 @@
+"""BiGAN (Donahue, Krähenbühl, Darrell 2017): a discriminator of pairs, (x, E(x)) against (G(z), z).
+
+    L_D  = BCE(D(x, E(x)), 1) + BCE(D(G(z), z), 0)
+    L_GE = BCE(D(x, E(x)), 0) + BCE(D(G(z), z), 1)
+
+G and E are trained on swapped labels (the inverse objective of section 3.4), not on minus L_D, and all
+networks move in one simultaneous step (jeffdonahue/bigan, train_gan.py). Features are the encoder's,
+the joint discriminator's at (x, E(x)), or the generator's at E(x).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from gan_core.methods.base import Base, Batch, Inputs, Rule, Update, pairs
+from gan_core.methods.losses import bce, probability
+from gan_core.networks.base import LayeredNetwork
+from gan_core.networks.layers import frozen
+from gan_core.networks.make import Make
+
+ABOUT = "BiGAN: an encoder learned against a discriminator of pairs of image and latent"
+TITLE = "BiGAN"
+VERSION = 1
+USES_LABELS = False
+FEATURES = ("encoder", "discriminator", "generator")
+
+
+class Method(Base):
+    """A generator, an encoder, and a discriminator of both their pairs."""
+
+    averaged = ("generator", "encoder")
+    optimised = {
+        "discriminator": Rule(("discriminator",)),
+        "generator": Rule(("generator", "encoder")),
+    }
+
+    def networks(self, make: Make) -> dict[str, LayeredNetwork]:
+        return {
+            "encoder": make.encoder(),
+            "generator": make.generator(),
+            "discriminator": make.joint(),
+        }
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Latents [n, dim] of images."""
+        code: Tensor = self.nets["encoder"](images)
+        return code
+
+    def updates(self, batch: Batch) -> Iterator[Update | list[Update]]:
+        """See the head of this file."""
+        d = self.nets["discriminator"]
+        x, z = batch.images, batch.latents()
+        code, fake = self.encode(x), self.nets["generator"](z)
+        on_real = d(x, latents=code.detach())
+        on_fake = d(fake.detach(), latents=z)
+        loss = bce(on_real, 1.0) + bce(on_fake, 0.0)
+        with frozen(d):
+            swapped = bce(d(x, latents=code), 0.0) + bce(d(fake, latents=z), 1.0)
+        figures = {
+            "loss_discriminator": loss.detach(),
+            "score_real": probability(on_real),
+            "score_fake": probability(on_fake),
+        }
+        shown = {
+            "loss_generator": swapped.detach(),
+            # of a collapsed encoder this is near 0
+            "code_deviation": code.detach().float().std(0, correction=0).mean(),
+        }
+        yield [
+            Update("discriminator", loss, len(x), figures),
+            Update("generator", swapped, figures=shown),
+        ]
+
+    def calibration(
+        self, role: str, images: Tensor, latents: Tensor, labels: Tensor | None
+    ) -> Inputs:
+        """The discriminator's pairs are (x, E(x))."""
+        if role == "discriminator":
+            return images, None, self.encode(images)
+        return super().calibration(role, images, latents, labels)
+
+    @torch.no_grad()
+    def grids(self, images: Tensor, latents: Tensor) -> dict[str, Tensor]:
+        """Real images, each row above its reconstructions G(E(x))."""
+        return {"reconstructions": pairs(images, self.nets["generator"](self.encode(images)))}
