@@ -76,7 +76,7 @@ _ALL = (
     ),
     StageSpec(
         "extract",
-        3,
+        4,
         ("features-*.parquet", "statistics.safetensors", "codebook.safetensors"),
         ("stages/extract.py", "features", "baselines", "networks"),
         child=True,
@@ -85,7 +85,7 @@ _ALL = (
     ),
     StageSpec(
         "evaluate",
-        3,
+        4,
         ("scores.parquet", "predictions.parquet", "choices.parquet"),
         (
             "stages/evaluate.py",

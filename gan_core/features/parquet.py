@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gan_core.errors import DataError, UnknownName
-from gan_core.features._pages import PageWriter, read_pages
 from gan_core.files import canonical_json
 
 ROW_COLUMNS = pa.schema(
@@ -99,27 +98,38 @@ class FeatureWriter:
         self._schema = schema_of(layers, lineage)
         self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Activations do not compress (7 % by zstd); ids, addresses and labels do, and gain from
-        # statistics.
-        options = {"compression": "zstd", "write_statistics": True}
-        self._file = open(self._partial, "wb")  # noqa: SIM115 - closed by __exit__
-        self._sizes = {name: int(np.prod(shape)) for name, shape in self.layers.items()}
-        self._writer = PageWriter(self._file, self._schema, self._sizes, options)
+        # Activations do not compress (7 % by zstd), and a dictionary or statistics of them cost
+        # time; ids, addresses and labels gain from all three.
+        row_columns = ROW_COLUMNS.names
+        paths = {name: "none" for name in (f"{layer}.list.element" for layer in self.layers)}
+        self._writer = pq.ParquetWriter(
+            self._partial,
+            self._schema,
+            compression={**dict.fromkeys(row_columns, "zstd"), **paths},
+            use_dictionary=row_columns,
+            write_statistics=row_columns,
+        )
 
     def write(self, rows: pa.Table, values: Mapping[str, Half]) -> None:
         """Appends a row group. Args: rows: columns of ROW_COLUMNS. values: layer to float16 [n,
         channels, rows, columns].
         """
-        flat: dict[str, Half] = {}
+        columns = [rows[name].cast(ROW_COLUMNS.field(name).type) for name in ROW_COLUMNS.names]
         for name, shape in self.layers.items():
             array = np.ascontiguousarray(values[name], np.float16)
             if array.shape != (rows.num_rows, *shape):
                 raise ValueError(
                     f"layer {name}: shape {array.shape}, expected {(rows.num_rows, *shape)}"
                 )
-            flat[name] = array.reshape(rows.num_rows, self._sizes[name])
+            storage = pa.FixedSizeListArray.from_arrays(
+                pa.array(array.reshape(-1)), int(np.prod(shape))
+            )
+            kind = self._schema.field(name).type
+            columns.append(pa.ExtensionArray.from_storage(kind, storage))
         if rows.num_rows:
-            self._writer.write(rows, flat)
+            self._writer.write_table(
+                pa.table(columns, schema=self._schema), row_group_size=rows.num_rows
+            )
 
     def __enter__(self) -> FeatureWriter:
         return self
@@ -130,10 +140,10 @@ class FeatureWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._writer.close()
         if kind is None:
-            self._writer.finish()
-        self._file.close()
-        if kind is None:
+            with open(self._partial, "rb") as file:
+                os.fsync(file.fileno())
             os.replace(self._partial, self.path)
         else:
             self._partial.unlink(missing_ok=True)
@@ -232,14 +242,14 @@ def _fill(
     ascending = wanted[order]
     first = 0
     for path in files:
-        with pq.ParquetFile(path) as file, open(path, "rb") as raw:
+        with pq.ParquetFile(path) as file:
             for group in range(file.num_row_groups):
                 count = file.metadata.row_group(group).num_rows
                 low, high = np.searchsorted(ascending, [first, first + count])
                 if high > low:
                     _fill_group(
                         out,
-                        _layers(file, raw, group, names, sizes),
+                        _layers(file, group, names, sizes),
                         ascending[low:high] - first,
                         order[low:high],
                     )
@@ -263,37 +273,16 @@ def _fill_group(
         at += size
 
 
-def _layers(
-    file: pq.ParquetFile, raw: BinaryIO, group: int, names: list[str], sizes: list[int]
-) -> list[Half]:
-    """Layers of a row group, float16 [rows, size] each: straight where its pages allow, else
-    through pyarrow.
-    """
-    about = file.metadata.row_group(group)
-    columns = {about.column(i).path_in_schema: about.column(i) for i in range(about.num_columns)}
-    found: list[Half] = []
+def _layers(file: pq.ParquetFile, group: int, names: list[str], sizes: list[int]) -> list[Half]:
+    """Layers of a row group, float16 [rows, size] each."""
+    table = file.read_row_group(group, columns=names)
+    found = []
     for name, size in zip(names, sizes, strict=True):
-        column = columns.get(f"{name}.list.element")
-        values = read_pages(raw, column, about.num_rows, size) if column is not None else None
-        found.append(
-            _values(file.read_row_group(group, columns=[name])[name], size)
-            if values is None
-            else values
-        )
+        array = table[name].combine_chunks()
+        storage = array.storage if isinstance(array, pa.ExtensionArray) else array
+        values = storage.flatten().to_numpy(zero_copy_only=False)
+        found.append(values.astype(np.float16, copy=False).reshape(-1, size))
     return found
-
-
-def _values(column: pa.ChunkedArray, size: int) -> Half:
-    """A tensor column as float16 [rows, size]."""
-    array = column.combine_chunks()
-    storage = array.storage if isinstance(array, pa.ExtensionArray) else array
-    values: Half = (
-        storage.flatten()
-        .to_numpy(zero_copy_only=False)
-        .astype(np.float16, copy=False)
-        .reshape(-1, size)
-    )
-    return values
 
 
 def stream(folder: Path, layers: Sequence[str] | None = None) -> Iterator[tuple[Half, pa.Table]]:
@@ -303,9 +292,9 @@ def stream(folder: Path, layers: Sequence[str] | None = None) -> Iterator[tuple[
     names = list(layers) if layers is not None else list(shapes)
     sizes = [int(np.prod(shapes[name])) for name in names]
     for path in files:
-        with pq.ParquetFile(path) as file, open(path, "rb") as raw:
+        with pq.ParquetFile(path) as file:
             for group in range(file.num_row_groups):
-                parts = _layers(file, raw, group, names, sizes)
+                parts = _layers(file, group, names, sizes)
                 yield (
                     np.concatenate(parts, axis=1),
                     file.read_row_group(group, columns=ROW_COLUMNS.names),

@@ -1,19 +1,15 @@
-"""The pages that are put together by hand: whatever the shapes, pyarrow reads what was written, and
-so do we.
-"""
+"""Features files of any shapes and row groups: pyarrow reads what was written, and so do we."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gan_core.features import _thrift as thrift
 from gan_core.features import parquet as store
 from tests.unit.test_features_store import rows
 
@@ -73,45 +69,3 @@ def test_any_shapes_and_groups(
         if expected is not None:
             assert np.array_equal(matrix.view(np.uint16), expected)
         assert back.num_rows == sum(groups)
-
-
-values: st.SearchStrategy[tuple[int, Any]] = st.deferred(
-    lambda: st.one_of(
-        st.tuples(
-            st.sampled_from([thrift.I16, thrift.I32, thrift.I64]), st.integers(-(2**31), 2**31 - 1)
-        ),
-        st.tuples(st.just(thrift.BINARY), st.binary(max_size=200)),
-        st.tuples(st.just(thrift.TRUE), st.booleans()),
-        st.tuples(
-            st.just(thrift.LIST),
-            st.tuples(st.just(thrift.I64), st.lists(st.integers(-(2**62), 2**62), max_size=20)),
-        ),
-        st.tuples(st.just(thrift.STRUCT), structs),
-    )
-)
-structs: st.SearchStrategy[thrift.Struct] = st.dictionaries(st.integers(1, 300), values, max_size=5)
-
-
-def plain(struct: thrift.Struct) -> dict[int, Any]:
-    """Without types (true and false are two types of one value)."""
-    return {
-        identity: plain(value) if kind == thrift.STRUCT else value
-        for identity, (kind, value) in struct.items()
-    }
-
-
-@given(structs)
-def test_thrift_round_trip(struct: thrift.Struct) -> None:
-    data = thrift.write_struct(struct)
-    reader = thrift.Reader(data)
-    assert plain(reader.struct()) == plain(struct)
-    assert reader.place == len(data)
-
-
-def test_a_footer_of_pyarrow_survives_reading_and_writing(tmp_path: Path) -> None:
-    """Byte for byte: nothing that pyarrow writes is lost or changed on the way through."""
-    pq.write_table(rows(50), tmp_path / "t.parquet", write_page_index=True)
-    data = (tmp_path / "t.parquet").read_bytes()
-    length = int.from_bytes(data[-8:-4], "little")
-    footer = data[-8 - length : -8]
-    assert thrift.write_struct(thrift.Reader(footer).struct()) == footer
