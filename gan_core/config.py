@@ -15,8 +15,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     ValidationInfo,
     field_validator,
@@ -24,24 +22,11 @@ from pydantic import (
 )
 
 from gan_core import registry
+from gan_core.validation import Section as Section
 
 Processes = Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
 Labels = Annotated[int, Field(ge=1)] | Literal["all"]
 FeatureMode = Literal["dcgan", "output", "ali", "avepool", "bn_crelu"]
-
-
-class Section(BaseModel):
-    """Base of all parts of a recipe: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_default=False, allow_inf_nan=False
-    )
-
-    def key_part(self) -> dict[str, Any]:
-        """What of this section differs from the defaults, as JSON values: its share of a stage's
-        key.
-        """
-        return self.model_dump(mode="json", exclude_defaults=True)
 
 
 def _options(kind: str, field: str) -> Callable[[dict[str, Any], ValidationInfo], dict[str, Any]]:

@@ -18,15 +18,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 
 from gan_core.errors import RequestError, UnknownName
-from gan_core.validation import explain
-
-if TYPE_CHECKING:
-    from gan_core.config import Section
+from gan_core.validation import Section, explain
 
 KINDS = {
     "methods": "method",
@@ -160,8 +157,6 @@ def _defined_options(path: Path, module: str) -> Any:
 
     None where the definition needs anything else; a class without options where there is none.
     """
-    from gan_core.config import Section
-
     body: list[ast.stmt] = []
     defined = False
     for node in ast.parse(path.read_text()).body:

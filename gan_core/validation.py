@@ -1,16 +1,30 @@
-"""What is wrong with settings, as errors for people: pydantic's findings with the nearest match."""
+"""The base of all settings, and what is wrong with some as errors for people."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gan_core.errors import RequestError, UnknownName, nearest
 
 MOST_FAULTS = 5  # wrong settings that one error lists
 SHOW = "`discern run digits --dry-run` shows a whole recipe"
+
+
+class Section(BaseModel):
+    """Base of all parts of a recipe: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=False, allow_inf_nan=False
+    )
+
+    def key_part(self) -> dict[str, Any]:
+        """What of this section differs from the defaults, as JSON values: its share of a stage's
+        key.
+        """
+        return self.model_dump(mode="json", exclude_defaults=True)
 
 
 def explain(

@@ -31,7 +31,13 @@ def test_at_full_scale_it_trains_as_the_authors_did_and_says_what_it_needs(
 ) -> None:
     recipe, _ = load_recipe(name, scale="full")
     train = recipe.train
-    assert (train.mode, train.batch, train.learning_rate, train.beta1, train.weight_decay) == (
+    assert (
+        train.options.get("mode"),
+        train.batch,
+        train.learning_rate,
+        train.beta1,
+        train.weight_decay,
+    ) == (
         "paper",
         128,
         2e-4,
