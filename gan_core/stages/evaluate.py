@@ -49,6 +49,7 @@ CHOICES = pa.schema(
 )
 
 
+EXTENSIONS = 3  # values tried beyond the grid, one at a time, while the best is at its end
 UNSOLVED = 0.01  # relative gap from which a fit counts as not solved; the probes aim at 1e-4
 
 
@@ -279,16 +280,32 @@ def _score(
     """
     held, held_labels = cell.part(cell.pool, cell.train)
     test, test_labels = cell.part(cell.train, None)
-    accuracies = np.zeros((len(draws), len(values)))
-    fitted: list[list[Model]] = []
-    for number, draw in enumerate(draws):
-        features, labels = _rows(cell, draw)
-        models: list[Model] = module.fit(features, labels, values, seed=seed, device=device)
-        accuracies[number] = [
-            float((answer == held_labels).mean()) for answer in predict_many(models, held)
-        ]
-        fitted.append(models)
-    chosen = best(values, accuracies)
+    values = list(values)
+    fitted: list[list[Model]] = [[] for _ in draws]
+    accuracies = np.zeros((len(draws), 0))
+    tried = values
+    for step in range(EXTENSIONS + 1):
+        more = np.zeros((len(draws), len(tried)))
+        for number, draw in enumerate(draws):
+            models: list[Model] = module.fit(*_rows(cell, draw), tried, seed=seed, device=device)
+            more[number] = [
+                float((answer == held_labels).mean()) for answer in predict_many(models, held)
+            ]
+            fitted[number] += models
+        accuracies = np.concatenate([accuracies, more], axis=1)
+        chosen = best(values, accuracies)
+        further = _beyond_edge(module, values, accuracies, chosen)
+        if further is None or step == EXTENSIONS:
+            break
+        log.info(
+            "%s / %s at %s labels: the best %s is %g, the end of the grid; %g is tried as well",
+            *(names[name] for name in ("features", "probe", "labels")),
+            module.SETTING,
+            values[chosen],
+            further,
+        )
+        tried = [further]
+        values.append(further)
     for number, draw in enumerate(draws):
         for index, value in enumerate(values):
             row = {
@@ -368,6 +385,25 @@ def _rows(cell: _Cell, draw: Draw) -> tuple[Features, Labels]:
     return cell.features[draw.rows], cell.labels[draw.rows]
 
 
+def _beyond_edge(
+    module: ModuleType, values: list[float], accuracies: npt.NDArray[np.float64], chosen: int
+) -> float | None:
+    """The next value beyond the grid where the best one is its end and better than all others;
+    None where it is not, or where the probe has no such value. The step is the grid's own ratio.
+    """
+    means, order = accuracies.mean(axis=0), np.argsort(values)
+    others = np.delete(means, chosen)
+    if not len(others) or means[chosen] <= others.max() or chosen not in order[[0, -1]]:
+        return None
+    neighbour = values[order[1] if chosen == order[0] else order[-2]]
+    further = float(f"{values[chosen] * values[chosen] / neighbour:.6g}")
+    further = round(further) if getattr(module, "WHOLE", False) else further
+    least, above = getattr(module, "LEAST", -np.inf), getattr(module, "ABOVE", -np.inf)
+    if further in values or further <= above:
+        return None
+    return None if values[chosen] <= least else max(further, least)
+
+
 def _warn_at_edge(
     module: ModuleType,
     values: list[float],
@@ -376,19 +412,14 @@ def _warn_at_edge(
     names: dict[str, str],
     results: _Results,
 ) -> None:
-    """A best value at the end of the grid may not be the best: the person should widen it."""
-    means = accuracies.mean(axis=0)
-    lowest, highest = int(np.argmin(values)), int(np.argmax(values))
-    others = np.delete(means, chosen)
-    if chosen not in (lowest, highest) or not len(others) or means[chosen] <= others.max():
+    """Warns where the best value is at the end of the grid even after `EXTENSIONS` steps."""
+    if _beyond_edge(module, values, accuracies, chosen) is None:
         return
-    if chosen == lowest and values[chosen] <= getattr(module, "LEAST", float("-inf")):
-        return
-    end = "smallest" if chosen == lowest else "largest"
+    end = "smallest" if values[chosen] == min(values) else "largest"
     results.warnings.append(
         f"{names['features']} / {names['probe']} at {names['labels']} labels: the best "
-        f"{module.SETTING} is the {end} tried "
-        f"({values[chosen]:g}); a wider grid may give more."
+        f"{module.SETTING} is the {end} tried ({values[chosen]:g}) after {EXTENSIONS} steps "
+        "beyond the grid; a wider grid may give more."
     )
 
 

@@ -223,7 +223,27 @@ def test_what_cannot_be_scored_is_refused_with_a_remedy(
     assert caught.value.remedy
 
 
-def test_a_best_value_at_the_edge_of_the_grid_is_said(pixels: Path, tmp_path: Path) -> None:
+def test_a_best_value_at_the_end_extends_the_grid(
+    pixels: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every step is logged and in choices.parquet; no warning where the grid then suffices."""
+    grid = [1e-6, 1e-5, 1e-4]
+    with caplog.at_level("INFO", logger=evaluate.__name__):
+        outcome = evaluate.run(
+            evaluate_request(pixels, tmp_path, grid=grid, draws=1, labels_per_class=[10]), silent
+        )
+    tried = pq.read_table(tmp_path / "choices.parquet")["value"].to_pylist()
+    assert tried[:3] == grid and len(tried) > 3
+    assert tried[3:] == pytest.approx([1e-3, 1e-2, 1e-1][: len(tried) - 3])
+    assert sum("the end of the grid" in line for line in caplog.messages) == len(tried) - 3
+    assert outcome.summary["table"]["10"]["chosen"] < max(tried)
+    assert not any("wider grid" in line for line in outcome.warnings)
+
+
+def test_a_grid_that_stays_too_narrow_is_a_warning(
+    pixels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "EXTENSIONS", 0)
     outcome = evaluate.run(
         evaluate_request(pixels, tmp_path, grid=[1e-6, 1e-5, 1e-4], draws=1, labels_per_class=[10]),
         silent,
@@ -231,16 +251,11 @@ def test_a_best_value_at_the_edge_of_the_grid_is_said(pixels: Path, tmp_path: Pa
     assert any("wider grid" in line for line in outcome.warnings)
 
 
-def test_one_neighbour_is_no_edge_of_a_grid(pixels: Path, tmp_path: Path) -> None:
-    for grid, warned in (([1, 100, 300], False), ([2, 100, 300], True)):
-        outcome = evaluate.run(
-            evaluate_request(
-                pixels, tmp_path / str(grid[0]), "knn", grid, labels_per_class=["all"]
-            ),
-            silent,
-        )
-        assert outcome.summary["table"]["all"]["chosen"] == grid[0]
-        assert any("wider grid" in line for line in outcome.warnings) == warned
+def test_neighbours_are_extended_down_to_one(pixels: Path, tmp_path: Path) -> None:
+    for grid, expected in (([1, 100, 300], [1, 100, 300]), ([2, 100, 300], [2, 100, 300, 1])):
+        work = tmp_path / str(grid[0])
+        evaluate.run(evaluate_request(pixels, work, "knn", grid, labels_per_class=["all"]), silent)
+        assert pq.read_table(work / "choices.parquet")["value"].to_pylist() == expected
 
 
 def test_a_fit_that_stopped_early_is_said(
