@@ -36,4 +36,4 @@ def gradient_penalty(
     with torch.autocast(kind, enabled=False):
         scores = discriminator(x, labels)
         (gradient,) = torch.autograd.grad(scores.sum(), x, create_graph=True)
-    return gradient.square().sum((1, 2, 3)).mean()
+    return gradient.square().sum(tuple(range(1, x.dim()))).mean()

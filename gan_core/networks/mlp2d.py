@@ -16,9 +16,11 @@ PRIOR = "normal"
 UNITS = 128
 
 
-def generator(width: float = 1.0, latent_dim: int | None = None) -> LayeredNetwork:
-    """Latents [N, 2] to points [N, 2]."""
-    return _perceptron(latent_dim or LATENT_DIM, 2, width)
+def generator(
+    width: float = 1.0, latent_dim: int | None = None, classes: int = 0
+) -> LayeredNetwork:
+    """Latents [N, 2] to points [N, 2]; with `classes` above 0 the class joins every layer's input."""
+    return _perceptron(latent_dim or LATENT_DIM, 2, width, classes=classes)
 
 
 def discriminator(width: float = 1.0, outputs: int = 1) -> LayeredNetwork:
@@ -36,14 +38,17 @@ def joint(width: float = 1.0, latent_dim: int | None = None, outputs: int = 1) -
     return _perceptron(2, outputs, width, latent_dim or LATENT_DIM)
 
 
-def _perceptron(inputs: int, outputs: int, width: float, latents: int = 0) -> LayeredNetwork:
+def _perceptron(
+    inputs: int, outputs: int, width: float, latents: int = 0, classes: int = 0
+) -> LayeredNetwork:
     units = scaled(UNITS, width)
     layers = [
         Layer(
-            nn.Linear(before, units),
+            nn.Linear(before + classes, units),
             LayerInfo(f"linear{number}", (units, 1, 1), "linear"),
             activation=nn.LeakyReLU(0.2),
             latents=latents,
+            classes=classes,
         )
         for number, before in enumerate((inputs, units), start=1)
     ]
