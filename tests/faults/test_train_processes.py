@@ -47,8 +47,8 @@ torch.set_num_threads(1)
 processes, device = join("cpu")
 images, folder, mode, kimg, network, *options = sys.argv[1:]
 settings = TrainConfig(
-    network={"name": network, "width": 0.125}, batch=16, kimg=float(kimg), log_kimg=0.032, state_kimg=0.032, options={"mode": mode},
-    flip=True, beta1=0.5, **({"augment": ["color", "translation", "cutout"], "r1": 1.0} if options else {}),
+    network={"name": network, "width": 0.125}, batch=16, kimg=float(kimg), log_kimg=0.032, state_kimg=0.032, flip=True, beta1=0.5,
+    options={"mode": mode, **({"augment": ["color", "translation", "cutout"], "r1": 1.0} if options else {})},
 )
 context = Context(settings, Path(folder) / str(processes.rank), 32, device=device, processes=processes, max_seconds=300.0)
 trained = train(ArrayImages(np.load(images)), context)

@@ -22,8 +22,11 @@ RANK_ONE_FAILS = """
 import os
 from gan_core.errors import DataError
 from gan_core.methods import dcgan
-ABOUT, ROLES, USES_LABELS = "dcgan, broken in one process", dcgan.ROLES, False
+ABOUT = "dcgan, broken in one process"
+USES_LABELS = False
 class Method(dcgan.Method):
+    def __init__(self, options):
+        super().__init__(dcgan.Options())
     def updates(self, batch):
         if batch.index == 3 and os.environ["RANK"] == "1":
             raise DataError("The second process met an image that it does not like.")
