@@ -24,7 +24,7 @@ from gan_core.progress import silent
 from gan_core.recipes import load_recipe
 from gan_core.stages import evaluate, extract, train
 from gan_core.training.probe import best_line, candidate_name
-from gan_core.training.warm_start import take_over
+from gan_core.training.warm_start import warm_start
 from tests.stages.digits_artifacts import digits_crops, evaluate_request, extract_request, given
 
 SETTINGS: dict[str, Any] = {
@@ -107,7 +107,7 @@ def test_a_continued_training_chooses_among_its_own_looks(crops: Path, tmp_path:
     first = run(crops, tmp_path / "first")
     other = digits_crops(tmp_path / "other", count=300)
     _relabel(other, lambda number, label: number * 7 % 10)
-    take_over(tmp_path / "state-first", tmp_path / "state-grown", 432, 800)
+    warm_start(tmp_path / "state-first", tmp_path / "state-grown", 432, 800)
     grown = run(other, tmp_path / "grown", kimg=0.8)
     assert grown.complete and grown.summary["started_at_kimg"] == 0.432
     assert grown.summary["chosen"]["kimg"] > 0.432
