@@ -16,13 +16,15 @@ import numpy.typing as npt
 from gan_core.datasets._reading import read_ordered
 from gan_core.datasets.base import Blob
 from gan_core.datasets.folder import FolderSource
+from gan_core.dedup.folder.best_source import EVIDENCE, examine
 from gan_core.dedup.folder.read import Images
-from gan_core.dedup.folder.thumbnails import Shared
+from gan_core.dedup.folder.thumbnails import Shared, trim_border
 from gan_core.dedup.hashing.autoencoder import SIDE
 from gan_core.dedup.search import compare_full_resolution
 from gan_core.dedup.search.verify_pairs import Verified
 from gan_core.progress import Progress, silent
 from gan_core.vision.decode import decode
+from gan_core.vision.geometry import resize
 from gan_core.vision.headers import UnreadableImage
 
 Rows = npt.NDArray[np.int64]
@@ -100,6 +102,24 @@ class Originals:
             digest = self._digests.get(int(first[at]))
             same[at] = digest is not None and digest == self._digests.get(int(second[at]))
         return same
+
+    def examine(self, rows: Rows) -> npt.NDArray[np.float64]:
+        """float64 [n, 5], `best_source.examine` of each row; NaN for what cannot be read again."""
+
+        def work(_: int, blob: Blob) -> tuple[float, ...]:
+            try:
+                return examine(blob.read(), self._max)
+            except UnreadableImage:
+                return (np.nan,) * EVIDENCE
+
+        out = np.full((len(rows), EVIDENCE), np.nan)
+        place = {row: at for at, row in enumerate(rows.tolist())}
+        for images, numbers, mine in self._by_part(rows):
+            seen = read_ordered(images.source, _requests(images, numbers), work, self._workers)
+            for row, evidence in zip(mine.tolist(), seen, strict=True):
+                out[place[row]] = evidence
+                self._progress(place[row] + 1, len(rows), "images of groups examined")
+        return out
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -195,10 +215,12 @@ class Originals:
 
         def work(at: int, blob: Blob) -> bytes | None:
             try:
-                store.array[at], digest = compare_full_resolution.pixels_of(blob.read(), self._max)
+                image = decode(blob.read(), self._max)
             except UnreadableImage:
                 return None
-            return digest
+            side = compare_full_resolution.SIDE
+            store.array[at] = resize(trim_border(image), side, side)
+            return compare_full_resolution.digest_of(image)
 
         for at, digest in enumerate(
             read_ordered(images.source, _requests(images, numbers), work, self._workers)

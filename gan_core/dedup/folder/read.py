@@ -51,8 +51,7 @@ class Images:
         root: the folder that addresses start from.
         ids, addresses, members: of each image.
         thumbnails: uint8 [n, 32, 32, 3]; zeros where reading failed.
-        facts: int64 [n, 4]: width and height as displayed, bytes, 1 with transparent parts; 0 where
-            reading failed.
+        facts: int64 [n, 5] (thumbnails.FACTS); zeros where reading failed.
         problems: '' or the reason for failing.
         ignored: what else lies there and is no image, by kind.
     """

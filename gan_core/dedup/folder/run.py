@@ -19,13 +19,20 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from gan_core.config import DedupConfig
+from gan_core.dedup.folder.families import (
+    Assignment,
+    families,
+    preference,
+    representative_rank,
+)
 from gan_core.dedup.folder.full_resolution import Originals
 from gan_core.dedup.folder.hardlinks import is_real, kind_of
 from gan_core.dedup.folder.read import Images, read_images
+from gan_core.dedup.groups import Groups
 from gan_core.dedup.hashing.autoencoder import SIDE
 from gan_core.dedup.search.across_sets import find_across
 from gan_core.dedup.search.find_duplicates import find_duplicates
-from gan_core.dedup.tables import Found, size_report
+from gan_core.dedup.tables import size_report
 from gan_core.devices import cpu_cores
 from gan_core.errors import DataError, RequestError
 from gan_core.progress import Progress, silent
@@ -97,6 +104,8 @@ def dedup_images(
     dataset: str | None = None,
     workers: int = 0,
     max_megapixels: float = 100.0,
+    keep: str = "best",
+    prefer: Sequence[str] = (),
     progress: Progress = silent,
 ) -> FolderResult:
     """Finds the near-duplicates in a folder, or the images of a folder that already stand in
@@ -108,6 +117,9 @@ def dedup_images(
             there, and duplicates within `location` do not count.
         dataset: kind of source of `location` ('folder', 'parquet', a name of gan_core/datasets);
             None looks.
+        keep: which image of a group represents it: 'best' (the best source, `best_source`),
+            'largest', 'oldest' or 'first' (`families.representative_rank`).
+        prefer: folders within `location` whose images are kept before all others.
         workers: threads or processes that read; 0: one for each core.
 
     Raises:
@@ -145,7 +157,7 @@ def dedup_images(
 
         ours = _read(location, dataset, workers, max_megapixels, Path(scratch), progress)
         if against is None:
-            return _within(ours, config, open_originals, progress)
+            return _within(ours, config, open_originals, progress, keep, prefer)
         theirs = _read(against, None, workers, max_megapixels, Path(scratch), progress)
         return _between(ours, theirs, config, open_originals, progress)
 
@@ -171,58 +183,20 @@ def _read(
     return images
 
 
-@dataclass(frozen=True)
-class Assignment:
-    """What each image is a duplicate of.
-
-    Attributes:
-        representative: int64 [n], a number; its own when it is kept in its own set, -1 without a
-            duplicate in another set.
-        hit: bool [n], it is a duplicate.
-        score: float32 [n]; reason: of each duplicate.
-    """
-
-    representative: Rows
-    hit: npt.NDArray[np.bool_]
-    score: npt.NDArray[np.float32]
-    reason: list[str]
-
-    @classmethod
-    def of(cls, representative: Rows, pair: Rows, found: Found) -> Assignment:
-        """From the number of the pair that assigned each image, -1 for none."""
-        score = np.zeros(len(pair), np.float32)
-        score[pair >= 0] = found.score[pair[pair >= 0]]
-        return cls(
-            representative,
-            pair >= 0,
-            score,
-            [found.reason[at] if at >= 0 else "" for at in pair.tolist()],
-        )
-
-
-def representative_rank(images: Images, rows: Rows) -> Rows:
-    """Rank of the given images as representatives, 0 the most preferred.
-
-    The largest (width times height); of equal ones the opaque before the transparent, then the one
-    with more bytes (a heavily recompressed duplicate has fewer), then the smallest id.
-    """
-    width, height, size, transparent = images.facts[rows].T
-    ids = np.array([images.ids[at] for at in rows.tolist()])
-    order = np.lexsort((ids, -size, transparent, -width * height))
-    rank = np.empty(len(rows), np.int64)
-    rank[order] = np.arange(len(rows))
-    return rank
-
-
 def _within(
-    ours: Images, config: DedupConfig, open_originals: OpenOriginals, progress: Progress
+    ours: Images,
+    config: DedupConfig,
+    open_originals: OpenOriginals,
+    progress: Progress,
+    keep: str,
+    prefer: Sequence[str],
 ) -> FolderResult:
     usable = ours.usable
     # Further names of a file are no images of their own: they are tied to the file that is there.
     link = usable[(ours.same[usable] != usable) & np.isin(ours.same[usable], usable)]
     own = np.setdiff1d(usable, link)
     confirm = open_originals([(ours, own)])
-    rank = representative_rank(ours, own)
+    rank = representative_rank(ours, own, keep, prefer)
     duplicates = find_duplicates(
         lambda rows: ours.thumbnails[own[rows]],
         rank,
@@ -231,11 +205,19 @@ def _within(
         confirm=confirm,
         identical=confirm.identical,
     )
+    tier = preference(ours, own, prefer) if keep == "best" else None
+    found = families(ours, own, duplicates, rank, confirm, tier)
     representative = np.arange(len(ours.ids))
-    representative[own] = own[duplicates.groups.representative]
-    pair = np.full(len(ours.ids), -1, np.int64)
-    pair[own] = duplicates.groups.pair
-    assigned = Assignment.of(representative, pair, duplicates.found)
+    representative[own] = own[found.representative]
+    assigned = Assignment(
+        representative,
+        np.zeros(len(ours.ids), np.bool_),
+        np.zeros(len(ours.ids), np.float32),
+        [""] * len(ours.ids),
+    )
+    assigned.hit[own], assigned.score[own] = found.hit, found.score
+    for number, reason in zip(own.tolist(), found.reason, strict=True):
+        assigned.reason[number] = reason
     for number, path in zip(link.tolist(), ours.paths(link.tolist()), strict=True):
         file = int(ours.same[number])
         representative[number], assigned.hit[number] = representative[file], True
@@ -253,7 +235,9 @@ def _within(
         ours,
         None,
         table,
-        size_report(duplicates.groups) | duplicates.found.summary | confirm.summary,
+        size_report(Groups(found.representative, np.empty(0, np.int64)))
+        | duplicates.found.summary
+        | confirm.summary,
         config,
         links=len(link),
     )

@@ -14,7 +14,6 @@ and flags (docs/dedup/notes.md).
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +22,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from gan_core.dedup.search import align
-from gan_core.vision.decode import decode
-from gan_core.vision.geometry import resize
 
 SIDE = 96
 DISAGREE = 0.6  # correlation below which a place disagrees
@@ -143,16 +140,6 @@ def _toned(channels: Tensor, variance: Tensor, weight: Tensor) -> Tensor:
     rest = (variance - gain * gain * power).clamp_min(0).sum(1)
     blank = variance.sum(1) < 27
     return blank | ((rest / (variance.sum(1) + 27) < TONED) & (gain.amin(1) > 0.5))
-
-
-def pixels_of(data: bytes, max_megapixels: float) -> tuple[Any, bytes]:
-    """An image squashed to uint8 [96, 96, 3], and the digest of all its pixels.
-
-    Raises:
-        UnreadableImage: it cannot be decoded.
-    """
-    image = decode(data, max_megapixels)
-    return resize(image, SIDE, SIDE), digest_of(image)
 
 
 def digest_of(image: npt.NDArray[np.uint8]) -> bytes:

@@ -78,6 +78,7 @@ class Duplicates:
     Attributes:
         found: pairs with score and reason; i, j are rows.
         groups: representatives by the rank that was given.
+        accepted: the first pairs of `found`, those of unequal pixels.
         seen: every pair that was verified to the end, accepted or not.
         threshold: the one that decided.
         same: int64 [n], for each row the preferred row with equal pixels.
@@ -86,6 +87,7 @@ class Duplicates:
 
     found: Found
     groups: Groups
+    accepted: Verified
     seen: Verified
     threshold: float
     same: Rows
@@ -186,6 +188,7 @@ def find_duplicates(
     return Duplicates(
         Found(found.i, found.j, found.score, found.reason, summary),
         groups,
+        accepted,
         seen,
         threshold,
         same,
