@@ -299,6 +299,17 @@ def dedup(
         float,
         typer.Option("--max-megapixels", help="images that declare more are not read", min=0.001),
     ] = 100.0,
+    keep: Annotated[
+        str,
+        typer.Option(
+            "--keep",
+            help="which image of a group: best (the likely source), largest, oldest, first (by name)",
+        ),
+    ] = "best",
+    prefer: Annotated[
+        list[str] | None,
+        typer.Option("--prefer", help="a folder within the set whose images are kept first"),
+    ] = None,
     force: Annotated[
         bool,
         typer.Option(
@@ -319,6 +330,8 @@ def dedup(
         against=against,
         threshold=threshold,
         mirror=not no_mirror,
+        keep=keep,
+        prefer=tuple(prefer or ()),
         dataset=dataset,
         workers=workers,
         max_megapixels=max_megapixels,

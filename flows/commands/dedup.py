@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 from flows.commands import console
 from gan_core import registry
 from gan_core.config import DedupConfig
-from gan_core.errors import RequestError
+from gan_core.errors import RequestError, UnknownName
 from gan_core.files import atomic_write_bytes, write_table
 from gan_core.progress import Throttled
 
 if TYPE_CHECKING:
     from gan_core.dedup.folder.run import FolderResult
+
+
+KEEP = ("best", "largest", "oldest", "first")
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class DedupRequest:
     against: Path | None = None
     threshold: float | None = None
     mirror: bool = True
+    keep: str = "best"
+    prefer: tuple[str, ...] = ()
     dataset: str | None = None
     workers: int = 0
     max_megapixels: float = 100.0
@@ -60,6 +65,8 @@ def dedup_folder(request: DedupRequest) -> int:
             expected="a kind of files: folder, parquet, tar, lmdb",
             remedy="leave --dataset out: it looks",
         )
+    if request.keep not in KEEP:
+        raise UnknownName("rule of --keep", request.keep, KEEP)
     sheet = check_destination(request.out, places, force=request.force)
     console.log_to_stderr(verbose=False)
     from gan_core.dedup.folder.html import page
@@ -80,6 +87,8 @@ def dedup_folder(request: DedupRequest) -> int:
         dataset=request.dataset,
         workers=request.workers,
         max_megapixels=request.max_megapixels,
+        keep=request.keep,
+        prefer=request.prefer,
         progress=Throttled(log_progress, 2.0),
     )
     write_table(marked(found.table), request.out)

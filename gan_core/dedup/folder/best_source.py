@@ -19,9 +19,10 @@ Floats = npt.NDArray[np.float64]
 
 EVIDENCE = 5  # numbers that `examine` gives
 SMALLER = 0.75  # share of the family's largest area below which an image counts as made smaller
-CROPPED = 0.985  # ... and as cropped
-COARSER = 1.6  # factor on the family's finest JPEG step
+CROPPED = 0.95  # ... and as cropped
 BLURRED = 0.88  # share of the greatest sharpness below which an image counts as resampled
+SOFTER = 0.985  # ... and, where nothing else tells, as a later generation
+BLOCKY = 8.0  # JPEG step from which blocks are sharper than details
 GREY = 3.0  # levels of spread between channels below which an image is grey
 
 
@@ -38,15 +39,21 @@ def examine(data: bytes, max_megapixels: float) -> tuple[float, ...]:
     """
     whole = decode(data, max_megapixels)
     image = trim_border(whole)
-    height, width = image.shape[:2]
-    # The middle: what a turned image has at its corners is no detail of it.
-    part = image[height // 5 : height - height // 5, width // 5 : width - width // 5]
+    # The middle: what a turned image has at its corners is no detail of it. It begins on the file's
+    # own 8x8 grid.
+    y, x = (length // 40 * 8 for length in whole.shape[:2])
+    part = whole[y : whole.shape[0] - y, x : whole.shape[1] - x]
     colour = float((part.max(axis=2) - part.min(axis=2)).mean())
     luma = part.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
-    fine = np.abs(cv2.Laplacian(luma, cv2.CV_32F)).mean()
+    fine = _within_blocks(np.abs(cv2.Laplacian(luma, cv2.CV_32F)))
     coarse = np.abs(cv2.Laplacian(cv2.GaussianBlur(luma, (0, 0), 2.0), cv2.CV_32F)).mean()
     padded = float(image.shape != whole.shape)
     return colour, float(fine / max(coarse, 1e-3)), *compression(data), padded
+
+
+def _within_blocks(values: npt.NDArray[np.float32]) -> float:
+    """The mean without the edges of 8x8 blocks, which JPEG makes sharp."""
+    return float(np.mean([values[y::8, x::8].mean() for y in range(2, 6) for x in range(2, 6)]))
 
 
 def best_source(
@@ -66,10 +73,24 @@ def best_source(
     turned_over = (mirrored if 2 * mirrored.sum() < len(mirrored) else ~mirrored) & (
         2 * mirrored.sum() != len(mirrored)
     )
-    similar = ~smaller & ~grey
+    blocky = (step >= BLOCKY) & (step > 1.6 * step[~smaller].min())
+    similar = ~smaller & ~grey & ~blocky
     sharpest = sharpness[similar].max() if similar.any() else 0.0
-    blurred = sharpness < BLURRED * sharpest
+    blurred, softer = sharpness < BLURRED * sharpest, sharpness < SOFTER * sharpest
     cropped = area < CROPPED * area[similar].max() if similar.any() else smaller
-    coarser = step > COARSER * step[similar].min() if similar.any() else smaller
-    keys = (rank, transparent, grids, coarser, blurred, padded, cropped, turned_over, grey, smaller)
+    lossy = (step > 1) & bool(((step == 1) & (grids == 0) & similar & ~blurred).any())
+    keys = (
+        rank,
+        transparent,
+        softer,
+        lossy,
+        grids,
+        blurred,
+        padded,
+        cropped,
+        turned_over,
+        blocky,
+        grey,
+        smaller,
+    )
     return int(np.lexsort(keys)[0])

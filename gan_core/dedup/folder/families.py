@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gan_core.dedup.folder.best_source import EVIDENCE, best_source
-from gan_core.dedup.folder.full_resolution import DETAILED, Originals
+from gan_core.dedup.folder.full_resolution import Originals
 from gan_core.dedup.folder.read import Images
 from gan_core.dedup.groups import Groups, join_linked
 from gan_core.dedup.search.find_duplicates import Duplicates
@@ -21,6 +21,7 @@ from gan_core.dedup.tables import Found
 
 Rows = npt.NDArray[np.int64]
 
+EXAMINABLE = 128 * 128  # pixels below which an image says too little of its own history
 EXAMINED = 64  # images of a family, the most preferred ones, among which the best source is sought
 
 
@@ -124,7 +125,9 @@ def families(
     apart = np.flatnonzero(before[accepted.i] != before[accepted.j])
     apart = apart[originals(accepted.select(apart))]
     groups = join_linked(found.groups, accepted.i[apart], accepted.j[apart], apart)
-    flip = np.concatenate([accepted.mirrored, np.zeros(len(pairs.i) - len(accepted.i), np.bool_)])
+    flip = np.concatenate(
+        [accepted.mirrored, np.zeros(len(pairs.i) - len(accepted.i) + 1, np.bool_)]
+    )
     mirrored = (found.groups.pair >= 0) & flip[found.groups.pair]
     moved = np.flatnonzero(groups.representative[before] != before)  # rows of groups that joined
     mirrored[moved] ^= _link_mirrored(groups, before, accepted, mirrored)[before[moved]]
@@ -139,7 +142,7 @@ def families(
     candidates = []
     for family in large if tier is not None else []:
         assert tier is not None
-        if area[family].min() >= DETAILED:
+        if area[family].min() >= EXAMINABLE:
             family = family[tier[family] == tier[family].min()]
             candidates.append(family[np.argsort(rank[family])][:EXAMINED])
     examined = np.concatenate([*candidates, np.empty(0, np.int64)])
