@@ -11,16 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from gan_core.config import HashConfig, NetworkConfig, TrainConfig
-from gan_core.dedup.hashing.autoencoder import fit
-from gan_core.errors import RequestError, WorkError
-from gan_core.inspection.memorisation import (
-    TrainingCodes,
-    draw,
-    images_of,
-    memorisation,
-    nearest_distances,
-)
+from gan_core.config import NetworkConfig, TrainConfig
+from gan_core.errors import RequestError
+from gan_core.inspection.memorisation import draw
 from gan_core.methods.augment import augment
 from gan_core.methods.losses import gradient_penalty
 from gan_core.networks.layers import calibrate_batchnorm
@@ -171,7 +164,7 @@ def test_the_conditional_network_trains_on_labels(tmp_path: Path) -> None:
     assert trained.complete
     snapshot = load_snapshot(last_snapshot(tmp_path / "products"))
     assert snapshot.prior.classes == 10
-    assert images_of(snapshot, 12, torch.Generator().manual_seed(0)).shape == (12, 28, 28, 3)
+    assert draw(snapshot, 12, seed=0)[0].shape == (12, 28, 28, 3)
 
 
 def coloured(count: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -199,41 +192,6 @@ def test_the_probe_reads_off_what_is_there_and_nothing_else() -> None:
         "a discriminator that has died gives chance, and no error before anybody looks for "
         "divergence"
     )
-
-
-def test_nearest_distances_are_brute_force() -> None:
-    random = np.random.default_rng(0)
-    a, b = (random.integers(0, 256, (n, 16), np.uint8) for n in (30, 50))
-    bits = np.unpackbits(a[:, None] ^ b[None], axis=2).sum(2)
-    assert np.array_equal(nearest_distances(a, b), bits.min(1))
-    own = np.sort(np.unpackbits(b[:, None] ^ b[None], axis=2).sum(2), 1)
-    assert np.array_equal(nearest_distances(b, b, skip_one=True), own[:, 1])
-
-
-def test_a_generator_that_draws_its_training_set_is_caught_and_its_copies_rejected(
-    tmp_path: Path,
-) -> None:
-    train(noise(), Context(TrainConfig(**BASE), tmp_path, 32))
-    snapshot = load_snapshot(last_snapshot(tmp_path / "products"))
-    others = np.random.default_rng(5).integers(0, 256, (512, 32, 32, 3), np.uint8)
-    encoder = fit(others, HashConfig(epochs=1, min_steps=1), 0)
-
-    strangers = TrainingCodes(
-        encoder, np.random.default_rng(1).integers(0, 256, (500, 16), np.uint8)
-    )
-    honest = memorisation(snapshot, strangers, seed=0, samples=64)
-    assert honest["collisions"] == 0 and honest["nearest_median"] > 10
-    assert draw(snapshot, 10, seed=0, reject_collisions=strangers)[1] == 0
-
-    first = draw(snapshot, 10, seed=0)[0]
-    planted = TrainingCodes(encoder, np.concatenate([strangers.codes, encoder.encode(first[:4])]))
-    images, rejected = draw(snapshot, 10, seed=0, reject_collisions=planted)
-    assert rejected >= 1 and len(images) == 10
-    assert (planted.nearest(images) > 0).all()
-
-    everything = TrainingCodes(encoder, planted.codes)
-    with pytest.raises(WorkError, match="draws its training set"):
-        draw(snapshot, 10, seed=0, reject_collisions=everything, radius=128)
 
 
 def test_width_and_latents_are_settings() -> None:
