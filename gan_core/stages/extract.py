@@ -352,12 +352,11 @@ def _network(
 
         named = dict(request.part["network"])
         width = float(named.get("width", 1.0))
-        fresh = random.network(
-            str(named["name"]), width, seed, config.network, named.get("latent_dim")
-        )
+        role = config.network or "discriminator"
+        fresh = random.network(str(named["name"]), width, seed, role, named.get("latent_dim"))
         about = {"name": named["name"], "width": width, "weights": f"random, seed {seed}"}
-        if config.network != "discriminator":
-            about["role"] = config.network
+        if role != "discriminator":
+            about["role"] = role
         return fresh.to(device), about
     from gan_core.networks.snapshot import chosen_snapshot, load_snapshot, saw_labels
 

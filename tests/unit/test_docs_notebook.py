@@ -38,7 +38,7 @@ def test_the_code_block_runs_and_gives_what_it_says(tmp_path: Path) -> None:
     (code,) = blocks("notebook.md")
     names: dict[str, Any] = {}
     exec(code.replace("TRAIN_ARTIFACT", str(tmp_path / "products")), names)
-    assert names["images"].shape == (16, 32, 32, 3) and names["images"].dtype == np.uint8
+    assert names["samples"].shape == (16, 32, 32, 3) and names["samples"].dtype == np.uint8
     assert names["scores"].shape == (16, 1) and names["changed"].shape == (16, 3, 32, 32)
     sizes = {
         layer.name: layer.shape[0]

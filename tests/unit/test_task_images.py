@@ -54,8 +54,12 @@ def test_the_worst_run_stays_under_half_a_megabyte(
     train.Watch(tmp_path)()
     train._publish(StageResult(node="train", ref=None, cached=False), tmp_path)
     (tmp_path / "grid-000100.png").unlink()
+    names = ("samples", "walk", "guided", "arithmetic")
+    figures = [{"file": f"{name}.png", "caption": name} for name in names]
+    content = {"title": "Everything", "sentence": "", "figures": figures}
+    (tmp_path / "inspection.json").write_text(json.dumps(content))
     inspect._publish(StageResult(node="inspect", ref=None, cached=False), tmp_path)
-    figures = {f"{name}-inspect" for name in ("samples", "walk", "guided", "arithmetic")}
+    figures = {f"{name}-inspect" for name in names}
     assert set(shown) == {"training-so-far", "samples-train", "curve-train", *figures}
     assert sum(len(text) for text in shown.values()) < 500_000
     for text in shown.values():
