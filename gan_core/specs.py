@@ -43,11 +43,11 @@ class StageSpec:
 
 _ALL = (
     StageSpec(
-        "ingest", 3, ("images.parquet",), ("stages/ingest.py", "datasets", "vision/headers.py")
+        "ingest", 4, ("images.parquet",), ("stages/ingest.py", "datasets", "vision/headers.py")
     ),
     StageSpec(
         "crop",
-        1,
+        2,
         ("crops.parquet", "pixels-*.npy", "masks-*.npy"),
         ("stages/crop.py", "datasets", "vision"),
         shares=True,

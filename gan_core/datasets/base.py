@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gan_core.config import SourceConfig
-from gan_core.errors import DataError, RequestError, UnknownName, nearest
+from gan_core.errors import RequestError, UnknownName, nearest
 from gan_core.vision.headers import (
     MAGIC_BYTES,
     UnreadableImage,
-    begins_like_a_image,
+    begins_like_an_image,
     read_file,
     sniff,
 )
@@ -116,7 +116,7 @@ class Blob:
         """Whether the bytes begin like an image; what cannot be read is none."""
         if self.data is not None or self.path is None:
             return self.data is not None and sniff(self.data[:MAGIC_BYTES]) is not None
-        return begins_like_a_image(self.path)
+        return begins_like_an_image(self.path)
 
     def read_mask(self) -> bytes | None:
         """The mask's bytes, None when this image has none.
@@ -241,10 +241,10 @@ def check_options(config: SourceConfig, known: Mapping[str, Any]) -> dict[str, A
 
 def nothing_found(
     config: SourceConfig, location: Path, what: str, ignored: Mapping[str, int], remedy: str = ""
-) -> DataError:
-    """The error for a place that holds nothing of the source's kind."""
+) -> RequestError:
+    """The error for a location that holds nothing of the source's kind."""
     seen = ", ".join(f"{count} {reason}" for reason, count in sorted(ignored.items()))
-    return DataError(
+    return RequestError(
         f"There are no {what} in {str(location)!r}"
         + (f" (found there: {seen})." if seen else "; it is empty."),
         expected=config.layout

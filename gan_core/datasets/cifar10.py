@@ -32,8 +32,7 @@ def open_source(config: SourceConfig, location: Path | None) -> Source:
     folder that holds one of these.
 
     Raises:
-        RequestError: no location, nothing there, or a packed archive.
-        DataError: a folder with none of the three forms.
+        RequestError: no location, nothing there, a packed archive, or none of the three forms.
     """
     place = existing(config, location)
     if place.is_file() and not place.name.lower().endswith((".parquet", ".pq")):

@@ -33,6 +33,7 @@ ABOUT = "tar shards as WebDataset writes them: key.jpg beside key.cls or key.jso
 _IMAGES = {ending[1:] for ending in IMAGE_ENDINGS} | {"img", "image"}
 _NOTES = {"cls", "json", "txt"}
 _MAX_NOTE = 1 << 20
+_SPECIAL = "unsupported: the member is a link or a special file, which holds no image itself"
 
 
 def open_source(config: SourceConfig, location: Path | None) -> Source:
@@ -92,15 +93,23 @@ class TarSource:
 
     def entries(self, stamp: Stamp) -> Iterator[Entry]:
         images: list[str] = []
+        special: set[str] = set()
         notes: dict[str, dict[str, bytes]] = {}
         try:
             with tarfile.open(self._root / stamp.address, "r:") as shard:
                 for member in shard:
-                    stem, kind = _parts(member.name)
-                    if not member.isfile() or PurePosixPath(member.name).name.startswith("."):
+                    stem, kind = _parts(safe_text(member.name))
+                    if member.isdir() or PurePosixPath(member.name).name.startswith("."):
                         continue
-                    if kind in _IMAGES:
-                        images.append(member.name)
+                    if not member.isfile():
+                        if kind in _IMAGES:
+                            images.append(safe_text(member.name))
+                            special.add(images[-1])
+                        else:
+                            other = "links and special members without an image's ending"
+                            self.ignored[other] = self.ignored.get(other, 0) + 1
+                    elif kind in _IMAGES:
+                        images.append(safe_text(member.name))
                     elif kind in _NOTES and member.size <= _MAX_NOTE:
                         file = shard.extractfile(member)
                         notes.setdefault(stem, {})[kind] = file.read() if file else b""
@@ -120,6 +129,9 @@ class TarSource:
                 )
                 continue
             seen.add(name)
+            if name in special:
+                yield Entry(stamp.address, name, split=split, problem=_SPECIAL)
+                continue
             yield _entry(stamp.address, name, split, notes.get(_parts(name)[0], {}))
 
     def read_many(self, requests: Sequence[tuple[str, str]]) -> Iterator[Blob]:
@@ -134,7 +146,7 @@ class TarSource:
                     try:
                         shard = tarfile.open(self._root / wanted, "r:")  # noqa: SIM115 (closed below, one shard at a time)
                         for member in shard:
-                            members[member.name] = member
+                            members[safe_text(member.name)] = member
                     except (tarfile.TarError, OSError) as error:
                         problem = (
                             f"damaged: the tar file cannot be read to its end ({_plain(error)})"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from gan_core.files import canonical_json, sha256_text, write_table
 from gan_core.progress import Progress, Throttled
 from gan_core.randomness import unit_interval
 from gan_core.specs import spec_of
-from gan_core.vision.headers import UnreadableImage, probe
+from gan_core.vision.headers import Header, UnreadableImage, probe
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -90,7 +91,7 @@ class _Ingest:
         self.keys: list[str] = []
         for stamp in source.stamps():
             for entry in source.entries(stamp):
-                self.entries.append(entry)
+                self.entries.append(_storable(entry))
                 self.keys.append(memory_key(stamp, entry.member))
         self.ids = [image_id(config.name, entry.address, entry.member) for entry in self.entries]
         self.facts: list[Facts | None] = [None] * len(self.entries)
@@ -226,7 +227,7 @@ class _Ingest:
             columns["split"].append(self.split(index))
             columns["label"].append(label)
             columns["label_name"].append(None if label is None else entry.label_name or str(label))
-            columns["attributes"].append(canonical_json(attributes) if attributes else "")
+            columns["attributes"].append(_unicode(canonical_json(attributes)) if attributes else "")
         return pa.Table.from_pydict(columns, schema=IMAGES)
 
 
@@ -241,6 +242,21 @@ _FACT_COLUMNS = (
     "status",
     "reason",
 )
+
+
+def _storable(entry: Entry) -> Entry:
+    """The entry with a label and a class name that their columns can hold (int32, UTF-8)."""
+    label, name = entry.label, _unicode(entry.label_name)
+    if label is not None and not 0 <= label < 1 << 31:
+        label, name = None, name or str(label)
+    if (label, name) == (entry.label, entry.label_name):
+        return entry
+    return replace(entry, label=label, label_name=name)
+
+
+def _unicode(text: str) -> str:
+    """The text with lone surrogates, which no UTF-8 holds, written as \\udcNN."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def split_by_content(content: str, split: SplitConfig) -> str:
@@ -258,45 +274,21 @@ def _examine(entry: Entry, blob: Blob) -> Facts:
         return Facts("", 0, "", None, None, "", None, "failed", entry.problem, "", True)
     if not entry.certain and not blob.is_image():
         return Facts("", 0, "", None, None, "", None, "ignored", "", "", False)
-    data, sha, mask = b"", "", ""
+    data, sha, mask, status, reason = b"", "", "", "ok", ""
     try:
         data = blob.read()
         sha = hashlib.sha256(data).hexdigest()
         stored = blob.read_mask()
         mask = hashlib.sha256(stored).hexdigest() if stored is not None else ""
-        header = probe(data)
+        header: Header | None = probe(data)
     except UnreadableImage as error:
-        at = error.header
-        if at is None:
-            return Facts(
-                sha, len(data), "", None, None, "", None, "failed", error.reason, mask, True
-            )
-        return Facts(
-            sha,
-            len(data),
-            at.format,
-            at.width,
-            at.height,
-            at.mode,
-            at.frames,
-            "failed",
-            error.reason,
-            mask,
-            True,
-        )
-    return Facts(
-        sha,
-        len(data),
-        header.format,
-        header.width,
-        header.height,
-        header.mode,
-        header.frames,
-        "ok",
-        "",
-        mask,
-        True,
+        header, status, reason = error.header, "failed", error.reason
+    described = (
+        (header.format, header.width, header.height, header.mode, header.frames)
+        if header
+        else ("", None, None, "", None)
     )
+    return Facts(sha, len(data), *described, status, reason, mask, True)
 
 
 def _reasons(ingest: _Ingest, rows: Sequence[int]) -> Counter[str]:

@@ -2,9 +2,9 @@
 
 OpenCV decodes the plain cases (8-bit grey or RGB, one frame), Pillow the odd ones. What is decided
 here:
-transparent images are laid on white; of an animation the first frame counts; 16-bit samples keep
-their high byte; grey becomes three equal channels; Exif orientation is applied; colour profiles are
-not.
+transparent images are laid on white; of an animation the first frame counts; of 16-bit samples the
+upper 8 of the 8, 12 or 16 bits in use remain; grey becomes three equal channels; Exif orientation is
+applied; colour profiles are not.
 """
 
 from __future__ import annotations
@@ -190,8 +190,14 @@ def _with_pillow(data: bytes, header: Header) -> tuple[Pixels, bool]:
 
 
 def _from_integers(values: npt.NDArray[Any], header: Header) -> Pixels:
-    """16-bit grey to three equal channels by the high byte, as Pillow reads 16-bit colour."""
+    """Grey of up to 16 bits as three equal channels of 8.
+
+    The largest value tells how many bits are in use: 8 (a small range in a large container), 12 (as
+    cameras and scanners deliver) or 16; the upper 8 of them remain.
+    """
     if values.size and (values.min() < 0 or values.max() > 0xFFFF):
         raise UnreadableImage("unsupported", "its pixels are integers of more than 16 bits", header)
-    grey = (values.astype(np.uint32) >> 8).astype(np.uint8)
+    highest = int(values.max(initial=0))
+    shift = next(bits - 8 for bits in (8, 12, 16) if highest < 1 << bits)
+    grey = (values.astype(np.uint32) >> shift).astype(np.uint8)
     return np.repeat(grey[:, :, None], 3, axis=2)

@@ -98,6 +98,8 @@ _PNM = re.compile(rb"P[1-6][\s#]")
 MAGIC_BYTES = 32
 # One file is read into memory whole; what is larger than this is no image.
 MAX_FILE_BYTES = 1 << 30
+# Largest width, height and number of frames that a row can state (int32 columns).
+MAX_DECLARED = (1 << 31) - 1
 
 
 def read_file(path: str | Path) -> bytes:
@@ -141,7 +143,7 @@ def sniff(data: bytes) -> str | None:
 _BMP_HEADERS = {struct.pack("<I", size) for size in (12, 16, 40, 52, 56, 64, 108, 124)}
 
 
-def begins_like_a_image(path: str | Path) -> bool:
+def begins_like_an_image(path: str | Path) -> bool:
     """Whether a file's first bytes are those of an image; what cannot be read is none."""
     try:
         with open(path, "rb") as file:
@@ -171,11 +173,25 @@ def probe(data: bytes) -> Header:
         header = _PARSERS.get(form, _other)(data)
     except (struct.error, IndexError) as error:
         raise UnreadableImage("truncated", f"the {form} file ends within its header") from error
+    except UnreadableImage as error:
+        if error.header is not None and max(_declared(error.header)) > MAX_DECLARED:
+            raise UnreadableImage(error.code, error.sentence) from error
+        raise
+    if max(_declared(header)) > MAX_DECLARED:
+        raise UnreadableImage(
+            "damaged",
+            f"the header declares {header.width} x {header.height} pixels and {header.frames} "
+            f"frames; no {form} file holds more than {MAX_DECLARED:,} of either",
+        )
     if header.width < 1 or header.height < 1:
         raise UnreadableImage(
             "damaged", f"the header declares {header.width} x {header.height} pixels", header
         )
     return header
+
+
+def _declared(header: Header) -> tuple[int, int, int]:
+    return header.width, header.height, header.frames
 
 
 def _upright(width: int, height: int, orientation: int) -> tuple[int, int]:

@@ -212,7 +212,7 @@ def test_a_place_that_is_not_there_is_told(name: str, tmp_path: Path) -> None:
     with pytest.raises(RequestError) as caught:
         opened(name, tmp_path / "nothing")
     assert "nothing" in caught.value.message and caught.value.remedy
-    with pytest.raises(DataError) as found:
+    with pytest.raises(RequestError) as found:
         opened(name, tmp_path).stamps()
     assert found.value.expected and found.value.remedy
 

@@ -79,3 +79,29 @@ def hostile_folder(root: Path) -> tuple[set[str], set[str]]:
     (root / "dangling.png").symlink_to(root / "nowhere.png")
     (root / "notes.txt").write_text("no image, and not named like one")
     return set(good), set(bad)
+
+
+def mutated_header(data: bytes, rng: np.random.Generator) -> bytes:
+    """The file with a few fields of its first 64 bytes set to extreme values; PNG chunks keep a
+    right checksum, so that the values are believed.
+    """
+    changed = bytearray(data)
+    for _ in range(int(rng.integers(1, 4))):
+        extreme = rng.choice([0, 1, 0x7F, 0x80, 0xFF])
+        width = int(rng.choice([1, 2, 4]))
+        if data.startswith(b"\x89PNG"):
+            at = int(rng.choice([16, 20, 24, 25, 28]))
+        else:
+            at = int(rng.integers(2, max(3, min(64, len(data) - 4))))
+        changed[at : at + width] = bytes([extreme]) + bytes([0xFF if extreme else 0]) * (width - 1)
+    if data.startswith(b"\x89PNG"):
+        changed[29:33] = struct.pack(">I", zlib.crc32(changed[12:29]))
+    return bytes(changed)
+
+
+def png_with_frames(frames: int, width: int = 4, height: int = 4) -> bytes:
+    """An animated PNG whose acTL chunk declares so many frames."""
+    plain = encoded(photo(3, width, height), "PNG")
+    body = b"acTL" + struct.pack(">II", frames, 0)
+    control = struct.pack(">I", 8) + body + struct.pack(">I", zlib.crc32(body))
+    return plain[:33] + control + plain[33:]

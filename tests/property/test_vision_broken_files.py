@@ -5,14 +5,22 @@ one, never a crash.
 from __future__ import annotations
 
 import io
+import struct
+import tempfile
+from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from gan_core.contract import StageRequest
+from gan_core.progress import silent
+from gan_core.stages import ingest
 from gan_core.vision.decode import UnreadableImage, decode, probe
+from tests.faults.hostile import mutated_header, png_that_declares, png_with_frames
 
 CODES = {"empty", "not_an_image", "truncated", "damaged", "too_large", "unsupported"}
 
@@ -107,3 +115,48 @@ def test_any_bytes_are_refused_or_read(start: bytes, rest: bytes) -> None:
         assert error.code in CODES
     else:
         assert pixels.ndim == 3 and pixels.shape[2] == 3
+
+
+def _ingested(files: dict[str, bytes]) -> dict[str, dict[str, object]]:
+    """The rows that ingest writes for a folder of these files, by address."""
+    with tempfile.TemporaryDirectory() as place:
+        for name, data in {"whole.png": FILES["png"], **files}.items():
+            (Path(place) / name).write_bytes(data)
+        work = Path(place) / ".work"
+        work.mkdir()
+        request = StageRequest(
+            stage="ingest",
+            node="ingest:mine",
+            key="0" * 32,
+            part={"source": {"name": "mine", "dataset": "folder"}, "fingerprint": "f"},
+            context={"location": place, "workers": 1},
+            work=work,
+        )
+        ingest.run(request, silent)
+        rows = pq.read_table(work / "images.parquet").to_pylist()
+    return {row["address"]: row for row in rows}
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.integers(0, 1 << 32))
+def test_any_header_value_ends_as_a_row(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    files = {f"{number}.png": mutated_header(FILES[name], rng) for number, name in enumerate(FILES)}
+    rows = _ingested(files)
+    assert set(rows) == {"whole.png", *files}
+    assert rows["whole.png"]["status"] == "ok"
+
+
+def test_headers_beyond_the_columns_are_rows_with_a_reason() -> None:
+    bmp = bytearray(FILES["bmp"])
+    bmp[18:26] = struct.pack("<iI", 1 << 30, 0x80000000)
+    files = {
+        "width.png": png_that_declares(0xFFFFFFFF, 4),
+        "both.png": png_that_declares(0xFFFFFFFF, 0xFFFFFFFF),
+        "cut.png": png_that_declares(0xFFFFFFFF, 4)[:-5],
+        "frames.png": png_with_frames((1 << 31) + 1),
+        "height.bmp": bytes(bmp),
+    }
+    rows = _ingested(files)
+    assert {name: rows[name]["status"] for name in files} == dict.fromkeys(files, "failed")
+    assert all(rows[name]["reason"] and rows[name]["width"] is None for name in files)

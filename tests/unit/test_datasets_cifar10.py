@@ -155,7 +155,7 @@ def test_missing_and_cut_batches_are_told(tmp_path: Path) -> None:
 
 
 def test_what_is_no_cifar10_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="CIFAR-10 files"):
+    with pytest.raises(RequestError, match="CIFAR-10 files"):
         opened(tmp_path)
     archive = tmp_path / "cifar-10-python.tar.gz"
     archive.write_bytes(b"x")

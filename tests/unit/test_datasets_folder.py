@@ -203,16 +203,16 @@ def test_a_place_that_cannot_be_meant_is_told(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="--data"):
         folder.open_source(SourceConfig(name="x"), None)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="it is empty"):
+    with pytest.raises(RequestError, match="it is empty"):
         opened(tmp_path / "empty").stamps()
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "train.parquet").write_bytes(b"x")
-    with pytest.raises(DataError, match="--set sources.train.images.dataset=parquet"):
+    with pytest.raises(RequestError, match="--set sources.train.images.dataset=parquet"):
         opened(tmp_path / "tables").stamps()
     with pytest.raises(RequestError, match="--set sources.train.images.dataset=parquet"):
         opened(tmp_path / "tables" / "train.parquet")
     pq.write_table(pa.table({"a": [1]}), tmp_path / "tables" / "train.parquet")
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(RequestError) as caught:
         opened(tmp_path / "tables").stamps()
     assert "no column of images" in caught.value.remedy and "--set" not in caught.value.remedy
     with pytest.raises(UnknownName, match="did you mean 'masks'"):

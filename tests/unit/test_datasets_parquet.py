@@ -237,7 +237,7 @@ def test_one_file_is_a_source_and_an_empty_folder_is_none(tmp_path: Path) -> Non
     assert [entry.address for entry in entries(source)] == ["only.parquet"] * 2
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "a.jpg").write_bytes(b"")
-    with pytest.raises(DataError, match="1 .jpg files"):
+    with pytest.raises(RequestError, match="1 .jpg files"):
         opened(tmp_path / "sub").stamps()
     with pytest.raises(RequestError, match="only.parquet"):
         opened(tmp_path / "onyl.parquet")

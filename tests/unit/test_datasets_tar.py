@@ -14,7 +14,7 @@ from PIL import Image
 from gan_core.config import SourceConfig
 from gan_core.datasets import tar
 from gan_core.datasets.base import Entry, Source
-from gan_core.errors import DataError
+from gan_core.errors import DataError, RequestError
 
 
 def png(seed: int) -> bytes:
@@ -87,5 +87,34 @@ def test_a_name_twice_is_told_and_the_later_counts(tmp_path: Path) -> None:
 
 def test_packed_shards_are_refused_with_a_remedy(tmp_path: Path) -> None:
     (tmp_path / "a.tar.gz").write_bytes(b"x")
-    with pytest.raises(DataError, match="gunzip"):
+    with pytest.raises(RequestError, match="gunzip"):
         opened(tmp_path).stamps()
+
+
+def test_links_and_names_of_any_bytes_are_rows_or_counted(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        member = tarfile.TarInfo("real.png")
+        member.size = len(png(1))
+        archive.addfile(member, io.BytesIO(png(1)))
+        for name, kind, target in (
+            ("symbolic.png", tarfile.SYMTYPE, "real.png"),
+            ("loop.png", tarfile.SYMTYPE, "loop.png"),
+            ("hard.png", tarfile.LNKTYPE, "real.png"),
+            ("pipe.png", tarfile.FIFOTYPE, ""),
+            ("notes", tarfile.SYMTYPE, "elsewhere"),
+        ):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = kind, target
+            archive.addfile(link)
+        odd = tarfile.TarInfo("caf\udce9.png")
+        odd.size = len(png(2))
+        archive.addfile(odd, io.BytesIO(png(2)))
+    source = opened(tmp_path)
+    found = [entry for stamp in source.stamps() for entry in source.entries(stamp)]
+    problems = {entry.member: entry.problem for entry in found}
+    links = {"symbolic.png", "loop.png", "hard.png", "pipe.png"}
+    assert set(problems) == {"real.png", "caf\\xe9.png", *links}
+    assert {name for name, problem in problems.items() if problem} == links
+    assert source.ignored["links and special members without an image's ending"] == 1
+    blob = next(source.read_many([("a.tar", "caf\\xe9.png")]))
+    assert blob.read() == png(2)

@@ -274,3 +274,13 @@ def test_masks_keep_their_numbers() -> None:
         decode_mask(saved(smooth(), "PNG"))
     with pytest.raises(UnreadableImage, match="more than 255"):
         decode_mask(saved(Image.fromarray(np.full((3, 3), 300, np.uint16)), "PNG"))
+
+
+@pytest.mark.parametrize(("highest", "shift"), [(255, 0), (4095, 4), (65535, 8)])
+def test_16_bit_grey_keeps_the_bits_in_use(highest: int, shift: int) -> None:
+    values = np.linspace(0, highest, 64).astype(np.uint16).reshape(8, 8)
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "PNG")
+    pixels = decode(buffer.getvalue())
+    assert np.array_equal(pixels[:, :, 0], values >> shift)
+    assert len(np.unique(pixels)) == 64
