@@ -19,7 +19,7 @@ from PIL import Image
 from gan_core import registry
 from gan_core.config import SourceConfig
 from gan_core.datasets.base import Entry, Source, fingerprint
-from gan_core.errors import DataError, RequestError, UnknownName
+from gan_core.errors import RequestError, UnknownName
 from gan_core.vision.decode import decode
 from gan_core.vision.headers import UnreadableImage
 

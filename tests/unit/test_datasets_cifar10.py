@@ -20,7 +20,7 @@ import pytest
 from gan_core.config import SourceConfig
 from gan_core.datasets import cifar10
 from gan_core.datasets.base import Entry, Source
-from gan_core.errors import DataError, RequestError, TransientError
+from gan_core.errors import RequestError, TransientError
 from gan_core.vision.decode import decode
 
 RNG = np.random.default_rng(0)

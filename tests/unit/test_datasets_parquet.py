@@ -18,7 +18,7 @@ from PIL import Image
 from gan_core.config import SourceConfig
 from gan_core.datasets import parquet
 from gan_core.datasets.base import Entry, Source
-from gan_core.errors import DataError, RequestError
+from gan_core.errors import RequestError
 
 STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 

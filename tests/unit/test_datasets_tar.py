@@ -14,7 +14,7 @@ from PIL import Image
 from gan_core.config import SourceConfig
 from gan_core.datasets import tar
 from gan_core.datasets.base import Entry, Source
-from gan_core.errors import DataError, RequestError
+from gan_core.errors import RequestError
 
 
 def png(seed: int) -> bytes:
