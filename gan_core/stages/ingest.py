@@ -283,7 +283,7 @@ def _examine(entry: Entry, blob: Blob) -> Facts:
         header: Header | None = probe(data)
     except UnreadableImage as error:
         header, status, reason = error.header, "failed", error.reason
-    described = (
+    described: tuple[str, int | None, int | None, str, int | None] = (
         (header.format, header.width, header.height, header.mode, header.frames)
         if header
         else ("", None, None, "", None)
