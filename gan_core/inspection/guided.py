@@ -60,7 +60,7 @@ def inspect(context: Context, options: Options) -> Inspection:
         source = "training images"
     else:
         images, source = context.samples(options.images, "guided"), "samples"
-    network = context.snapshot.discriminator
+    network = context.snapshot.feature_network()
     device = next(network.parameters()).device
     found = draw_guided(network, images.to(device), features=options.features, seed=context.seed)
     trained, random = found.numbers["trained"], found.numbers["random"]
