@@ -24,7 +24,7 @@ log = logging.getLogger("gan_core.accuracy")
 EVENT = "discern.accuracy.fell"
 
 
-def tell_if_it_fell(run: Run) -> None:
+def report_accuracy_drop(run: Run) -> None:
     """Compares a finished run with the one before it of the same recipe; never ends a run that has
     done its work.
     """
@@ -36,22 +36,24 @@ def tell_if_it_fell(run: Run) -> None:
 
 def _compare(run: Run) -> None:
     report = run.results.get("report")
-    earlier = summary_before(run)
+    earlier = previous_summary(run)
     if report is None or report.ref is None or earlier is None:
         return
     before, summary = earlier
-    told = fall(summary, _summary(run.store, report.ref) or {})
-    if told:
-        told = f"{run.record['recipe']}: {told} (run {run.name}, before: {before})"
-        log.warning("%s", told)
+    sentence = accuracy_drop(summary, _summary(run.store, report.ref) or {})
+    if sentence:
+        sentence = f"{run.record['recipe']}: {sentence} (run {run.name}, before: {before})"
+        log.warning("%s", sentence)
         name = str(run.record["recipe"])
         resource = {"prefect.resource.id": f"discern.recipe.{name}", "prefect.resource.name": name}
         emit_event(
-            EVENT, resource=resource, payload={"told": told, "run": run.name, "before": before}
+            EVENT,
+            resource=resource,
+            payload={"sentence": sentence, "run": run.name, "before": before},
         )
 
 
-def fall(before: dict[str, Any], now: dict[str, Any]) -> str:
+def accuracy_drop(before: dict[str, Any], now: dict[str, Any]) -> str:
     """What fell between two summaries, as a sentence; '' when nothing did or they have no score in
     common.
     """
@@ -73,7 +75,7 @@ def fall(before: dict[str, Any], now: dict[str, Any]) -> str:
     return ""
 
 
-def summary_before(run: Run) -> tuple[str, dict[str, Any]] | None:
+def previous_summary(run: Run) -> tuple[str, dict[str, Any]] | None:
     """Name and summary of the newest completed run before this one whose resolved recipe is the
     same.
     """

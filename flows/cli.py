@@ -56,7 +56,9 @@ ScaleOption = Annotated[str | None, typer.Option("--scale", help="debug, small o
 HomeOption = Annotated[
     str | None,
     typer.Option(
-        "--home", help="where everything is kept (default: DISCERN_HOME, or data/ of the checkout)"
+        "--home",
+        help="where everything is kept (default: DISCERN_HOME; else data/ of the checkout, "
+        "or your data directory for an installed package)",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on standard output")]
@@ -88,7 +90,7 @@ RunnerOption = Annotated[
     typer.Option(
         "--runner",
         help=(
-            "threads, dask or ray: who makes the shares of crop and extract (dask:4, "
+            "threads, dask or ray: what makes the shares of crop and extract (dask:4, "
             "dask:tcp://HOST:8786)"
         ),
     ),
@@ -146,7 +148,7 @@ def _command(until: str) -> Any:
 
 
 for _name, _until, _help in (
-    ("run", "report", "Run a recipe to its report; what the store has is not computed again."),
+    ("run", "report", "Run a recipe to its report; cached stages are not computed again."),
     ("prepare", "pack", "Run the chain up to the packed training set."),
     ("train", "train", "Run the chain up to the trained GAN."),
     ("extract", "extract", "Run the chain up to the features."),
@@ -273,7 +275,7 @@ def dedup(
     ],
     out: Annotated[
         Path,
-        typer.Option("--out", help="the table to write; a page to look at is written beside it"),
+        typer.Option("--out", help="the table to write; its page of groups is written beside it"),
     ] = Path("duplicates.parquet"),
     against: Annotated[
         Path | None,
@@ -289,7 +291,7 @@ def dedup(
     dataset: Annotated[
         str | None,
         typer.Option(
-            "--dataset", help="kind of FOLDER: folder, parquet, tar, ... (default: it looks)"
+            "--dataset", help="kind of FOLDER: folder, parquet, tar, ... (default: found out)"
         ),
     ] = None,
     workers: Annotated[
@@ -319,8 +321,8 @@ def dedup(
     ] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Find near-duplicates in a folder: one row an image, one representative a group, and a page to look
-    at.
+    """Find near-duplicates in a folder: a row for each image, a representative for each group, and
+    a page of the groups.
     """
     from flows.commands.dedup import DedupRequest, dedup_folder
 
@@ -433,7 +435,7 @@ def setup(
     notify: Annotated[
         str | None,
         typer.Option(
-            "--notify", help="address that is told of failures, as JSON by POST; none: nobody"
+            "--notify", help="address that failures are posted to as JSON; 'none' removes it"
         ),
     ] = None,
     home: HomeOption = None,
@@ -450,27 +452,17 @@ def setup(
 @server_app.command("start")
 def server_start(home: HomeOption = None, json_: JsonOption = False) -> None:
     """Start the home's Prefect server and keep it running."""
-    from flows.commands.store_and_server import server_up
+    from flows.commands.store_and_server import start_server
 
-    raise typer.Exit(server_up(home, as_json=json_))
+    raise typer.Exit(start_server(home, as_json=json_))
 
 
 @server_app.command("stop")
 def server_stop(home: HomeOption = None, json_: JsonOption = False) -> None:
-    """Stop it, once no run uses it any more."""
-    from flows.commands.store_and_server import server_down
+    """Stop the server; returns when it has stopped, or at once while a run uses it."""
+    from flows.commands.store_and_server import stop_server
 
-    raise typer.Exit(server_down(home, as_json=json_))
-
-
-@server_app.command("rearm")
-def server_rearm(home: HomeOption = None, json_: JsonOption = False) -> None:
-    """Before a service of your own starts the server: give runs that went on without it time to be
-    heard.
-    """
-    from flows.commands.store_and_server import rearm_server
-
-    raise typer.Exit(rearm_server(home, as_json=json_))
+    raise typer.Exit(stop_server(home, as_json=json_))
 
 
 _STOPPED = "\nStopped. What is finished is kept; the same command continues.\n"
@@ -539,15 +531,15 @@ def _fail(error: Exception) -> int:
 
 
 def _refused(first: Any) -> int:
-    """A value that the request's model does not take; its fields are named as the options are."""
+    """Reports a value that the request's model refuses; its fields are named as the options are."""
     option = "--" + ".".join(str(part) for part in first["loc"]).replace("_", "-")
     expected = first["msg"].removeprefix("Input should be ")
     verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "run")
     remedy = f"leave {option} out, or see `discern {verb} --help`"
-    told = f"{option} is {first.get('input')}."
+    message = f"{option} is {first.get('input')}."
     _print_error(
-        {"error": told, "expected": expected, "remedy": remedy},
-        f"{told}\n  expected: {expected}\n  remedy:   {remedy}",
+        {"error": message, "expected": expected, "remedy": remedy},
+        f"{message}\n  expected: {expected}\n  remedy:   {remedy}",
     )
     return 2
 

@@ -8,6 +8,8 @@ import os
 import sys
 from pathlib import Path
 
+import platformdirs
+
 from gan_core.artifacts.store import Store
 from gan_core.errors import RequestError, StoreError
 
@@ -24,14 +26,16 @@ def resolve_home(given: str | None) -> str:
             expected=(
                 "the folder of the store: without it a second store would begin in the checkout"
             ),
-            remedy="in a deployment: set -a; . <home>/prefect/worker.env; set +a; prefect --no-prompt deploy --all. "
-            "In a shell: unset DISCERN_HOME, or give it a folder",
+            remedy=(
+                "in a deployment: set -a; . <home>/prefect/worker.env; set +a; prefect --no-prompt "
+                "deploy --all. In a shell: unset DISCERN_HOME, or give it a folder"
+            ),
         )
     wanted = given or os.environ.get("DISCERN_HOME") or str(default_home())
     return wanted if "://" in wanted else str(Path(wanted).expanduser().absolute())
 
 
-def need_variables() -> None:
+def check_deployment_variables() -> None:
     """The first step of `prefect deploy` (prefect.yaml): ends it when what deployments are filled
     with is not set.
 
@@ -60,16 +64,15 @@ def default_home() -> Path:
     """
     if (folder := checkout()) is not None:
         return folder / "data"
-    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
-    return Path(base) / "discern"
+    return platformdirs.user_data_path("discern")
 
 
 def open_store(home: str, *, writing: bool = True) -> Store:
     """The store at a home; refuses one that cannot be written, before any work is done.
 
     Args:
-        writing: False for commands that only look: the home may belong to somebody else, and where
-            there is none, none is made.
+        writing: False for commands that only read: the home may belong to another user, and a
+            missing one is not made.
     Raises:
         RequestError: something that is no folder stands there.
         StoreError: the home cannot be made or written, or cannot be read.
@@ -77,9 +80,9 @@ def open_store(home: str, *, writing: bool = True) -> Store:
     local = Path(home)
     if "://" in home:
         local = default_home() / "remote" / home.replace("://", "-").replace("/", "-")
-    _refuse_a_file(local)
+    _check_folder(local)
     if not writing:
-        if not _may_be_read(local):
+        if not _is_readable(local):
             raise StoreError(
                 f"The home {local} cannot be read.",
                 expected="a folder that this user may read",
@@ -100,20 +103,20 @@ def open_store(home: str, *, writing: bool = True) -> Store:
     return Store(home, local)
 
 
-def _may_be_read(home: Path) -> bool:
-    """Whether a home can be looked into; where there is none, there is nothing to see."""
+def _is_readable(home: Path) -> bool:
+    """Whether this user can list a home; a missing one counts as readable."""
     try:
         return not home.exists() or os.access(home, os.R_OK | os.X_OK)
     except OSError:  # a folder above it is closed
         return False
 
 
-def may_write(folder: Path) -> bool:
-    """Whether this user may put files into a folder; one that is not there counts as none."""
+def is_writable(folder: Path) -> bool:
+    """Whether this user may put files into a folder; False for a missing one."""
     return os.access(folder, os.W_OK | os.X_OK)
 
 
-def _refuse_a_file(home: Path) -> None:
+def _check_folder(home: Path) -> None:
     there = next(place for place in (home, *home.parents) if os.path.lexists(place))
     if not there.is_dir():
         raise RequestError(

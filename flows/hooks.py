@@ -42,7 +42,7 @@ def close_task_runs(flow: Any, flow_run: FlowRun, state: State) -> None:
                 _close(client, run, state.message or "its process has gone")
 
 
-def close_left_over(flows: list[str]) -> int:
+def close_leftover_task_runs(flows: list[str]) -> int:
     """The same for earlier runs of these flows that an automation has marked, since no worker was
     left to do it; returns how many.
 

@@ -16,9 +16,9 @@ from prefect.client.schemas.objects import State
 from prefect.futures import PrefectConcurrentFuture
 from prefect.runtime import flow_run
 
-from flows.accuracy import tell_if_it_fell
+from flows.accuracy import report_accuracy_drop
 from flows.home import open_store
-from flows.hooks import close_dead_runs, close_left_over
+from flows.hooks import close_dead_runs, close_leftover_task_runs
 from flows.resources import Needs, fits, needs_of
 from flows.runners import parse_runner
 from gan_core.artifacts.store import Store
@@ -216,7 +216,7 @@ def flow_run_of(request: RunRequest) -> Iterator[FlowRun]:
     store = open_store(request.home)
     if flow_run.id:
         close_dead_runs(store.home)
-        close_left_over([*FLOWS])
+        close_leftover_task_runs([*FLOWS])
     prepared = _fetched(request, store)
     refuse_before_starting(prepared)
     run = Run(store, prepared, flow_run=flow_run.id, attempt=flow_run.run_count or 1)
@@ -242,7 +242,7 @@ def flow_run_of(request: RunRequest) -> Iterator[FlowRun]:
         interruption.current.reset(token)
     paused = any(result.paused for result in run.results.values())
     running.record = run.finish("paused" if paused else "completed")
-    tell_if_it_fell(run)
+    report_accuracy_drop(run)
 
 
 def _fetched(request: RunRequest, store: Store) -> Prepared:

@@ -115,7 +115,8 @@ class TaskProgress:
         with contextlib.suppress(Exception):  # a display must never end the work
             if self._artifact is None:
                 key = artifact_key("progress", self._node)
-                self._artifact = create_progress_artifact(progress=share, key=key, description=text)  # type: ignore[assignment]
+                made = create_progress_artifact(progress=share, key=key, description=text)
+                self._artifact = made  # type: ignore[assignment]
             else:
                 update_progress_artifact(self._artifact, progress=share, description=text)
             if self._watch:

@@ -27,8 +27,8 @@ def log_to_stderr(verbose: bool) -> None:
 
 
 def say(text: str, style: str | None = None) -> None:
-    """A line for a person, on standard error. It may hold somebody's own words: nothing in it is
-    taken for a mark.
+    """A line for a person, on standard error. Nothing in it is read as
+    markup.
     """
     from rich.console import Console
 

@@ -43,7 +43,7 @@ def dedup_folder(request: DedupRequest) -> int:
     """Writes the table of images and, beside it, a page to look at; returns the exit code.
 
     Raises:
-        RequestError: nothing there, or a table that cannot be written or would replace somebody's
+        RequestError: nothing there, or a table that cannot be written or would replace another's
             file.
         DataError: no image that can be read.
     """

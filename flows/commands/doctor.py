@@ -12,7 +12,7 @@ from importlib import metadata
 
 from flows.commands import console
 from flows.home import open_store, resolve_home
-from flows.prefect_server import health as operated
+from flows.prefect_server import health
 from flows.prefect_server import server, settings
 from gan_core.devices import bf16_units, cpu_cores, cuda_count, memory_bytes
 from gan_core.errors import DiscernError
@@ -27,14 +27,14 @@ def examine(home: str | None, *, as_json: bool) -> int:
         console.print_json(
             {
                 "checks": [
-                    {"what": what, "state": state, "told": told} for what, state, told in checks
+                    {"what": what, "state": state, "text": text} for what, state, text in checks
                 ]
             }
         )
     else:
         marks = {"ok": "ok     ", "warning": "WARNING", "error": "ERROR  "}
-        for what, state, told in checks:
-            print(f"{marks[state]}  {what:<10} {told}")
+        for what, state, text in checks:
+            print(f"{marks[state]}  {what:<10} {text}")
     return 1 if any(state == "error" for _, state, _ in checks) else 0
 
 
@@ -122,7 +122,7 @@ def _machine() -> list[Check]:
             "ok",
             f"{gpus} CUDA device{'s' if gpus != 1 else ''}"
             if gpus
-            else "none: scales default to small, training runs on the CPU",
+            else "none: recipes run at scale small where they have it, on the CPU",
         ),
         ("cpu", "ok", f"{cpu_cores()} cores, {memory:.0f} GiB of memory, {units}"),
     ]
@@ -150,21 +150,19 @@ def _home(home: str | None) -> list[Check]:
     own = settings.read_file(settings.server_file(folder)).get("PREFECT_API_URL")
     if (url := server.configured_api()) not in (None, own):
         up = server.healthy(url)
-        told = "answers" if up else "does not answer; start it or unset PREFECT_API_URL"
-        checks.append(("server", "ok" if up else "error", f"{url} {told}"))
+        text = "answers" if up else "does not answer; start it or unset PREFECT_API_URL"
+        checks.append(("server", "ok" if up else "error", f"{url} {text}"))
         login = server.configured("PREFECT_API_AUTH_STRING")
-        return checks + (operated.checks(url, login, store.address) if up else [])
+        return checks + (health.checks(url, login, store.address) if up else [])
     url = server.running(folder)
-    state, told = "ok", f"the home's own at {url}"
+    state, text = "ok", f"the home's own at {url}"
     if url is None and server.configured_api():
-        state, told = (
+        state, text = (
             "error",
             f"{own} does not answer: discern server start, or start its service (log: "
             f"{folder}/server.log)",
         )
     elif url is None:
-        told = f"none configured: a run starts one (log: {folder}/server.log)"
-    checks.append(("server", state, told))
-    return checks + (
-        operated.checks(url, settings.credentials(folder), store.address) if url else []
-    )
+        text = f"none configured: a run starts one (log: {folder}/server.log)"
+    checks.append(("server", state, text))
+    return checks + (health.checks(url, settings.credentials(folder), store.address) if url else [])

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from flows.commands import console
-from flows.home import may_write, open_store, resolve_home
+from flows.home import is_writable, open_store, resolve_home
 from flows.prefect_server.server import configured_api, prefect_server
 from flows.prefect_server.settings import database, read_file, server_file
 from gan_core.artifacts.store import Store
@@ -29,7 +29,9 @@ def collect(home: str | None, *, keep: int, dry_run: bool, as_json: bool) -> int
     found = clean(store, keep, dry_run=dry_run)
     pruned = _prune(store, found, dry_run=dry_run)
     if as_json:
-        console.print_json({**_told(found), "prefect": {"flow_runs": pruned}, "dry_run": dry_run})
+        console.print_json(
+            {**_as_json(found), "prefect": {"flow_runs": pruned}, "dry_run": dry_run}
+        )
         return 0
     verb = "would go" if dry_run else "removed"
     for ref in found.artifacts[:_SHOWN]:
@@ -38,9 +40,9 @@ def collect(home: str | None, *, keep: int, dry_run: bool, as_json: bool) -> int
         print(f"{verb}  ... and {len(found.artifacts) - _SHOWN} more (--json lists all)")
     for path in found.leftovers:
         print(f"{verb}  {path.relative_to(store.home)}")
-    told = "an unknown number of" if pruned is None else str(pruned)
+    count = "an unknown number of" if pruned is None else str(pruned)
     print(
-        f"{verb}: {len(found.artifacts)} artifacts, {len(found.removed)} runs, {told} flow runs "
+        f"{verb}: {len(found.artifacts)} artifacts, {len(found.removed)} runs, {count} flow runs "
         f"of Prefect: {volume(found.size)}."
     )
     print(f"kept: {len(found.kept)} runs, with all that they name.")
@@ -52,7 +54,7 @@ def collect(home: str | None, *, keep: int, dry_run: bool, as_json: bool) -> int
     return 0
 
 
-def _told(found: Cleaning) -> dict[str, Any]:
+def _as_json(found: Cleaning) -> dict[str, Any]:
     return {
         "kept": [run.folder.name for run in found.kept],
         "removed": [run.folder.name for run in found.removed],
@@ -73,7 +75,7 @@ def _flow_runs(found: Cleaning) -> set[str]:
 
 def _prune(store: Store, found: Cleaning, *, dry_run: bool) -> int | None:
     """Deletes flow runs with their task runs, artifacts and logs; returns how many, None where
-    nobody can be asked.
+    the server cannot be asked.
 
     On the home's own server also those without a run's folder (refused before anything ran) that
     ended before the horizon. On another one, which may serve others, only those of the runs that
@@ -81,7 +83,7 @@ def _prune(store: Store, found: Cleaning, *, dry_run: bool) -> int | None:
     """
     folder = store.home / "prefect"
     if (
-        dry_run and folder.exists() and not may_write(folder)
+        dry_run and folder.exists() and not is_writable(folder)
     ):  # a server is started, and used, under locks in this folder
         return None
     settings = read_file(server_file(folder))

@@ -66,13 +66,13 @@ def warnings(store: Store, nodes: list[dict[str, Any]]) -> list[dict[str, str]]:
 
 def ignored(store: Store, nodes: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
     """Source to what lies among its files and was not read, by kind."""
-    told = {
+    outcomes = {
         node["node"].partition(":")[2]: _said(store, node)
         for node in nodes
         if node["ref"] and node["node"].startswith("ingest:")
     }
     return {
-        name: said.summary["ignored"] for name, said in told.items() if said.summary.get("ignored")
+        name: one.summary["ignored"] for name, one in outcomes.items() if one.summary.get("ignored")
     }
 
 

@@ -28,7 +28,7 @@ _COUNTED = {
     "crop",
     "dedup",
     "pack",
-}  # what became of the images; told where no report does
+}  # what became of the images; printed where there is no report
 _MOST_WARNINGS = 8  # on a terminal
 
 
@@ -72,7 +72,11 @@ def _show_plan(prepared: Prepared, as_json: bool) -> int:
 
     refused = list(refusals(prepared))
     for_good = [refusal.error for refusal in refused if refusal.for_good]
-    outside = _look(prepared) if prepared.external and prepared.to_do and not for_good else None
+    outside = (
+        _inspect_external(prepared)
+        if prepared.external and prepared.to_do and not for_good
+        else None
+    )
     rough = None
     if prepared.to_do and not prepared.external and not for_good:
         rough = needs(prepared.recipe, prepared.settings.device, images_expected(prepared))
@@ -83,7 +87,7 @@ def _show_plan(prepared: Prepared, as_json: bool) -> int:
                 "download": prepared.to_fetch,
                 "estimate": asdict(rough) if rough else None,
                 "features": asdict(outside) if outside else None,
-                "refused": [_told(refusal) for refusal in refused],
+                "refused": [_refusal_row(refusal) for refusal in refused],
                 "recipe": prepared.recipe.model_dump(mode="json"),
             }
         )
@@ -103,7 +107,7 @@ def _show_plan(prepared: Prepared, as_json: bool) -> int:
     return max((error.exit_code for error in for_good), default=0)
 
 
-def _told(refusal: Refusal) -> dict[str, Any]:
+def _refusal_row(refusal: Refusal) -> dict[str, Any]:
     error = refusal.error
     return {
         "error": error.message,
@@ -113,7 +117,7 @@ def _told(refusal: Refusal) -> dict[str, Any]:
     }
 
 
-def _look(prepared: Prepared) -> Look:
+def _inspect_external(prepared: Prepared) -> Look:
     from gan_core.features.external.preflight import look
 
     assert prepared.external is not None
@@ -127,7 +131,7 @@ def _nothing_to_do(store: Store, prepared: Prepared) -> dict[str, Any] | None:
     run = Run(store, prepared)
     for name, standing in prepared.standings.items():
         assert standing.manifest is not None
-        if not store.artifacts.hold(standing.manifest.ref()):
+        if not store.artifacts.pin(standing.manifest.ref()):
             run.finish(
                 "failed", f"{name} was removed while the run was planned; it is planned anew"
             )

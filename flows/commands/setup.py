@@ -47,7 +47,7 @@ def set_up(
         from flows.prefect_server.provision import provision
 
         steps += provision([*represent.ALL, "stage", "gc"], slots, webhook)
-    _tell(steps, url if not own else None, str(folder), as_json)
+    _print_steps(steps, url if not own else None, str(folder), as_json)
     return 0
 
 
@@ -60,9 +60,7 @@ def _files(folder: Path, home: str, port: int | None) -> list[Step]:
                 remedy="`discern server stop`, then the same command again",
             )
         if not settings.is_free(port):
-            raise RequestError(
-                f"Port {port} of loopback is taken.", expected="a port that nobody listens on"
-            )
+            raise RequestError(f"Port {port} of loopback is taken.", expected="a free port")
     closed = settings.make_private(folder)
     steps: list[Step] = [
         ("results folder", "changed" if closed else "as it was", f"{folder}, closed to others")
@@ -74,9 +72,9 @@ def _files(folder: Path, home: str, port: int | None) -> list[Step]:
     for path, write in writers:
         new = not path.exists()
         written = write()
-        told = f"{len(written)} settings" if new else ", ".join(written) or "complete"
+        text = f"{len(written)} settings" if new else ", ".join(written) or "complete"
         steps.append(
-            (path.name, "made" if new else "changed" if written else "as it was", f"{path}: {told}")
+            (path.name, "made" if new else "changed" if written else "as it was", f"{path}: {text}")
         )
     return steps
 
@@ -86,20 +84,20 @@ def _port(folder: Path) -> int | None:
     return int(port) if port else None
 
 
-def _tell(steps: list[Step], url: str | None, folder: str, as_json: bool) -> None:
+def _print_steps(steps: list[Step], url: str | None, folder: str, as_json: bool) -> None:
     changed = [what for what, state, _ in steps if state in ("made", "changed", "removed")]
     if as_json:
         console.print_json(
             {
                 "steps": [
-                    dict(zip(("what", "state", "told"), step, strict=True)) for step in steps
+                    dict(zip(("what", "state", "text"), step, strict=True)) for step in steps
                 ],
                 "changed": changed,
             }
         )
         return
-    for what, state, told in steps:
-        print(f"{state:<10} {what:<46} {told}")
+    for what, state, text in steps:
+        print(f"{state:<10} {what:<46} {text}")
     if url:
         print(
             f"\nDone on the configured server {url}; its settings are its operator's: none were "

@@ -1,4 +1,4 @@
-"""Commands about trained networks: import somebody's weights as a snapshot, draw samples from one."""
+"""Commands about trained networks: import released weights as a snapshot, draw samples from one."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def sample(
             and whose code then runs.
         force: replace a file that something else wrote.
     Raises:
-        RequestError: a destination that is no PNG, or somebody else's; more samples than memory
+        RequestError: a destination that is no PNG, or another program's; more samples than memory
             holds; a network that it does not name.
     """
     from gan_core.files import atomic_write_bytes

@@ -1,18 +1,19 @@
-"""Commands that look after the home: verify its artifacts, keep its server up."""
+"""Commands on the home: verify its artifacts, start and stop its server."""
 
 from __future__ import annotations
 
-import os
 import time
+from pathlib import Path
 from typing import Any
 
 from flows.commands import console
 from flows.home import open_store, resolve_home
 from flows.prefect_server import server, settings
-from flows.prefect_server.rearm import rearm
 from gan_core.artifacts.store import Store
 from gan_core.contract import ArtifactRef
 from gan_core.errors import RequestError, WorkError
+
+STOP_SECONDS = 15.0  # after which a server without users is not ours to stop
 
 
 def verify_artifacts(
@@ -65,78 +66,55 @@ def _name(ref: ArtifactRef) -> str:
     return f"{ref.stage}/{ref.key}/{ref.digest[:12]}"
 
 
-def server_up(home: str | None, *, as_json: bool) -> int:
-    """Starts the home's server and leaves a user that stays, so that it stays up."""
+def start_server(home: str | None, *, as_json: bool) -> int:
+    """Starts the home's server, which then runs until `discern server stop`."""
     folder = open_store(resolve_home(home)).home / "prefect"
     folder.mkdir(parents=True, exist_ok=True)
-    if server.staying(folder) is None:
-        server.stay(folder)
+    if server.holder(folder) is None:
+        server.hold(folder)
     deadline = time.monotonic() + server.START_SECONDS
-    while (url := server.running(folder)) is None or server.staying(folder) is None:
+    while (url := server.running(folder)) is None or server.holder(folder) is None:
         if time.monotonic() > deadline:
             raise WorkError(
                 "The Prefect server did not come up.", remedy=f"its log is {folder / 'server.log'}"
             )
         time.sleep(0.3)
     user, _, password = settings.credentials(folder).partition(":")
-    told: dict[str, Any] = {
+    started: dict[str, Any] = {
         "url": url.removesuffix("/api"),
         "user": user,
         "password": password,
         "database": settings.database(folder),
     }
     if as_json:
-        console.print_json(told)
+        console.print_json(started)
     else:
         print(
-            f"Prefect UI  {told['url']}\nsign in     {user}:{password}\ndatabase    "
-            f"{told['database']}"
+            f"Prefect UI  {started['url']}\nsign in     {user}:{password}\ndatabase    "
+            f"{started['database']}"
         )
-        print(f"artifacts   {told['url']}/v2/artifacts\nstop        discern server stop")
+        print(f"artifacts   {started['url']}/v2/artifacts\nstop        discern server stop")
     return 0
 
 
-def server_down(home: str | None, *, as_json: bool) -> int:
-    """Ends the user that stays; the server stops when no run uses it."""
+def stop_server(home: str | None, *, as_json: bool) -> int:
+    """Stops the home's server and waits until it has stopped; at once while a run uses it."""
     folder = open_store(resolve_home(home), writing=False).home / "prefect"
-    stayed = server.stop_staying(folder)
-    deadline = time.monotonic() + 15
-    while (up := server.running(folder) is not None) and time.monotonic() < deadline:
-        time.sleep(0.3)
-    state = (
-        "still used by a run; it stops with it"
-        if up
-        else "stopped"
-        if stayed
-        else "was not running"
-    )
+    state = _stop(folder) if folder.is_dir() else "not running"
     if as_json:
         console.print_json({"state": state})
     else:
-        print(f"The server {'is ' if up else '' if not stayed else 'is '}{state}.")
+        print(f"The server is {state}.")
     return 0
 
 
-def rearm_server(home: str | None, *, as_json: bool) -> int:
-    """What has to happen to the server's database before a server starts on it
-    (flows/prefect_server/rearm.py).
-
-    A service that has read server.env names the database in its environment; else it is that of the
-    home.
-    """
-    database = os.environ.get("PREFECT_SERVER_DATABASE_CONNECTION_URL")
-    if home or not database:
-        folder = open_store(resolve_home(home)).home / "prefect"
-        database = settings.server_environment(folder)["PREFECT_SERVER_DATABASE_CONNECTION_URL"]
-        if (url := server.running(folder)) is not None:
-            raise RequestError(
-                f"The server at {url} is up, and decides about its runs itself.",
-                expected="a server that is about to be started",
-                remedy="nothing has to be done: `discern server start` does this by itself",
-            )
-    count = rearm(database)
-    if as_json:
-        console.print_json({"waits": count})
-    else:
-        print(f"{count} waits for a sign of life begin anew with the server.")
-    return 0
+def _stop(folder: Path) -> str:
+    held = server.release(folder)
+    deadline = time.monotonic() + STOP_SECONDS
+    while (usage := server.usage(folder)) != "used":
+        if usage == "free" and server.running(folder) is None:
+            return "stopped" if held else "not running"
+        if usage == "free" and time.monotonic() > deadline:
+            return "still up: another program started it, such as a service; stop it there"
+        time.sleep(0.2)
+    return "still used by a run; it stops with it"

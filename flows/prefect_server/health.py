@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from flows.home import checkout
-from flows.prefect_server import server, watches
+from flows.prefect_server import server
 
 Check = tuple[str, str, str]  # what, 'ok' | 'warning' | 'error', a sentence
 
@@ -36,12 +36,12 @@ def checks(url: str, login: str | None, home: str) -> list[Check]:
     except urllib.error.HTTPError as error:
         if error.code == 404:
             return [("pool", "ok", "none: `discern setup` prepares scheduled running")]
-        told = (
+        text = (
             "the password is wrong: read worker.env of the home"
             if error.code == 401
             else f"the server says {error.code}"
         )
-        return [("pool", "error", told)]
+        return [("pool", "error", text)]
     except (OSError, ValueError) as error:
         return [("pool", "warning", f"could not be read: {error}")]
 
@@ -55,13 +55,13 @@ def _pool(pool: dict[str, Any]) -> list[Check]:
     held = ", paused: prefect work-pool resume discern" if pool.get("is_paused") else ""
     sound = bool(pool["concurrency_limit"]) and not held
     online = pool.get("status") == "READY" or (held and pool.get("status") == "PAUSED")
-    told = "a worker is online" if online else "none is online: prefect worker start --pool discern"
+    text = "a worker is online" if online else "none is online: prefect worker start --pool discern"
     return [
         ("pool", "ok" if sound else "warning", f"discern, {limit}{held}"),
         (
             "worker",
             "ok" if online else "warning",
-            told if not held else "not known while the pool is paused",
+            text if not held else "not known while the pool is paused",
         ),
     ]
 
@@ -89,11 +89,11 @@ def _variables(deployments: list[dict[str, Any]], home: str) -> list[Check]:
     }
     if wrong := {name: given for name, given in homes.items() if given != home}:
         name, given = sorted(wrong.items(), key=str)[0]
-        told = (
+        text = (
             f"{name} has DISCERN_HOME {given!r}, and this home is {home!r} ({len(wrong)} "
             f"such): {DEPLOY}"
         )
-        return [("job home", "error" if not given else "warning", told)]
+        return [("job home", "error" if not given else "warning", text)]
     place = str(checkout() or "")
     folders = {(one.get("job_variables") or {}).get("working_dir") for one in deployments}
     if place and folders != {place}:
@@ -110,16 +110,18 @@ def _variables(deployments: list[dict[str, Any]], home: str) -> list[Check]:
 
 
 def _automations(there: list[dict[str, Any]]) -> Check:
+    from flows.prefect_server.provision import WATCHES  # it needs Prefect
+
     enabled = {str(one["name"]): bool(one["enabled"]) for one in there}
-    if missing := [name for name in watches.ALL if name not in enabled]:
+    if missing := [name for name in WATCHES if name not in enabled]:
         return (
             "watched",
             "warning",
             f"{len(missing)} automations are not there, such as {missing[0]!r}: discern setup",
         )
-    if off := [name for name in watches.ALL if not enabled[name]]:
+    if off := [name for name in WATCHES if not enabled[name]]:
         return ("watched", "warning", f"switched off: {', '.join(map(repr, off))}")
-    return ("watched", "ok", f"all {len(watches.ALL)} automations are there and on")
+    return ("watched", "ok", f"all {len(WATCHES)} automations are there and on")
 
 
 def _scheduler(url: str, login: str | None, deployments: list[dict[str, Any]]) -> list[Check]:
@@ -141,9 +143,9 @@ def _scheduler(url: str, login: str | None, deployments: list[dict[str, Any]]) -
         body={"deployments": {"id": {"any_": active}}, "flow_runs": state},
     )
     if not waiting:
-        told = (
+        text = (
             f"{len(active)} deployments have an active schedule, and no run is waiting for its "
-            "time: look again in two minutes"
+            "time: ask again in two minutes"
         )
-        return [("scheduler", "error", told)]
+        return [("scheduler", "error", text)]
     return [("scheduler", "ok", f"{waiting} runs wait for their time")]

@@ -3,8 +3,8 @@ watch the runs.
 
 Everything is compared before it is written: a second time changes nothing, and what a person has
 chosen (the limit, an automation switched off or edited) stays. A variable on the server keeps what
-was written, so that an automation which somebody edited can be told from one that an earlier
-Discern made. Import only where the server's address is set.
+was written, so that an automation which a person edited is distinguished from one that an
+earlier Discern made. Import only where the server's address is set.
 """
 
 from __future__ import annotations
@@ -33,17 +33,24 @@ from prefect.workers.process import ProcessWorker
 from pydantic import BaseModel
 
 from flows import accuracy
-from flows.prefect_server import watches
+
+DIED = "Discern: a run's process has died"
+NEVER_STARTED = "Discern: a run never started"
+NEVER_ENDED = "Discern: a cancelled run never ended"
+WAITED = "Discern: a scheduled run waited too long"
+FAILED = "Discern: a run failed"
+FELL = "Discern: accuracy fell"
+WATCHES = (DIED, NEVER_STARTED, NEVER_ENDED, WAITED, FAILED, FELL)
 
 POOL = "discern"
 WEBHOOK = "discern-notify"
-# Four heartbeats (flows/prefect_server/settings.py). With a look every few seconds, a dead run is
+# Four heartbeats (flows/prefect_server/settings.py). Checked every few seconds, a dead run is
 # marked within five minutes.
 SILENCE = timedelta(seconds=240)
 # A nightly run that still waits for its slot when the next is near: that one does its work.
 PATIENCE = timedelta(hours=20)
 WRITTEN = "discern_automations"
-NOBODY = "none"
+NO_WEBHOOK = "none"
 
 Step = tuple[str, str, str]  # what, 'made' | 'changed' | 'as it was', a sentence
 
@@ -54,8 +61,7 @@ def provision(flows: Sequence[str], slots: int | None, webhook: str | None) -> l
     Args:
         flows: names of the flows that are watched; others on the same server are left alone.
         slots: runs at a time in the pool; None: as it is, 1 when it is new.
-        webhook: address that is told of failures, as JSON by POST; None: as it is, 'none': nobody
-            any more.
+        webhook: address that failures are posted to as JSON; None: as it is, 'none': no address.
     """
     with get_client(sync_client=True) as client:
         steps = [_pool(client, slots)]
@@ -90,12 +96,12 @@ def _pool(client: SyncPrefectClient, slots: int | None) -> Step:
             "changed",
             f"{_runs(slots)} at a time, was {pool.concurrency_limit or 'unlimited'}",
         )
-    told = (
+    text = (
         f"{_runs(pool.concurrency_limit)} at a time"
         if pool.concurrency_limit
         else "no limit: give --slots 1"
     )
-    return what, "as it was", told
+    return what, "as it was", text
 
 
 def _runs(count: int) -> str:
@@ -113,17 +119,17 @@ def _webhook(client: SyncPrefectClient, url: str | None) -> tuple[Any, Step]:
         )
     except ObjectNotFound:
         present = None
-    if url == NOBODY:
+    if url == NO_WEBHOOK:
         if present:
             client.delete_block_document(present.id)
-        return None, (what, "removed" if present else "as it was", "nobody is told of failures")
+        return None, (what, "removed" if present else "as it was", "no address for failures")
     if url is None or (present is not None and present.data.get("url") == url):
-        told = (
+        text = (
             f"tells {_host(str(present.data['url']))}"
             if present
-            else "nobody is told of failures: give --notify URL"
+            else "no address for failures: give --notify URL"
         )
-        return present.id if present else None, (what, "as it was" if present else "not made", told)
+        return present.id if present else None, (what, "as it was" if present else "not made", text)
     block = CustomWebhookNotificationBlock(
         name=WEBHOOK,
         url=url,
@@ -153,7 +159,7 @@ def automations(flows: Sequence[str], webhook: Any) -> list[AutomationCore]:
     )
     return [
         _silence(
-            watches.DIED,
+            DIED,
             "Marks a run without heartbeats as Crashed, which frees its slot. The next run "
             "continues by the store.",
             mine,
@@ -161,7 +167,7 @@ def automations(flows: Sequence[str], webhook: Any) -> list[AutomationCore]:
             _mark(StateType.CRASHED, "Its process has died: no heartbeat for four minutes."),
         ),
         _silence(
-            watches.NEVER_STARTED,
+            NEVER_STARTED,
             "Marks a run that stays Pending as Crashed, which frees its slot.",
             mine,
             {
@@ -172,15 +178,15 @@ def automations(flows: Sequence[str], webhook: Any) -> list[AutomationCore]:
             _mark(StateType.CRASHED, "It never started: its worker has gone away."),
         ),
         _silence(
-            watches.NEVER_ENDED,
+            NEVER_ENDED,
             "Marks a run that stays Cancelling as Cancelled, which frees its slot: its worker is "
             "gone, or could not say so.",
             mine,
             {"prefect.flow-run.Cancelling"},
-            _mark(StateType.CANCELLED, "Nobody has said that its processes ended."),
+            _mark(StateType.CANCELLED, "No worker confirmed that its processes ended."),
         ),
         _silence(
-            watches.WAITED,
+            WAITED,
             "Cancels a scheduled run that is still Late after 20 hours, so that they do not pile "
             "up behind a long training.",
             [mine, _SCHEDULED],
@@ -188,7 +194,7 @@ def automations(flows: Sequence[str], webhook: Any) -> list[AutomationCore]:
             CancelFlowRun(),
             PATIENCE,
         ),
-        *_telling(mine, webhook),
+        *_notifications(mine, webhook),
     ]
 
 
@@ -220,8 +226,8 @@ def _silence(
     return AutomationCore(name=name, description=description, trigger=trigger, actions=[action])
 
 
-def _telling(mine: ResourceSpecification, webhook: Any) -> list[AutomationCore]:
-    """What people are told of."""
+def _notifications(mine: ResourceSpecification, webhook: Any) -> list[AutomationCore]:
+    """The automations that notify people."""
     at_once: dict[str, Any] = {
         "for_each": _EACH,
         "posture": Posture.Reactive,
@@ -233,24 +239,24 @@ def _telling(mine: ResourceSpecification, webhook: Any) -> list[AutomationCore]:
     subject = "Discern: {{ flow_run.name }} {{ flow_run.state.name }}"
     return [
         AutomationCore(
-            name=watches.FAILED,
+            name=FAILED,
             description="Tells of a run that failed or crashed.",
             trigger=EventTrigger(match=_RUNS, match_related=mine, expect=failed, **at_once),
-            actions=[_tell(webhook, subject, "{{ flow_run.state.message }}")],
+            actions=[_notify(webhook, subject, "{{ flow_run.state.message }}")],
         ),
         AutomationCore(
-            name=watches.FELL,
+            name=FELL,
             description=(
                 "Tells when a run's features are clearly worse than those of the last run "
                 "of the same recipe."
             ),
             trigger=EventTrigger(match=recipes, expect={accuracy.EVENT}, **at_once),
-            actions=[_tell(webhook, "Discern: accuracy fell", "{{ event.payload.told }}")],
+            actions=[_notify(webhook, "Discern: accuracy fell", "{{ event.payload.sentence }}")],
         ),
     ]
 
 
-def _tell(webhook: Any, subject: str, body: str) -> SendNotification | DoNothing:
+def _notify(webhook: Any, subject: str, body: str) -> SendNotification | DoNothing:
     """Without an address nothing is sent; the event feed shows that the automation fired."""
     if webhook is None:
         return DoNothing()
@@ -275,13 +281,13 @@ def _automation(client: SyncPrefectClient, wanted: AutomationCore, written: dict
         return (
             what,
             "as it was",
-            wanted.description if present.enabled else "switched off by somebody, and left so",
+            wanted.description if present.enabled else "switched off by a person, and left so",
         )
     if there != written.get(wanted.name):
         return (
             what,
             "kept",
-            "edited by somebody, and left so; to have Discern's own, delete it and set up again",
+            "edited by a person, and left so; to have Discern's own, delete it and set up again",
         )
     Automation(
         id=present.id, **wanted.model_copy(update={"enabled": present.enabled}).model_dump()

@@ -1,10 +1,10 @@
-"""The Prefect server behind a run: the configured one, or one of the home's own on loopback, kept
-while somebody uses it.
+"""The Prefect server behind a run: the configured one, or the home's own on loopback, which runs
+while a process uses it.
 
-The home's server is started by a keeper process. Everybody who uses it holds a shared lock on
-`<home>/prefect/users.lock`; the kernel drops that lock when a user dies, and when nobody holds it
-any more the keeper stops the server. So two runs share one server, a killed run leaves none behind,
-and `discern server start` is a user that stays.
+A supervisor process starts the home's server. Each process that uses the server holds a shared lock
+on `<home>/prefect/users.lock`; the kernel frees it when the process dies. When no process holds it
+the supervisor stops the server. So two runs share one server, a killed run leaves none behind, and
+`discern server start` starts a process that holds the lock until `discern server stop`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from flows.prefect_server.rearm import rearm
 from flows.prefect_server.settings import (
     client_environment,
     ensure_server_file,
@@ -63,9 +62,8 @@ def configured_api() -> str | None:
     return configured("PREFECT_API_URL")
 
 
-def refuse_wrong_login(url: str, folder: Path) -> None:
-    """Refuses a configured server that answers but does not let us in, before anything is asked of
-    it.
+def check_login(url: str, folder: Path) -> None:
+    """Refuses a configured server that answers but refuses this login.
 
     Raises:
         WorkError: it wants a password, and none or another is set.
@@ -98,7 +96,7 @@ def healthy(url: str, login: str | None = None, timeout: float = 10.0) -> bool:
     """Whether a Prefect API answers at `url`; with a login, whether it is one that this login
     opens.
 
-    Where nobody listens the answer is quick; a busy server is given time.
+    Where nothing listens the answer is quick; a busy server is given time.
     """
     try:
         ask(url, "/health" if login is None else "/admin/version", login, timeout)
@@ -139,9 +137,7 @@ def _csrf(url: str, login: str | None, timeout: float) -> dict[str, str]:
 
 
 def running(folder: Path) -> str | None:
-    """The API address of the home's server if one is up, whoever started it; another home's server
-    is not taken for it.
-    """
+    """The API address of the home's server if it is up; another home's server does not count."""
     settings = read_file(server_file(folder))
     url, login = settings.get("PREFECT_API_URL"), settings.get("PREFECT_SERVER_API_AUTH_STRING")
     return url if url and login and healthy(url, login) else None
@@ -166,7 +162,7 @@ def prefect_server(home: Path) -> Iterator[str]:
                 expected="the server that PREFECT_API_URL or the active profile names",
                 remedy="start it, or unset PREFECT_API_URL: the home's own server is then used",
             )
-        refuse_wrong_login(url, folder)
+        check_login(url, folder)
         os.environ.setdefault("PREFECT_API_URL", url)
         yield url
         return
@@ -207,26 +203,17 @@ def start(folder: Path) -> str:
     )
 
 
-def keep(folder: Path) -> None:
-    """The keeper: runs the server until nobody holds the users' lock. Runs in a process of its own."""
+def supervise(folder: Path) -> None:
+    """Runs the server until no process holds the users' lock. Runs in a process of its own."""
     settings = server_environment(folder)
     if not is_free(int(settings["PREFECT_SERVER_API_PORT"])):
         if healthy(
             settings["PREFECT_API_URL"], settings["PREFECT_SERVER_API_AUTH_STRING"], timeout=60
         ):
             return  # it was only busy
-        # somebody else's by now
+        # another program has the port by now
         ensure_server_file(folder, free_port())
         settings = server_environment(folder)
-    try:
-        rearm(settings["PREFECT_SERVER_DATABASE_CONNECTION_URL"])
-    # a database that cannot be read is for the server to say; its log is also this process's
-    except Exception as error:
-        print(
-            f"Runs that went on while the server was away may be marked Crashed: {error}",
-            file=sys.stderr,
-            flush=True,
-        )
     process = subprocess.Popen(
         [sys.executable, "-m", "prefect", "server", "start"], env={**os.environ, **settings}
     )
@@ -243,8 +230,7 @@ def keep(folder: Path) -> None:
                 continue
             idle += 1
             if idle >= 3:
-                # with the lock held: who comes now waits until this server is gone, and starts
-                # another
+                # with the lock held: a new user waits for the server's end, and starts another
                 break
             fcntl.flock(users, fcntl.LOCK_UN)
         process.terminate()
@@ -254,11 +240,11 @@ def keep(folder: Path) -> None:
             process.kill()
 
 
-def stay(folder: Path) -> int:
-    """A user that stays (`discern server start`): holds the lock until told to stop. Returns its
-    process id.
+def hold(folder: Path) -> int:
+    """Starts a process that holds the users' lock until SIGTERM (`discern server start`); returns
+    its process id.
     """
-    command = [sys.executable, "-m", "flows.prefect_server.server", str(folder), "--stay"]
+    command = [sys.executable, "-m", "flows.prefect_server.server", str(folder), "--hold"]
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -270,42 +256,56 @@ def stay(folder: Path) -> int:
     return process.pid
 
 
-def _stay(folder: Path) -> None:
-    with open(folder / "stay.lock", "a") as alone, open(folder / "users.lock", "a") as user:
+def _hold(folder: Path) -> None:
+    with open(folder / "hold.lock", "a") as alone, open(folder / "users.lock", "a") as user:
         fcntl.flock(
             alone, fcntl.LOCK_EX
-        )  # held for life: whoever finds it free knows that nobody stays
+        )  # held for life: a free lock means that there is no holder
         fcntl.flock(user, fcntl.LOCK_SH)
-        write_json(folder / "stay.json", {"pid": os.getpid()})
+        write_json(folder / "hold.json", {"pid": os.getpid()})
         start(folder)
         signal.pause()
 
 
-def staying(folder: Path) -> int | None:
-    """The process id of the user that stays, if it lives; a process id alone could be anybody's by
-    now.
-    """
+def holder(folder: Path) -> int | None:
+    """The id of the process that `hold` started, while it lives (its lock says so)."""
     with (
         contextlib.suppress(OSError, ValueError, KeyError),
-        open(folder / "stay.lock", "a") as alone,
+        open(folder / "hold.lock", "a") as alone,
     ):
         try:
             fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return int(json.loads((folder / "stay.json").read_text())["pid"])
+            return int(json.loads((folder / "hold.json").read_text())["pid"])
     return None
 
 
-def stop_staying(folder: Path) -> bool:
-    """Ends `stay`; False when nobody stayed. The keeper then stops the server unless a run still
-    uses it.
+def release(folder: Path) -> bool:
+    """Ends the process that `hold` started; False when there is none. The supervisor then stops the
+    server unless a run still uses it.
     """
-    pid = staying(folder)
+    pid = holder(folder)
     if pid is None:
         return False
     os.kill(pid, signal.SIGTERM)
+    while holder(folder) == pid:
+        time.sleep(0.05)
     return True
 
 
+def usage(folder: Path) -> Literal["used", "free", "stopping"]:
+    """Whether processes hold the users' lock, or the supervisor, which then stops the server."""
+    with open(folder / "users.lock", "a") as user:
+        try:
+            fcntl.flock(user, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return "stopping"
+        try:
+            fcntl.flock(user, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return "used"
+    return "free"
+
+
 if __name__ == "__main__":
-    (_stay if "--stay" in sys.argv else keep)(Path(sys.argv[1]))
+    (_hold if "--hold" in sys.argv else supervise)(Path(sys.argv[1]))

@@ -39,7 +39,7 @@ def worker_file(folder: Path) -> Path:
 
 
 def server_environment(folder: Path) -> Environment:
-    """The settings that the home's server is started with; written first when there are none yet."""
+    """The settings that the home's server is started with; written first when missing."""
     ensure_server_file(folder)
     return read_file(server_file(folder))
 
@@ -85,9 +85,9 @@ def ensure_server_file(folder: Path, port: int | None = None) -> list[str]:
         moved = _address(at) if port else {}
         changes = {name: value for name, value in wanted.items() if name not in present}
         changes.update({name: value for name, value in moved.items() if present.get(name) != value})
-        _lay_over(path, changes, _SERVER_HEAD)
+        _update_file(path, changes, _SERVER_HEAD)
     with contextlib.suppress(FileNotFoundError):
-        _lay_over(
+        _update_file(
             worker_file(folder),
             {"PREFECT_API_URL": wanted["PREFECT_API_URL"]} if moved else {},
             "",
@@ -109,13 +109,13 @@ def ensure_worker_file(folder: Path, home: str) -> list[str]:
     path = worker_file(folder)
     present = read_file(path)
     changes = {name: value for name, value in wanted.items() if present.get(name) != value}
-    _lay_over(path, changes, _WORKER_HEAD)
+    _update_file(path, changes, _WORKER_HEAD)
     return list(changes)
 
 
 def make_private(folder: Path) -> bool:
-    """Closes Prefect's folder and its results to others (a result that somebody else may write is
-    code); says if it had to.
+    """Closes Prefect's folder and its results to others (a result that others may write is code);
+    returns whether it had to.
     """
     changed = False
     for place in (folder, folder / "storage"):
@@ -155,7 +155,7 @@ def read_file(path: Path) -> Environment:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on.
+    """A port of loopback that is free.
 
     Raises:
         WorkError: there is none.
@@ -210,7 +210,9 @@ def _server_defaults(folder: Path, port: int) -> Environment:
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
         # in memory, a slot whose holder died stays taken for ever after a restart of the server
-        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
+            "prefect.server.concurrency.lease_storage.filesystem"
+        ),
         "PREFECT_SERVER_CONCURRENCY_MAXIMUM_CONCURRENCY_SLOT_WAIT_SECONDS": "2",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
@@ -219,16 +221,17 @@ def _server_defaults(folder: Path, port: int) -> Environment:
 
 
 _SERVER_HEAD = """\
-# Settings of this home's Prefect server. `set -a; . server.env; set +a; prefect server start`, or `discern server start`.
-# Change or add what you like: `discern setup` only adds what is missing. Holds the password: keep it to yourself (mode 0600).
+# Settings of this home's Prefect server, used by `discern server start`; by hand:
+# `set -a; . server.env; set +a; prefect server start`. Change or add what you like: `discern setup`
+# only adds what is missing. Holds the password: keep it to yourself (mode 0600).
 """
 _WORKER_HEAD = """\
-# Settings of workers and shells that use this home's Prefect server: `set -a; . worker.env; set +a`. Written by `discern setup`
-# from server.env. Holds the password: keep it to yourself (mode 0600).
+# Settings of workers and shells that use this home's Prefect server:
+# `set -a; . worker.env; set +a`. `discern setup` writes it from server.env. Holds the password: keep it to yourself (mode 0600).
 """
 
 
-def _lay_over(path: Path, changes: Environment, head: str, *, must_exist: bool = False) -> None:
+def _update_file(path: Path, changes: Environment, head: str, *, must_exist: bool = False) -> None:
     """Changes or adds lines of an environment file, and leaves the others as they are."""
     if must_exist:
         path.stat()

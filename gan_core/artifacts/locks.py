@@ -30,7 +30,7 @@ def _holder_text(path: Path) -> str:
 
 
 def _open(path: Path, public: bool) -> int:
-    """Opens or makes a lock's file. A public one may be made by somebody else, in a folder where
+    """Opens or makes a lock's file. A public one may be made by another user, in a folder where
     all may write: no link is followed.
     """
     known = os.O_RDWR | os.O_CLOEXEC | (os.O_NOFOLLOW if public else 0)
@@ -40,7 +40,7 @@ def _open(path: Path, public: bool) -> int:
         )  # without O_CREAT, which the kernel refuses for another user's file in such a folder
     handle = os.open(path, known | os.O_CREAT, 0o644)
     if public:
-        with contextlib.suppress(PermissionError):  # somebody else was quicker
+        with contextlib.suppress(PermissionError):  # another user was quicker
             os.fchmod(handle, 0o666)
     return handle
 
@@ -62,15 +62,15 @@ def file_lock(
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = _open(path, public)
     try:
-        told = False
+        announced = False
         while True:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if waiting and not told:
+                if waiting and not announced:
                     waiting(_holder_text(path))
-                    told = True
+                    announced = True
                 time.sleep(poll)
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps({"who": who, "pid": os.getpid()}).encode(), 0)
@@ -80,14 +80,14 @@ def file_lock(
 
 
 @contextlib.contextmanager
-def shared_lock(path: Path, *, alone: bool = False) -> Iterator[None]:
-    """Holds a flock on `path` together with others, or (`alone`) without any; waits for it. For
-    short moments: nobody is told.
+def shared_lock(path: Path, *, exclusive: bool = False) -> Iterator[None]:
+    """Holds a flock on `path` together with others, or (`exclusive`) without any; waits for it. For
+    short moments: no message.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(handle, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
         yield
     finally:
         os.close(handle)
@@ -109,8 +109,8 @@ def try_lock(path: Path) -> Iterator[bool]:
         os.close(handle)
 
 
-def held(path: Path) -> bool:
-    """Whether somebody alive holds a flock on `path`; False when there is no such file."""
+def is_locked(path: Path) -> bool:
+    """Whether a living process holds a flock on `path`; False when there is no such file."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -146,7 +146,7 @@ def lease(
     def body() -> bytes:
         return json.dumps({"who": who, "token": token, "until": time.time() + seconds}).encode()
 
-    told = False
+    announced = False
     while True:
         try:
             filesystem.pipe_file(path, body(), mode="create")
@@ -154,9 +154,9 @@ def lease(
         except FileExistsError:
             with contextlib.suppress(FileNotFoundError, ValueError):
                 held = json.loads(filesystem.cat_file(path))
-                if waiting and not told:
+                if waiting and not announced:
                     waiting(str(held.get("who", "another run")))
-                    told = True
+                    announced = True
                 if held.get("until", 0) < time.time() and json.loads(filesystem.cat_file(path)).get(
                     "token"
                 ) == held.get("token"):
@@ -172,7 +172,7 @@ def lease(
                 held = json.loads(filesystem.cat_file(path))
                 if held.get("token") == token:
                     filesystem.pipe_file(path, body())
-                # equal work gives equal digests, so nothing is wrong yet; but somebody should know
+                # equal work gives equal digests, so nothing is wrong yet; but it is worth a line
                 else:
                     log.warning(
                         "The lease on %s has run out and is held by %s now: the same is made "

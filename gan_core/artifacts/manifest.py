@@ -1,4 +1,4 @@
-"""The manifest: what an artifact is, which files it has, and how both are told apart from what
+"""The manifest: what an artifact is, which files it has, and how both are distinguished from what
 merely came along.
 """
 

@@ -68,12 +68,12 @@ class RemoteArtifacts:
                 return None
         return manifest
 
-    def claim(self, stage: str, key: str) -> Manifest | None:
+    def acquire(self, stage: str, key: str) -> Manifest | None:
         return self.find(
             stage, key
         )  # nothing cleans an object store (gan_core/pipeline/garbage_collection.py)
 
-    def hold(self, ref: ArtifactRef) -> bool:
+    def pin(self, ref: ArtifactRef) -> bool:
         return self.get(ref) is not None
 
     def get(self, ref: ArtifactRef) -> Manifest | None:
@@ -83,7 +83,7 @@ class RemoteArtifacts:
         manifest, copy = self._present(ref), self._copy(ref)
         return copy if self._is_copy_of(manifest, copy) else self._fetch(ref, manifest, copy)
 
-    def anew(self, ref: ArtifactRef) -> Path:
+    def refetch(self, ref: ArtifactRef) -> Path:
         return self._fetch(ref, self._present(ref), self._copy(ref))
 
     def _copy(self, ref: ArtifactRef) -> Path:

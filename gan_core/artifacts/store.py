@@ -38,12 +38,12 @@ class Artifacts(Protocol):
         None.
         """
 
-    def claim(self, stage: str, key: str) -> Manifest | None:
+    def acquire(self, stage: str, key: str) -> Manifest | None:
         """As `find`, and marks what was found as used now: cleaning leaves it to the runs that are
         going on.
         """
 
-    def hold(self, ref: ArtifactRef) -> bool:
+    def pin(self, ref: ArtifactRef) -> bool:
         """Marks one version as used now; False when it is gone."""
 
     def get(self, ref: ArtifactRef) -> Manifest | None:
@@ -54,7 +54,7 @@ class Artifacts(Protocol):
     def local(self, ref: ArtifactRef) -> Path:
         """A local folder with the version's files."""
 
-    def anew(self, ref: ArtifactRef) -> Path:
+    def refetch(self, ref: ArtifactRef) -> Path:
         """As `local`, with what an object store holds fetched once more, whatever copy is here."""
 
     def put(self, work: Path, manifest: Manifest) -> ArtifactRef:
@@ -100,7 +100,7 @@ class LocalArtifacts:
     def local(self, ref: ArtifactRef) -> Path:
         return self.folder(ref)
 
-    def anew(self, ref: ArtifactRef) -> Path:
+    def refetch(self, ref: ArtifactRef) -> Path:
         return self.folder(ref)
 
     def put(self, work: Path, manifest: Manifest) -> ArtifactRef:
@@ -128,38 +128,36 @@ class LocalArtifacts:
 
     def drop(self, ref: ArtifactRef) -> None:
         folder = self.folder(ref)
-        self.forget(ref)
+        self.unlink_current(ref)
         shutil.rmtree(folder, ignore_errors=True)
         with contextlib.suppress(OSError):
             folder.parent.rmdir()
 
-    def claim(self, stage: str, key: str) -> Manifest | None:
+    def acquire(self, stage: str, key: str) -> Manifest | None:
         with shared_lock(self._deciding):
             manifest = self.find(stage, key)
             if manifest is not None:
                 self._touch(self.root / stage / key)
             return manifest
 
-    def hold(self, ref: ArtifactRef) -> bool:
+    def pin(self, ref: ArtifactRef) -> bool:
         with shared_lock(self._deciding):
             if not (self.folder(ref) / MANIFEST).exists():
                 return False
             self._touch(self.folder(ref).parent)
             return True
 
-    def decide_alone(self) -> contextlib.AbstractContextManager[None]:
-        """Holds off everybody who would take an artifact into use, for the moment in which cleaning
-        decides.
-        """
-        return shared_lock(self._deciding, alone=True)
+    def exclusive(self) -> contextlib.AbstractContextManager[None]:
+        """Keeps every other process from acquiring an artifact, while cleaning decides."""
+        return shared_lock(self._deciding, exclusive=True)
 
     def last_use(self, ref: ArtifactRef) -> float:
-        """When the key was last published under or claimed (time.time); 0 when its marks are gone."""
+        """When the key was last published or acquired (time.time); 0 without marks."""
         folder = self.folder(ref)
         marks = [folder.parent / "current.json", folder.parent / _USED, folder / MANIFEST]
         return max((mark.stat().st_mtime for mark in marks if mark.exists()), default=0.0)
 
-    def forget(self, ref: ArtifactRef) -> None:
+    def unlink_current(self, ref: ArtifactRef) -> None:
         """Lets the key no longer lead to this version."""
         folder = self.folder(ref)
         (folder.parent / _USED).unlink(missing_ok=True)
@@ -169,7 +167,7 @@ class LocalArtifacts:
 
     @staticmethod
     def _touch(folder: Path) -> None:
-        with contextlib.suppress(OSError):  # a home that may only be read: nobody cleans it either
+        with contextlib.suppress(OSError):  # a read-only home is not cleaned either
             (folder / _USED).touch()
 
     @property
@@ -212,11 +210,11 @@ class Store:
         """
         return self.artifacts.find(stage, key)
 
-    def claim(self, stage: str, key: str) -> Manifest | None:
+    def acquire(self, stage: str, key: str) -> Manifest | None:
         """As `find`, for whoever goes on to use it: cleaning will not remove it while this run
         lasts.
         """
-        return self.artifacts.claim(stage, key)
+        return self.artifacts.acquire(stage, key)
 
     def path(self, ref: ArtifactRef) -> Path:
         """A local folder with an artifact's files (copied from the object store when it is kept
@@ -225,7 +223,7 @@ class Store:
         return self.artifacts.local(ref)
 
     def work(self, stage: str, key: str) -> Path:
-        """The folder in which an attempt at a key works; what a killed attempt left is still in it."""
+        """The folder in which an attempt at a key works, with what a killed attempt left."""
         folder = self.home / "artifacts" / stage / key / ".work"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -273,7 +271,7 @@ class Store:
         manifest = self.artifacts.get(ref)
         if manifest is None:
             return [f"{MANIFEST} is missing or cannot be read"]
-        found = problems(self.artifacts.anew(ref), manifest, deep=True)
+        found = problems(self.artifacts.refetch(ref), manifest, deep=True)
         if digest_of(manifest.content) != manifest.digest:
             found.append("the manifest's digest does not fit its list of files")
         return found

@@ -32,7 +32,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from gan_core.artifacts.locks import held, try_lock
+from gan_core.artifacts.locks import is_locked, try_lock
 from gan_core.artifacts.manifest import Manifest
 from gan_core.artifacts.store import LocalArtifacts, Store
 from gan_core.contract import ArtifactRef
@@ -121,7 +121,7 @@ def clean(store: Store, keep: int, *, dry_run: bool) -> Cleaning:
         return _decide(store, artifacts, keep)
     trash = store.home / "trash"
     aside = trash / uuid.uuid4().hex
-    with artifacts.decide_alone():
+    with artifacts.exclusive():
         abandoned = list(
             trash.glob("*")
         )  # of a cleaning that was killed, or is deleting it at this moment
@@ -137,7 +137,7 @@ def clean(store: Store, keep: int, *, dry_run: bool) -> Cleaning:
                     _move(path, aside)
     for folder in [*abandoned, aside]:
         shutil.rmtree(folder, ignore_errors=True)
-    with artifacts.decide_alone(), contextlib.suppress(OSError):
+    with artifacts.exclusive(), contextlib.suppress(OSError):
         trash.rmdir()
     return found
 
@@ -151,7 +151,7 @@ def read_runs(home: Path) -> list[RunRecord]:
 
 
 def _read_run(folder: Path) -> RunRecord:
-    live, pinned = held(folder / LIVE_LOCK), (folder / PIN).exists()
+    live, pinned = is_locked(folder / LIVE_LOCK), (folder / PIN).exists()
     try:
         record: dict[str, Any] = read_json(folder / "run.json")
         started = datetime.fromisoformat(record["started"]).timestamp()
@@ -285,7 +285,7 @@ def _leftovers(store: Store, since: float, needed: set[Path]) -> Iterator[Path]:
         # folder goes, its lock is taken.
         if (
             folder not in needed
-            and not held(_lock_of(store, folder))
+            and not is_locked(_lock_of(store, folder))
             and last_write(folder) < since
         ):
             yield folder
@@ -311,7 +311,7 @@ def _set_aside(artifacts: LocalArtifacts, ref: ArtifactRef, aside: Path) -> bool
     with try_lock(artifacts.home / "locks" / f"{ref.stage}-{ref.key}.lock") as free:
         if not free:
             return False
-        artifacts.forget(
+        artifacts.unlink_current(
             ref
         )  # first: a name that leads to nothing is a miss, a half version would be damage
         folder = artifacts.folder(ref)

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from gan_core.artifacts.locks import held
+from gan_core.artifacts.locks import is_locked
 from gan_core.artifacts.store import Store
 from gan_core.contract import ArtifactRef
 from gan_core.errors import TrainingDiverged
@@ -215,7 +215,7 @@ def dead_runs(home: Path) -> list[tuple[Path, dict[str, Any]]]:
     found = []
     for path in sorted((home / "runs").glob("*/run.json")):
         with contextlib.suppress(OSError, ValueError):
-            if _running_here(read_json(path)) and not held(path.parent / LIVE_LOCK):
+            if _running_here(read_json(path)) and not is_locked(path.parent / LIVE_LOCK):
                 record = read_json(path)  # as it was left: it may have ended between the two looks
                 if _running_here(record):
                     found.append((path.parent, record))

@@ -106,10 +106,10 @@ def execute(
             waiting(holder)
 
     try:
-        if not refresh and (manifest := store.claim(node.stage, key)):
+        if not refresh and (manifest := store.acquire(node.stage, key)):
             return result_of(node.id, manifest, cached=True)
         with store.lock(node.stage, key, who, wait_said):
-            if (not refresh or held) and (manifest := store.claim(node.stage, key)):
+            if (not refresh or held) and (manifest := store.acquire(node.stage, key)):
                 return result_of(node.id, manifest, cached=True, waited_for=held[0] if held else "")
             return _make_alone(store, node, key, inputs, progress, who, refresh, spread)
     except OSError as error:
@@ -124,7 +124,7 @@ def take(store: Store, node: Node) -> StageResult:
     """
     assert node.pinned is not None
     manifest = store.artifacts.get(node.pinned)
-    whole = manifest is not None and store.artifacts.hold(node.pinned)
+    whole = manifest is not None and store.artifacts.pin(node.pinned)
     if manifest is None or not whole or problems(store.path(node.pinned), manifest, deep=False):
         raise StoreError(
             f"The artifact {node.pinned.stage}/{node.pinned.key}, which {node.id} stands on, is "
@@ -260,7 +260,7 @@ def _checked(store: Store, ref: ArtifactRef) -> StageInput:
     if manifest is not None:
         for place in (
             store.path,
-            store.artifacts.anew,
+            store.artifacts.refetch,
         ):  # a copy may be damaged where the object store's is whole
             path = place(ref)
             wrong = [
@@ -315,7 +315,7 @@ def _earlier(store: Store, node: Node, most: int = 2) -> list[str]:
         # held: rows are copied until the very end, and cleaning must leave it until then
         if (
             len(chosen) < most
-            and store.artifacts.hold(ref)
+            and store.artifacts.pin(ref)
             and not problems(store.path(ref), manifest, deep=False)
         ):
             chosen.append(str(store.path(ref)))

@@ -280,7 +280,7 @@ def test_what_a_living_run_has_claimed_or_planned_stays(tmp_path: Path) -> None:
         for path in [*store.path(ref).parent.rglob("*")]:
             os.utime(path, (1, 1))
     run = Run(store, prepare(RunRequest(recipe="digits", home=str(tmp_path)), store))
-    assert store.claim("hash", "claimed") is not None
+    assert store.acquire("hash", "claimed") is not None
     clean(store, 1, dry_run=False)
     assert keys(store) == {"claimed"}
     run.finish("completed")

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from flows.prefect_server import watches
+from flows.prefect_server import provision
 from tests.pipelines.operating import PREFECT, ROOT, Api, Worker, environment
 
 # Beyond what `finished` has trained: ingest to pack are cached, training goes on from 2 kimg.
@@ -172,7 +172,7 @@ def test_kill_of_the_server(
     """
     from flows.prefect_server.server import start
 
-    watch = next(one for one in api.ask("/automations/filter", {}) if one["name"] == watches.DIED)
+    watch = next(one for one in api.ask("/automations/filter", {}) if one["name"] == provision.DIED)
     body = {key: watch[key] for key in ("name", "description", "enabled", "trigger", "actions")}
     short = {**body, "trigger": {**watch["trigger"], "within": 90}}
     api.ask(f"/automations/{watch['id']}", short, "PUT")

@@ -24,8 +24,7 @@ from typing import Any
 
 import pytest
 
-from flows.prefect_server import watches
-from flows.prefect_server.rearm import rearm
+from flows.prefect_server import provision
 from tests.pipelines.operating import CHROMIUM, PREFECT, ROOT, Api, Browser, Worker, environment
 
 CHAINS = {"represent", "prepare", "train", "extract", "evaluate", "inspect", "stage"}
@@ -100,7 +99,7 @@ def operated(
     told = discern(shell, "setup", "--notify", hook)
     assert set(told["changed"]) == {
         "block discern-notify",
-        *(f"automation {name!r}" for name in (watches.FAILED, watches.FELL)),
+        *(f"automation {name!r}" for name in (provision.FAILED, provision.FELL)),
     }, "an automation that nobody edited follows what is asked for"
     assert "secret-path" not in json.dumps(told), "an address may be the secret"
     done = subprocess.run(
@@ -127,11 +126,11 @@ def test_setting_up_again_changes_nothing(
         }
 
     before = there()
-    assert before[0] == 1 and set(before[1]) == set(watches.ALL)
+    assert before[0] == 1 and set(before[1]) == set(provision.WATCHES)
     assert discern(shell, "setup")["changed"] == []
     assert there() == before
     edited = next(
-        one for one in api.ask("/automations/filter", {}) if one["name"] == watches.WAITED
+        one for one in api.ask("/automations/filter", {}) if one["name"] == provision.WAITED
     )
     edited["trigger"]["within"] = 7200
     body = {key: edited[key] for key in ("name", "description", "enabled", "trigger", "actions")}
@@ -139,7 +138,7 @@ def test_setting_up_again_changes_nothing(
     again = discern(shell, "setup", "--slots", "2")
     assert again["changed"] == ["work pool discern"] and there()[0] == 2
     assert {step["what"]: step["state"] for step in again["steps"]}[
-        f"automation {watches.WAITED!r}"
+        f"automation {provision.WAITED!r}"
     ] == "kept"
     assert api.ask(f"/automations/{edited['id']}")["trigger"]["within"] == 7200
     assert (
@@ -182,42 +181,6 @@ def test_what_is_deployed(operated: Worker, shell: dict[str, str], api: Api, hom
     )
     assert {check["what"]: check["state"] for check in other["checks"]}["job home"] == "warning", (
         "another home"
-    )
-
-
-def test_a_server_that_was_away_waits_anew(
-    operated: Worker, api: Api, home: Path, tmp_path: Path
-) -> None:
-    """On a copy of the server's database: what a run is given when it was not heard for an hour."""
-    run = api.start("gc", keep=1000)
-    assert api.wait(run)["state_type"] == "COMPLETED", api.run(run)["state"]
-    assert api.until(
-        lambda: api.logs(run),
-        lambda lines: any("would go: 0 artifacts" in line for line in lines),
-        30,
-    )
-    copy = tmp_path / "copy.db"
-    with sqlite3.connect(home / "prefect" / "prefect.db") as there, sqlite3.connect(copy) as mine:
-        there.backup(mine)
-        watched = mine.execute(
-            "SELECT id FROM automation WHERE name IN (?, ?, ?)", watches.SILENT
-        ).fetchall()
-        mine.execute(
-            """UPDATE automation_bucket SET start = '2026-01-01 00:00:00.000000', "end" = '2026-01-01 00:04:00.000000'"""
-        )
-    count = rearm(f"sqlite+aiosqlite:///{copy}")
-    with sqlite3.connect(copy) as mine:
-        rows = mine.execute('SELECT automation_id, start, "end" FROM automation_bucket').fetchall()
-    again = [row for row in rows if (row[0],) in watched]
-    assert count == len(again) > 0
-    for _, start, end in again:
-        first, last = datetime.fromisoformat(start), datetime.fromisoformat(end)
-        assert (last - first).total_seconds() == 300 and len(start) == len(
-            "2026-01-01 00:00:00.000000"
-        )
-        assert abs((datetime.now(UTC).replace(tzinfo=None) - first).total_seconds()) < 60
-    assert all(row[1].startswith("2026-01-01") for row in rows if row not in again), (
-        "the others are nobody's business"
     )
 
 

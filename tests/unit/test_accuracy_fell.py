@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows.accuracy import fall
+from flows.accuracy import accuracy_drop
 
 
 def score(mean: float, **names: str) -> dict[str, Any]:
@@ -20,9 +20,9 @@ def score(mean: float, **names: str) -> dict[str, Any]:
 
 def test_it_fell_only_below_the_interval() -> None:
     before = {"headline": score(0.9)}
-    assert fall(before, {"scores": [score(0.881)]}) == ""
-    told = fall(before, {"scores": [score(0.5, probe="knn"), score(0.87)]})
-    assert "87.0 %, was 90.0" in told and "linear_svm" in told
+    assert accuracy_drop(before, {"scores": [score(0.881)]}) == ""
+    sentence = accuracy_drop(before, {"scores": [score(0.5, probe="knn"), score(0.87)]})
+    assert "87.0 %, was 90.0" in sentence and "linear_svm" in sentence
 
 
 def test_other_cells_are_not_compared() -> None:
@@ -33,5 +33,5 @@ def test_other_cells_are_not_compared() -> None:
         score(0.1, features="pixels"),
         score(0.1, source="svhn"),
     ]
-    assert fall(before, {"scores": others}) == ""
-    assert fall({}, {"scores": [score(0.1)]}) == "" and fall(before, {}) == ""
+    assert accuracy_drop(before, {"scores": others}) == ""
+    assert accuracy_drop({}, {"scores": [score(0.1)]}) == "" and accuracy_drop(before, {}) == ""
