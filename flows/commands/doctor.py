@@ -12,8 +12,7 @@ from importlib import metadata
 
 from flows.commands import console
 from flows.home import open_store, resolve_home
-from flows.prefect_server import health
-from flows.prefect_server import server, settings
+from flows.prefect_server import health, server, settings
 from gan_core.devices import bf16_units, cpu_cores, cuda_count, memory_bytes
 from gan_core.errors import DiscernError
 
