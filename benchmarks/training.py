@@ -219,7 +219,7 @@ def engine(
         for batch in Feed(images, settings.batch, seed=0, device=device).batches(0):
             take(*batch)
             for role, average in state.averages.items():
-                average.update(state.networks[role], state.position.images, settings.batch)
+                average.update(state.position.images, settings.batch)
             yield
 
     return steps(), context.compiled

@@ -65,6 +65,8 @@ METHODS = [
     ("bigbigan", "resnet32", {"steps": 1}),
     ("contrad", "resnet10", {}),
     ("contrad", "resnet10", {"views": 3, "crop": 16}),
+    ("ali", "dcgan32_svhn", {}),
+    ("ali", "dcgan32_svhn", {"stochastic": False}),
 ]
 
 
