@@ -4,8 +4,8 @@ photograph its representative?
 python benchmarks/dedup_families.py --data "$DISCERN_DATA" --out /tmp/families
 
 Trial 1: 8 of the 110 room photographs with 9 altered versions each; trial 2: the same photographs
-with 6 others; pairs: each photograph with one altered version alone. Altered versions are JPEG files
-of quality 95 unless they say otherwise, so most have more bytes than their source.
+with 6 others; pairs: each photograph with one altered version alone. Altered versions are JPEG
+files of quality 95 unless they say otherwise, so most have more bytes than their source.
 """
 
 from __future__ import annotations

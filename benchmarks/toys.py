@@ -2,9 +2,10 @@
 
     python benchmarks/toys.py [--methods dcgan bigan egan ...] [--steps 3000] [--seeds 5]
 
-Every method trains its own step on float batches of the network `mlp2d`. Of 2,500 samples, a sample is
-good within 3 standard deviations of a centre (rows beyond lie between the modes); a mode is found
-when it has at least one in a hundred of an even share of them. Means over seeds with the range.
+Every method trains its own step on float batches of the network `mlp2d`. Of 2,500 samples, a sample
+is good within 3 standard deviations of a centre (rows beyond lie between the modes); a mode is
+found when it has at least one in a hundred of an even share of them. Means over seeds with the
+range.
 """
 
 from __future__ import annotations

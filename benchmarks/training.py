@@ -105,7 +105,7 @@ def loops(device: str, compiled: bool) -> list[Loop]:
 
 
 # The tutorial
-# -----------------------------------------------------------------------------------------------------------------
+# -----------------------------------------------------------------------------------------------------------------  # noqa: E501
 
 
 class Images(Dataset[torch.Tensor]):
@@ -196,7 +196,7 @@ def plain_loop(
 
 
 # The engine
-# -------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------------------------  # noqa: E501
 
 
 def engine(
@@ -218,7 +218,7 @@ def engine(
     def steps() -> Iterator[None]:
         for batch in Feed(images, settings.batch, seed=0, device=device).batches(0):
             take(*batch)
-            for role, average in state.averages.items():
+            for role, average in state.averages.items():  # noqa: B007
                 average.update(state.position.images, settings.batch)
             yield
 
@@ -324,7 +324,7 @@ class Served:
 
 
 # Where the time goes
-# ----------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------  # noqa: E501
 
 PARTS = {  # words in a kernel's or an operation's name, looked for in this order
     "changes of layout": (
@@ -430,7 +430,7 @@ def gflop_per_image(settings: TrainConfig, size: int, kind: str = "engine") -> f
 
 
 # The table
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------------  # noqa: E501
 
 
 def hardware(device: str) -> str:

@@ -1,4 +1,4 @@
-"""Files written so that nobody ever sees half of one, and so that equal content gives equal bytes."""
+"""Files written so that nobody ever sees half of one, and so that equal content gives equal bytes."""  # noqa: E501
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces: the form that is hashed. Refuses what is not plain JSON."""
+    """JSON with sorted keys and no spaces: the form that is hashed. Refuses what is not plain JSON."""  # noqa: E501
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
@@ -61,7 +61,7 @@ def sha256_text(text: str) -> str:
 
 
 def write_table(table: pa.Table, path: Path, **options: Any) -> None:
-    """Writes a Parquet file with fixed options (zstd), atomically: equal tables give equal bytes."""
+    """Writes a Parquet file with fixed options (zstd), atomically: equal tables give equal bytes."""  # noqa: E501
     import pyarrow.parquet as pq
 
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,5 @@
-"""Single-layer K-means features (Coates, Ng, Lee, AISTATS 2011), the baseline that needs no network.
+"""Single-layer K-means features (Coates, Ng, Lee, AISTATS 2011), the baseline that needs no
+network.
 
 As in the authors' demo (ports of Coates' kmeans_demo): random 6 x 6 patches, contrast normalisation
 (p - mean) / sqrt(var + 10) on values 0..255, ZCA whitening with 0.1, K-means; every window of an
@@ -106,7 +107,7 @@ class Coder:
         return out.transpose(1, 2).reshape(len(images), -1, 2, 2)
 
     def extract(self, images: Images) -> dict[str, npt.NDArray[np.float16]]:
-        """{'kmeans': float16 [n, K, 2, 2]}, standardised. Args: images: uint8 [n, side, side, 3]."""
+        """{'kmeans': float16 [n, K, 2, 2]}, standardised. Args: images: uint8 [n, side, side, 3]."""  # noqa: E501
         found = self.pooled(images)
         assert self.shift is not None and self.scale is not None
         found = (found.flatten(1) - self.shift) / self.scale

@@ -1,4 +1,4 @@
-"""Reading many images of a source on several threads, results in the order asked, memory bounded."""
+"""Reading many images of a source on several threads, results in the order asked, memory bounded."""  # noqa: E501
 
 from __future__ import annotations
 

@@ -118,14 +118,14 @@ class LmdbSource:
 
 
 def _opened(folder: Path) -> Any:
-    """The database in a folder, for reading: no lock file is written, so a read-only disk will do."""
+    """The database in a folder, for reading: no lock file is written, so a read-only disk will do."""  # noqa: E501
     try:
         import lmdb
     except ImportError as error:
         raise RequestError(
             "The package lmdb is not installed, and LMDB databases cannot be read without it.",
             expected="the extra `lmdb` of Discern",
-            remedy="pip install 'discern-gan[lmdb]' (in a checkout: .venv/bin/python -m pip install lmdb), or images exported "
+            remedy="pip install 'discern-gan[lmdb]' (in a checkout: .venv/bin/python -m pip install lmdb), or images exported "  # noqa: E501
             "to a folder with --set sources.train.NAME.dataset=folder",
         ) from error
     if not (folder / _FILE).is_file():

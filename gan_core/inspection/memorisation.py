@@ -159,7 +159,7 @@ class Memorised:
         self.threshold = float(np.quantile(self.baseline, QUANTILE))
 
     def nearest(self, images: Images) -> tuple[Scores, Rows]:
-        """The similarity of contrast-matched images to their nearest training image, and its row."""
+        """The similarity of contrast-matched images to their nearest training image, and its row."""  # noqa: E501
         return self.similarity.nearest(as_images(match_contrast(as_float(images), self.real)))
 
     def __call__(self, images: Images) -> npt.NDArray[np.bool_]:
@@ -168,7 +168,7 @@ class Memorised:
 
 
 class Similarity:
-    """Training images, searchable by correlation at small shifts. Args: images: uint8 [m, S, S, 3]."""
+    """Training images, searchable by correlation at small shifts. Args: images: uint8 [m, S, S, 3]."""  # noqa: E501
 
     def __init__(self, images: Images) -> None:
         self._interior = _standardised(_blurred(images)[:, :, REACH:-REACH, REACH:-REACH])

@@ -131,7 +131,8 @@ class Update:
 
 
 class Base:
-    """Defaults of every method: derive `Method` from it, and give `optimised`, `networks`, `updates`.
+    """Defaults of every method: derive `Method` from it, and give `optimised`, `networks`,
+    `updates`.
 
     Attributes:
         averaged: roles with an exponential moving average of the weights (`train.ema_kimg`).
@@ -191,7 +192,9 @@ class Base:
         return self.calibration(role, images, images, None)
 
     def realness(self, images: Tensor, labels: Tensor | None = None) -> Tensor | None:
-        """How real images look to the discriminator, [n] logits; None: the method has no such score."""
+        """How real images look to the discriminator, [n] logits; None: the method has no such
+        score.
+        """
         x, y, z = self.calibration("discriminator", images, images, labels)
         scores: Tensor = self.nets["discriminator"](x, y, z)
         return scores[:, 0]

@@ -3,9 +3,9 @@
     L_D  = BCE(D(x, E(x)), 1) + BCE(D(G(z), z), 0)
     L_GE = BCE(D(x, E(x)), 0) + BCE(D(G(z), z), 1)
 
-G and E are trained on swapped labels (the inverse objective of section 3.4), not on minus L_D, and all
-networks move in one simultaneous step (jeffdonahue/bigan, train_gan.py). Features are the encoder's,
-the joint discriminator's at (x, E(x)), or the generator's at E(x).
+G and E are trained on swapped labels (the inverse objective of section 3.4), not on minus L_D, and
+all networks move in one simultaneous step (jeffdonahue/bigan, train_gan.py). Features are the
+encoder's, the joint discriminator's at (x, E(x)), or the generator's at E(x).
 """
 
 from __future__ import annotations

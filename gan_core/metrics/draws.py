@@ -90,7 +90,7 @@ def draws_of(
             warnings.append(
                 f"{number} labels per class were asked for and no class has more than "
                 f"{int(sizes.max())} outside the validation "
-                f"split: left out{', it would be the same as all labels' if 'all' in wanted else ''}."
+                f"split: left out{', it would be the same as all labels' if 'all' in wanted else ''}."  # noqa: E501
             )
             continue
         if short:

@@ -43,7 +43,7 @@ def discriminator(width: float = 1.0, outputs: int = 1) -> LayeredNetwork:
 
 
 def encoder(width: float = 1.0, outputs: int = LATENT_DIM) -> LayeredNetwork:
-    """Images [N, 3, 128, 128] in [-1, 1] to codes [N, outputs]: the discriminator's layers (ours)."""
+    """Images [N, 3, 128, 128] in [-1, 1] to codes [N, outputs]: the discriminator's layers (ours)."""  # noqa: E501
     return _convolutions(width, outputs)
 
 

@@ -1,5 +1,6 @@
 """Layers of the DCGAN authors' networks (Newmu/dcgan_code, lib/ops.py): no biases, batch norm with
-eps 1e-8. Also what every network shares: blocks, conditions, initialisation, batch-norm calibration.
+eps 1e-8. Also what every network shares: blocks, conditions, initialisation, batch-norm
+calibration.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ class ConditionalBatchNorm(BatchNorm):
         self.biases = nn.Parameter(torch.zeros(classes, channels))
 
     def modulate(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        """Normalises [N, C, ...], then scales and shifts by class; labels None: the classes' mean."""
+        """Normalises [N, C, ...], then scales and shifts by class; labels None: the classes' mean."""  # noqa: E501
         x = self(x)
         if labels is None:
             gain, bias = self.gains.mean(0)[None], self.biases.mean(0)[None]
@@ -165,7 +166,8 @@ class Block(nn.Module):
     """One named link of a network's chain: derive residual blocks and the like from it.
 
     Batch norms inside it are found, calibrated and stored by `named_modules`, whatever they are
-    called, as long as they are `BatchNorm`s. Its output is the activation that features are taken of.
+    called, as long as they are `BatchNorm`s. Its output is the activation that features are taken
+    of.
 
     Attributes:
         info: name, shape and kind of what comes out.
@@ -466,7 +468,7 @@ def head(name: str, units_in: int, outputs: int = 1, classes: int = 0, latents: 
 def linear(
     name: str, units_in: int, units: int, *, norm: bool = False, slope: float | None = 0.2
 ) -> Layer:
-    """A linear map with bias, batch norm or none, LeakyReLU with `slope` (None: no nonlinearity)."""
+    """A linear map with bias, batch norm or none, LeakyReLU with `slope` (None: no nonlinearity)."""  # noqa: E501
     return Layer(
         nn.Linear(units_in, units, bias=not norm),
         LayerInfo(name, (units, 1, 1), "linear"),

@@ -1,5 +1,5 @@
-"""Small perceptrons for points in the plane: the toys on which mode collapse can be seen and counted
-(benchmarks/toys.py)."""
+"""Small perceptrons for points in the plane: the toys on which mode collapse can be seen and
+counted (benchmarks/toys.py)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNITS = 128
 def generator(
     width: float = 1.0, latent_dim: int | None = None, classes: int = 0
 ) -> LayeredNetwork:
-    """Latents [N, 2] to points [N, 2]; with `classes` above 0 the class joins every layer's input."""
+    """Latents [N, 2] to points [N, 2]; with `classes` above 0 the class joins every layer's input."""  # noqa: E501
     return _perceptron(latent_dim or LATENT_DIM, 2, width, classes=classes)
 
 

@@ -53,7 +53,7 @@ class Prior:
 
 @dataclass
 class Snapshot:
-    """Networks in evaluation mode by role (averaged ones as '<role>_ema'), bound to their method."""
+    """Networks in evaluation mode by role (averaged ones as '<role>_ema'), bound to their method."""  # noqa: E501
 
     networks: dict[str, LayeredNetwork]
     prior: Prior
@@ -338,7 +338,8 @@ def refuse_external(meta: Mapping[str, Any], name: str, allow: Collection[str]) 
         if isinstance(given, str) and (given in known or given in allow):
             continue
         raise RequestError(
-            f"{name} asks for the {kind[:-1]} {given!r}, which is not one of this project's: loading "
+            f"{name} asks for the {kind[:-1]} {given!r}, which is not one of this project's: "
+            "loading "
             "it would run that module's code.",
             expected=f"one of {', '.join((*known, *filter(None, allow)))}",
             remedy=f"load_snapshot(path, allow=[{given!r}]) or `discern sample --network {given}`, "

@@ -223,7 +223,7 @@ def refuse_the_impossible(
             f"{found.training_seconds / 3600:.0f} hours on {device} ({found.gflop_per_image:.2f} "
             "GFLOP an image).",
             expected="a training that ends within a day",
-            remedy=f"--scale small, a GPU, --set train.kimg={recipe.train.kimg * DAY / found.training_seconds:.0f}, "
+            remedy=f"--scale small, a GPU, --set train.kimg={recipe.train.kimg * DAY / found.training_seconds:.0f}, "  # noqa: E501
             "or --max-seconds to train in portions",
         )
     return found

@@ -63,7 +63,7 @@ class RunRequest(BaseModel):
 
 
 def as_typed(request: RunRequest, verb: str = "") -> str:
-    """The command line that asks for the same, or with another verb for the same recipe and data."""
+    """The command line that asks for the same, or with another verb for the same recipe and data."""  # noqa: E501
     words = [
         "discern",
         verb or {"report": "run", "pack": "prepare"}.get(request.until, request.until),

@@ -201,7 +201,7 @@ def not_finite(features: Features) -> Labels:
 
 
 def check_features(features: Features, labels: Labels) -> None:
-    """Raises DataError for shapes that do not belong together, and for values that are not finite."""
+    """Raises DataError for shapes that do not belong together, and for values that are not finite."""  # noqa: E501
     if features.ndim != 2 or len(features) != len(labels):
         raise DataError(
             f"Features of shape {tuple(features.shape)} do not go with {len(labels)} labels.",

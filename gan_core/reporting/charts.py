@@ -162,7 +162,7 @@ def accuracy_charts(summary: dict[str, Any], source: str) -> list[str]:
 
 
 def confusion_chart(found: dict[str, Any] | None) -> str:
-    """The confusion matrix of the leading cell; '' where there is none or too many classes to read."""
+    """The confusion matrix of the leading cell; '' where there is none or too many classes to read."""  # noqa: E501
     if not found or not found["counts"]:
         return ""
     cell = 38 if len(found["classes"]) <= 12 else 28
@@ -175,7 +175,7 @@ def confusion_chart(found: dict[str, Any] | None) -> str:
 
 
 # Training
-# ------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------------  # noqa: E501
 
 CURVES = {
     "d_loss": ("loss_discriminator",),

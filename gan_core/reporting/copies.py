@@ -108,7 +108,7 @@ def _side(row: dict[str, Any], side: str) -> dict[str, Any]:
 
 
 # The page
-# -------------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------------------------  # noqa: E501
 
 
 def leaked_pairs(summary: dict[str, Any], inputs: ReportInputs) -> list[dict[str, Any]]:
@@ -139,7 +139,7 @@ def leaked_pairs(summary: dict[str, Any], inputs: ReportInputs) -> list[dict[str
 
 
 def worth(summary: dict[str, Any]) -> dict[str, Any]:
-    """Sentences and table rows on how far the search can be trusted; {} where nothing was measured."""
+    """Sentences and table rows on how far the search can be trusted; {} where nothing was measured."""  # noqa: E501
     said = summary["duplicates"].get("quality") or {}
     if len(said) < 2:
         return {}

@@ -376,7 +376,7 @@ def variables(colours: dict[str, str]) -> str:
 
 
 def standalone(chart: str) -> str:
-    """A chart as a file of its own: colours, font and a background that follow the viewer's theme."""
+    """A chart as a file of its own: colours, font and a background that follow the viewer's theme."""  # noqa: E501
     head, body = chart.split(">", 1)
     style = (
         f"svg{{{variables(LIGHT)};font-family:{FONT};background:var(--paper)}}"

@@ -49,7 +49,7 @@ CHOICES = pa.schema(
 )
 
 
-EXTENSIONS = 3  # values tried beyond the grid, one at a time, while the best is at its end
+EXTENSIONS = 1  # values tried beyond the grid, one at a time, while the best is at its end
 UNSOLVED = 0.01  # relative gap from which a fit counts as not solved; the probes aim at 1e-4
 
 
@@ -223,7 +223,8 @@ def _check_finite(features: Features, rows: pa.Table) -> None:
             f"infinite): image ids {listed}.",
             expected="finite features",
             remedy=(
-                "repeat the extraction with --refresh extract, which names the layer; a network that "
+                "repeat the extraction with --refresh extract, which names the layer; a network "
+                "that "
                 "has diverged gives no others"
             ),
         )

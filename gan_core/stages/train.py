@@ -191,7 +191,7 @@ def load_labels(images: PixelShards, settings: TrainConfig) -> Any:
 
 
 def make_probe(images: PixelShards, context: Context) -> Any:
-    """The probe that looks at the discriminator now and then, or None: not asked for, or no labels."""
+    """The probe that looks at the discriminator now and then, or None: not asked for, or no labels."""  # noqa: E501
     import numpy as np
     import pyarrow.compute as pc
 

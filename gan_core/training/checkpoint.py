@@ -104,8 +104,8 @@ class Saver:
     write, and 10 kimg may take less to train.
 
     Args:
-        in_background: copy the tensors to main memory and write from a thread, one state at a time. Else a
-            save returns when it is on the disk.
+        in_background: copy the tensors to main memory and write from a thread, one state at a time.
+            Else a save returns when it is on the disk.
     """
 
     def __init__(self, folder: Path, *, in_background: bool) -> None:

@@ -246,7 +246,7 @@ class Feed:
 
 
 class _Slot:
-    """Room for one batch on a GPU. `filled`: its copy is done; `free`: what was trained on it is."""
+    """Room for one batch on a GPU. `filled`: its copy is done; `free`: what was trained on it is."""  # noqa: E501
 
     def __init__(self, pixels: Tensor) -> None:
         self.pixels = pixels

@@ -1,9 +1,9 @@
 """The training loop: one function, top to bottom. It knows no method by name.
 
-For each minibatch: the updates that the method asks for, the averages, and, at places fixed in kimg,
-a line of statistics, grids of images, a snapshot for users, a checkpoint. Everything random is a
-function of (seed, minibatch), so the state is weights, optimisers and a few numbers; killed anywhere
-and started again, a training on a CPU ends in the same weights bit for bit.
+For each minibatch: the updates that the method asks for, the averages, and, at places fixed in
+kimg, a line of statistics, grids of images, a snapshot for users, a checkpoint. Everything random
+is a function of (seed, minibatch), so the state is weights, optimisers and a few numbers; killed
+anywhere and started again, a training on a CPU ends in the same weights bit for bit.
 """
 
 from __future__ import annotations

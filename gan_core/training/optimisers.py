@@ -21,7 +21,8 @@ class Optimiser:
 
     Attributes:
         parameters: the weights it moves, all on one device.
-        base_rate: without schedules; rate: the learning rate, a tensor of no dimensions: changing it reaches capture steps, too.
+        base_rate: without schedules; rate: the learning rate, a tensor of no dimensions: changing
+            it reaches capture steps, too.
     """
 
     def __init__(self, networks: Sequence[nn.Module], rule: Rule, settings: TrainConfig) -> None:

@@ -22,8 +22,8 @@ COUNT = 4  # images in the counted minibatch
 
 @dataclass(frozen=True)
 class StepCost:
-    """Attributes: gflop_per_image: of training, per real image that kimg counts. networks: by role, on
-    the meta device, bound to `method`.
+    """Attributes: gflop_per_image: of training, per real image that kimg counts. networks: by role,
+    on the meta device, bound to `method`.
     """
 
     gflop_per_image: float

@@ -3,8 +3,8 @@
 OpenCV decodes the plain cases (8-bit grey or RGB, one frame), Pillow the odd ones. What is decided
 here:
 transparent images are laid on white; of an animation the first frame counts; of 16-bit samples the
-upper 8 of the 8, 12 or 16 bits in use remain; grey becomes three equal channels; Exif orientation is
-applied; colour profiles are not.
+upper 8 of the 8, 12 or 16 bits in use remain; grey becomes three equal channels; Exif orientation
+is applied; colour profiles are not.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def decode_mask(data: bytes, max_megapixels: float = 100.0) -> Pixels:
 
 
 def turn_upright(pixels: Pixels, orientation: int) -> Pixels:
-    """Applies an Exif orientation (1 to 8) to [height, width, ...]. Source: Exif 2.32, tag 0x0112."""
+    """Applies an Exif orientation (1 to 8) to [height, width, ...]. Source: Exif 2.32, tag 0x0112."""  # noqa: E501
     if orientation in (5, 6, 7, 8):
         pixels = np.swapaxes(pixels, 0, 1)
     if orientation in (3, 4, 7, 8):

@@ -1,6 +1,6 @@
-"""What every method file must hold to, on the first network that fits it: its updates move the right
-weights and carry finite figures, its training resumes bit for bit, its snapshots hold calibrated
-networks that give features.
+"""What every method file must hold to, on the first network that fits it: its updates move the
+right weights and carry finite figures, its training resumes bit for bit, its snapshots hold
+calibrated networks that give features.
 """
 
 from __future__ import annotations

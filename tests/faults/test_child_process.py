@@ -1,4 +1,4 @@
-"""Stages in child processes: a time limit, a killed child, a killed parent, an error from inside."""
+"""Stages in child processes: a time limit, a killed child, a killed parent, an error from inside."""  # noqa: E501
 
 from __future__ import annotations
 

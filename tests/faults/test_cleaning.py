@@ -408,7 +408,7 @@ for size in (8, 12, 8, 16, 12, 8, 12):  # a recipe that is changed, and back: it
         assert not store.verify(result.ref), result
     run.finish("completed")
     print(size, *[result.ref.digest for result in results.values()], flush=True)
-"""
+"""  # noqa: E501
 
 
 def test_cleaning_over_and_over_beside_runs_changes_no_digest(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Bad images become rows with a reason; nothing is lost, nothing crashes, nothing fills the memory."""
+"""Bad images become rows with a reason; nothing is lost, nothing crashes, nothing fills the memory."""  # noqa: E501
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ gpus.PLACE = Path(sys.argv[1])
 with gpus.alone_on(sys.argv[3:], sys.argv[2], lambda holder: print("waits for", holder, flush=True)):
     print("has it", flush=True)
     time.sleep(60)
-"""
+"""  # noqa: E501
 
 
 def test_a_gpu_belongs_to_one_run_until_it_dies(tmp_path: Path) -> None:

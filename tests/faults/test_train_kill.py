@@ -28,7 +28,7 @@ settings = TrainConfig(network={"width": 0.125}, batch=16, kimg=1.6, log_kimg=0.
 def said(done, total, unit, **figures):
     print(done, flush=True)
 train(ArrayImages(np.load(sys.argv[1])), Context(settings, Path(sys.argv[2]), 32, precision=sys.argv[4]), progress=said)
-"""
+"""  # noqa: E501
 
 
 def start(images: Path, folder: Path, mode: str, precision: str) -> subprocess.Popen[str]:

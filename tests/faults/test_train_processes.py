@@ -56,7 +56,7 @@ weights = sum(float(p.double().sum()) for network in trained.state.networks.valu
 torch.distributed.destroy_process_group() if processes.count > 1 else None
 ended = (processes.rank, processes.count, trained.complete, trained.started_at, weights)
 (Path(folder) / f"ended-{processes.rank}").write_text(" ".join(map(str, ended)))
-"""
+"""  # noqa: E501
 
 
 def run(folder: Path, name: str, processes: int, *how: str) -> list[list[str]]:

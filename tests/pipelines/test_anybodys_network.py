@@ -35,7 +35,7 @@ class Net(nn.Module):
 
     def forward(self, x):
         return self.main(x)
-"""
+"""  # noqa: E501
 BLOCKS = """
 from torch import nn
 

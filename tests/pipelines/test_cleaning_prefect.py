@@ -64,7 +64,7 @@ with get_client(sync_client=True) as client:
         logs = len(client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[UUID(name)]))))
         found[name] = [there, artifacts, tasks, logs > 0]
 print(json.dumps(found))
-"""
+"""  # noqa: E501
 
 
 def python(code: str, server: dict[str, str], *arguments: str) -> Any:

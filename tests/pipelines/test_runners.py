@@ -67,7 +67,7 @@ def shares():
     return {name: [result.ref.digest, result.outcome.summary.get("read")] for name, result in done.items()}
 
 print(json.dumps(shares()))
-"""
+"""  # noqa: E501
 
 
 def work(home: Path, runner: str, server: dict[str, str]) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def fill(folder: Path, count: int, first: int = 0) -> Path:
 
 
 def png_with_too_few_rows() -> bytes:
-    """A PNG that is right in every checksum and holds 10 of its 48 rows: only decoding finds out."""
+    """A PNG that is right in every checksum and holds 10 of its 48 rows: only decoding finds out."""  # noqa: E501
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return (
@@ -401,7 +401,7 @@ def test_odd_images_become_crops_and_bad_ones_rows(tmp_path: Path) -> None:
     bench.ingest()
     folder, outcome = bench.crop(max_megapixels=0.1)
     rows = {row["address"]: row for row in pq.read_table(folder / "crops.parquet").to_pylist()}
-    assert {name: row["reason"].partition(":")[0] for name, row in rows.items() if row["status"] != "ok"} == {
+    assert {name: row["reason"].partition(":")[0] for name, row in rows.items() if row["status"] != "ok"} == {  # noqa: E501
         "cut.jpg": "truncated", "inside.png": "damaged", "large.png": "too_large",
     }  # fmt: skip
     assert (

@@ -304,13 +304,13 @@ from torch import nn
 
 def make(maps=4, weights=None):
     return nn.Sequential(nn.Conv2d(3, maps, 3, 2, 1), nn.BatchNorm2d(maps), nn.ReLU(), nn.Flatten(), nn.Linear(maps * 256, 2))
-"""
+"""  # noqa: E501
 
 
 def outside_features(
     folder: Path, chain: dict[str, list[StageInput]], arguments: str
 ) -> tuple[StageInput, Any]:
-    """Features of a stranger's network without weights, made by the stage as a plan asks for them."""
+    """Features of a stranger's network without weights, made by the stage as a plan asks for them."""  # noqa: E501
     from gan_core.config import ExtractConfig
     from gan_core.contract import StageRequest
     from gan_core.features.external.fingerprint import stamp_of
@@ -352,7 +352,7 @@ def outside_features(
 def test_a_network_from_outside_without_weights(
     chain: dict[str, list[StageInput]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is said to be learned or trained; that nobody gave weights stands among the warnings."""
+    """Nothing is said to be learned or trained; that nobody gave weights stands among the warnings."""  # noqa: E501
     features, outcome = outside_features(tmp_path, chain, "maps=4")
     assert any("No weights were given" in text for text in outcome.warnings)
     _, asked = outside_features(tmp_path, chain, "weights='mine'")
@@ -410,7 +410,7 @@ LOOK = """JSON.stringify({wide: document.documentElement.scrollWidth, window: in
   fetched: performance.getEntriesByType('resource').map(e => e.name).filter(n => !n.startsWith('data:')),
   beyond: [...document.querySelectorAll('svg.chart text')].filter(t => {
     const a = t.getBoundingClientRect(), b = t.closest('.body, .card').getBoundingClientRect();
-    return a.right > b.right + 12 || a.left < b.left - 1}).map(t => t.textContent)})"""
+    return a.right > b.right + 12 || a.left < b.left - 1}).map(t => t.textContent)})"""  # noqa: E501
 
 
 @pytest.mark.skipif(

@@ -53,7 +53,7 @@ def python2_pickle(pixels: np.ndarray, labels: list[int]) -> bytes:
     array = (
         b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tU\x01btR"
         + b"(K\x01" + b"(" + number(pixels.shape[0]) + number(pixels.shape[1]) + b"t"
-        + b"cnumpy\ndtype\n(U\x02u1K\x00K\x01tR(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+        + b"cnumpy\ndtype\n(U\x02u1K\x00K\x01tR(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"  # noqa: E501
         + b"\x89" + text(pixels.tobytes()) + b"tb"
     )  # fmt: skip
     listed = b"](" + b"".join(number(label) for label in labels) + b"e"
@@ -210,7 +210,7 @@ def test_fetch_downloads_checks_and_keeps_parquet(tmp_path: Path, server: tuple[
 
 @pytest.mark.data
 def test_the_real_set_has_its_known_mean(real_data: Path) -> None:
-    """The mean of all training pixels is 120.7075: one wrong image or channel order would move it."""
+    """The mean of all training pixels is 120.7075: one wrong image or channel order would move it."""  # noqa: E501
     source = opened(real_data / "cifar10")
     found = [entry for entry in entries(source) if entry.split == "train"]
     assert (

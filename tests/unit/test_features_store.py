@@ -153,11 +153,11 @@ with store.FeatureWriter(path, {"conv": (1024, 4, 4)}, {}) as writer:
     for number in range(int(sys.argv[2])):
         writer.write(rows(500, 500 * number), {"conv": values})
 print(sum(len(part) for part, _ in store.stream(path.parent)), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
-"""
+"""  # noqa: E501
 
 
 def test_memory_does_not_grow_with_the_number_of_rows(tmp_path: Path) -> None:
-    """20 times the rows (330 MB of features) may take 120 MB more (pages in Arrow's pool), not 330."""
+    """20 times the rows (330 MB of features) may take 120 MB more (pages in Arrow's pool), not 330."""  # noqa: E501
     peaks = []
     for groups in (1, 20):
         folder = tmp_path / str(groups)

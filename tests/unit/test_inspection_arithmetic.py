@@ -1,4 +1,4 @@
-"""Vector arithmetic: sums against plain arithmetic, cells and attributes against their definition."""
+"""Vector arithmetic: sums against plain arithmetic, cells and attributes against their definition."""  # noqa: E501
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The memorisation check finds planted copies, clears a fresh generator, and knows when it cannot."""
+"""The memorisation check finds planted copies, clears a fresh generator, and knows when it cannot."""  # noqa: E501
 
 from __future__ import annotations
 

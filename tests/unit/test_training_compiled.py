@@ -1,4 +1,4 @@
-"""CUDA graphs: refused with a reason where they cannot be had; errors of a GPU name their remedy."""
+"""CUDA graphs: refused with a reason where they cannot be had; errors of a GPU name their remedy."""  # noqa: E501
 
 from __future__ import annotations
 

@@ -153,8 +153,8 @@ def bombs() -> dict[str, bytes]:
         "png": tiny_png(50_000, 50_000),
         "png of the largest size": tiny_png(2**31 - 1, 2**31 - 1),
         "webp": b"RIFF" + struct.pack("<I", len(body)) + body,
-        "gif": b"GIF89a" + struct.pack("<HHBBB", 65_535, 65_535, 0, 0, 0) + b"," + bytes(4) + b"\xff" * 4 + b"\0\2\1\0\0;",
-        "bmp": b"BM" + struct.pack("<IIIIiiHHIIiiII", 60, 0, 54, 40, 50_000, 50_000, 1, 24, 0, 0, 0, 0, 0, 0) + b"\0" * 8,
+        "gif": b"GIF89a" + struct.pack("<HHBBB", 65_535, 65_535, 0, 0, 0) + b"," + bytes(4) + b"\xff" * 4 + b"\0\2\1\0\0;",  # noqa: E501
+        "bmp": b"BM" + struct.pack("<IIIIiiHHIIiiII", 60, 0, 54, 40, 50_000, 50_000, 1, 24, 0, 0, 0, 0, 0, 0) + b"\0" * 8,  # noqa: E501
         "ppm": b"P6\n50000 50000\n255\n" + b"\0" * 100,
         "pgm": b"P5\n50000 50000\n255\n" + b"\0" * 100,
         "jpeg": b"\xff\xd8\xff\xc0" + struct.pack(">HBHHB", 11, 8, 50_000, 50_000, 1) + b"\1\x11\0"
@@ -163,7 +163,7 @@ def bombs() -> dict[str, bytes]:
 
 
 def test_a_huge_declared_image_is_refused_in_little_memory() -> None:
-    """In a process that may not have more than a little: 50,000 x 50,000 pixels would need 7.5 GB."""
+    """In a process that may not have more than a little: 50,000 x 50,000 pixels would need 7.5 GB."""  # noqa: E501
     script = (
         "import resource, sys; sys.path.insert(0, sys.argv[1])\n"
         "from tests.unit.test_vision_decode import bombs, decode, UnreadableImage\n"

@@ -90,8 +90,8 @@ def network_of(
     seed: int,
     untrained: bool,
 ) -> Any:
-    """The network itself: a `ExternalNetwork` on the CPU, with the weights of `context`, or untrained
-    ones.
+    """The network itself: a `ExternalNetwork` on the CPU, with the weights of `context`, or
+    untrained ones.
 
     Args:
         context: `Stamp.context`.

@@ -35,8 +35,8 @@ class Dual(Rows):
     """The features, with directions from the Cholesky factor of (nearly) their rows' Gram matrix.
 
     Args:
-        curvature_of: largest second derivative of any of the losses by a margin; a small one makes a hard
-            penalty, which forgives more.
+        curvature_of: largest second derivative of any of the losses by a margin; a small one makes
+            a hard penalty, which forgives more.
 
     Attributes:
         near: the factor as a problem of its own, [rows, rows].

@@ -109,7 +109,7 @@ def model_of(
     certificate: dict[str, float],
     device: str,
 ) -> LinearModel:
-    """The model in some columns of a solution [dims + 1, columns], whose last row is the intercept."""
+    """The model in some columns of a solution [dims + 1, columns], whose last row is the intercept."""  # noqa: E501
     matrix = np.ascontiguousarray(weights[:-1, columns])
     return LinearModel(
         float(value), classes, matrix, weights[-1, columns].copy(), certificate, device

@@ -53,7 +53,7 @@ def columns_per_block(rows: int) -> int:
 
 
 def back(features: Features, beta: Tensor, device: str) -> Tensor:
-    """Weights and intercepts [dims + 1, columns] float32 from coefficients float64 [rows, columns]."""
+    """Weights and intercepts [dims + 1, columns] float32 from coefficients float64 [rows, columns]."""  # noqa: E501
     import torch
 
     step = columns_per_block(len(features))
