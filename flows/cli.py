@@ -305,7 +305,9 @@ def dedup(
         str,
         typer.Option(
             "--keep",
-            help="which image of a group: best (the likely source), largest, oldest, first (by name)",
+            help=(
+                "which image of a group: best (the likely source), largest, oldest, first (by name)"
+            ),
         ),
     ] = "best",
     prefer: Annotated[

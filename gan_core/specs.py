@@ -67,7 +67,7 @@ _ALL = (
     StageSpec("pack", 1, ("crops.parquet", "pixels-*.npy"), ("stages/pack.py",)),
     StageSpec(
         "train",
-        2,
+        3,
         ("snapshot-*.safetensors",),
         ("stages/train.py", "training", "methods", "networks"),
         child=True,

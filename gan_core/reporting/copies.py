@@ -108,7 +108,8 @@ def _side(row: dict[str, Any], side: str) -> dict[str, Any]:
 
 
 # The page
-# -------------------------------------------------------------------------------------------------------------------  # noqa: E501
+# --------------------------------------------------------------------------------
+#
 
 
 def leaked_pairs(summary: dict[str, Any], inputs: ReportInputs) -> list[dict[str, Any]]:

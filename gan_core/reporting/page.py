@@ -172,7 +172,8 @@ def figure_files(summary: dict[str, Any], inputs: ReportInputs) -> dict[str, byt
 
 
 # Parts
-# ---------------------------------------------------------------------------------------------------------------------  # noqa: E501
+# --------------------------------------------------------------------------------
+#
 
 
 def overview(summary: dict[str, Any], facts: RunFacts) -> list[tuple[str, str]]:

@@ -382,11 +382,11 @@ def test_in_a_browser(operated: Worker, api: Api, tmp_path: Path) -> None:
         "[...document.images].filter(i => i.src.startsWith('data:') && i.naturalWidth > 100).length"
     )
     pages = {
-        f"/v2/runs/flow-run/{run['id']}": f"document.body.innerText.includes({json.dumps(run['name'])}) && "
+        f"/v2/runs/flow-run/{run['id']}": f"document.body.innerText.includes({json.dumps(run['name'])}) && "  # noqa: E501
         "document.body.innerText.includes('Completed')",
         f"/v2/artifacts/artifact/{image['id']}": decoded,
         f"/v2/artifacts/artifact/{curve['id']}": decoded,
-        f"/v2/deployments/deployment/{api.deployment('represent')['id']}/run": "['recipe', 'scale', 'refresh', "
+        f"/v2/deployments/deployment/{api.deployment('represent')['id']}/run": "['recipe', 'scale', 'refresh', "  # noqa: E501
         "'Stages to make again'].every(word => document.body.innerText.includes(word))",
     }
     seen = Browser(api, tmp_path / "profile").look(
