@@ -104,7 +104,8 @@ def inspect(context: Context, options: Options) -> Inspection:
     if not options.palette:
         raise NotApplicable("Dissection needs a segmenter: give inspect.dissection.palette.")
     real = as_float(context.training_images(2048, "dissection")) if context.packs else None
-    segment = by_colour(options.palette, real)
+    samples = context.samples(1000, "dissection contrast") if real is not None else None
+    segment = by_colour(options.palette, real, samples)
     generator = context.snapshot.best_generator()
     layer = options.layer or middle_layer(generator)
     latents = context.latents(2 * options.latents + options.ablated, "dissection")
@@ -139,17 +140,21 @@ def inspect(context: Context, options: Options) -> Inspection:
         if found.lost[found.classes[n]]["agreement"]
         > max(np.quantile(found.random[found.classes[n]], 0.95), 0.5)
     ]
+    removed = (
+        f"Ablating the best {options.units} units removes at least half of {_listed(causal)}, more "
+        "than 95 % of random sets do."
+        if causal
+        else f"Ablating the best {options.units} units removes no class more than random sets do."
+    )
     sentence = (
         f"Of {found.iou.shape[0]} units of {layer}, {int(found.counts.any(1).sum())} detect a "
-        f"class beyond layout (a network with random weights: {spurious}). Ablating the best "
-        f"{options.units} units removes at least half of {_listed(causal)}, more than 95 % of "
-        "random sets do."
+        f"class beyond layout (a network with random weights: {spurious}). {removed}"
     )
     numbers = {
         "layer": layer,
         "classes": found.classes,
         "pixels": _rounded(found.pixels),
-        "pixels_real": _histogram(segment, real) if real is not None else None,
+        "pixels_real": None if real is None else _histogram(by_colour(options.palette), real),
         "best_iou": _rounded(found.iou.max(0)),
         "shuffled": _rounded(found.shuffled[found.iou.argmax(0), np.arange(len(found.classes))]),
         "counting_units": found.counts.sum(0).tolist(),

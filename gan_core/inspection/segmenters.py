@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gan_core.inspection.base import match_contrast
+from gan_core.inspection.base import moments
 
 
 @dataclass(frozen=True)
@@ -22,19 +22,30 @@ class Segmenter:
         return self.segment(images)
 
 
-def by_colour(palette: Mapping[str, Sequence[int]], real: Tensor | None = None) -> Segmenter:
+def by_colour(
+    palette: Mapping[str, Sequence[int]],
+    real: Tensor | None = None,
+    generated: Tensor | None = None,
+) -> Segmenter:
     """Each pixel's class is that of the nearest colour of a palette.
 
     Args:
         palette: class to its colour, RGB from 0 to 255.
-        real: training images whose contrast generated images get first, channel by channel.
+        real, generated: training images, and samples before any intervention. Images then get the
+            mean and contrast of real ones by the map that fits these samples, channel by channel;
+            it is fitted once, so that an intervention cannot change it.
     """
     colours = torch.tensor([list(colour) for colour in palette.values()]) / 127.5 - 1
+    scale, shift = torch.ones(3), torch.zeros(3)
+    if real is not None and generated is not None:
+        (mean, spread), (goal, wanted) = moments(generated), moments(real)
+        scale = wanted / spread.clamp(min=1e-6)
+        shift = goal - mean * scale
 
     def segment(images: Tensor) -> Tensor:
-        shown = images if real is None else match_contrast(images, real)
-        places = shown.permute(0, 2, 3, 1).flatten(0, 2)
-        nearest = torch.cdist(places, colours.to(places)).argmin(1)
+        places = images.permute(0, 2, 3, 1).flatten(0, 2)
+        matched = (places * scale.to(places) + shift.to(places)).clamp(-1, 1)
+        nearest = torch.cdist(matched, colours.to(places)).argmin(1)
         return nearest.view(len(images), *images.shape[2:])
 
     return Segmenter(segment, list(palette))

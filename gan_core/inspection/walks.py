@@ -35,7 +35,7 @@ class Options(Section):
     rows: int = Field(
         8, ge=1, description="rows; each ends where the next begins (paper: 9 points)"
     )
-    steps: int = Field(10, ge=2, description="images in a row")
+    steps: int = Field(9, ge=2, description="images in a row")
 
 
 def inspect(context: Context, options: Options) -> Inspection:
