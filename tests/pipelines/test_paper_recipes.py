@@ -46,7 +46,7 @@ def test_at_full_scale_it_trains_as_the_authors_did_and_says_what_it_needs(
     )
     assert (
         not train.flip
-        and not train.augment
+        and not train.options.get("augment")
         and recipe.dedup.mode == ("paper" if name == "lsun-bedroom64" else "off")
     )
     asked = RunRequest(
