@@ -23,7 +23,7 @@ SETTINGS = (
     "evaluate.labels_per_class=[5]",
     "evaluate.probes=[{name: ridge}]",
     "evaluate.baselines=[random]",
-    "inspect.guided=0",
+    "inspect.guided=false",
 )
 
 

@@ -224,9 +224,13 @@ def test_what_cannot_be_scored_is_refused_with_a_remedy(
 
 
 def test_a_best_value_at_the_end_extends_the_grid(
-    pixels: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    pixels: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Every step is logged and in choices.parquet; no warning where the grid then suffices."""
+    monkeypatch.setattr(evaluate, "EXTENSIONS", 3)
     grid = [1e-6, 1e-5, 1e-4]
     with caplog.at_level("INFO", logger=evaluate.__name__):
         outcome = evaluate.run(
