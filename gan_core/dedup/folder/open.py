@@ -73,7 +73,7 @@ def _guessed(location: Path, name: str) -> Source:
         return images
     try:
         endings = {os.path.splitext(stamp.address)[1].lower() for stamp in images.stamps()}
-    except DataError:  # no images at all
+    except (DataError, RequestError):  # no images at all
         endings = set()
     if not endings & (IMAGE_ENDINGS | UNREAD_ENDINGS):
         return _source(location, name, "parquet")
