@@ -152,7 +152,7 @@ def test_tables_beside_images_make_no_parquet_set(folder: Path, tmp_path: Path) 
     assert result.counts["in"] == 2 and result.counts["failed"] == 0
     assert result.ignored == {str(tables): {"Parquet files without a column of images": 1}}
     (empty := tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="--dataset") as caught:
+    with pytest.raises(RequestError, match="--dataset") as caught:
         dedup_images(empty)
     assert "--data " not in str(caught.value)
 
