@@ -14,7 +14,7 @@ import numpy.typing as npt
 from gan_core.dedup.folder.best_source import EVIDENCE, best_source
 from gan_core.dedup.folder.full_resolution import Originals
 from gan_core.dedup.folder.read import Images
-from gan_core.dedup.groups import Groups, join_linked
+from gan_core.dedup.groups import Groups
 from gan_core.dedup.search.find_duplicates import Duplicates
 from gan_core.dedup.search.verify_pairs import Verified
 from gan_core.dedup.tables import Found
@@ -124,7 +124,7 @@ def families(
     before = found.groups.representative
     apart = np.flatnonzero(before[accepted.i] != before[accepted.j])
     apart = apart[originals(accepted.select(apart))]
-    groups = join_linked(found.groups, accepted.i[apart], accepted.j[apart], apart)
+    groups = found.groups  # join_linked also joins flags of other colours: docs/dedup/notes.md
     flip = np.concatenate(
         [accepted.mirrored, np.zeros(len(pairs.i) - len(accepted.i) + 1, np.bool_)]
     )

@@ -18,7 +18,7 @@ from gan_core.datasets.base import Blob
 from gan_core.datasets.folder import FolderSource
 from gan_core.dedup.folder.best_source import EVIDENCE, examine
 from gan_core.dedup.folder.read import Images
-from gan_core.dedup.folder.thumbnails import Shared, trim_border
+from gan_core.dedup.folder.thumbnails import Shared
 from gan_core.dedup.hashing.autoencoder import SIDE
 from gan_core.dedup.search import compare_full_resolution
 from gan_core.dedup.search.verify_pairs import Verified
@@ -219,7 +219,7 @@ class Originals:
             except UnreadableImage:
                 return None
             side = compare_full_resolution.SIDE
-            store.array[at] = resize(trim_border(image), side, side)
+            store.array[at] = resize(image, side, side)
             return compare_full_resolution.digest_of(image)
 
         for at, digest in enumerate(

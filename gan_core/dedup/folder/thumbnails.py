@@ -70,7 +70,7 @@ def thumbnail(
         UnreadableImage: it cannot be decoded.
     """
     image, transparent = decode_noting(data, max_megapixels)
-    content = trim_border(image)
+    content = image
     return resize(content, SIDE, SIDE), (
         image.shape[1],
         image.shape[0],
