@@ -1,4 +1,4 @@
-"""The removed duplicates beside their keepers: which groups are shown, and their images."""
+"""Removed duplicates next to their representatives: which groups are shown, and their images."""
 
 from __future__ import annotations
 

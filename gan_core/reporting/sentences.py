@@ -369,7 +369,8 @@ def duplicates_sentence(summary: dict[str, Any]) -> str:
         f"({share}) in "
         f"{count(found['groups'], 'group')} {'was' if found['removed'] == 1 else 'were'} left out "
         "of the training set, "
-        f"one keeper for each group; the largest group has {count(found['largest'], 'member')}. "
+        "one representative for each group; the largest group has "
+        f"{count(found['largest'], 'member')}. "
         "Nothing is deleted"
         + ("." if summary.get("outside") else ": only the GAN is not shown them.")
     )
