@@ -266,6 +266,13 @@ class TrainConfig(Section):
         None,
         description="name of an imported snapshot to use instead of training (`discern import`)",
     )
+    start: str | None = Field(
+        None,
+        description=(
+            "the snapshot of another training to start from: its file, or the address of a train "
+            "artifact; its digest is in the key"
+        ),
+    )
     kimg: float = Field(1000.0, gt=0)
     batch: int = Field(128, ge=2)
     accumulate: int = Field(

@@ -250,6 +250,7 @@ class TrainRequest:
     """Attributes:
     state: folder of the checkpoints, which outlives an attempt.
     max_seconds: after so long the training ends cleanly; None: no limit.
+    start: file of the snapshot to start from; its digest is in the settings.
     continues: whether it goes on from another training; continued: where that one lies, if it is
         still there.
     """
@@ -259,6 +260,7 @@ class TrainRequest:
     pack: Path
     state: Path
     max_seconds: float | None
+    start: Path | None
     continues: bool
     continued: Continued | None
     execution: Execution
@@ -273,6 +275,7 @@ class TrainRequest:
             request.one("pack").path,
             _path(request.context.get("state")) or request.scratch / "state",
             None if limit is None else float(limit),
+            _path(request.context.get("start")),
             "continued" in request.part,
             Continued(Path(parent["state"]), int(parent["images"])) if parent else None,
             Execution.of(request),

@@ -2,9 +2,10 @@
 
 A method file (`gan_core/methods/<name>.py`) has at its top level ABOUT (one line), VERSION,
 USES_LABELS (whether it trains on labels), FEATURES (roles that features are taken of, the first is
-the default), an optional `class Options(Section)`, and `class Method(Base)`. A method knows nothing
-of the loop, the disk or Prefect; the loop knows no method by name. docs/methods.md, "Writing a
-method", has a commented example.
+the default), optional STARTS_FROM (roles whose weights come from another training's snapshot,
+`train.start`), an optional `class Options(Section)`, and `class Method(Base)`. A method knows
+nothing of the loop, the disk or Prefect; the loop knows no method by name. docs/methods.md,
+"Writing a method", has a commented example.
 """
 
 from __future__ import annotations
@@ -141,14 +142,12 @@ class Base:
             them; 0: never. What `updates` does may depend on `batch.index % period` and on
             tensors, on nothing else that changes.
         optimised: name of an optimiser to its rule.
-        starts_from: roles whose weights must come from another training (`train.start`).
     """
 
     averaged: tuple[str, ...] = ("generator",)
     scratch: tuple[str, ...] = ()
     period: int = 1
     optimised: Mapping[str, Rule] = {}
-    starts_from: tuple[str, ...] = ()
 
     def __init__(self, options: Any = None) -> None:
         """Args: options: the file's `Options`."""

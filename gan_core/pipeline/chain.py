@@ -158,6 +158,9 @@ def train(chain: Chain) -> Node:
     }
     defaults = TrainConfig()
     choosing = {name: getattr(defaults, name) for name in _CHOOSING}
+    start = chain.settings.start
+    if start is not None:
+        resolved["start"] = start.digest
     settings = recipe.train.model_copy(update={**resolved, **choosing})
     common = {**chain.common, "image_size": recipe.crop.size}
     used = (("methods", settings.method), ("networks", settings.network.name))
@@ -167,7 +170,11 @@ def train(chain: Chain) -> Node:
         {"train": settings.model_dump(mode="json"), **common},
         {"train": _trajectory(settings, device), **common, **plugins(*used)},
         {"pack": ("pack",)},
-        {**chain.device, "max_seconds": chain.settings.max_seconds},
+        {
+            **chain.device,
+            "max_seconds": chain.settings.max_seconds,
+            **({"start": str(start.path)} if start else {}),
+        },
     )
 
 
@@ -305,6 +312,8 @@ def report(chain: Chain, nodes: list[str]) -> Node:
         "recipe": recipe.model_dump(mode="json"),
     }
     keyed = recipe.key_part()
-    keyed.get("extract", {}).pop("weights", None)  # a place; the features' digest has what is there
+    # places: the digests of the inputs say what is there
+    keyed.get("extract", {}).pop("weights", None)
+    keyed.get("train", {}).pop("start", None)
     given = {role: tuple(ids) for role, ids in inputs.items() if ids}
     return Node("report", "report", part, {"recipe": keyed}, given)

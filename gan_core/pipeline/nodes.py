@@ -43,14 +43,25 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Start:
+    """The snapshot that a training starts from. Its digest (SHA-256) is in the key, its place is
+    not.
+    """
+
+    path: Path
+    digest: str
+
+
+@dataclass(frozen=True)
 class Settings:
-    """What a run is given beside its recipe; none of it enters a key.
+    """What a run is given beside its recipe; of it only the digest of `start` enters a key.
 
     Attributes:
         locations: source name to the place of its files (None: comes with a package).
         max_seconds: training ends cleanly after so long, counted from its own start; None: no
             limit.
         refresh: stages that are made again although the store has them.
+        start: the snapshot of `train.start`.
     """
 
     device: str = "cpu"
@@ -58,6 +69,7 @@ class Settings:
     rehash: bool = False
     max_seconds: float | None = None
     refresh: frozenset[str] = frozenset()
+    start: Start | None = None
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from gan_core.pipeline.data_growth import Growth, concerns
 from gan_core.pipeline.nodes import Node, Settings, Standing, imported_key, up_to
 from gan_core.pipeline.plan import build_plan, make_plan
 from gan_core.pipeline.sources import Location, fingerprint, locate
+from gan_core.pipeline.start import find_start
 from gan_core.recipes import load_recipe
 from gan_core.specs import STAGES
 
@@ -195,14 +196,15 @@ def prepare(request: RunRequest, store: Store, *, planning: bool = False) -> Pre
             expected="a snapshot that `discern import` has brought into this home",
             remedy="discern import dcgan-authors FOLDER --check",
         )
+    external = stamp_of(recipe.extract, Path.cwd())
     settings = Settings(
         device=device,
+        start=None if external else find_start(recipe.train, store, Path.cwd()),
         locations={name: location.path for name, location in locations.items()},
         rehash=request.rehash,
         max_seconds=request.max_seconds,
         refresh=frozenset(request.refresh),
     )
-    external = stamp_of(recipe.extract, Path.cwd())
     _refuse_unplanned(request, recipe, build_plan(recipe, fingerprints, settings, external))
     prepared = Prepared(request, recipe, notes, settings, locations, fingerprints, {}, external)
     return _look_up(prepared, store)

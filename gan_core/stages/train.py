@@ -66,6 +66,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
         precision=resolve_precision(settings.precision, device),
         max_seconds=job.max_seconds,
         processes=processes,
+        start=job.start,
     )
     use_gpu(device, context.precision, search=True)
     if job.continues:

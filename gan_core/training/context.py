@@ -26,6 +26,7 @@ class Context:
         max_seconds: stop cleanly after so long; None: no limit.
         compiled: 'off' or 'graphs'; `train` sets it by what the settings ask and the machine can.
         classes: number of classes in the training set, 0 without labels.
+        start: file of the snapshot whose weights the training begins with.
     """
 
     settings: TrainConfig
@@ -38,6 +39,7 @@ class Context:
     processes: Processes = field(default_factory=Processes)
     compiled: str = "off"
     classes: int = 0
+    start: Path | None = None
 
 
 @dataclass

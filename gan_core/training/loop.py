@@ -169,6 +169,7 @@ def restore_or_build(
         device=context.device,
         image_size=context.image_size,
         classes=context.classes,
+        start=context.start,
     )
     if s.synchronise_norms:
         synchronise_norms(state.networks.values(), context.processes)
@@ -206,6 +207,7 @@ def trial(images: data.ImageSet, context: Context, labels: npt.NDArray[np.int64]
         device=context.device,
         image_size=context.image_size,
         classes=context.classes,
+        start=context.start,
     )
     batches = []
     for number in range(cuda_graphs.ROUNDS * cuda_graphs.period(make())):

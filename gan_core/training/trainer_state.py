@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ from gan_core.training.divergence import Monitor
 from gan_core.training.ema import Average
 from gan_core.training.logging import Figures
 from gan_core.training.optimisers import Optimiser
+from gan_core.training.start import start_from
 from gan_core.vision.tensors import to_float
 
 GRID = 64  # images in a sample grid
@@ -177,12 +179,21 @@ def network_spec(settings: TrainConfig, classes: int = 0) -> dict[str, Any]:
 
 
 def build(
-    settings: TrainConfig, *, seed: int, device: str, image_size: int, classes: int = 0
+    settings: TrainConfig,
+    *,
+    seed: int,
+    device: str,
+    image_size: int,
+    classes: int = 0,
+    start: Path | None = None,
 ) -> TrainerState:
-    """Fresh state with the network file's initialisation.
+    """Fresh state with the network file's initialisation, or the weights of a snapshot.
 
-    Args: classes: number of classes in the training set, 0 without labels.
-    Raises: RequestError: the network is for images of another size, or lacks a role.
+    Args:
+        classes: number of classes in the training set, 0 without labels.
+        start: file of the snapshot of another training.
+    Raises: RequestError: the network is for images of another size, or lacks a role; the snapshot's
+        weights do not fit.
     """
     spec = network_spec(settings, classes)
     if image_size != spec["image_size"]:
@@ -193,6 +204,9 @@ def build(
     networks = method.networks(make)
     for role, network in networks.items():
         make.initialise(network, torch_stream(seed, "initialise", role))
+    if start is not None:
+        start_from(start, networks, settings.network.name, getattr(module, "STARTS_FROM", ()))
+    for network in networks.values():
         if network.spectral_norm:
             add_spectral_norm(network, seed)
         network.to(device, memory_format=memory_format())  # type: ignore[call-overload]

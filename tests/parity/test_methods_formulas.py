@@ -27,7 +27,7 @@ def random(seed: int = 0) -> torch.Generator:
 def bound(name: str, network: str, width: float, **options: Any) -> tuple[Any, Make]:
     """A method with fresh networks, in training mode."""
     module = registry.load("methods", name)
-    method = module.Method(module.Options(**options))
+    method = module.Method(registry.options("methods", name, options))
     make = Make({"name": network, "width": width, "classes": CLASSES, "method": name})
     nets = method.networks(make)
     for role, made in nets.items():
@@ -67,6 +67,7 @@ METHODS = [
     ("contrad", "resnet10", {"views": 3, "crop": 16}),
     ("ali", "dcgan32_svhn", {}),
     ("ali", "dcgan32_svhn", {"stochastic": False}),
+    ("latent_regression", "dcgan32_svhn", {}),
 ]
 
 
@@ -88,6 +89,17 @@ def test_gradients_reach_the_optimised_roles_and_no_others(
                 net.zero_grad()
             seen.add(update.name)
     assert seen == set(method.optimised)
+
+
+def test_latent_regression_is_the_squared_error_of_latents() -> None:
+    method, make = bound("latent_regression", "dcgan32_svhn", 0.0625)
+    first = all_updates(method, batch(make))[0]
+    z = batch(make).latents()
+    with torch.no_grad():
+        codes = method.nets["encoder"](method.nets["generator"](z))
+    errors = [(float(a) - float(b)) ** 2 for a, b in zip(z.flatten(), codes.flatten(), strict=True)]
+    assert float(first.loss) == pytest.approx(sum(errors) / len(errors), rel=1e-5)
+    assert first.real == COUNT and not method.nets["generator"].training
 
 
 def test_acgan_is_cross_entropy_of_both_heads() -> None:

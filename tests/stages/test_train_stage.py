@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gan_core.contract import ArtifactRef, StageInput, StageOutcome, StageRequest
-from gan_core.errors import DataError
+from gan_core.errors import DataError, RequestError
 from gan_core.networks.snapshot import last_snapshot, load_snapshot
 from gan_core.progress import silent
 from gan_core.schemas import CROPS, image_id
@@ -67,6 +67,7 @@ def request(
     state: str | None = None,
     limit: float | None = None,
     count: int = 256,
+    start: Path | None = None,
     **changed: Any,
 ) -> StageRequest:
     ref = ArtifactRef(stage="pack", key="0" * 32, digest="0" * 64)
@@ -80,6 +81,7 @@ def request(
             "device": "cpu",
             "state": str(root / "state" / (state or name)),
             "max_seconds": limit,
+            "start": start and str(start),
         },
         work=root / name,
     )
@@ -204,6 +206,37 @@ def test_scheduled_snapshots_do_not_depend_on_where_an_earlier_training_stopped(
         (tmp_path / "straight" / n).read_bytes() == (tmp_path / "second" / n).read_bytes()
         for n in names
     )
+
+
+def test_an_encoder_is_fitted_to_the_averaged_generator_of_another_training(tmp_path: Path) -> None:
+    run(tmp_path, "gan")
+    start = last_snapshot(tmp_path / "gan")
+    given: dict[str, Any] = {"method": "latent_regression", "start": start, "learning_rate": 1e-3}
+    outcome = run(tmp_path, "fit", **given)
+    errors = [line["loss_encoder"] for line in outcome.summary["curve"]]
+    assert errors[-1] < 0.7 * errors[0], errors
+    finished, copied = weights(tmp_path / "gan"), weights(tmp_path / "fit")
+    parameters = [n for n in copied if n.startswith("generator.") and "running" not in n]
+    assert parameters
+    for name in parameters:
+        ema = finished[name.replace("generator.", "generator_ema.")]
+        assert torch.equal(copied[name], ema), name
+    assert not any(name.startswith("discriminator") for name in copied)
+
+
+def test_a_gan_starts_from_the_weights_of_another_and_not_from_those_of_another_size(
+    tmp_path: Path,
+) -> None:
+    run(tmp_path, "first", kimg=0.16)
+    start = last_snapshot(tmp_path / "first")
+    run(tmp_path, "second", kimg=0.016, learning_rate=1e-9, weight_decay=0, start=start)
+    before, after = weights(tmp_path / "first"), weights(tmp_path / "second")
+    for name in before:
+        if name.startswith(("generator.", "discriminator.")) and "running" not in name:
+            assert torch.allclose(before[name], after[name], atol=1e-7), name
+    with pytest.raises(RequestError, match="does not fit") as caught:
+        run(tmp_path, "wider", start=start, network={"name": "dcgan32_svhn", "width": 0.25})
+    assert "train.network.width=0.125" in caught.value.remedy
 
 
 def test_fewer_images_than_a_batch_are_refused_with_the_setting(tmp_path: Path) -> None:

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gan_core.artifacts.manifest import Manifest
 from gan_core.artifacts.store import Store
 from gan_core.errors import DataError, RequestError
 from gan_core.pipeline.preflight import refusals, refuse_before_starting
 from gan_core.pipeline.request import Prepared, RunRequest, as_typed, prepare, replan
 from gan_core.pipeline.runner import execute
+from gan_core.specs import spec_of
 
 OUTSIDE = 'extract.network="torchvision.models:resnet18"'
 
@@ -202,3 +204,42 @@ def test_fewer_images_than_a_batch_are_refused_once_they_are_counted(tmp_path: P
     refuse_before_starting(
         planned(store.home, **asked, overrides=["crop.kind=faces"])
     )  # an image may hold several
+
+
+def test_a_training_starts_from_a_file_or_an_artifact_and_its_digest_is_in_the_key(
+    tmp_path: Path,
+) -> None:
+    method = "train.method=latent_regression"
+    error = refused(tmp_path, overrides=[method])
+    assert "needs the generator of a finished training" in error.message
+    assert "train.start" in error.expected
+
+    def train_node(start: str) -> Any:
+        asked = [method, f"train.start={start}"]
+        return planned(tmp_path, overrides=asked).standings["train"]
+
+    folder = publish(tmp_path, b"weights")
+    one, other = tmp_path / "one.safetensors", tmp_path / "other.safetensors"
+    one.write_bytes(b"weights")
+    other.write_bytes(b"other weights")
+    places = [str(one), str(folder), folder.relative_to(tmp_path).as_posix(), folder.parent.name]
+    nodes = [train_node(place).node for place in places]
+    assert all(node.key_part == nodes[0].key_part for node in nodes)
+    assert nodes[0].context["start"] == str(one)
+    assert all(str(folder) in node.context["start"] for node in nodes[1:])
+    assert train_node(str(other)).node.key_part != nodes[0].key_part
+    assert (
+        "There is no snapshot"
+        in refused(tmp_path, overrides=[method, "train.start=artifacts/train/0123456789"]).message
+    )
+
+
+def publish(home: Path, weights: bytes) -> Path:
+    """A train artifact with one snapshot file."""
+    store = Store(home)
+    key = "ab" * 16
+    work = store.work("train", key)
+    (work / "snapshot-000001.safetensors").write_bytes(weights)
+    manifest = Manifest(stage="train", version=1, key=key, digest="", node="train", part={})
+    ref, _ = store.publish(work, manifest, spec_of("train").content)
+    return store.path(ref)
