@@ -37,6 +37,25 @@ server_app = typer.Typer(
 )
 app.add_typer(server_app, name="server")
 
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib import metadata
+
+        typer.echo(f"discern {metadata.version('discern-gan')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="print the version"),
+    ] = False,
+) -> None:
+    """Options of `discern` itself."""
+
+
 OptionalRecipe = Annotated[
     str | None,
     typer.Argument(

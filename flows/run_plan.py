@@ -26,8 +26,14 @@ from gan_core.errors import DataError, DiscernError, TrainingDiverged
 from gan_core.pipeline import interruption
 from gan_core.pipeline.nodes import Node
 from gan_core.pipeline.preflight import refuse_before_starting
-from gan_core.pipeline.request import Prepared, RunRequest, prepare, replan
-from gan_core.pipeline.run_record import Run, versions
+from gan_core.pipeline.request import (
+    Prepared,
+    RunRequest,
+    prepare,
+    replan,
+    replan_after_ingest,
+)
+from gan_core.pipeline.run_record import Run
 from gan_core.pipeline.runner import StageResult, take
 from tasks.base import StageCall
 from tasks.fetch import fetch_source
@@ -92,16 +98,8 @@ class FlowRun:
             return False
         self.finish()
         self._ingests += 1
-        request = self.prepared.request
-        rest = [stage for stage in request.refresh if stage != "ingest"]
-        again = request.model_copy(update={"refresh": rest, "rehash": False})
-        self.prepared = prepare(again, self.store)
+        self.prepared, changed = replan_after_ingest(self.prepared, self.store)
         self.run.planned(self.prepared)
-        changed = [
-            name
-            for name, standing in self.prepared.standings.items()
-            if standing.node.stage == "ingest" and standing.state != "cached"
-        ]
         if not changed:
             refuse_before_starting(self.prepared)
             return False
@@ -168,7 +166,7 @@ class FlowRun:
         settings = self.prepared.settings
         refresh = node.stage in settings.refresh or (settings.rehash and node.stage == "ingest")
         if node.stage == "report":
-            node = self._with_run(node)
+            node = self.run.report_node(node)
         if node.pinned is None:
             refs = {name: self.results[name].ref for name in node.input_ids}
             self.run.begins(node, {name: ref for name, ref in refs.items() if ref})
@@ -190,17 +188,6 @@ class FlowRun:
         result = future.result()
         self.states[node.id] = future.state
         self.run.add(result)
-
-    def _with_run(self, node: Node) -> Node:
-        """The report's node with what happened in this run (outside its key)."""
-        about = {
-            "artifacts": self.run.artifacts(),
-            "versions": versions(),
-            "run": self.run.name,
-            "command": self.prepared.request.command,
-            "notes": self.prepared.notes,
-        }
-        return replace(node, context={**node.context, **about})
 
 
 @contextlib.contextmanager

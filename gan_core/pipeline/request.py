@@ -210,6 +210,22 @@ def prepare(request: RunRequest, store: Store, *, planning: bool = False) -> Pre
     return _look_up(prepared, store)
 
 
+def replan_after_ingest(prepared: Prepared, store: Store) -> tuple[Prepared, list[str]]:
+    """The request planned again once its sources are ingested: their labels decide what is
+    evaluated.
+
+    Returns: the plan, and the ingest nodes whose files have changed since they were read.
+    """
+    rest = [stage for stage in prepared.request.refresh if stage != "ingest"]
+    again = prepare(prepared.request.model_copy(update={"refresh": rest, "rehash": False}), store)
+    changed = [
+        name
+        for name, standing in again.standings.items()
+        if standing.node.stage == "ingest" and standing.state != "cached"
+    ]
+    return again, changed
+
+
 def replan(prepared: Prepared, store: Store, made: frozenset[str]) -> Prepared:
     """The same request and sources, planned once more with what the run knows now.
 

@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 import socket
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -189,6 +190,17 @@ class Run:
                 }
             )
         return listed
+
+    def report_node(self, node: Node) -> Node:
+        """The report's node with what happened in this run (outside its key)."""
+        about = {
+            "artifacts": self.artifacts(),
+            "versions": versions(),
+            "run": self.name,
+            "command": self.prepared.request.command,
+            "notes": self.prepared.notes,
+        }
+        return replace(node, context={**node.context, **about})
 
     def _nodes(self) -> list[dict[str, Any]]:
         results = self.results.values()

@@ -30,7 +30,7 @@ from gan_core.errors import DataError
 from gan_core.files import write_table
 from gan_core.metrics.draws import Draw, best, draws_of, hold_out
 from gan_core.probes.base import Features, Labels, Model, not_finite, predict_many
-from gan_core.progress import Progress
+from gan_core.progress import Progress, silent
 
 log = logging.getLogger(__name__)
 
@@ -103,25 +103,12 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     values = [float(value) for value in (probe.grid or module.GRID)]
     seed = int(request.part.get("seed", 0))
     cell = _read(request, protocol, seed)
-    draws, warnings = draws_of(cell.pool_labels, protocol.labels_per_class, protocol.draws, seed)
-    results = _Results(warnings=warnings)
-    if cell.clean is not None and not cell.clean.any():
-        results.warnings.append(
-            "Every test image stands in the training split too: there is no accuracy without them."
-        )
     names = {
         "source": str(cell.rows["source"][0]),
         "features": str(request.part["features"]),
         "probe": probe.name,
     }
-    by_labels: dict[str, list[Draw]] = {}
-    for draw in draws:
-        by_labels.setdefault(draw.labels, []).append(draw)
-    for number, (labels, same) in enumerate(by_labels.items()):
-        _score(
-            module, cell, same, values, seed, device, {**names, "labels": labels}, protocol, results
-        )
-        progress(number + 1, len(by_labels), "numbers of labels")
+    results = _score_all(module, cell, values, seed, device, names, protocol, progress)
     saw = saw_labels(request.one("features").path)
     classes = len(np.unique(cell.labels[: cell.train]))
     test_rows = len(cell.labels) - cell.train
@@ -151,6 +138,76 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
         summary=summary,
         warnings=results.warnings,
     )
+
+
+def evaluate_arrays(
+    features: Features,
+    labels: Labels,
+    split: Sequence[str],
+    protocol: EvaluateConfig,
+    probe: ProbeConfig,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> dict[str, dict[str, Any]]:
+    """The scores of features that lie in memory, by the stage's protocol.
+
+    Args:
+        features: float [rows, dims].
+        labels: int64 [rows].
+        split: 'train' or 'test' for each row; rows of other splits are left out.
+
+    Returns: number of labels per class ('10', 'all') to mean test accuracy, its 95 % interval,
+        the chosen value and the validation accuracy.
+    Raises: DataError: as `run`.
+    """
+    from gan_core import registry
+
+    module = registry.load("probes", probe.name)
+    place = np.asarray(split)
+    train, test = np.flatnonzero(place == "train"), np.flatnonzero(place == "test")
+    _check_rows(labels[train], len(test), sorted(set(place.tolist())))
+    pool, validation = hold_out(labels[train], protocol.validation, seed)
+    wanted = np.concatenate([train[pool], train[validation], test])
+    rows = pa.table({"image_id": [str(row) for row in wanted], "box": [0] * len(wanted)})
+    chosen = features[wanted]
+    _check_finite(chosen, rows)
+    cell = _Cell(rows, chosen, len(pool), len(train), labels[train[pool]], labels[wanted], "test")
+    values = [float(value) for value in (probe.grid or module.GRID)]
+    names = {"source": "", "features": "given", "probe": probe.name}
+    results = _score_all(module, cell, values, seed, device, names, protocol, progress)
+    for warning in results.warnings:
+        log.warning("%s", warning)
+    return _table(results.scores)
+
+
+def _score_all(
+    module: ModuleType,
+    cell: _Cell,
+    values: list[float],
+    seed: int,
+    device: str,
+    names: dict[str, str],
+    protocol: EvaluateConfig,
+    progress: Progress,
+) -> _Results:
+    """Every number of labels of the protocol."""
+    draws, warnings = draws_of(cell.pool_labels, protocol.labels_per_class, protocol.draws, seed)
+    results = _Results(warnings=warnings)
+    if cell.clean is not None and not cell.clean.any():
+        results.warnings.append(
+            "Every test image stands in the training split too: there is no accuracy without them."
+        )
+    by_labels: dict[str, list[Draw]] = {}
+    for draw in draws:
+        by_labels.setdefault(draw.labels, []).append(draw)
+    for number, (labels, same) in enumerate(by_labels.items()):
+        _score(
+            module, cell, same, values, seed, device, {**names, "labels": labels}, protocol, results
+        )
+        progress(number + 1, len(by_labels), "numbers of labels")
+    return results
 
 
 def saw_labels(folder: Path) -> str:

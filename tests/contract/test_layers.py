@@ -41,7 +41,8 @@ RANK = {
     **dict.fromkeys(LIBRARIES, 2),
     **{"tasks": 5, "flows": 6},
 }
-ENTRY_POINTS = {"gan_core", "gan_core.__main__"}  # the public API and `python -m gan_core`
+# the public API and `python -m gan_core`
+ENTRY_POINTS = {"gan_core", "gan_core.api", "gan_core.__main__"}
 
 
 def imports(path: Path) -> Iterator[str]:

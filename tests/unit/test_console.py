@@ -109,3 +109,15 @@ def test_warnings_of_all_stages_are_told_once_and_what_was_ignored_too(
         capsys.readouterr().err.strip()
         == "2 times in evaluate: the best C is the largest tried; a wider grid"
     )
+
+
+def test_the_version_is_the_installed_one() -> None:
+    from importlib import metadata
+
+    from typer.testing import CliRunner
+
+    from flows.cli import app
+
+    answer = CliRunner().invoke(app, ["--version"])
+    assert answer.exit_code == 0
+    assert answer.output == f"discern {metadata.version('discern-gan')}\n"
