@@ -43,11 +43,14 @@ class StageSpec:
 
 _ALL = (
     StageSpec(
-        "ingest", 4, ("images.parquet",), ("stages/ingest.py", "datasets", "vision/headers.py")
+        "ingest",
+        5,
+        ("images.parquet",),
+        ("stages/ingest.py", "datasets", "vision/headers.py", "vision/image_files.py"),
     ),
     StageSpec(
         "crop",
-        2,
+        3,
         ("crops.parquet", "pixels-*.npy", "masks-*.npy"),
         ("stages/crop.py", "datasets", "vision"),
         shares=True,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from gan_core.config import SourceConfig
 from gan_core.datasets.base import Blob, Entry, Stamp, check_options, ppm
-from gan_core.vision.headers import UnreadableImage
+from gan_core.vision.image_files import UnreadableImage
 
 if TYPE_CHECKING:
     import numpy as np

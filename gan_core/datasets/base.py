@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from gan_core.config import SourceConfig
 from gan_core.errors import RequestError, UnknownName, nearest
-from gan_core.vision.headers import (
+from gan_core.vision.image_files import (
     MAGIC_BYTES,
     UnreadableImage,
     begins_like_an_image,

@@ -25,7 +25,7 @@ from gan_core.datasets.base import (
     split_of,
 )
 from gan_core.datasets.folder import IMAGE_ENDINGS
-from gan_core.vision.headers import MAX_FILE_BYTES
+from gan_core.vision.image_files import MAX_FILE_BYTES
 
 ABOUT = "tar shards as WebDataset writes them: key.jpg beside key.cls or key.json"
 

@@ -34,7 +34,7 @@ from gan_core.schemas import CROPS, shard_count, shard_of
 from gan_core.shards import write_rows, write_shard
 from gan_core.specs import spec_of
 from gan_core.vision.cropping import NO_MASK, Cut, Cutter
-from gan_core.vision.headers import UnreadableImage
+from gan_core.vision.image_files import UnreadableImage
 from gan_core.vision.pieces import CORNERS, CUTS, Pieces, earlier_piece
 
 _PIECE_BYTES = 32 << 20

@@ -22,7 +22,8 @@ from gan_core.files import canonical_json, sha256_text, write_table
 from gan_core.progress import Progress, Throttled
 from gan_core.randomness import unit_interval
 from gan_core.specs import spec_of
-from gan_core.vision.headers import Header, UnreadableImage, probe
+from gan_core.vision.headers import probe
+from gan_core.vision.image_files import Header, UnreadableImage
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -14,7 +14,7 @@ from gan_core.config import CropConfig
 from gan_core.vision.decode import decode, decode_mask
 from gan_core.vision.faces import FaceDetector
 from gan_core.vision.geometry import Box, centre_crop, crop_box
-from gan_core.vision.headers import UnreadableImage
+from gan_core.vision.image_files import UnreadableImage
 
 NO_MASK = 255
 

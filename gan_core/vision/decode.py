@@ -9,6 +9,8 @@ is applied; colour profiles are not.
 
 from __future__ import annotations
 
+import math
+from io import BytesIO
 from typing import Any
 
 import cv2
@@ -16,16 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from gan_core.vision.headers import (
-    PILLOW_ERRORS,
-    Header,
-    UnreadableImage,
-    open_lazily,
-    png_is_full,
-    ppm_pixels_at,
-    probe,
-    words_of,
-)
+from gan_core.vision.headers import PILLOW_ERRORS, open_lazily, probe, words_of
+from gan_core.vision.image_files import Header, UnreadableImage
 
 __all__ = [
     "Header",
@@ -85,10 +79,9 @@ def decode_mask(data: bytes, max_megapixels: float = 100.0) -> Pixels:
     """
     header = probe(data)
     _refuse_large(header, max_megapixels)
-    if header.format == "PNG" and not png_is_full(data):
-        raise UnreadableImage("truncated", "the mask holds fewer rows than it declares", header)
+    _refuse_short(data, header)
     try:
-        image = open_lazily(data, header.format)
+        image = open_lazily(BytesIO(data), header.format)
         image.load()
         values = np.asarray(image)
     except _TROUBLE as error:
@@ -142,16 +135,10 @@ def _plain(data: bytes, header: Header) -> Pixels:
     """Pixels as stored. OpenCV refuses what is cut within a checked frame; Pillow would fill the
     rest with black.
     """
-    start = ppm_pixels_at(data) if header.format == "PPM" else 0
-    if start:
-        count = header.height * header.width * 3
-        return np.frombuffer(data, np.uint8, count, start).reshape(header.height, header.width, 3)
-    try:
-        pixels: Any = cv2.imdecode(
-            np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        )
-    except cv2.error:
-        pixels = None
+    if header.offset:
+        shape = (header.height, header.width, 3)
+        return np.frombuffer(data, np.uint8, math.prod(shape), header.offset).reshape(shape)
+    pixels = _by_opencv(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     stored = (
         (header.width, header.height) if header.orientation >= 5 else (header.height, header.width)
     )
@@ -160,11 +147,24 @@ def _plain(data: bytes, header: Header) -> Pixels:
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels), dtype=np.uint8)
 
 
-def _with_pillow(data: bytes, header: Header) -> tuple[Pixels, bool]:
-    if header.format == "PNG" and not png_is_full(data):
-        raise UnreadableImage("truncated", "the PNG file holds fewer rows than it declares", header)
+def _by_opencv(data: bytes, flags: int) -> Any:
+    """OpenCV's pixels, None when it refuses the file."""
     try:
-        image: Any = open_lazily(data, header.format)
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        return None
+
+
+def _refuse_short(data: bytes, header: Header) -> None:
+    """Refuses a PNG with fewer rows than it declares: Pillow returns the missing ones black."""
+    if header.format == "PNG" and _by_opencv(data, cv2.IMREAD_UNCHANGED) is None:
+        raise UnreadableImage("truncated", "the PNG file holds fewer rows than it declares", header)
+
+
+def _with_pillow(data: bytes, header: Header) -> tuple[Pixels, bool]:
+    _refuse_short(data, header)
+    try:
+        image: Any = open_lazily(BytesIO(data), header.format)
         image.load()
         if image.mode.startswith("I"):
             return _from_integers(np.asarray(image), header), False

@@ -21,7 +21,7 @@ from gan_core.config import SourceConfig
 from gan_core.datasets.base import Entry, Source, fingerprint
 from gan_core.errors import RequestError, UnknownName
 from gan_core.vision.decode import decode
-from gan_core.vision.headers import UnreadableImage
+from gan_core.vision.image_files import UnreadableImage
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = registry.names("datasets")

@@ -154,9 +154,12 @@ def test_headers_beyond_the_columns_are_rows_with_a_reason() -> None:
         "width.png": png_that_declares(0xFFFFFFFF, 4),
         "both.png": png_that_declares(0xFFFFFFFF, 0xFFFFFFFF),
         "cut.png": png_that_declares(0xFFFFFFFF, 4)[:-5],
-        "frames.png": png_with_frames((1 << 31) + 1),
         "height.bmp": bytes(bmp),
     }
-    rows = _ingested(files)
+    frames = {"frames.png": png_with_frames((1 << 31) + 1), "many.png": png_with_frames(1 << 31)}
+    rows = _ingested({**files, **frames})
+    # Above 2^31 frames Pillow reads the default image of an APNG.
+    assert (rows["frames.png"]["status"], rows["frames.png"]["frames"]) == ("ok", 1)
+    assert rows["many.png"]["status"] == "failed" and rows["many.png"]["frames"] is None
     assert {name: rows[name]["status"] for name in files} == dict.fromkeys(files, "failed")
     assert all(rows[name]["reason"] and rows[name]["width"] is None for name in files)

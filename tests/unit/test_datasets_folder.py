@@ -19,7 +19,7 @@ from gan_core.config import SourceConfig
 from gan_core.datasets import folder
 from gan_core.datasets.base import Entry, Source, fingerprint
 from gan_core.errors import RequestError, UnknownName
-from gan_core.vision.headers import UnreadableImage
+from gan_core.vision.image_files import UnreadableImage
 
 
 def png(seed: int = 0, size: int = 8) -> bytes:

@@ -25,7 +25,7 @@ from gan_core.dedup.search.verify_pairs import Verified
 from gan_core.progress import Progress, silent
 from gan_core.vision.decode import decode
 from gan_core.vision.geometry import resize
-from gan_core.vision.headers import UnreadableImage
+from gan_core.vision.image_files import UnreadableImage
 
 Rows = npt.NDArray[np.int64]
 

@@ -165,7 +165,7 @@ def _figure(image: str, address: str, text: str, kept: bool) -> str:
 def _views(images: Images, wanted: Sequence[int]) -> dict[int, str]:
     """Data addresses of small JPEGs, read from the source again; the thumbnail where that fails."""
     from gan_core.vision.decode import decode
-    from gan_core.vision.headers import UnreadableImage
+    from gan_core.vision.image_files import UnreadableImage
 
     numbers = sorted(set(wanted))
     requests = [(images.addresses[number], images.members[number]) for number in numbers]

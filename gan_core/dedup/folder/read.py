@@ -31,7 +31,7 @@ from gan_core.dedup.folder.thumbnails import (
 )
 from gan_core.dedup.hashing.autoencoder import SIDE
 from gan_core.progress import Progress, Throttled, silent
-from gan_core.vision.headers import UnreadableImage
+from gan_core.vision.image_files import UnreadableImage
 
 if TYPE_CHECKING:
     from gan_core.datasets.base import Blob, Source

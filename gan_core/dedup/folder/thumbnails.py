@@ -29,7 +29,7 @@ from gan_core.dedup.hashing.autoencoder import SIDE
 from gan_core.files import source_root
 from gan_core.vision.decode import decode_noting
 from gan_core.vision.geometry import resize
-from gan_core.vision.headers import MAGIC_BYTES, UnreadableImage, read_file, sniff
+from gan_core.vision.image_files import MAGIC_BYTES, UnreadableImage, read_file, sniff
 
 log = logging.getLogger(__name__)
 
