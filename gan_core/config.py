@@ -563,6 +563,14 @@ class ReportConfig(Section):
     next: list[str] = Field(default_factory=list, description="what to try next, as commands")
 
 
+class SegmenterConfig(Section):
+    """Which class each pixel of an image shows, for the inspections that need it."""
+
+    palette: dict[str, list[int]] = Field(
+        default_factory=dict, description="class to colour (RGB): the nearest colour decides"
+    )
+
+
 class Recipe(Section):
     """One run's choices. `scales` holds overlays (`debug`, `small`, `full`) over the sections below
     it.

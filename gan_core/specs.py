@@ -99,7 +99,7 @@ _ALL = (
         ),
         time_limit=24 * 3600,
     ),
-    StageSpec("inspect", 2, ("*.json", "*.png"), ("stages/inspect.py", "inspection", "networks")),
+    StageSpec("inspect", 3, ("*.json", "*.png"), ("stages/inspect.py", "inspection", "networks")),
     StageSpec("report", 5, ("summary.json",), ("stages/report.py", "reporting")),
 )
 

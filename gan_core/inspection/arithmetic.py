@@ -3,7 +3,7 @@
 DCGAN paper, section 6.3.2 and figure 7: the sum is unstable on single samples and works on means of
 three exemplars of each concept; it is shown with 8 neighbours made by uniform noise of +-0.25; the
 same sum of pixels only overlays the images. The authors chose exemplars by eye. Here two attributes
-are functions of the image, high or low against the median of samples:
+are measured (`attributes.py`), high or low against the median of samples, or present or absent:
 
     A = (high, high)    B = (high, low)    C = (low, low)    wanted: (low, high)
 
@@ -14,24 +14,24 @@ the sum of pixels, and means of three with B and C drawn from all samples (shuff
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from gan_core.config import Section
-from gan_core.errors import UnknownName
+from gan_core.config import Section, SegmenterConfig
+from gan_core.inspection.attributes import find
 from gan_core.inspection.base import (
     Context,
     Figure,
     Inspection,
+    NotApplicable,
     Table,
     as_images,
     image_sheet,
 )
+from gan_core.inspection.segmenters import of_context
 from gan_core.metrics.intervals import wilson
 from gan_core.networks.snapshot import generate
 from gan_core.randomness import numpy_stream, torch_stream
@@ -49,77 +49,37 @@ class Options(Section):
     """Which attributes, and how often."""
 
     attributes: list[str] = Field(
-        default=["width", "slant"], min_length=2, max_length=2, description="two of the known ones"
+        default=["width", "slant"],
+        min_length=2,
+        max_length=2,
+        description="two of: an image function, a class of the segmenter, a rule such as smile=1",
     )
+    segmenter: SegmenterConfig = SegmenterConfig()
     samples: int = Field(2048, ge=64, description="samples among which exemplars are found")
     draws: int = Field(200, ge=1)
 
 
-def luminance(images: Tensor) -> Tensor:
-    """Brightness above the image's median, [n, S, S], at least 0: the drawn part of an image."""
-    grey = images.float().mean(1)
-    return (grey - grey.flatten(1).median(1).values[:, None, None]).clamp(min=0)
-
-
-def _central(images: Tensor, rows: int, columns: int) -> Tensor:
-    """Central moments of the luminance, [n], divided by its sum."""
-    weight = luminance(images) + 1e-6
-    side = weight.shape[-1]
-    place = torch.arange(side, dtype=torch.float32, device=weight.device)
-    total = weight.sum((1, 2))
-    y = (weight.sum(2) * place).sum(1) / total
-    x = (weight.sum(1) * place).sum(1) / total
-    down = (place[None] - y[:, None]) ** rows
-    across = (place[None] - x[:, None]) ** columns
-    return torch.einsum("nij,ni,nj->n", weight, down, across) / total
-
-
-def width(images: Tensor) -> Tensor:
-    """Horizontal extent: the luminance's standard deviation across columns, in pixels."""
-    return _central(images, 0, 2).clamp(min=0).sqrt()
-
-
-def slant(images: Tensor) -> Tensor:
-    """Shear of the drawn part: covariance of row and column over the rows' variance."""
-    return _central(images, 1, 1) / _central(images, 2, 0).clamp(min=1e-6)
-
-
-def brightness(images: Tensor) -> Tensor:
-    """Mean value of the image. Linear in pixels: their sum gets it right by construction."""
-    return images.float().mean((1, 2, 3))
-
-
-def contrast(images: Tensor) -> Tensor:
-    """Standard deviation of the image's values."""
-    return images.float().flatten(1).std(1)
-
-
-def redness(images: Tensor) -> Tensor:
-    """Mean of red minus blue. Linear in pixels."""
-    return (images[:, 0] - images[:, -1]).float().mean((1, 2))
-
-
-def balance(images: Tensor) -> Tensor:
-    """Horizontal centre of the drawn part, in pixels from the left."""
-    weight = luminance(images) + 1e-6
-    place = torch.arange(weight.shape[-1], dtype=torch.float32, device=weight.device)
-    return (weight.sum(1) * place).sum(1) / weight.sum((1, 2))
-
-
-ATTRIBUTES: dict[str, Callable[[Tensor], Tensor]] = {
-    function.__name__: function
-    for function in (width, slant, brightness, contrast, redness, balance)
-}
-
-
 def inspect(context: Context, options: Options) -> Inspection:
     """The shares over many draws, and one draw as images."""
-    functions = [_attribute(name) for name in options.attributes]
+    segmenter = None
+    if options.segmenter != SegmenterConfig():
+        segmenter = of_context(context, options.segmenter).after(context.match)
+    functions = [find(context, name, segmenter) for name in options.attributes]
     latents = context.latents(options.samples, "arithmetic")
     images = generate(context.snapshot, latents)
-    scores = torch.stack([function(images) for function in functions], 1).double().numpy()
-    middle = np.median(scores, 0)
+    scores = np.stack([function.scores(images) for function in functions], 1)
+    middle = np.array(
+        [
+            np.median(column) if function.threshold is None else function.threshold
+            for function, column in zip(functions, scores.T, strict=True)
+        ]
+    )
     cells = [furthest(scores, middle, high) for high in ((1, 1), (1, 0), (0, 0))]
+    if min(len(cell) for cell in cells) < EXEMPLARS:
+        raise NotApplicable(
+            f"Of {len(images)} samples fewer than {EXEMPLARS} are exemplars of A, B or C "
+            f"({', '.join(str(len(cell)) for cell in cells)}): choose other attributes."
+        )
     random = numpy_stream(context.seed, "inspect", "arithmetic draws")
     exemplars = np.stack(
         [
@@ -131,7 +91,7 @@ def inspect(context: Context, options: Options) -> Inspection:
     shuffled = np.concatenate([exemplars[:, :1], anywhere], 1)
 
     def reached(sums: Tensor) -> int:
-        found = torch.stack([function(sums) for function in functions], 1).double().numpy()
+        found = np.stack([function.scores(sums) for function in functions], 1)
         return int(((found[:, 0] < middle[0]) & (found[:, 1] > middle[1])).sum())
 
     variants = {
@@ -154,20 +114,16 @@ def inspect(context: Context, options: Options) -> Inspection:
         f"exemplars {100 * lone['share']:.0f} %, B and C shuffled {100 * other['share']:.0f} %, "
         f"any sample {100 * found['samples']['share']:.0f} %)"
         + ("." if steadier else "; means are no better than single exemplars.")
+        + "".join(function.sentence() for function in functions)
     )
     numbers = {"attributes": options.attributes, "draws": options.draws, "shares": found}
+    numbers["probes"] = {one.name: one.quality for one in functions if one.quality}
     rows = [
         [name, f"{100 * one['share']:.1f} %", f"{100 * one['low']:.1f} to {100 * one['high']:.1f}"]
         for name, one in found.items()
     ]
     table = Table(["sum", "as wanted", "95 % interval"], rows)
     return Inspection(sentence, numbers, _figures(context, latents, images, exemplars[0]), [table])
-
-
-def _attribute(name: str) -> Callable[[Tensor], Tensor]:
-    if name not in ATTRIBUTES:
-        raise UnknownName("attribute", name, ATTRIBUTES)
-    return ATTRIBUTES[name]
 
 
 def furthest(scores: Scores, middle: Scores, high: tuple[int, int]) -> npt.NDArray[np.int64]:

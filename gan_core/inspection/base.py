@@ -13,7 +13,7 @@ where the snapshot or the data lack what it needs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -93,6 +93,17 @@ class Context:
         order = numpy_stream(self.seed, "inspect", stream).permutation(len(self.training_set))
         return self.training_set.pixels(np.sort(order[:count]))
 
+    @cached_property
+    def match(self) -> Callable[[Tensor], Tensor]:
+        """Gives generated images the contrast of training images by the map that fits 1,000 samples
+        (`contrast_map`); it is fitted once, so that an intervention cannot change it. Without a
+        training set images stay as they are.
+        """
+        if not self.packs:
+            return lambda images: images
+        real = as_float(self.training_images(2048, "dissection"))
+        return contrast_map(self.samples(1000, "dissection contrast"), real)
+
     def latents(self, count: int, stream: str) -> Tensor:
         """Latents [count, dim] of a random stream, on the CPU."""
         return sample_latents(
@@ -150,14 +161,20 @@ def contrast_ratio(generated: Tensor, real: Tensor) -> float:
     return float((moments(generated)[1] / moments(real)[1].clamp(min=1e-6)).mean())
 
 
-def match_contrast(generated: Tensor, real: Tensor) -> Tensor:
-    """Generated images [n, C, S, S] with the mean and standard deviation of real ones in each
-    channel, clamped to [-1, 1].
+def contrast_map(generated: Tensor, real: Tensor) -> Callable[[Tensor], Tensor]:
+    """A linear map of each channel that gives `generated` [n, C, S, S] the mean and standard
+    deviation of `real`, clamped to [-1, 1]; it may be applied to other images.
     """
-    (mean, std), (goal, spread) = moments(generated), moments(real)
-    factor = spread / std.clamp(min=1e-6)
+    (mean, std), (goal, wanted) = moments(generated), moments(real)
+    factor = (wanted / std.clamp(min=1e-6))[:, None, None]
+    shift = goal[:, None, None] - mean[:, None, None] * factor
 
-    def wide(values: Tensor) -> Tensor:
-        return values[None, :, None, None]
+    def apply(images: Tensor) -> Tensor:
+        return (images * factor.to(images) + shift.to(images)).clamp(-1, 1)
 
-    return ((generated - wide(mean)) * wide(factor) + wide(goal)).clamp(-1, 1)
+    return apply
+
+
+def match_contrast(generated: Tensor, real: Tensor) -> Tensor:
+    """Generated images [n, C, S, S] with the contrast of real ones (`contrast_map`)."""
+    return contrast_map(generated, real)(generated)

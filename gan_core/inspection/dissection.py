@@ -17,7 +17,7 @@ Latents for thresholds, agreement and ablation are never shared.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,18 +28,18 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from gan_core.config import Section
+from gan_core.config import Section, SegmenterConfig
 from gan_core.inspection.base import (
     Context,
     Images,
     Inspection,
-    NotApplicable,
     Table,
     as_float,
     as_images,
     image_sheet,
 )
-from gan_core.inspection.segmenters import Segmenter, by_colour
+from gan_core.inspection.segmenters import Segmenter, of_context
+from gan_core.inspection.units import BATCH, Units, choose_layer, random_sets
 from gan_core.networks.base import LayeredNetwork
 from gan_core.networks.layers import initialise
 from gan_core.randomness import numpy_stream, torch_stream
@@ -50,7 +50,6 @@ VERSION = 1
 ORDER = 70
 DEFAULT = False  # it needs a segmenter
 
-BATCH = 128
 FRACTIONS = np.logspace(-3, 0, 100)[:-1]  # shares of places above a threshold (netdissect)
 LEAST_IOU, LEAST_GAIN = 0.05, 0.05  # a unit counts above the first, and by so much above shuffled
 LEAST_PIXELS = 1e-3  # classes with a smaller share of the pixels are left out (netdissect)
@@ -62,10 +61,10 @@ Floats = npt.NDArray[np.float64]
 class Options(Section):
     """What is dissected, and by which segmenter."""
 
-    layer: str = Field("", description="layer of the generator; empty: the middle one")
-    palette: dict[str, list[int]] = Field(
-        default_factory=dict, description="class to colour (RGB): the colour rule as segmenter"
+    layer: str = Field(
+        "", description="layer of the generator; empty: the first after the projection"
     )
+    segmenter: SegmenterConfig = SegmenterConfig()
     units: int = Field(8, ge=1, description="units ablated for each class")
     latents: int = Field(1000, ge=16, description="for thresholds, and as many for agreement")
     ablated: int = Field(500, ge=8, description="latents for ablation")
@@ -101,13 +100,11 @@ class Dissection:
 
 def inspect(context: Context, options: Options) -> Inspection:
     """The table by class, heat maps of the best units, images before and after ablation."""
-    if not options.palette:
-        raise NotApplicable("Dissection needs a segmenter: give inspect.dissection.palette.")
+    real_segment = of_context(context, options.segmenter)
+    segment = real_segment.after(context.match)
     real = as_float(context.training_images(2048, "dissection")) if context.packs else None
-    samples = context.samples(1000, "dissection contrast") if real is not None else None
-    segment = by_colour(options.palette, real, samples)
     generator = context.snapshot.best_generator()
-    layer = options.layer or middle_layer(generator)
+    layer = choose_layer(generator, options.layer, 0)
     latents = context.latents(2 * options.latents + options.ablated, "dissection")
     found = dissect(
         generator,
@@ -154,7 +151,7 @@ def inspect(context: Context, options: Options) -> Inspection:
         "layer": layer,
         "classes": found.classes,
         "pixels": _rounded(found.pixels),
-        "pixels_real": None if real is None else _histogram(by_colour(options.palette), real),
+        "pixels_real": None if real is None else _histogram(real_segment, real),
         "best_iou": _rounded(found.iou.max(0)),
         "shuffled": _rounded(found.shuffled[found.iou.argmax(0), np.arange(len(found.classes))]),
         "counting_units": found.counts.sum(0).tolist(),
@@ -168,18 +165,17 @@ def inspect(context: Context, options: Options) -> Inspection:
         "inserted": found.inserted,
     }
     names = [found.classes[n] for n in drawn]
+    shown = Units(generator, layer, latents[:8])
     figures = [
         image_sheet(
             "dissection_ablated",
-            before_and_after(generator, layer, latents[:8], found.units, names),
+            before_and_after(shown, [found.units[n]["agreement"] for n in names]),
             8,
             "samples, and the same with the units of one class ablated: " + ", ".join(names),
         ),
         image_sheet(
             "dissection_units",
-            heat_maps(
-                generator, layer, latents[:8], [found.units[n]["agreement"][0] for n in names]
-            ),
+            heat_maps(shown, [found.units[n]["agreement"][0] for n in names]),
             8,
             "the same samples under the map of each class's best unit: " + ", ".join(names),
         ),
@@ -200,7 +196,7 @@ def dissect(
     """Agreement, ablation and insertion for every class.
 
     Args:
-        generator: offers run_to(latents, layer) and run_from(activation, layer).
+        generator: offers run_to(latents, layer) and run_from(activation, layer) (`Units`).
         latents: [2 count + m, dim]: `count` for thresholds, `count` for agreement, m for ablation.
         units: how many are ablated for each class.
     """
@@ -226,13 +222,8 @@ def dissect(
             gone, other = study.remove(some)
             lost[name][how] = round(float(gone[number]), 4)
             elsewhere[name][how] = round(float(other[number]), 4)
-        best = set(chosen[name]["agreement"])
-        rest = np.array([u for u in range(len(iou)) if u not in best])
-        size = min(len(best), len(rest))
-        by_chance[name] = [
-            round(float(study.remove(random.permutation(rest)[:size].tolist())[0][number]), 4)
-            for _ in range(RANDOM_SETS)
-        ]
+        others = random_sets(len(iou), chosen[name]["agreement"], units, RANDOM_SETS, random)
+        by_chance[name] = [round(float(study.remove(some)[0][number]), 4) for some in others]
         similar = study.matched(chosen[name]["agreement"])
         matched[name] = round(float(study.remove(similar)[0][number]), 4)
     inserted = {
@@ -271,31 +262,13 @@ def observe(
     generator: nn.Module, layer: str, segment: Segmenter, latents: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Maps upsampled to the image, float16 [n, units, S, S], and classes, int64 [n, S, S]."""
-    maps, labels = [], []
-    for x, image in passes(generator, layer, latents):
-        size = list(image.shape[2:])
-        large = F.interpolate(x.float(), size=size, mode="bilinear", align_corners=False)
-        maps.append(large.half().cpu())
-        labels.append(segment(image.cpu()))
-    return torch.cat(maps), torch.cat(labels)
-
-
-@torch.no_grad()
-def passes(generator: nn.Module, layer: str, latents: Tensor) -> Any:
-    """Activations of the layer and images, a batch of latents at a time."""
-    device = next((p.device for p in generator.parameters()), torch.device("cpu"))
-    for start in range(0, len(latents), BATCH):
-        z = latents[start : start + BATCH].to(device)
-        x = generator.run_to(z, layer)  # type: ignore[operator]
-        yield x, run_on(generator, layer, x, z)
-
-
-def run_on(generator: nn.Module, layer: str, x: Tensor, z: Tensor) -> Tensor:
-    """The image that a generator makes of a layer's activation."""
-    if isinstance(generator, LayeredNetwork):
-        return generator.run_from(x, layer, latents=z)
-    image: Tensor = generator.run_from(x, layer)  # type: ignore[operator]
-    return image
+    units = Units(generator, layer, latents)
+    size = list(units.images.shape[2:])
+    maps = [
+        F.interpolate(x.float(), size=size, mode="bilinear", align_corners=False).half()
+        for x in units.activations.split(BATCH)
+    ]
+    return torch.cat(maps), segment(units.images)
 
 
 def thresholds(maps: Tensor, labels: Tensor, classes: int) -> Floats:
@@ -368,7 +341,7 @@ def count_units(iou: Floats, shuffled: Floats, pixels: Floats) -> npt.NDArray[np
     return found & (pixels >= LEAST_PIXELS)
 
 
-class Ablation:
+class Ablation(Units):
     """Units of a layer set to 0 or to a value, and what becomes of the classes.
 
     Args: latents: of their own, shared with nothing else.
@@ -377,10 +350,9 @@ class Ablation:
     def __init__(
         self, generator: nn.Module, layer: str, segment: Segmenter, latents: Tensor
     ) -> None:
-        self.generator, self.layer, self.segment, self.latents = generator, layer, segment, latents
-        found = [(x.cpu(), segment(image.cpu())) for x, image in passes(generator, layer, latents)]
-        self.activations = torch.cat([x for x, _ in found])
-        self.before = torch.cat([labels for _, labels in found])
+        super().__init__(generator, layer, latents)
+        self.segment = segment
+        self.before = segment(self.images)
         self.sizes = self._sizes(self.before)
 
     def _sizes(self, labels: Tensor) -> Floats:
@@ -388,27 +360,9 @@ class Ablation:
             np.float64
         )
 
-    @torch.no_grad()
-    def _after(self, change: Callable[[Tensor, int], Tensor], rows: slice | None = None) -> Tensor:
-        """Classes once activations are changed: int64 [n, S, S]."""
-        activations = self.activations if rows is None else self.activations[rows]
-        latents = self.latents if rows is None else self.latents[rows]
-        device = next((p.device for p in self.generator.parameters()), torch.device("cpu"))
-        out = []
-        for start in range(0, len(activations), BATCH):
-            x = change(activations[start : start + BATCH].clone(), start).to(device)
-            z = latents[start : start + BATCH].to(device)
-            out.append(self.segment(run_on(self.generator, self.layer, x, z).cpu()))
-        return torch.cat(out)
-
-    def remove(self, units: list[int]) -> tuple[Floats, Floats]:
+    def remove(self, units: Sequence[int]) -> tuple[Floats, Floats]:
         """Share of each class's pixels that vanish, and share of the other pixels that change."""
-
-        def change(x: Tensor, _: int) -> Tensor:
-            x[:, units] = 0
-            return x
-
-        after = self._after(change)
+        after = self.segment(self.without(units))
         gone = 1 - self._sizes(after) / np.maximum(self.sizes, 1)
         moved = (after != self.before).flatten().numpy()
         flat = self.before.flatten().numpy()
@@ -418,22 +372,19 @@ class Ablation:
 
     def effects(self, most: int = 128) -> Floats:
         """Share of each class's pixels lost when one unit is ablated: [units, classes]."""
-        rows = slice(0, most)
-        size = self._sizes(self.before[rows])
-
-        def without(unit: int) -> Floats:
-            def change(x: Tensor, _: int) -> Tensor:
-                x[:, unit] = 0
-                return x
-
-            return 1 - self._sizes(self._after(change, rows)) / np.maximum(size, 1)
-
-        return np.stack([without(unit) for unit in range(self.activations.shape[1])])
+        rows = torch.arange(min(most, len(self.latents)))
+        size = np.maximum(self._sizes(self.before[rows]), 1)
+        return np.stack(
+            [
+                1 - self._sizes(self.segment(self.without([unit], rows))) / size
+                for unit in range(self.activations.shape[1])
+            ]
+        )
 
     def matched(self, units: list[int]) -> list[int]:
         """As many other units, the nearest in mean activation and in outgoing norm."""
         means = self.activations.float().mean((0, 2, 3)).numpy()
-        norms = self._norms()
+        norms = self.norms().numpy()
         place = np.stack([means / (means.std() + 1e-12), norms / (norms.std() + 1e-12)], 1)
         free = [u for u in range(len(means)) if u not in set(units)]
         found: list[int] = []
@@ -442,21 +393,6 @@ class Ablation:
             found.append(min(left, key=lambda u: float(((place[u] - place[unit]) ** 2).sum())))
         return found
 
-    def _norms(self) -> Floats:
-        """Length of the weights that leave each unit; ones where the next layer is not found."""
-        units = self.activations.shape[1]
-        if isinstance(self.generator, LayeredNetwork):
-            names = [info.name for info in self.generator.layers()]
-            after = names[names.index(self.layer) + 1 :]
-            for module in self.generator.layer(after[0]).modules() if after else ():
-                if isinstance(module, nn.ConvTranspose2d) and module.in_channels == units:
-                    rows = module.weight.detach().float().flatten(1)
-                    return np.asarray(rows.norm(dim=1).cpu().numpy(), np.float64)
-                if isinstance(module, nn.Conv2d) and module.in_channels == units:
-                    weight = module.weight.detach().float().transpose(0, 1)
-                    return np.asarray(weight.flatten(1).norm(dim=1).cpu().numpy(), np.float64)
-        return np.ones(units)
-
     def insert(self, number: int, units: list[int], random: np.random.Generator) -> dict[str, Any]:
         """How often a class appears where its units are switched on at one place, by row and by the
         class that was there before. The value is the units' mean over the class's own pixels.
@@ -464,50 +400,38 @@ class Ablation:
         side = self.activations.shape[2]
         scale = self.before.shape[1] // side
         cells = F.max_pool2d((self.before == number).float()[:, None], scale)[:, 0] > 0
-        if not bool(cells.any()):
-            return {"rate": 0.0, "by_row": [], "by_class": {}}
-        inside = self.activations[:, units].permute(0, 2, 3, 1)[cells]
-        value = inside.float().mean(0).to(self.activations)
         absent = np.argwhere(~cells.numpy())
-        if not len(absent):
+        if not bool(cells.any()) or not len(absent):
             return {"rate": 0.0, "by_row": [], "by_class": {}}
+        value = self.activations[:, units].permute(0, 2, 3, 1)[cells].float().mean(0)
         places = absent[random.integers(0, len(absent), PLACES)]
-        was, hit = [], []
-        for start in range(0, len(places), BATCH):
-            some = places[start : start + BATCH]
-            rows = torch.from_numpy(some[:, 0])
-            x = self.activations[rows].clone()
-            for n, (_, down, across) in enumerate(some):
-                x[n, units, down, across] = value
-            device = next((p.device for p in self.generator.parameters()), torch.device("cpu"))
-            with torch.no_grad():
-                z = self.latents[rows].to(device)
-                image = run_on(self.generator, self.layer, x.to(device), z)
-            after = self.segment(image.cpu())
-            for n, (row, down, across) in enumerate(some):
-                top, left = down * scale, across * scale
-                block = slice(top, top + scale), slice(left, left + scale)
-                hit.append(bool((after[n][block] == number).any()))
-                old = self.before[int(row)][block].flatten()
-                was.append(int(old.mode().values))
-        rate = np.array(hit)
+
+        def switch_on(x: Tensor, positions: Tensor) -> Tensor:
+            for n, position in enumerate(positions.tolist()):
+                _, down, across = places[position]
+                x[n, units, down, across] = value.to(x)
+            return x
+
+        rows = torch.from_numpy(places[:, 0])
+        after = self.segment(self.changed(switch_on, rows))
+        was, hit = np.zeros(len(places), np.int64), np.zeros(len(places), bool)
+        for n, (row, down, across) in enumerate(places):
+            top, left = down * scale, across * scale
+            block = slice(top, top + scale), slice(left, left + scale)
+            hit[n] = bool((after[n][block] == number).any())
+            was[n] = int(self.before[row][block].flatten().mode().values)
         by_class = {
-            name: round(float(rate[np.array(was) == n].mean()), 4)
+            name: round(float(hit[was == n].mean()), 4)
             for n, name in enumerate(self.segment.classes)
-            if (np.array(was) == n).sum() >= 10
+            if (was == n).sum() >= 10
         }
         by_row = [
-            round(float(rate[places[:, 1] == row].mean()), 4)
+            round(float(hit[places[:, 1] == row].mean()), 4)
             if (places[:, 1] == row).any()
             else None
             for row in range(side)
         ]
-        return {"rate": round(float(rate.mean()), 4), "by_row": by_row, "by_class": by_class}
-
-
-def middle_layer(generator: LayeredNetwork) -> str:
-    """The first layer of maps after the projection: units there tend to carry objects."""
-    return next(info.name for info in generator.layers() if info.kind == "deconv")
+        return {"rate": round(float(hit.mean()), 4), "by_row": by_row, "by_class": by_class}
 
 
 def random_network(generator: LayeredNetwork, seed: int) -> LayeredNetwork:
@@ -521,29 +445,17 @@ def random_network(generator: LayeredNetwork, seed: int) -> LayeredNetwork:
     return own.requires_grad_(False)
 
 
-def before_and_after(
-    generator: LayeredNetwork,
-    layer: str,
-    latents: Tensor,
-    units: dict[str, dict[str, list[int]]],
-    names: list[str],
-) -> Images:
-    """A row of samples, then a row for each class with its units ablated."""
-    ((x, image),) = passes(generator, layer, latents)
-    rows = [as_images(image)]
-    for name in names:
-        changed = x.clone()
-        changed[:, units[name]["agreement"]] = 0
-        with torch.no_grad():
-            rows.append(as_images(run_on(generator, layer, changed, latents.to(x.device))))
-    return np.concatenate(rows)
+def before_and_after(study: Units, chosen: Sequence[Sequence[int]]) -> Images:
+    """A row of samples, then a row for each set of units with these ablated."""
+    return np.concatenate(
+        [as_images(study.images), *(as_images(study.without(units)) for units in chosen)]
+    )
 
 
-def heat_maps(generator: LayeredNetwork, layer: str, latents: Tensor, units: list[int]) -> Images:
+def heat_maps(study: Units, units: Sequence[int]) -> Images:
     """Samples darkened where a unit is off: a row for each unit."""
-    ((x, image),) = passes(generator, layer, latents)
-    size = list(image.shape[2:])
-    maps = F.interpolate(x[:, units].float(), size=size, mode="bilinear", align_corners=False)
+    x, image = study.activations[:, list(units)].float(), study.images
+    maps = F.interpolate(x, size=list(image.shape[2:]), mode="bilinear", align_corners=False)
     maps = maps / maps.amax((0, 2, 3), keepdim=True).clamp(min=1e-6)
     light = 0.15 + 0.85 * maps.clamp(0, 1)
     rows = [as_images((image + 1) * light[:, n : n + 1] - 1) for n in range(len(units))]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gan_core.errors import UnknownName
-from gan_core.inspection import arithmetic
+from gan_core.inspection import arithmetic, attributes
 from gan_core.inspection.arithmetic import NOISE, Options, add, combine, furthest, inspect
 from gan_core.inspection.base import Context
 from gan_core.networks.layers import initialise
@@ -65,15 +65,15 @@ def test_attributes_follow_what_they_name() -> None:
         return torch.from_numpy(np.where(ink, 1.0, -1.0)).float()[None, None].repeat(1, 3, 1, 1)
 
     thin, thick, slanted = stroke(2, 0), stroke(4, 0), stroke(2, 0.3)
-    assert float(arithmetic.width(thick)) > 1.5 * float(arithmetic.width(thin))
-    assert abs(float(arithmetic.slant(thin))) < 0.02
-    assert float(arithmetic.slant(slanted)) == pytest.approx(0.3, abs=0.03)
-    moved = arithmetic.balance(stroke(2, 0, 4)) - arithmetic.balance(thin)
+    assert float(attributes.width(thick)) > 1.5 * float(attributes.width(thin))
+    assert abs(float(attributes.slant(thin))) < 0.02
+    assert float(attributes.slant(slanted)) == pytest.approx(0.3, abs=0.03)
+    moved = attributes.balance(stroke(2, 0, 4)) - attributes.balance(thin)
     assert float(moved) == pytest.approx(4, abs=0.1)
-    assert float(arithmetic.brightness(thick)) > float(arithmetic.brightness(thin))
+    assert float(attributes.brightness(thick)) > float(attributes.brightness(thin))
     red = thin.clone()
     red[:, 2] = -1
-    assert float(arithmetic.redness(red)) > float(arithmetic.redness(thin)) == 0
+    assert float(attributes.redness(red)) > float(attributes.redness(thin)) == 0
 
 
 def test_every_share_has_an_interval_and_the_sum_of_pixels_gets_linear_attributes_right(
