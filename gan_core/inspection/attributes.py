@@ -186,7 +186,8 @@ class Features:
 
     def __call__(self, images: Tensor) -> npt.NDArray[np.float32]:
         """float32 [n, values]."""
-        return (self._raw(images) - self.mean) / self.scale
+        found: npt.NDArray[np.float32] = (self._raw(images) - self.mean) / self.scale
+        return found
 
 
 def extremes(scores: Scores, count: int) -> tuple[Sequence[int], Sequence[int]]:

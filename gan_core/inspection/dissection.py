@@ -266,7 +266,7 @@ def observe(
     size = list(units.images.shape[2:])
     maps = [
         F.interpolate(x.float(), size=size, mode="bilinear", align_corners=False).half()
-        for x in units.activations.split(BATCH)
+        for x in torch.split(units.activations, BATCH)
     ]
     return torch.cat(maps), segment(units.images)
 

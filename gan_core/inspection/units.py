@@ -47,9 +47,11 @@ class Units:
     def _image(self, x: Tensor, rows: Tensor) -> Tensor:
         z, more = self._inputs(rows)
         if isinstance(self.generator, LayeredNetwork):
-            return self.generator.run_from(x, self.layer, latents=z, **more).float().cpu()
-        found: Tensor = self.generator.run_from(x, self.layer)  # type: ignore[operator]
-        return found.float().cpu()
+            found = self.generator.run_from(x, self.layer, latents=z, **more)
+        else:
+            found = self.generator.run_from(x, self.layer)  # type: ignore[operator]
+        image: Tensor = found.float().cpu()
+        return image
 
     def changed(self, change: Change, rows: Tensor | None = None) -> Tensor:
         """Images once activations are changed: float32 [rows, 3, S, S].
@@ -82,7 +84,8 @@ class Units:
         weight = outgoing(self.generator, self.layer)
         if weight is None:
             return torch.ones(self.activations.shape[1])
-        return weight.detach().float().flatten(1).norm(dim=1).cpu()
+        lengths: Tensor = weight.detach().float().flatten(1).norm(dim=1).cpu()
+        return lengths
 
 
 def outgoing(generator: nn.Module, layer: str) -> Tensor | None:

@@ -128,6 +128,7 @@ def inspect(context: Context, options: Options) -> Inspection:
         sentence += f"These maps draw much besides {name}: the images do not stay the same."
     else:
         sentence += f"The generator does not forget {name}."
+    random_changed = float(np.mean([moved for _, moved in by_chance]))
     numbers = {
         "layer": layer,
         "concept": name,
@@ -139,7 +140,7 @@ def inspect(context: Context, options: Options) -> Inspection:
         "diversity": round(differ, 4),
         "random_mean": round(float(np.mean(chance)), 4),
         "random_worst": round(max(chance), 4),
-        "random_changed": round(float(np.mean([moved for _, moved in by_chance])), 4),
+        "random_changed": round(random_changed, 4),
         "forgets": forgets,
     }
     rows = [
@@ -147,10 +148,10 @@ def inspect(context: Context, options: Options) -> Inspection:
         [
             f"random maps, mean of {SETS} sets",
             f"{100 * np.mean(chance):.0f} %",
-            f"{100 * numbers['random_changed']:.1f} %",
+            f"{100 * random_changed:.1f} %",
         ],
     ]
-    most = torch.from_numpy(np.flatnonzero(concept.shows.any((1, 2)))[:SHOWN])
+    most = torch.from_numpy(np.flatnonzero(concept.shows.any(axis=(1, 2)))[:SHOWN])
     if not options.boxes:
         most = concept.presence(fresh.images).argsort(descending=True)[:SHOWN]
     shown = [fresh.images[most], fresh.without(dropped, most), fresh.without(others[0], most)]
@@ -200,7 +201,7 @@ def _concept(
     if options.boxes:
         inside = boxes_to_mask(options.boxes, len(images), images.shape[-1])
         cells = cover(inside, side)
-        with_box = (cells > 0).any((1, 2))[:, None, None]
+        with_box = (cells > 0).any(axis=(1, 2)).reshape(-1, 1, 1)
 
         def unchanged(after: Tensor) -> Tensor:
             return 1 - (after - images).abs().mean(1)[inside] / 2
@@ -213,7 +214,7 @@ def _concept(
         number = list(segmenter.classes).index(options.concept)
         cells = cover(segmenter(images) == number, side)
         shows = cells >= min(0.5, float(cells.max()))
-        present = (cells > 0).any((1, 2))[:, None, None]
+        present = (cells > 0).any(axis=(1, 2)).reshape(-1, 1, 1)
         return Concept(shows, present & (cells == 0), found.score, "share of pixels")
     most, least = extremes(found.scores(images), len(images) // 3)
     shows, lacks = (np.zeros((len(images), side, side), bool) for _ in range(2))
