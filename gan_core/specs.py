@@ -100,7 +100,7 @@ _ALL = (
         time_limit=24 * 3600,
     ),
     StageSpec("inspect", 3, ("*.json", "*.png"), ("stages/inspect.py", "inspection", "networks")),
-    StageSpec("report", 5, ("summary.json",), ("stages/report.py", "reporting")),
+    StageSpec("report", 6, ("summary.json",), ("stages/report.py", "reporting")),
 )
 
 STAGES: dict[str, StageSpec] = {spec.name: spec for spec in _ALL}

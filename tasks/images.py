@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 
+import cv2
+import numpy as np
 from prefect.artifacts import create_markdown_artifact
 
-from gan_core.reporting.charts import read_statistics, training_charts
-from gan_core.reporting.svg import beside, standalone
+from gan_core.reporting.charts import line_charts, read_statistics, standalone, training_charts
+from gan_core.vision.sheets import encode_webp
 from tasks.base import artifact_key
 
 # The list of artifacts downloads all of them: a run's images stay under half a megabyte together,
@@ -37,17 +39,13 @@ def image(path: Path, caption: str, most: int = SAMPLES_BYTES) -> str:
 
 
 def training_curve(folder: Path) -> str:
-    """Losses and the discriminator's verdicts over training as a Markdown image; '' where there are
+    """Losses and the discriminator's scores over training as a Markdown image; '' where there are
     no statistics yet.
     """
-    charts = training_charts(read_statistics([folder]))
-    return (
-        _markdown(
-            standalone(beside(charts)).encode(), "svg+xml", "Losses and verdicts over training"
-        )
-        if charts
-        else ""
-    )
+    drawn = line_charts(training_charts(read_statistics([folder])))
+    if not drawn:
+        return ""
+    return _markdown(standalone(drawn).encode(), "svg+xml", "Losses and scores over training")
 
 
 def _markdown(data: bytes, kind: str, caption: str) -> str:
@@ -55,17 +53,14 @@ def _markdown(data: bytes, kind: str, caption: str) -> str:
 
 
 def _smaller(data: bytes, room: int) -> bytes:
-    import cv2
-    import numpy as np
-
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     if pixels is None:
         return b""
     quality = 90
     while True:
-        _, encoded = cv2.imencode(".webp", pixels, [cv2.IMWRITE_WEBP_QUALITY, quality])
+        encoded = encode_webp(pixels.astype(np.uint8), quality)
         if len(encoded) <= room:
-            return bytes(encoded.tobytes())
+            return encoded
         if quality > 50:
             quality -= 20
         else:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from gan_core.networks.make import Make
 
 ABOUT = "ALI: generator and stochastic encoder against a discriminator of pairs (x, z)"
+TITLE = "ALI"
 VERSION = 1
 USES_LABELS = False
 FEATURES = ("encoder", "discriminator", "generator")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from gan_core.networks.make import Make
 
 ABOUT = "BigBiGAN: BigGAN with an encoder, a joint discriminator and unary scores"
+TITLE = "BigBiGAN"
 VERSION = 1
 USES_LABELS = False
 FEATURES = ("encoder", "discriminator")

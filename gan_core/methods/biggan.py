@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from gan_core.networks.make import Make
 
 ABOUT = "BigGAN: hinge loss, slower generator, averaged weights; unconditional unless asked"
+TITLE = "BigGAN"
 VERSION = 1
 USES_LABELS = False
 FEATURES = ("discriminator",)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from gan_core.networks.make import Make
 
 ABOUT = "CatGAN: a K-way discriminator, certain of real and uncertain of generated images"
+TITLE = "CatGAN"
 VERSION = 1
 USES_LABELS = False
 FEATURES = ("discriminator",)

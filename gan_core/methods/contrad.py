@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from gan_core.networks.make import Make
 
 ABOUT = "ContraD: a contrastive discriminator with an adversarial head on detached features"
+TITLE = "ContraD"
 VERSION = 1
 USES_LABELS = False
 FEATURES = ("discriminator",)

@@ -31,6 +31,7 @@ ABOUT = (
     "DCGAN: non-saturating loss, alternating updates (paper) or both per batch with an averaged "
     "generator (modern)"
 )
+TITLE = "DCGAN"
 VERSION = 1
 USES_LABELS = False
 FEATURES = ("discriminator",)

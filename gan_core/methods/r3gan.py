@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from gan_core.networks.make import Make
 
 ABOUT = "R3GAN: relativistic pairing loss with gradient penalties on real and generated images"
+TITLE = "R3GAN"
 VERSION = 1
 USES_LABELS = False
 FEATURES = ("discriminator",)

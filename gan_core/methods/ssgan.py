@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from gan_core.networks.make import Make
 
 ABOUT = "SS-GAN: the discriminator also tells by how much an image was rotated"
+TITLE = "SS-GAN"
 VERSION = 1
 USES_LABELS = False
 FEATURES = ("discriminator",)

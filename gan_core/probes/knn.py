@@ -18,6 +18,7 @@ from gan_core.probes.base import Features, Labels, as_tensor, block_rows, check_
 from gan_core.progress import Progress, silent
 
 ABOUT = "k nearest neighbours, Euclidean, majority vote"
+TITLE = "k nearest neighbours"
 SETTING = "k"
 GRID = [1.0, 5.0, 25.0]
 WHOLE = True  # only whole numbers

@@ -28,6 +28,7 @@ ABOUT = (
     "L2-SVM as in the DCGAN paper (LinearSVC's objective), all classes and all C at once, "
     "with a duality-gap certificate"
 )
+TITLE = "linear SVM"
 SETTING = "C"
 GRID = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1]
 ABOVE = 0.0  # values are above it

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ABOUT = "multinomial logistic regression with an L2 penalty, all C at once"
+TITLE = "logistic regression"
 SETTING = "C"
 GRID = [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0]
 ABOVE = 0.0  # values are above it

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ABOUT = "ridge classification (least squares on +1 and -1): the quick look"
+TITLE = "ridge regression"
 SETTING = "alpha"
 GRID = [1.0, 10.0, 100.0, 1000.0, 10000.0]
 ABOVE = 0.0  # values are above it

@@ -1,189 +1,429 @@
-"""The report's charts: a summary's numbers and a training's statistics turned into SVG."""
+"""The report's charts, drawn by matplotlib as SVG that follows the page's light or dark theme.
+
+A chart is drawn in the colours of `LIGHT`, then each colour is replaced by its CSS variable
+(`--ink`, `--c1`, ...), which the page defines; `standalone` adds them to a file. Text stays text,
+in the page's font. Equal figures give equal bytes.
+"""
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import re
+import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gan_core.reporting import sentences as words
-from gan_core.reporting.scores import CHANCE, label_order
-from gan_core.reporting.svg import (
-    Axis,
-    Bar,
-    Point,
-    Series,
-    dot_plot,
-    heat_map,
-    line_chart,
-    nice_axis,
+from gan_core.reporting.scores import CHANCE, is_learned, label_order
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LIGHT = {
+    "--paper": "#fbfaf7",
+    "--card": "#ffffff",
+    "--ink": "#1d1c1a",
+    "--muted": "#6a665f",
+    "--line": "#e5e1d9",
+    "--c1": "#2a5fc4",
+    "--c2": "#bd5b17",
+    "--c3": "#2a7f71",
+    "--c4": "#7a55b5",
+    "--c5": "#a33a57",
+    "--c6": "#6b7280",
+}
+DARK = {
+    "--paper": "#141518",
+    "--card": "#1b1d21",
+    "--ink": "#e9e7e3",
+    "--muted": "#9d9a94",
+    "--line": "#2e3137",
+    "--c1": "#7fa8ff",
+    "--c2": "#f0a060",
+    "--c3": "#5fc2b0",
+    "--c4": "#b99cf2",
+    "--c5": "#ef8ba5",
+    "--c6": "#9aa3b2",
+}
+FONT = (
+    'ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Noto '
+    'Sans", "Liberation Sans", Arial, sans-serif'
 )
-
-TONES = {
-    "discriminator": 1,
-    "network": 1,
-    "encoder": 4,
-    "random": 2,
-    "pixels": 3,
-    "kmeans": 5,
-    CHANCE: 6,
+INK, MUTED, LINE, CARD = (LIGHT[name] for name in ("--ink", "--muted", "--line", "--card"))
+STYLE = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 12,
+    "text.color": INK,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.labelcolor": MUTED,
+    "axes.labelsize": 11,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 12,
+    "axes.titleweight": "bold",
+    "axes.titlepad": 12,
+    "grid.color": LINE,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelsize": 11,
+    "ytick.labelsize": 11,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "lines.linewidth": 2,
+    "lines.markersize": 6,
+    **{f"axes.spines.{side}": False for side in ("left", "right", "top", "bottom")},
 }
-SHORT = {
-    "discriminator": "discriminator",
-    "network": "given network",
-    "random": "random weights",
-    "pixels": "raw pixels",
-    "kmeans": "K-means",
-}
+WIDTH, HEIGHT = 360, 240  # of a line chart in CSS pixels: as wide as a phone's page
 MOST_POINTS = 240
+FEW_POINTS = 12  # up to here each point of a curve is marked
+_LOCK = threading.Lock()  # matplotlib's settings are global
 
 
-def tone(features: str) -> int:
-    """The colour of a feature set, the same in every chart."""
-    return TONES.get(features, 1 + sum(features.encode()) % 5)
+# SVG
+# --------------------------------------------------------------------------------
+#
 
 
-def headline_rows(rows: Sequence[dict[str, Any]]) -> tuple[list[Bar], Axis]:
-    """The leading score and its baselines as rows of a dot plot, with their common axis.
+def _figure(width: float, height: float) -> Figure:
+    """An empty figure; sizes in CSS pixels."""
+    from matplotlib.figure import Figure
 
-    Chance is left out where it would squeeze the others together. Args: rows: as
-    `words.beside_headline` gives them.
+    return Figure((width / 72, height / 72), dpi=72, layout="constrained")
+
+
+def _svg(figure: Figure, label: str, *, tight: bool = False) -> str:
+    """The figure as an <svg> element of class `chart`.
+
+    Args:
+        label: what a screen reader says.
+        tight: the size is that of the content, not that of the figure.
     """
-    near = [row for row in rows if row["features"] != CHANCE] or list(rows)
-    axis = share_axis(near, most=6)
-    far = [row for row in rows if row["features"] == CHANCE and row not in near]
-    if far and far[0]["mean"] > axis.low - 1.5 * (axis.high - axis.low):
-        near = list(rows)
-        axis = share_axis(near, most=6)
-    bars = [
-        Bar(
-            words.features_name(row["features"]) + (" †" if row["saw_labels"] else ""),
-            row["mean"],
-            row["low"],
-            row["high"],
-            words.score_words(row),
-            tone(row["features"]),
-        )
-        for row in near
-    ]
-    return bars, axis
+    import matplotlib
 
-
-def share_axis(rows: Sequence[dict[str, Any]], most: int = 5) -> Axis:
-    """An axis in percent over the intervals of scores, never beyond 100 %."""
-    return nice_axis(
-        max(0.0, min(row["low"] for row in rows)),
-        max(row["high"] for row in rows),
-        most=most,
-        scale=100,
-        unit=" %",
-        bound=1.0,
+    text = io.StringIO()
+    salt = {"svg.hashsalt": f"{label} {figure.get_figwidth()}"}  # no two charts share their ids
+    with matplotlib.rc_context(salt):
+        size = {"bbox_inches": "tight", "pad_inches": 4 / 72} if tight else {}
+        figure.savefig(text, format="svg", metadata={"Date": None}, **size)
+    found = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text.getvalue())
+    assert found is not None
+    body = text.getvalue().partition("</style>\n </defs>")[2]
+    body = re.sub(r'<g id="[^"]*"', "<g", body)
+    body = re.sub(r' clip-path="[^"]*"| transform="rotate\(-0 [^"]*"', "", body)
+    body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
+    body = re.sub(r"\s*\n\s*", " ", body)
+    for name, colour in LIGHT.items():
+        body = body.replace(colour, f"var({name})")
+    width, height = found.groups()
+    return (
+        f'<svg class="chart" xmlns="http://www.w3.org/2000/svg" '
+        f'xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 {width} {height}" '
+        f'width="{width}" height="{height}" role="img" aria-label="{escape(label, quote=True)}">'
+        f"{body.strip()}"
     )
 
 
-def headline_plot(rows: Sequence[dict[str, Any]]) -> str:
-    """`headline_rows` as a chart of its own; '' without scores."""
+def variables(colours: dict[str, str]) -> str:
+    """CSS declarations of a theme."""
+    return ";".join(f"{name}:{value}" for name, value in colours.items())
+
+
+def standalone(chart: str) -> str:
+    """A chart as a file: with colours, font and background, light or dark as the viewer's theme."""
+    head, body = chart.split(">", 1)
+    style = (
+        f"svg{{{variables(LIGHT)};font-family:{FONT};background:var(--paper)}}"
+        f"@media(prefers-color-scheme:dark){{svg{{{variables(DARK)}}}}}"
+    )
+    return f"{head}><style>{style}</style>{body}\n"
+
+
+# Lines
+# --------------------------------------------------------------------------------
+#
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line: values over `x`, with the ends of their intervals where there are any."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    tone: int = 1
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
+    dashed: bool = False
+    marks: bool = True
+
+
+@dataclass(frozen=True)
+class LineChart:
+    """Lines over one axis.
+
+    Attributes:
+        ticks: names of x = 0, 1, 2, ...; none for an axis of numbers from 0.
+        percent: y is a share, shown in percent.
+        limits: of y.
+        note: small, in the lower right corner.
+    """
+
+    title: str
+    series: Sequence[Series]
+    limits: tuple[float, float]
+    x_title: str
+    ticks: Sequence[str] = ()
+    percent: bool = False
+    note: str = ""
+
+
+def line_charts(charts: Sequence[LineChart], label: str = "") -> str:
+    """Line charts in a row as one SVG; '' for none. Args: label: for screen readers."""
+    if not charts:
+        return ""
+    import matplotlib
+
+    with _LOCK, matplotlib.rc_context(STYLE):
+        figure = _figure(WIDTH * len(charts), HEIGHT)
+        for place, chart in enumerate(charts):
+            _draw_lines(figure.add_subplot(1, len(charts), place + 1), chart)
+        return _svg(figure, label or "; ".join(chart.title for chart in charts))
+
+
+def _draw_lines(axes: Axes, chart: LineChart) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    whiskers = [line for line in chart.series if line.low]
+    for line in chart.series:
+        # whiskers of several lines are side by side, not over one another
+        shift = 0.06 * (whiskers.index(line) - (len(whiskers) - 1) / 2) if line.low else 0.0
+        x = [at + shift for at in line.x]
+        look = {"color": LIGHT[f"--c{line.tone}"], "linestyle": "--" if line.dashed else "-"}
+        axes.plot(x, line.y, marker="o" if line.marks else "", **look)
+        if line.low:
+            axes.vlines(x, line.low, line.high, color=look["color"], linewidth=1.25)
+    axes.set_ylim(*chart.limits)
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    if chart.percent:
+        axes.yaxis.set_major_formatter(_percent)
+    axes.grid(False, axis="x")
+    if chart.ticks:
+        axes.set_xticks(range(len(chart.ticks)), chart.ticks)
+        axes.set_xlim(-0.25, len(chart.ticks) - 0.75)
+    else:
+        axes.set_xlim(0.0, max((at for line in chart.series for at in line.x), default=0) or 1)
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    axes.set_xlabel(chart.x_title)
+    axes.set_title(chart.title)
+    right = {"xycoords": "axes fraction", "textcoords": "offset points", "annotation_clip": False}
+    if chart.note:
+        look = {"color": MUTED, "fontsize": 11, "ha": "right"}
+        axes.annotate(chart.note, (1, 0), (0, 4), **right, **look)
+    low, high = axes.get_ylim()
+    ends = [(line.y[-1] - low) / (high - low) for line in chart.series]
+    for line, at in zip(chart.series, apart(ends, 16 / (HEIGHT - 90)), strict=True):
+        look = {"color": LIGHT[f"--c{line.tone}"], "fontweight": "bold", "va": "center"}
+        axes.annotate(line.name, (1, at), (10, 0), **right, **look)
+
+
+def _percent(value: float, _: int) -> str:
+    return f"{100 * value:.6g} %"
+
+
+def apart(places: Sequence[float], gap: float) -> list[float]:
+    """Places in 0 to 1 at least `gap` apart, in their order and near where they were.
+
+    The gap shrinks where the room is too small.
+    """
+    gap = min(gap, 1 / max(len(places) - 1, 1))
+    out = [0.0] * len(places)
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    floor = 0.0
+    for i in order:
+        out[i] = floor = max(floor, places[i])
+        floor += gap
+    ceiling = 1.0
+    for i in reversed(order):
+        out[i] = ceiling = min(ceiling, out[i])
+        ceiling -= gap
+    return out
+
+
+# Scores
+# --------------------------------------------------------------------------------
+#
+
+
+def tones(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """Feature set to its colour, 1 to 6, in every chart of a report. Args: rows: all its scores."""
+    found = list(dict.fromkeys(row["features"] for row in rows if row["features"] != CHANCE))
+    learned = [features for features in found if is_learned(features)]
+    baselines = [features for features in found if not is_learned(features)]
+    colours = {features: (1, 4)[i % 2] for i, features in enumerate(learned)}
+    colours |= {features: (2, 3, 5)[i % 3] for i, features in enumerate(baselines)}
+    return colours | {CHANCE: 6}
+
+
+def _without_far_chance(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows, without those of chance where they would squeeze the others together."""
+    scored = [row for row in rows if row["features"] != CHANCE] or rows
+    low, high = _limits(scored)
+    least = low - 1.5 * (high - low)
+    return [row for row in rows if row["features"] != CHANCE or row["mean"] > least]
+
+
+def _limits(rows: Sequence[dict[str, Any]]) -> tuple[float, float]:
+    """An axis over the intervals of scores, within 0 to 1."""
+    low, high = min(row["low"] for row in rows), max(row["high"] for row in rows)
+    margin = max(0.08 * (high - low), 0.005)
+    return max(0.0, low - margin), min(1.0, high + margin)
+
+
+def headline_plot(summary: dict[str, Any], *, width: int = 720) -> str:
+    """The leading score and its baselines as a dot plot with intervals; '' without scores.
+
+    Args: width: in CSS pixels; below 500 a row's name is above its dot instead of left of it.
+    """
+    rows = words.beside_headline(summary)
     if not rows:
         return ""
-    bars, axis = headline_rows(rows)
-    spoken = "; ".join(f"{bar.name} {bar.text} percent" for bar in bars)
-    return dot_plot(bars, axis, label=f"Test accuracy: {spoken}", names=210.0)
+    import matplotlib
+    from matplotlib.ticker import MaxNLocator
+
+    rows, colours, narrow = _without_far_chance(rows), tones(summary["scores"]), width < 500
+    names = [words.features_name(row["features"]) + " †" * bool(row["saw_labels"]) for row in rows]
+    texts = [words.score_words(row) for row in rows]
+    spoken = "; ".join(f"{name} {text}" for name, text in zip(names, texts, strict=True))
+    with _LOCK, matplotlib.rc_context(STYLE | {"font.size": 14}):
+        figure = _figure(width, (48 if narrow else 36) * len(rows) + 30)
+        axes = figure.subplots()
+        for place, row in enumerate(rows):
+            weight, colour = "normal" if place else "bold", LIGHT[f"--c{colours[row['features']]}"]
+            axes.hlines(place, row["low"], row["high"], color=colour, linewidth=7, alpha=0.3)
+            axes.plot(row["mean"], place, "o", color=colour, markersize=12)
+            look = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
+            look |= {"annotation_clip": False, "fontweight": weight}
+            look |= {"va": "bottom" if narrow else "center"}
+            up, aside = (8, 0) if narrow else (0, 14)
+            axes.annotate(
+                names[place], (0, place), (-aside, up), ha="left" if narrow else "right", **look
+            )
+            axes.annotate(
+                texts[place], (1, place), (aside, up), ha="right" if narrow else "left", **look
+            )
+        axes.set_ylim(len(rows) - 0.5, -0.8 if narrow else -0.5)
+        axes.set_yticks([])
+        axes.set_xlim(*_limits(rows))
+        axes.xaxis.set_major_locator(MaxNLocator(4 if narrow else 6, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_formatter(_percent)
+        return _svg(figure, f"Test accuracy in percent: {spoken}")
 
 
-def accuracy_charts(summary: dict[str, Any], source: str) -> list[str]:
-    """Accuracy by number of labels: one chart for each probe, a line for each feature set, chance
-    dashed.
-    """
+def accuracy_charts(summary: dict[str, Any], source: str) -> list[LineChart]:
+    """Accuracy by number of labels: a chart for each probe, a line for each feature set."""
     rows = [row for row in summary["scores"] if row["source"] == source]
-    probes = sorted({row["probe"] for row in rows if row["features"] != CHANCE})
-    counts = sorted(
-        {(label_order(row["labels"]), row["label_count"], row["labels"]) for row in rows}
-    )
-    if not counts:
+    if not rows:
         return []
-    scored = [row for row in rows if row["features"] != CHANCE] or rows
-    chance_rows = [row for row in rows if row["features"] == CHANCE]
-    y = share_axis(scored)
-    near = bool(chance_rows) and min(row["mean"] for row in chance_rows) > y.low - 1.5 * (
-        y.high - y.low
-    )
-    if near:
-        y = share_axis(rows)
-    shown = rows if near else scored
-    note = (
-        f"chance {words.percent(chance_rows[-1]['mean'])}, below"
-        if chance_rows and not near
-        else ""
-    )
-    ticks = [
-        (float(n), "all" if labels == "all" else f"{int(labels):,}") for _, n, labels in counts
-    ]
-    first, last = counts[0][1], max(n for _, n, _ in counts)
-    if first == last:
-        x = Axis(first * 0.5, first * 2, ticks, "labels per class", log=True)
-    else:
-        x = Axis(first / 1.12, last * 1.03, ticks, "labels per class", log=True)
+    shown, colours = _without_far_chance(rows), tones(summary["scores"])
+    chance = [row for row in rows if row["features"] == CHANCE]
+    note = f"chance {words.percent(chance[-1]['mean'])}, below" if len(shown) < len(rows) else ""
+    labels = sorted({row["labels"] for row in rows}, key=label_order)
     charts = []
-    for probe in probes:
-        own = [row for row in shown if row["probe"] in (probe, CHANCE)]
+    for probe in sorted({row["probe"] for row in rows if row["features"] != CHANCE}):
+        own = [row for row in shown if row["probe"] == probe or row["features"] == CHANCE]
         lines = []
         for features in dict.fromkeys(row["features"] for row in own):
-            found = sorted(
-                (row for row in own if row["features"] == features),
-                key=lambda row: row["label_count"],
+            found = [row for row in own if row["features"] == features]
+            found.sort(key=lambda row: label_order(row["labels"]))
+            ends = (
+                {}
+                if features == CHANCE
+                else {end: [row[end] for row in found] for end in ("low", "high")}
             )
-            chance = features == CHANCE
-            points = [
-                Point(
-                    row["label_count"],
-                    row["mean"],
-                    None if chance else row["low"],
-                    None if chance else row["high"],
+            lines.append(
+                Series(
+                    words.short_name(features),
+                    [labels.index(row["labels"]) for row in found],
+                    [row["mean"] for row in found],
+                    colours[features],
+                    dashed=features == CHANCE,
+                    marks=features != CHANCE,
+                    **ends,
                 )
-                for row in found
-            ]
-            name = SHORT.get(features, features)
-            lines.append(Series(name, points, tone(features), dashed=chance, marks=not chance))
-        title = words.probe_name(probe)
-        title = title[0].upper() + title[1:]
-        charts.append(
-            line_chart(
-                lines,
-                x,
-                y,
-                label=f"Test accuracy by number of labels, {title}",
-                title=title,
-                note=note,
             )
+        ticks = [name if name == "all" else f"{int(name):,}" for name in labels]
+        title = words.capital(words.probe_name(probe))
+        charts.append(
+            LineChart(title, lines, _limits(shown), "labels per class", ticks, True, note)
         )
     return charts
 
 
 def confusion_chart(found: dict[str, Any] | None) -> str:
-    """The confusion matrix of the leading cell; '' where there is none or too many classes to read."""  # noqa: E501
+    """The confusion matrix of the leading cell, rows are true classes; '' without counts.
+
+    Right answers have one colour, mistakes another, each with a scale of its own.
+    """
     if not found or not found["counts"]:
         return ""
-    cell = 38 if len(found["classes"]) <= 12 else 28
-    return heat_map(
-        found["classes"],
-        found["counts"],
-        label="Confusion matrix: rows are true classes",
-        cell=cell,
-    )
+    import matplotlib
+
+    names, counts = found["classes"], found["counts"]
+    cell = 36 if len(names) <= 12 else 28
+    totals = [max(sum(row), 1) for row in counts]
+    wrong = [
+        n / total
+        for i, (row, total) in enumerate(zip(counts, totals, strict=True))
+        for j, n in enumerate(row)
+        if i != j
+    ]
+    worst = max(wrong, default=0) or 1
+    with _LOCK, matplotlib.rc_context(STYLE | {"axes.grid": False}):
+        figure = _figure(cell * len(names), cell * len(names))
+        figure.set_layout_engine("none")
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set(xlim=(0, len(names)), ylim=(len(names), 0))
+        middles = [place + 0.5 for place in range(len(names))]
+        axes.set_yticks(middles, names)
+        axes.set_xticks(middles, names)
+        axes.xaxis.tick_top()
+        axes.xaxis.set_label_position("top")
+        axes.set_xlabel("predicted", labelpad=8)
+        if max(map(len, names)) > 3:
+            look = {"rotation": 45, "rotation_mode": "anchor", "ha": "left"}
+            axes.set_xticks(middles, names, **look)
+        for i, (row, total) in enumerate(zip(counts, totals, strict=True)):
+            for j, n in enumerate(row):
+                share = n / total
+                alpha = share if i == j else 0.85 * (share / worst) ** 0.7
+                place, side = (j + 0.03, i + 0.03), 0.94
+                axes.add_patch(_square(place, side, LINE, 0.45))
+                if n:
+                    axes.add_patch(_square(place, side, LIGHT["--c1" if i == j else "--c2"], alpha))
+                    text = f"{n:,}" if n < 10_000 else f"{n / 1000:.0f}k"
+                    look = {"color": CARD if alpha > 0.55 else INK, "fontsize": 11}
+                    axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", **look)
+        return _svg(figure, "Confusion matrix: rows are true classes", tight=True)
+
+
+def _square(place: tuple[float, float], side: float, colour: str, alpha: float) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle(place, side, side, facecolor=colour, alpha=alpha, linewidth=0)
 
 
 # Training
 # --------------------------------------------------------------------------------
 #
-
-CURVES = {
-    "d_loss": ("loss_discriminator",),
-    "g_loss": ("loss_generator",),
-    "d_real": ("score_real",),
-    "d_fake": ("score_fake",),
-}
 
 
 def read_statistics(folders: Sequence[Path]) -> list[dict[str, Any]]:
@@ -201,63 +441,59 @@ def read_statistics(folders: Sequence[Path]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: float(row["kimg"]))
 
 
-def curve(rows: Sequence[dict[str, Any]], name: str) -> list[Point]:
-    """A statistic over kimg, averaged down to at most `MOST_POINTS` points; values that are no
-    numbers are left out.
+def curve(rows: Sequence[dict[str, Any]], name: str) -> tuple[list[float], list[float]]:
+    """A statistic over kimg, averaged down to at most `MOST_POINTS` points.
+
+    Values that are no finite numbers are left out.
     """
-    key = next((key for key in CURVES.get(name, (name,)) if any(key in row for row in rows)), name)
     found = [
-        (float(row["kimg"]), float(row[key]))
+        (float(row["kimg"]), float(row[name]))
         for row in rows
-        if isinstance(row.get(key), int | float)
+        if isinstance(row.get(name), int | float) and math.isfinite(row[name])
     ]
-    found = [point for point in found if math.isfinite(point[1])]
-    if len(found) <= MOST_POINTS:
-        return [Point(*point) for point in found]
-    out = []
-    for number in range(MOST_POINTS):
-        part = found[number * len(found) // MOST_POINTS : (number + 1) * len(found) // MOST_POINTS]
-        out.append(Point(sum(p[0] for p in part) / len(part), sum(p[1] for p in part) / len(part)))
-    return out
+    size = min(len(found), MOST_POINTS)
+    parts = [found[n * len(found) // size : (n + 1) * len(found) // size] for n in range(size)]
+    means = [[sum(values) / len(part) for values in zip(*part, strict=True)] for part in parts]
+    return [mean[0] for mean in means], [mean[1] for mean in means]
 
 
-def training_charts(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Losses, what the discriminator says of real and of generated images, how well labels are read
-    off it; none without statistics.
+def training_charts(rows: Sequence[dict[str, Any]]) -> list[LineChart]:
+    """Losses, scores of real and of generated images, and accuracy of the probe on validation.
+
+    Every statistic whose name starts with 'loss_' or 'score_' is a line. None without statistics.
     """
+    names = list(dict.fromkeys(name for row in rows for name in row))
     charts = []
-    losses = [("D", curve(rows, "d_loss"), 1), ("G", curve(rows, "g_loss"), 2)]
-    says = [("real", curve(rows, "d_real"), 1), ("generated", curve(rows, "d_fake"), 2)]
-    reads = [("validation labels", curve(rows, "probe_validation_accuracy"), 3)]
-    for title, lines in (
-        ("Loss", losses),
-        ("D's mean verdict, 1 is real", says),
-        ("Accuracy of a linear probe", reads),
+    for prefix, title in (
+        ("loss_", "Loss"),
+        ("score_", "D's score: 1 is real, 0 is generated"),
+        ("probe_validation_accuracy", "Accuracy of a linear probe"),
     ):
-        drawn = [
-            Series(name, points, colour, marks=len(points) < 2)
-            for name, points, colour in lines
-            if points
-        ]
-        if not drawn:
+        lines = []
+        for name in names:
+            x, y = curve(rows, name) if name.startswith(prefix) else ([], [])
+            if x:
+                shown = name.removeprefix(prefix).replace("_", " ") or "validation"
+                shown = {"fake": "generated"}.get(shown, shown)
+                tone, marks = 1 + len(lines) % 5, len(x) <= FEW_POINTS
+                lines.append(Series(shown, x, y, tone, marks=marks))
+        if not lines:
             continue
-        values = [point.y for line in drawn for point in line.points]
-        places = [point.x for line in drawn for point in line.points]
-        if lines is reads:  # small differences are what it is drawn for
-            y = nice_axis(max(0.0, min(values) - 0.02), min(1.0, max(values) + 0.02))
-        elif title != "Loss" and min(values) >= 0 and max(values) <= 1:
-            y = nice_axis(0.0, 1.0)
-        else:
-            y = nice_axis(min(0.0, *values), max(values))
-        end = max(places)
-        ticks = nice_axis(0.0, end, most=6).ticks
-        x = Axis(
-            0.0,
-            end,
-            [tick for tick in ticks if tick[0] <= end * 1.001],
-            "kimg: thousands of real images shown",
-        )
+        values = [value for line in lines for value in line.y]
+        low, high = min(values), max(values)
+        margin = 0.06 * (high - low) or 0.05
+        limits = (low - margin, high + margin)
+        if prefix == "score_" and low >= 0 and high <= 1:
+            limits = (0.0, 1.0)
+        elif prefix == "loss_":
+            limits = (min(0.0, low - margin), high + margin)
         charts.append(
-            line_chart(drawn, x, y, label=f"{title} over training", title=title, height=240)
+            LineChart(
+                title,
+                lines,
+                limits,
+                "kimg: thousands of real images shown",
+                percent=prefix.startswith("probe"),
+            )
         )
     return charts

@@ -18,10 +18,10 @@ REMOVED_SHOWN = 2
 def duplicate_groups(
     inputs: ReportInputs, most: int = GROUPS_SHOWN, per_group: int = REMOVED_SHOWN
 ) -> list[dict[str, Any]]:
-    """Groups that lost members, largest first, each with its keeper and some of the removed.
+    """Groups that lost members, largest first, with representative and some of the removed.
 
-    Returns: {group, size, removed, keeper: member, examples: [member, ...]}; a member is {image_id,
-        box, source, address, score, reason}.
+    Returns: {group, size, removed, representative: member, examples: [member, ...]}; a member is
+        {image_id, box, source, address, score, reason}.
     """
     table = read_tables(inputs.duplicates, "duplicates.parquet")
     if table is None or not table.num_rows:
@@ -51,7 +51,7 @@ def duplicate_groups(
                 "group": group,
                 "size": len(members),
                 "removed": len(gone),
-                "keeper": _member(kept[0]) if kept else None,
+                "representative": _member(kept[0]) if kept else None,
                 "examples": [_member(row) for row in gone[:per_group]],
             }
         )

@@ -16,10 +16,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gan_core.contract import StageRequest
+from gan_core.reporting.sentences import EXTERNAL
 from gan_core.specs import REPORT_ROLES
 
 FAILURES_SHOWN = 20
-OUTSIDE = "network"  # the name of features of somebody's own network (gan_core.pipeline.plan)
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,7 @@ def outside_network(features: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """
     for entry in features:
         network = entry["lineage"].get("network") or {}
-        if entry["features"] == OUTSIDE and "sources" in network:
+        if entry["features"] == EXTERNAL and "sources" in network:
             weights, statistics = (
                 str(network.get("weights") or ""),
                 entry["lineage"].get("statistics") or {},

@@ -20,9 +20,8 @@ from gan_core.reporting.images import as_image, sheet_image, strip
 from gan_core.reporting.inputs import ReportInputs
 from gan_core.reporting.inside import image_side, inspections
 from gan_core.reporting.run_info import RunFacts, costs, duration, grids, memory, volume
-from gan_core.reporting.scores import CHANCE
+from gan_core.reporting.scores import CHANCE, is_learned
 from gan_core.reporting.summary import best_cells, column_title, columns_of
-from gan_core.reporting.svg import CHART_STYLE, DARK, FONT, LIGHT, beside, standalone, variables
 
 TEMPLATE = "report.html.j2"
 
@@ -95,10 +94,9 @@ def render(
             it as columns and lines of text.
     """
     style = {
-        "light": Markup(variables(LIGHT)),
-        "dark": Markup(variables(DARK)),
-        "font": Markup(FONT),
-        "charts": Markup(CHART_STYLE),
+        "light": Markup(charts.variables(charts.LIGHT)),
+        "dark": Markup(charts.variables(charts.DARK)),
+        "font": Markup(charts.FONT),
     }
     page: str = (
         _environment()
@@ -111,7 +109,7 @@ def render(
             sentence=together(summary["sentence"]),
             verdict=together(summary["verdict"]),
             leaks=together(summary["leaks"]),
-            headline=headline_places(summary),
+            headlines=[_safe(charts.headline_plot(summary, width=width)) for width in (1000, 330)],
             where=overview(summary, facts),
             results=[
                 result(summary, source)
@@ -147,17 +145,19 @@ def figure_files(summary: dict[str, Any], inputs: ReportInputs) -> dict[str, byt
     """The figures as files of their own: name to bytes."""
     found: dict[str, bytes] = {}
     drawn = {
-        "headline.svg": charts.headline_plot(words.beside_headline(summary)),
+        "headline.svg": charts.headline_plot(summary),
         "confusion.svg": charts.confusion_chart(summary["by_class"]),
-        "training.svg": beside(
-            charts.training_charts(charts.read_statistics(inputs.snapshot)), pad=0
+        "training.svg": charts.line_charts(
+            charts.training_charts(charts.read_statistics(inputs.snapshot))
         ),
     }
     for source in dict.fromkeys(row["source"] for row in summary["scores"]):
-        drawn[f"accuracy-{source}.svg"] = beside(charts.accuracy_charts(summary, source), pad=0)
+        drawn[f"accuracy-{source}.svg"] = charts.line_charts(
+            charts.accuracy_charts(summary, source)
+        )
     for name, chart in drawn.items():
         if chart:
-            found[name] = standalone(beside([chart])).encode()
+            found[name] = charts.standalone(chart).encode()
     shown = duplicate_images(summary, inputs)
     if shown:
         from gan_core.vision.sheets import encode_png
@@ -206,11 +206,7 @@ def overview(summary: dict[str, Any], facts: RunFacts) -> list[tuple[str, str]]:
                 f"{words.count(best['test_rows'], 'test image')}",
             )
         )
-    learned = [
-        entry
-        for entry in summary["features"]
-        if entry["features"] not in ("random", "pixels", "kmeans")
-    ]
+    learned = [entry for entry in summary["features"] if is_learned(entry["features"])]
     if learned:
         layers = words.count(len(learned[0]["layers"]), "layer")
         rows.append(
@@ -238,7 +234,7 @@ def gan_words(record: dict[str, Any]) -> str:
     parts = []
     if record.get("method"):
         mode = (record.get("options") or {}).get("mode")
-        parts.append(str(record["method"]) + (f" ({mode})" if mode else ""))
+        parts.append(words.method_name(record["method"]) + (f" ({mode})" if mode else ""))
     if network.get("name"):
         width = network.get("width", 1)
         parts.append(f"network {network['name']}" + (f" at width {width:g}" if width != 1 else ""))
@@ -254,7 +250,7 @@ def result(summary: dict[str, Any], source: str) -> dict[str, Any]:
     """Charts, score table and differences of one evaluated source."""
     rows = [row for row in summary["scores"] if row["source"] == source]
     columns = columns_of(rows)
-    best = best_cells(rows)
+    best, colours = best_cells(rows), charts.tones(summary["scores"])
     head = [
         {
             "title": column_title(column),
@@ -273,7 +269,7 @@ def result(summary: dict[str, Any], source: str) -> dict[str, Any]:
                 {
                     "features": features,
                     "name": words.features_name(features),
-                    "tone": charts.tone(features),
+                    "tone": colours[features],
                     "saw_labels": any(row["saw_labels"] for row in cells.values()),
                     "chosen": words.chosen_values(
                         cells[column] for column in columns if column in cells
@@ -289,7 +285,9 @@ def result(summary: dict[str, Any], source: str) -> dict[str, Any]:
     gaps = [gap for gap in summary["differences"] if gap["source"] == source]
     return {
         "source": source,
-        "charts": [_safe(chart) for chart in charts.accuracy_charts(summary, source)],
+        "charts": [
+            _safe(charts.line_charts([chart])) for chart in charts.accuracy_charts(summary, source)
+        ],
         "head": head,
         "groups": groups,
         "chance": [chance.get(column) for column in columns] if chance else [],
@@ -341,33 +339,16 @@ def _column_facts(rows: list[dict[str, Any]]) -> dict[str, int]:
 def _gap_rows(gaps: list[dict[str, Any]], columns: list[str]) -> list[dict[str, Any]]:
     found: dict[tuple[str, str, str], dict[str, dict[str, Any]]] = {}
     for gap in gaps:
-        found.setdefault((gap["probe"], gap["features"], gap["control"]), {})[gap["labels"]] = gap
+        found.setdefault((gap["probe"], gap["features"], gap["baseline"]), {})[gap["labels"]] = gap
     return [
         {
             "probe": words.probe_name(probe),
             "features": words.features_name(features),
-            "control": words.features_name(control).lower(),
+            "baseline": words.short_name(baseline),
             "cells": [cells.get(column) for column in columns],
         }
-        for (probe, features, control), cells in sorted(found.items())
+        for (probe, features, baseline), cells in sorted(found.items())
     ]
-
-
-def headline_places(summary: dict[str, Any]) -> dict[str, Any] | None:
-    """The leading score beside its baselines, with places on the axis in percent of its length."""
-    rows = words.beside_headline(summary)
-    if not rows:
-        return None
-    bars, axis = charts.headline_rows(rows)
-
-    def place(value: float) -> float:
-        return axis.place(min(max(value, axis.low), axis.high), 0, 100)
-
-    return {
-        "long": any("(" in bar.text for bar in bars),
-        "rows": [(bar, place(bar.low), place(bar.mean), place(bar.high)) for bar in bars],
-        "ticks": [(text, place(value)) for value, text in axis.ticks],
-    }
 
 
 def flow_steps(summary: dict[str, Any], name: str) -> dict[str, Any]:
@@ -467,7 +448,7 @@ def training(summary: dict[str, Any], inputs: ReportInputs, facts: RunFacts) -> 
             pictures.append(found)
     rows = charts.read_statistics(inputs.snapshot)
     pace = [training_pace(entry.get("summary") or {}) for entry in facts.of_stage("train")]
-    drawn = [_safe(chart) for chart in charts.training_charts(rows)]
+    drawn = [_safe(charts.line_charts([chart])) for chart in charts.training_charts(rows)]
     return {"grids": pictures, "charts": drawn, "pace": [text for text in pace if text]}
 
 
@@ -505,17 +486,22 @@ def warnings(summary: dict[str, Any], facts: RunFacts) -> list[tuple[str, list[s
 
 
 def duplicate_images(summary: dict[str, Any], inputs: ReportInputs) -> list[list[Any]]:
-    """For each shown group the keeper's pixels, then those of its examples; groups whose pixels are
-    gone are left out.
+    """For each shown group the pixels of its representative, then those of its examples.
+
+    Groups whose pixels are gone are left out.
     """
-    groups = [group for group in summary["duplicates"].get("examples", []) if group["keeper"]]
+    groups = [
+        group for group in summary["duplicates"].get("examples", []) if group["representative"]
+    ]
     pixels = images_of(
-        inputs, [member for group in groups for member in (group["keeper"], *group["examples"])]
+        inputs,
+        [member for group in groups for member in (group["representative"], *group["examples"])],
     )
     found = []
     for group in groups:
         places = [
-            (member["image_id"], member["box"]) for member in (group["keeper"], *group["examples"])
+            (member["image_id"], member["box"])
+            for member in (group["representative"], *group["examples"])
         ]
         if all(place in pixels for place in places):
             found.append([pixels[place] for place in places])
@@ -523,14 +509,17 @@ def duplicate_images(summary: dict[str, Any], inputs: ReportInputs) -> list[list
 
 
 def duplicate_strips(summary: dict[str, Any], inputs: ReportInputs) -> list[dict[str, Any]]:
-    """Shown groups with their images: the keeper apart from what was removed."""
-    groups = [group for group in summary["duplicates"].get("examples", []) if group["keeper"]]
+    """Shown groups with their images: the representative apart from what was removed."""
+    groups = [
+        group for group in summary["duplicates"].get("examples", []) if group["representative"]
+    ]
     pixels = images_of(
-        inputs, [member for group in groups for member in (group["keeper"], *group["examples"])]
+        inputs,
+        [member for group in groups for member in (group["representative"], *group["examples"])],
     )
     found = []
     for group in groups:
-        members = [group["keeper"], *group["examples"]]
+        members = [group["representative"], *group["examples"]]
         if not group["examples"] or any(
             (member["image_id"], member["box"]) not in pixels for member in members
         ):

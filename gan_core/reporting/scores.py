@@ -18,9 +18,8 @@ from gan_core.metrics.intervals import (
     unpaired_difference,
 )
 from gan_core.reporting.inputs import ReportInputs, label_names, read_tables
+from gan_core.reporting.sentences import CHANCE, is_baseline
 
-CONTROLS = ("random", "pixels", "kmeans")
-CHANCE = "chance"
 MOST_CLASSES = 20  # larger confusion matrices are no longer readable: the page lists pairs instead
 
 
@@ -61,7 +60,7 @@ def score_rows(inputs: ReportInputs) -> list[dict[str, Any]]:
 
 def _rank(features: str) -> int:
     """What was learned first, then the baselines, then chance."""
-    return 9 if features == CHANCE else 1 + CONTROLS.index(features) if features in CONTROLS else 0
+    return 2 if features == CHANCE else int(is_baseline(features))
 
 
 def _score(place: tuple[str, str, str, str], draws: list[dict[str, Any]]) -> dict[str, Any]:
@@ -105,9 +104,9 @@ def _mean(rows: list[dict[str, Any]], name: str) -> float | None:
     return round(float(np.mean(values)), 6) if values else None
 
 
-def is_control(features: str) -> bool:
-    """Whether these features are what others have to beat."""
-    return features == CHANCE or features in CONTROLS
+def is_learned(features: str) -> bool:
+    """Whether these features are a trained network's."""
+    return features != CHANCE and not is_baseline(features)
 
 
 class Predictions:
@@ -171,16 +170,17 @@ class Predictions:
 
 
 def differences(rows: list[dict[str, Any]], predictions: Predictions) -> list[dict[str, Any]]:
-    """Learned features minus each control, at equal probe and equal labels, with the verdict:
+    """Learned features minus each baseline, at equal probe and equal labels, with the verdict:
     above, below or not told apart.
     """
     index = {(row["source"], row["features"], row["probe"], row["labels"]): row for row in rows}
+    baselines = dict.fromkeys(row["features"] for row in rows if is_baseline(row["features"]))
     found = []
     for place, row in index.items():
-        if is_control(row["features"]):
+        if not is_learned(row["features"]):
             continue
-        for control in CONTROLS:
-            other = (place[0], control, place[2], place[3])
+        for baseline in baselines:
+            other = (place[0], baseline, place[2], place[3])
             if other not in index:
                 continue
             paired = predictions.paired(place, other)
@@ -191,7 +191,7 @@ def differences(rows: list[dict[str, Any]], predictions: Predictions) -> list[di
                     "features": row["features"],
                     "probe": row["probe"],
                     "labels": row["labels"],
-                    "control": control,
+                    "baseline": baseline,
                     "paired": paired is not None,
                     "verdict": verdict(gap),
                     **gap.rounded(),
@@ -216,7 +216,7 @@ def headline(rows: list[dict[str, Any]], source: str | None = None) -> dict[str,
     the *validation* split.
     """
     learned = [
-        row for row in rows if not is_control(row["features"]) and source in (None, row["source"])
+        row for row in rows if is_learned(row["features"]) and source in (None, row["source"])
     ]
     learned = learned or [
         row for row in rows if row["features"] != CHANCE and source in (None, row["source"])

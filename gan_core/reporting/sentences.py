@@ -4,31 +4,15 @@ kinder than the figures.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-PROBES = {
-    "linear_svm": "a linear SVM",
-    "logistic": "logistic regression",
-    "knn": "nearest neighbours",
-    "ridge": "ridge regression",
-}
-FEATURES = {
-    "discriminator": "Discriminator features",
-    "encoder": "Encoder features",
-    "network": "Features of the given network",
-    "random": "Random weights",
-    "pixels": "Raw pixels",
-    "kmeans": "Single-layer K-means",
-    "chance": "Chance",
-}
-INLINE = {
-    "random": "the same network with random weights",
-    "pixels": "raw pixels",
-    "kmeans": "single-layer K-means",
-}
+from gan_core import registry
+from gan_core.errors import RequestError
 
-
+CHANCE = "chance"
+EXTERNAL = "network"  # features of an external network (gan_core.pipeline.plan)
 SAW_LABELS = {
     "training": "trained on labels",
     "validation": (
@@ -45,11 +29,25 @@ def saw_labels_note(kinds: Iterable[str]) -> str:
 
 
 def probe_name(probe: str) -> str:
-    """'linear_svm' as people write it, without an article."""
-    return PROBES.get(probe, probe.replace("_", " ")).removeprefix("a ")
+    """A probe's title, such as 'linear SVM'."""
+    return _title("probes", probe)
 
 
-SETTINGS = {"linear_svm": "C", "logistic": "C", "ridge": "alpha", "knn": "k"}
+def method_name(method: str) -> str:
+    """A training method's title, such as 'DCGAN'."""
+    return _title("methods", method)
+
+
+def _title(kind: str, name: str) -> str:
+    try:
+        return registry.title(kind, name)
+    except RequestError:  # a report made where the plug-in was
+        return name.replace("_", " ")
+
+
+def capital(text: str) -> str:
+    """The text with a capital first letter."""
+    return text[:1].upper() + text[1:]
 
 
 def chosen_values(rows: Iterable[dict[str, Any]]) -> str:
@@ -58,12 +56,12 @@ def chosen_values(rows: Iterable[dict[str, Any]]) -> str:
     """
     rows = list(rows)
     values = [small_number(value) for row in rows for value in row.get("chosen", [])]
-    if not values or rows[0]["probe"] == "chance":
+    if not values or rows[0]["probe"] == CHANCE:
         return ""
-    return (
-        f"{SETTINGS.get(rows[0]['probe'], 'value')} "
-        f"{', '.join(values if len(set(values)) > 1 else values[:1])}"
-    )
+    setting = "value"
+    with contextlib.suppress(RequestError):
+        setting = registry.literal("probes", rows[0]["probe"], "SETTING", setting)
+    return f"{setting} {', '.join(values if len(set(values)) > 1 else values[:1])}"
 
 
 def small_number(value: float) -> str:
@@ -74,9 +72,24 @@ def small_number(value: float) -> str:
     return f"{float(digits):g}e{int(power)}"
 
 
+def is_baseline(features: str) -> bool:
+    """Whether features are a baseline's: a file of `baselines/` or a dotted path."""
+    return "." in features or features in registry.names("baselines")
+
+
+def short_name(features: str) -> str:
+    """A feature set inside a sentence or a chart: 'random weights', 'discriminator'."""
+    if features == EXTERNAL:
+        return "given network"
+    return _title("baselines", features) if is_baseline(features) else features.replace("_", " ")
+
+
 def features_name(features: str) -> str:
     """A feature set as a row's title."""
-    return FEATURES.get(features, features.replace("_", " ").capitalize())
+    if features == EXTERNAL:
+        return "Features of the given network"
+    learned = features != CHANCE and not is_baseline(features)
+    return capital(short_name(features)) + " features" * learned
 
 
 def labels_words(labels: str) -> str:
@@ -190,18 +203,15 @@ def result_sentence(summary: dict[str, Any]) -> str:
         if len(summary["sources"]["evaluate"]) > 1 or summary["transfer"]
         else ""
     )
-    how = (
-        f"with {PROBES.get(best['probe'], probe_name(best['probe']))} on "
-        f"{labels_words(best['labels'])}"
-    )
+    how = f"with {probe_name(best['probe'])} on {labels_words(best['labels'])}"
     first = (
         f"{features_name(best['features'])} reach {percent(best['mean'])} ({around(best)}) "
         f"{how}{where}"
     )
     beside = [
-        f"{INLINE[row['features']]} {percent(row['mean'])}"
+        f"{short_name(row['features'])} {percent(row['mean'])}"
         for row in beside_headline(summary)
-        if row["features"] in INLINE
+        if is_baseline(row["features"])
     ]
     return f"{first}; {listed(beside, ',').replace(' , ', ', ')}." if beside else f"{first}."
 
@@ -218,7 +228,7 @@ def beside_headline(summary: dict[str, Any]) -> list[dict[str, Any]]:
         for row in summary["scores"]
         if row["source"] == best["source"] and row["labels"] == best["labels"]
     ]
-    return [row for row in same if row["probe"] in (best["probe"], "chance")]
+    return [row for row in same if row["probe"] in (best["probe"], CHANCE)]
 
 
 def verdict_sentence(summary: dict[str, Any]) -> str:
@@ -234,20 +244,23 @@ def verdict_sentence(summary: dict[str, Any]) -> str:
         if all(gap[name] == best[name] for name in ("source", "features", "probe", "labels"))
     ]
     if not gaps:
-        return "There is no control to compare with, so this number says little on its own."
+        return "There is no baseline to compare with, so this number says little on its own."
     above = [gap for gap in gaps if gap["verdict"] == "above"]
     below = [gap for gap in gaps if gap["verdict"] == "below"]
     level = [gap for gap in gaps if gap["verdict"] == "level"]
     said = []
     if above:
-        said.append("beat " + listed(f"{INLINE[gap['control']]} by {_by(gap)}" for gap in above))
+        said.append(
+            "beat " + listed(f"{short_name(gap['baseline'])} by {_by(gap)}" for gap in above)
+        )
     if level:
         many = "the differences are" if len(level) > 1 else "the difference is"
-        named = listed((f"{INLINE[gap['control']]} ({_signed(gap)})" for gap in level), "or")
+        named = listed((f"{short_name(gap['baseline'])} ({_signed(gap)})" for gap in level), "or")
         said.append(f"do not beat {named}: {many} within the interval")
     if below:
         said.append(
-            "fall short of " + listed(f"{INLINE[gap['control']]} by {_by(gap)}" for gap in below)
+            "fall short of "
+            + listed(f"{short_name(gap['baseline'])} by {_by(gap)}" for gap in below)
         )
     text = (
         f"{said[0]}, but {'; they '.join(said[1:])}"

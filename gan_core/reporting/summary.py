@@ -27,7 +27,7 @@ from gan_core.reporting.scores import (
     by_class,
     differences,
     headline,
-    is_control,
+    is_learned,
     label_order,
     score_rows,
 )
@@ -120,7 +120,7 @@ def flow(inputs: ReportInputs) -> dict[str, dict[str, Any]]:
         if entry:
             found[name] = entry
     for features in feature_sets(inputs):
-        if not is_control(features["features"]) and features["source"] in found:
+        if is_learned(features["features"]) and features["source"] in found:
             found[features["source"]]["features"] = {
                 "rows": features["rows"],
                 "values": features["values"],

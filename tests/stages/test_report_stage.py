@@ -140,8 +140,8 @@ def test_scores_are_those_of_the_predictions(
     assert f"{100 * best['mean']:.1f} %" in summary["sentence"]
     table = scores_table(summary)
     assert [row["features"] for row in table] == ["Discriminator features"] * 2 + [
-        "Random weights"
-    ] * 2 + ["Raw pixels"] * 2 + ["Chance"]
+        "Raw pixels"
+    ] * 2 + ["Random weights"] * 2 + ["Chance"]
     assert all(row["chosen"].startswith("C ") for row in table[:-1]) and table[-1]["chosen"] == ""
     assert small_number(5e-4) == "5e-4" and small_number(25.0) == "25"
     assert (
@@ -160,7 +160,7 @@ def test_differences_are_paired_by_image(
     for gap in summary["differences"]:
         assert gap["paired"]
         ours, theirs = (
-            means[name, gap["probe"], gap["labels"]] for name in (gap["features"], gap["control"])
+            means[name, gap["probe"], gap["labels"]] for name in (gap["features"], gap["baseline"])
         )
         assert gap["mean"] == pytest.approx(ours - theirs, abs=2e-6)
         low, high = round(100 * gap["low"], 1), round(100 * gap["high"], 1)  # as printed

@@ -195,7 +195,7 @@ def test_the_report_names_mode_and_what_was_found_while_training() -> None:
         "network": {"name": "dcgan64", "width": 0.5},
         "kimg": 60.0,
     }
-    assert gan_words(record) == "dcgan (paper), network dcgan64 at width 0.5, 60 kimg"
+    assert gan_words(record) == "DCGAN (paper), network dcgan64 at width 0.5, 60 kimg"
     finding = "At 12 kimg: the generator draws a few images over and over"
     entry = {"node": "train", "stage": "train", "warnings": [finding]}
     assert warnings({"checks": []}, RunFacts(artifacts=[entry])) == [("train", [finding])]

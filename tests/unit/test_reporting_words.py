@@ -40,10 +40,10 @@ def row(
     }
 
 
-def gap(control: str, mean: float, verdict: str) -> dict[str, Any]:
+def gap(baseline: str, mean: float, verdict: str) -> dict[str, Any]:
     same = {"source": "digits", "features": "discriminator", "probe": "linear_svm", "labels": "all"}
     ends = {"low": mean - 0.01, "high": mean + 0.01, "half": 0.01}
-    return {**same, "control": control, "mean": mean, **ends, "verdict": verdict}
+    return {**same, "baseline": baseline, "mean": mean, **ends, "verdict": verdict}
 
 
 def summary(rows: list[dict[str, Any]], gaps: list[dict[str, Any]]) -> dict[str, Any]:
@@ -67,8 +67,8 @@ ROWS = [
 def test_the_result_in_one_sentence() -> None:
     said = words.result_sentence(summary(ROWS, []))
     assert said == (
-        "Discriminator features reach 97.1 % (± 0.9) with a linear SVM on all labels; "
-        "the same network with random weights 93.2 %, raw pixels 95.0 %."
+        "Discriminator features reach 97.1 % (± 0.9) with linear SVM on all labels; "
+        "random weights 93.2 %, raw pixels 95.0 %."
     )
 
 
@@ -77,18 +77,18 @@ def test_the_result_in_one_sentence() -> None:
     [
         (
             [gap("random", 0.039, "above"), gap("pixels", 0.021, "above")],
-            "Discriminator features beat the same network with random weights by 3.9 ± 1.0 points "
+            "Discriminator features beat random weights by 3.9 ± 1.0 points "
             "and raw pixels by 2.1 ± 1.0 points.",
         ),
         (
             [gap("random", 0.039, "above"), gap("pixels", -0.021, "below")],
-            "Discriminator features beat the same network with random weights by 3.9 ± 1.0 "
+            "Discriminator features beat random weights by 3.9 ± 1.0 "
             "points, but fall short of raw pixels by "
             "2.1 ± 1.0 points.",
         ),
         (
             [gap("random", 0.002, "level"), gap("pixels", -0.004, "level")],
-            "Discriminator features do not beat the same network with random weights (+0.2 ± 1.0 "
+            "Discriminator features do not beat random weights (+0.2 ± 1.0 "
             "points) or raw pixels "
             "(−0.4 ± 1.0 points): the differences are within the interval.",
         ),
@@ -98,19 +98,19 @@ def test_the_result_in_one_sentence() -> None:
                 gap("pixels", 0.001, "level"),
                 gap("kmeans", -0.05, "below"),
             ],
-            "Discriminator features beat the same network with random weights by 5.0 ± 1.0 "
+            "Discriminator features beat random weights by 5.0 ± 1.0 "
             "points, but do not beat raw pixels "
             "(+0.1 ± 1.0 points): the difference is within the interval; they fall short of "
-            "single-layer K-means by "
+            "K-means by "
             "5.0 ± 1.0 points.",
         ),
         (
             [gap("random", -0.05, "below"), gap("pixels", 0.001, "level")],
             "Discriminator features do not beat raw pixels (+0.1 ± 1.0 points): the difference is "
             "within the interval; they fall short of "
-            "the same network with random weights by 5.0 ± 1.0 points.",
+            "random weights by 5.0 ± 1.0 points.",
         ),
-        ([], "There is no control to compare with, so this number says little on its own."),
+        ([], "There is no baseline to compare with, so this number says little on its own."),
     ],
 )
 def test_the_verdict_is_honest(gaps: list[dict[str, Any]], expected: str) -> None:
@@ -232,16 +232,14 @@ def test_sentences_with_intervals_that_are_not_even() -> None:
     ]
     said = words.result_sentence(summary(rows, []))
     assert said.startswith(
-        "Discriminator features reach 90.0 % (60.0 to 97.0) with a linear SVM on all labels;"
+        "Discriminator features reach 90.0 % (60.0 to 97.0) with linear SVM on all labels;"
     )
     uneven = {"low": -0.2, "high": 0.05, "half": 0.125}
     verdict = words.verdict_sentence(summary(rows, [{**gap("random", -0.01, "level"), **uneven}]))
     assert "random weights (−1.0 points, −20.0 to +5.0): the difference is within" in verdict
     below = {"low": -0.6, "high": -0.1, "half": 0.25}
     verdict = words.verdict_sentence(summary(rows, [{**gap("random", -0.2, "below"), **below}]))
-    assert verdict.endswith(
-        "fall short of the same network with random weights by 20.0 (10.0 to 60.0) points."
-    )
+    assert verdict.endswith("fall short of random weights by 20.0 (10.0 to 60.0) points.")
 
 
 def test_notes_below_the_table_say_what_its_marks_are() -> None:
