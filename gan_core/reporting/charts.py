@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gan_core.reporting import sentences as words
-from gan_core.reporting.scores import CHANCE, is_learned, label_order
+from gan_core.reporting.scores import is_learned, label_order
+from gan_core.reporting.sentences import CHANCE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,7 +57,7 @@ FONT = (
     'Sans", "Liberation Sans", Arial, sans-serif'
 )
 INK, MUTED, LINE, CARD = (LIGHT[name] for name in ("--ink", "--muted", "--line", "--card"))
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.size": 12,
@@ -82,7 +83,7 @@ STYLE = {
     "lines.markersize": 6,
     **{f"axes.spines.{side}": False for side in ("left", "right", "top", "bottom")},
 }
-WIDTH, HEIGHT = 360, 240  # of a line chart in CSS pixels: as wide as a phone's page
+WIDTH, HEIGHT = 420, 260  # of a line chart in CSS pixels: as wide as a phone's page
 MOST_POINTS = 240
 FEW_POINTS = 12  # up to here each point of a curve is marked
 _LOCK = threading.Lock()  # matplotlib's settings are global
@@ -110,9 +111,10 @@ def _svg(figure: Figure, label: str, *, tight: bool = False) -> str:
     import matplotlib
 
     text = io.StringIO()
-    salt = {"svg.hashsalt": f"{label} {figure.get_figwidth()}"}  # no two charts share their ids
+    # a salt for each chart: no two on a page share their ids
+    salt: dict[Any, Any] = {"svg.hashsalt": f"{label} {figure.get_figwidth()}"}
     with matplotlib.rc_context(salt):
-        size = {"bbox_inches": "tight", "pad_inches": 4 / 72} if tight else {}
+        size: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 4 / 72} if tight else {}
         figure.savefig(text, format="svg", metadata={"Date": None}, **size)
     found = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text.getvalue())
     assert found is not None
@@ -206,11 +208,11 @@ def _draw_lines(axes: Axes, chart: LineChart) -> None:
     for line in chart.series:
         # whiskers of several lines are side by side, not over one another
         shift = 0.06 * (whiskers.index(line) - (len(whiskers) - 1) / 2) if line.low else 0.0
-        x = [at + shift for at in line.x]
-        look = {"color": LIGHT[f"--c{line.tone}"], "linestyle": "--" if line.dashed else "-"}
-        axes.plot(x, line.y, marker="o" if line.marks else "", **look)
+        x, colour = [at + shift for at in line.x], LIGHT[f"--c{line.tone}"]
+        dashes, marker = "--" if line.dashed else "-", "o" if line.marks else ""
+        axes.plot(x, line.y, color=colour, linestyle=dashes, marker=marker)
         if line.low:
-            axes.vlines(x, line.low, line.high, color=look["color"], linewidth=1.25)
+            axes.vlines(x, line.low, line.high, color=colour, linewidth=1.25)
     axes.set_ylim(*chart.limits)
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     if chart.percent:
@@ -224,18 +226,24 @@ def _draw_lines(axes: Axes, chart: LineChart) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.set_xlabel(chart.x_title)
     axes.set_title(chart.title)
-    right = {"xycoords": "axes fraction", "textcoords": "offset points", "annotation_clip": False}
     if chart.note:
-        look = {"color": MUTED, "fontsize": 11, "ha": "right"}
-        axes.annotate(chart.note, (1, 0), (0, 4), **right, **look)
+        _write(axes, chart.note, (1, 0), (0, 4), color=MUTED, fontsize=11, ha="right")
     low, high = axes.get_ylim()
     ends = [(line.y[-1] - low) / (high - low) for line in chart.series]
     for line, at in zip(chart.series, apart(ends, 16 / (HEIGHT - 90)), strict=True):
-        look = {"color": LIGHT[f"--c{line.tone}"], "fontweight": "bold", "va": "center"}
-        axes.annotate(line.name, (1, at), (10, 0), **right, **look)
+        colour = LIGHT[f"--c{line.tone}"]
+        _write(axes, line.name, (1, at), (10, 0), color=colour, fontweight="bold", va="center")
 
 
-def _percent(value: float, _: int) -> str:
+def _write(
+    axes: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], **style: Any
+) -> None:
+    """Text at a place given as fractions of the axes, moved by `offset` pixels."""
+    style = {"xycoords": "axes fraction", **style}
+    axes.annotate(text, at, offset, textcoords="offset points", annotation_clip=False, **style)
+
+
+def _percent(value: float, _: float) -> str:
     return f"{100 * value:.6g} %"
 
 
@@ -310,16 +318,12 @@ def headline_plot(summary: dict[str, Any], *, width: int = 720) -> str:
             weight, colour = "normal" if place else "bold", LIGHT[f"--c{colours[row['features']]}"]
             axes.hlines(place, row["low"], row["high"], color=colour, linewidth=7, alpha=0.3)
             axes.plot(row["mean"], place, "o", color=colour, markersize=12)
-            look = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
-            look |= {"annotation_clip": False, "fontweight": weight}
-            look |= {"va": "bottom" if narrow else "center"}
             up, aside = (8, 0) if narrow else (0, 14)
-            axes.annotate(
-                names[place], (0, place), (-aside, up), ha="left" if narrow else "right", **look
-            )
-            axes.annotate(
-                texts[place], (1, place), (aside, up), ha="right" if narrow else "left", **look
-            )
+            style: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "fontweight": weight}
+            style["va"] = "bottom" if narrow else "center"
+            first, last = ("left", "right") if narrow else ("right", "left")
+            _write(axes, names[place], (0, place), (-aside, up), ha=first, **style)
+            _write(axes, texts[place], (1, place), (aside, up), ha=last, **style)
         axes.set_ylim(len(rows) - 0.5, -0.8 if narrow else -0.5)
         axes.set_yticks([])
         axes.set_xlim(*_limits(rows))
@@ -379,46 +383,39 @@ def confusion_chart(found: dict[str, Any] | None) -> str:
 
     names, counts = found["classes"], found["counts"]
     cell = 36 if len(names) <= 12 else 28
-    totals = [max(sum(row), 1) for row in counts]
-    wrong = [
-        n / total
-        for i, (row, total) in enumerate(zip(counts, totals, strict=True))
-        for j, n in enumerate(row)
-        if i != j
-    ]
-    worst = max(wrong, default=0) or 1
+    shares = [[n / max(sum(row), 1) for n in row] for row in counts]
+    worst = max((n for i, row in enumerate(shares) for n in row[:i] + row[i + 1 :]), default=0)
     with _LOCK, matplotlib.rc_context(STYLE | {"axes.grid": False}):
         figure = _figure(cell * len(names), cell * len(names))
         figure.set_layout_engine("none")
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set(xlim=(0, len(names)), ylim=(len(names), 0))
-        middles = [place + 0.5 for place in range(len(names))]
-        axes.set_yticks(middles, names)
-        axes.set_xticks(middles, names)
         axes.xaxis.tick_top()
         axes.xaxis.set_label_position("top")
         axes.set_xlabel("predicted", labelpad=8)
+        middles = [place + 0.5 for place in range(len(names))]
+        axes.set_yticks(middles, names)
+        axes.set_xticks(middles, names)
         if max(map(len, names)) > 3:
-            look = {"rotation": 45, "rotation_mode": "anchor", "ha": "left"}
-            axes.set_xticks(middles, names, **look)
-        for i, (row, total) in enumerate(zip(counts, totals, strict=True)):
-            for j, n in enumerate(row):
-                share = n / total
+            axes.set_xticks(middles, names, rotation=45, rotation_mode="anchor", ha="left")
+        for i, row in enumerate(shares):
+            for j, share in enumerate(row):
+                axes.add_patch(_square(j, i, LINE, 0.45))
+                if not share:
+                    continue
                 alpha = share if i == j else 0.85 * (share / worst) ** 0.7
-                place, side = (j + 0.03, i + 0.03), 0.94
-                axes.add_patch(_square(place, side, LINE, 0.45))
-                if n:
-                    axes.add_patch(_square(place, side, LIGHT["--c1" if i == j else "--c2"], alpha))
-                    text = f"{n:,}" if n < 10_000 else f"{n / 1000:.0f}k"
-                    look = {"color": CARD if alpha > 0.55 else INK, "fontsize": 11}
-                    axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", **look)
+                axes.add_patch(_square(j, i, LIGHT["--c1" if i == j else "--c2"], alpha))
+                n, ink = counts[i][j], CARD if alpha > 0.55 else INK
+                text = f"{n:,}" if n < 10_000 else f"{n / 1000:.0f}k"
+                centre = (j + 0.5, i + 0.5)
+                axes.text(*centre, text, color=ink, fontsize=11, ha="center", va="center")
         return _svg(figure, "Confusion matrix: rows are true classes", tight=True)
 
 
-def _square(place: tuple[float, float], side: float, colour: str, alpha: float) -> Any:
+def _square(x: int, y: int, colour: str, alpha: float) -> Any:
     from matplotlib.patches import Rectangle
 
-    return Rectangle(place, side, side, facecolor=colour, alpha=alpha, linewidth=0)
+    return Rectangle((x + 0.03, y + 0.03), 0.94, 0.94, facecolor=colour, alpha=alpha, linewidth=0)
 
 
 # Training
@@ -469,7 +466,7 @@ def training_charts(rows: Sequence[dict[str, Any]]) -> list[LineChart]:
         ("score_", "D's score: 1 is real, 0 is generated"),
         ("probe_validation_accuracy", "Accuracy of a linear probe"),
     ):
-        lines = []
+        lines: list[Series] = []
         for name in names:
             x, y = curve(rows, name) if name.startswith(prefix) else ([], [])
             if x:

@@ -20,7 +20,8 @@ from gan_core.reporting.images import as_image, sheet_image, strip
 from gan_core.reporting.inputs import ReportInputs
 from gan_core.reporting.inside import image_side, inspections
 from gan_core.reporting.run_info import RunFacts, costs, duration, grids, memory, volume
-from gan_core.reporting.scores import CHANCE, is_learned
+from gan_core.reporting.scores import is_learned
+from gan_core.reporting.sentences import CHANCE
 from gan_core.reporting.summary import best_cells, column_title, columns_of
 
 TEMPLATE = "report.html.j2"

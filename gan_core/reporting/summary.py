@@ -22,7 +22,6 @@ from gan_core.reporting.inputs import (
     training_record,
 )
 from gan_core.reporting.scores import (
-    CHANCE,
     Predictions,
     by_class,
     differences,
@@ -31,6 +30,7 @@ from gan_core.reporting.scores import (
     label_order,
     score_rows,
 )
+from gan_core.reporting.sentences import CHANCE
 
 FORMAT = 1
 
