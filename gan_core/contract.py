@@ -16,12 +16,15 @@ from gan_core.config import (
     CropConfig,
     DedupConfig,
     EvaluateConfig,
+    ExtractConfig,
     HashConfig,
     ProbeConfig,
     SourceConfig,
     TrainConfig,
 )
 from gan_core.devices import cpu_cores, resolve_device
+
+EXTERNAL = "network"  # the name of an external network's features, in ids and tables
 
 
 class ArtifactRef(BaseModel):
@@ -305,6 +308,63 @@ class InspectRequest:
             str(request.context.get("network", "")),
             request.one("snapshot").path,
             request.folders("pack"),
+            Execution.of(request),
+        )
+
+
+@dataclass(frozen=True)
+class ExtractRequest:
+    """Attributes:
+    features: a role of the snapshot, `EXTERNAL`, or the name of a baseline.
+    options: of the baseline.
+    network: the recipe's section, for an untrained network; allowed: the name of the network whose
+        code may be imported.
+    external: the fingerprint of an external network, None without one; search: where its code and
+        weights lie.
+    duplicates: what dedup found; packs: training images.
+    work, scratch: folders to write to.
+    """
+
+    features: str
+    settings: ExtractConfig
+    options: dict[str, Any]
+    seed: int
+    network: dict[str, Any]
+    allowed: str
+    external: dict[str, Any] | None
+    search: dict[str, Any]
+    crops: Path
+    duplicates: tuple[Path, ...]
+    packs: tuple[Path, ...]
+    snapshot: Path | None
+    inputs: dict[str, list[str]]
+    work: Path
+    scratch: Path
+    execution: Execution
+
+    @classmethod
+    def of(cls, request: StageRequest) -> ExtractRequest:
+        """Read from JSON."""
+        part, snapshots = request.part, request.folders("snapshot")
+        return cls(
+            str(part["features"]),
+            ExtractConfig.model_validate(part.get("extract", {})),
+            dict(part.get("options", {})),
+            _seed(request),
+            dict(part.get("network", {})),
+            str(request.context.get("network", "")),
+            part.get("external"),
+            request.context,
+            request.one("crops").path,
+            request.folders("duplicates"),
+            request.folders("pack"),
+            snapshots[0] if snapshots else None,
+            {
+                role: sorted(entry.ref.digest for entry in entries)
+                for role, entries in sorted(request.inputs.items())
+            },
+            request.work,
+            request.scratch,
             Execution.of(request),
         )
 

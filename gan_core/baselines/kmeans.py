@@ -10,6 +10,8 @@ sqrt(var + 0.01) of training images (at most `statistics_images` of them).
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,13 +21,18 @@ import numpy.typing as npt
 from pydantic import Field
 
 from gan_core.config import Section
+from gan_core.contract import ExtractRequest
 from gan_core.errors import DataError
-from gan_core.features.modes import LayerSize
+from gan_core.features.extractor import Extractor, training_images
+from gan_core.files import sha256_file
 from gan_core.progress import Progress, silent
 from gan_core.randomness import numpy_stream, torch_stream
+from gan_core.shards import PixelShards
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 ABOUT = (
     "single-layer K-means of Coates and Ng: whitened 6x6 patches, triangle coding, quadrant pooling"
@@ -55,6 +62,68 @@ class Options(Section):
 def dims(options: Options, size: int, network: int) -> int:
     """How many features an image has."""
     return 4 * options.centres
+
+
+def make(job: ExtractRequest, images: PixelShards, progress: Progress) -> Extractor:
+    """One column of triangle codes. `codebook.safetensors` lies beside the features, so that all
+    shards are of one codebook.
+    """
+    from gan_core.features.modes import LayerSize
+
+    options = Options.model_validate(job.options)
+    coder, digest = _codebook(job, options, images, progress)
+    size = LayerSize("kmeans", (options.centres, 2, 2), (options.centres, 2, 2))
+    settings = {
+        "centres": options.centres,
+        "patches": options.patches,
+        "side": SIDE,
+        "iterations": ITERATIONS,
+    }
+    lineage = {
+        "layers": [size.as_json()],
+        "network": {"name": "kmeans", **settings, "sha256": digest},
+    }
+    return Extractor([size], lambda some, _: (coder.extract(some), 0), lineage)
+
+
+def _codebook(
+    job: ExtractRequest, options: Options, images: PixelShards, progress: Progress
+) -> tuple[Coder, str]:
+    """(coder, SHA-256 of `codebook.safetensors`): the file of another share or of a killed attempt,
+    else learned and written.
+
+    Of several shares that learn at once the first to end is used by all.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file, save_file
+
+    path, device = job.work / "codebook.safetensors", job.execution.device
+    if path.exists():
+        try:
+            return Coder(**load_file(path, device=device)), sha256_file(path)
+        except (SafetensorError, TypeError):  # cut short by a machine that died
+            path.unlink(missing_ok=True)
+    read, rows = training_images(job, images)
+    coder = learn(
+        read,
+        rows,
+        centres=options.centres,
+        patches=options.patches,
+        measured=options.statistics_images,
+        seed=job.seed,
+        device=device,
+        progress=progress,
+    )
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    save_file({name: value.cpu().contiguous() for name, value in vars(coder).items()}, temporary)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        log.info("the codebook of another share is used")
+    except OSError:  # a file system without hard links
+        os.replace(temporary, path)
+    temporary.unlink(missing_ok=True)
+    return Coder(**load_file(path, device=device)), sha256_file(path)
 
 
 @dataclass
@@ -128,11 +197,6 @@ def _by_quadrant(rows: int, columns: int) -> tuple[Tensor, list[int]]:
         for part in (half[:, :across], half[:, across:])
     ]
     return torch.cat(parts), [len(part) for part in parts]
-
-
-def sizes(centres: int) -> list[LayerSize]:
-    """The one column."""
-    return [LayerSize("kmeans", (centres, 2, 2), (centres, 2, 2))]
 
 
 def windows(images: Tensor) -> Tensor:

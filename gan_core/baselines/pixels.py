@@ -6,7 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gan_core.config import Section
-from gan_core.features.modes import LayerSize
+from gan_core.contract import ExtractRequest
+from gan_core.features.extractor import Extractor
+from gan_core.progress import Progress
+from gan_core.shards import PixelShards
 
 ABOUT = "raw pixels in [-1, 1], channel by channel"
 
@@ -23,10 +26,14 @@ def dims(options: Options, size: int, network: int) -> int:
     return 3 * size**2
 
 
-def sizes(shape: tuple[int, int, int]) -> list[LayerSize]:
-    """The one column. Args: shape: (height, width, 3) of the images."""
-    height, width, channels = shape
-    return [LayerSize("pixels", (channels, height, width), (channels, height, width))]
+def make(job: ExtractRequest, images: PixelShards, progress: Progress) -> Extractor:
+    """The one column."""
+    from gan_core.features.modes import LayerSize
+
+    height, width, channels = images.shape
+    size = LayerSize("pixels", (channels, height, width), (channels, height, width))
+    lineage = {"layers": [size.as_json()]}
+    return Extractor([size], lambda some, _: (extract(some), 0), lineage)
 
 
 def extract(images: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float16]]:

@@ -52,23 +52,25 @@ class Options(Section):
     views: int = Field(2, ge=2, le=64, description="views of each real image")
     crop: int = Field(0, ge=0, description="side in pixels of small native crops; 0: full views")
     generator_every: int = Field(1, ge=1, le=16, description="minibatches per generator step")
+    generator_rate: float = Field(
+        1.0, gt=0, description="generator's rate over train.learning_rate"
+    )
 
 
 class Method(Base):
     """See the head of this file."""
 
     scratch = ("projection_real", "projection_fake")
-    optimised: Mapping[str, Rule] = {
-        "discriminator": Rule(
-            ("discriminator", "projection_real", "projection_fake", "score"), weight_decay=0.0
-        ),
-        "generator": Rule(("generator",), weight_decay=0.0),
-    }
     options: Options
 
     def __init__(self, options: Options | None = None) -> None:
         super().__init__(options or Options())
         self.period = self.options.generator_every
+        trained = ("discriminator", "projection_real", "projection_fake", "score")
+        self.optimised: Mapping[str, Rule] = {
+            "discriminator": Rule(trained, weight_decay=0.0),
+            "generator": Rule(("generator",), rate=self.options.generator_rate, weight_decay=0.0),
+        }
 
     def networks(self, make: Make) -> dict[str, LayeredNetwork]:
         """A generator, the trunk, two projections and the score of realness."""

@@ -8,10 +8,10 @@ from typing import Any
 
 from gan_core import registry
 from gan_core.artifacts.manifest import Manifest, make_key
+from gan_core.contract import EXTERNAL as EXTERNAL
 from gan_core.contract import ArtifactRef
 from gan_core.specs import spec_of
 
-EXTERNAL = "network"  # the name of an external network's features, in ids and tables
 Inputs = dict[str, tuple[str, ...]]  # role to node ids
 
 

@@ -6,7 +6,7 @@ validation split cut from the training labels. Then the chosen models answer the
 all labels the chosen value is fitted once more on all training rows, validation included.
 
 Given dedup's leaked.parquet, every accuracy is counted a second time without the test images that
-stand in the training split too (ciFAIR; Barz and Denzler, J. Imaging 2020). The answers are the
+are in the training split too (ciFAIR; Barz and Denzler, J. Imaging 2020). The answers are the
 same ones: which images leaked touches no fit and no choice.
 """
 
@@ -23,12 +23,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
+from gan_core import registry, schemas
 from gan_core.config import EvaluateConfig, ProbeConfig
-from gan_core.contract import StageOutcome, StageRequest
+from gan_core.contract import EvaluateRequest, StageOutcome, StageRequest
 from gan_core.errors import DataError
+from gan_core.features.parquet import read_features, read_lineage, read_rows
 from gan_core.files import write_table
 from gan_core.metrics.draws import Draw, best, draws_of, hold_out
+from gan_core.metrics.intervals import accuracy_interval
 from gan_core.probes.base import Features, Labels, Model, not_finite, predict_many
 from gan_core.progress import Progress, silent
 
@@ -78,10 +82,10 @@ class _Cell:
 class _Results:
     """Rows of the three tables, as they come."""
 
+    warnings: list[str] = field(default_factory=list)
     scores: list[dict[str, Any]] = field(default_factory=list)
     choices: list[dict[str, Any]] = field(default_factory=list)
     predictions: list[pa.Table] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
 
 
 def run(request: StageRequest, progress: Progress) -> StageOutcome:
@@ -92,35 +96,25 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     """
     import torch
 
-    from gan_core import registry, schemas
-    from gan_core.devices import cpu_cores, resolve_device
-
-    torch.set_num_threads(int(request.part.get("threads") or 0) or cpu_cores())
-    device = resolve_device(str(request.context.get("device", "auto")))
-    protocol = EvaluateConfig.model_validate(request.part.get("protocol", {}))
-    probe = ProbeConfig.model_validate(request.part["probe"])
-    module = registry.load("probes", probe.name)
-    values = [float(value) for value in (probe.grid or module.GRID)]
-    seed = int(request.part.get("seed", 0))
-    cell = _read(request, protocol, seed)
+    job = EvaluateRequest.of(request)
+    torch.set_num_threads(job.execution.threads)
+    cell = _read(job)
     names = {
         "source": str(cell.rows["source"][0]),
-        "features": str(request.part["features"]),
-        "probe": probe.name,
+        "features": job.name,
+        "probe": job.probe.name,
     }
-    results = _score_all(module, cell, values, seed, device, names, protocol, progress)
-    saw = saw_labels(request.one("features").path)
+    scoring = _Scoring(job.settings, job.probe, job.seed, job.execution.device, cell)
+    results, saw = scoring.score_all(names, progress), saw_labels(job.features)
     classes = len(np.unique(cell.labels[: cell.train]))
-    test_rows = len(cell.labels) - cell.train
     for row in results.scores:
         row |= {"saw_labels": saw, "classes": classes}
-    write_table(
-        pa.Table.from_pylist(results.scores, schema=schemas.SCORES), request.work / "scores.parquet"
-    )
-    write_table(pa.concat_tables(results.predictions), request.work / "predictions.parquet")
-    write_table(
-        pa.Table.from_pylist(results.choices, schema=CHOICES), request.work / "choices.parquet"
-    )
+    for table, name in (
+        (pa.Table.from_pylist(results.scores, schema=schemas.SCORES), "scores"),
+        (pa.concat_tables(results.predictions), "predictions"),
+        (pa.Table.from_pylist(results.choices, schema=CHOICES), "choices"),
+    ):
+        write_table(table, request.work / f"{name}.parquet")
     summary = {
         **names,
         "table": _table(results.scores),
@@ -128,7 +122,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
         "classes": classes,
         "train_rows": cell.train,
         "validation_rows": cell.train - cell.pool,
-        "test_rows": test_rows,
+        "test_rows": len(cell.labels) - cell.train,
         "test_split": cell.test_split,
         "leaked": None if cell.clean is None else int((~cell.clean).sum()),
         "saw_labels": saw,
@@ -162,9 +156,6 @@ def evaluate_arrays(
         the chosen value and the validation accuracy.
     Raises: DataError: as `run`.
     """
-    from gan_core import registry
-
-    module = registry.load("probes", probe.name)
     place = np.asarray(split)
     train, test = np.flatnonzero(place == "train"), np.flatnonzero(place == "test")
     _check_rows(labels[train], len(test), sorted(set(place.tolist())))
@@ -174,59 +165,26 @@ def evaluate_arrays(
     chosen = features[wanted]
     _check_finite(chosen, rows)
     cell = _Cell(rows, chosen, len(pool), len(train), labels[train[pool]], labels[wanted], "test")
-    values = [float(value) for value in (probe.grid or module.GRID)]
     names = {"source": "", "features": "given", "probe": probe.name}
-    results = _score_all(module, cell, values, seed, device, names, protocol, progress)
+    results = _Scoring(protocol, probe, seed, device, cell).score_all(names, progress)
     for warning in results.warnings:
         log.warning("%s", warning)
     return _table(results.scores)
-
-
-def _score_all(
-    module: ModuleType,
-    cell: _Cell,
-    values: list[float],
-    seed: int,
-    device: str,
-    names: dict[str, str],
-    protocol: EvaluateConfig,
-    progress: Progress,
-) -> _Results:
-    """Every number of labels of the protocol."""
-    draws, warnings = draws_of(cell.pool_labels, protocol.labels_per_class, protocol.draws, seed)
-    results = _Results(warnings=warnings)
-    if cell.clean is not None and not cell.clean.any():
-        results.warnings.append(
-            "Every test image stands in the training split too: there is no accuracy without them."
-        )
-    by_labels: dict[str, list[Draw]] = {}
-    for draw in draws:
-        by_labels.setdefault(draw.labels, []).append(draw)
-    for number, (labels, same) in enumerate(by_labels.items()):
-        _score(
-            module, cell, same, values, seed, device, {**names, "labels": labels}, protocol, results
-        )
-        progress(number + 1, len(by_labels), "numbers of labels")
-    return results
 
 
 def saw_labels(folder: Path) -> str:
     """Which labels the network behind some features depends on, as their lineage says: '' none,
     'validation', 'training'.
     """
-    from gan_core.features.parquet import read_lineage
-
     return str((read_lineage(folder).get("network") or {}).get("saw_labels", ""))
 
 
-def _read(request: StageRequest, protocol: EvaluateConfig, seed: int) -> _Cell:
+def _read(job: EvaluateRequest) -> _Cell:
     """Features of the labelled rows, ordered pool, validation, test; each part in the order of
     image id and box.
     """
-    from gan_core.features.parquet import read_features, read_rows
-
-    folder = request.one("features").path
-    table = read_rows(folder)
+    protocol = job.settings
+    table = read_rows(job.features)
     split, kept = (
         table["split"].to_numpy(zero_copy_only=False),
         table["kept"].to_numpy(zero_copy_only=False),
@@ -249,11 +207,11 @@ def _read(request: StageRequest, protocol: EvaluateConfig, seed: int) -> _Cell:
     count = (
         None if protocol.validation_rows is None else min(protocol.validation_rows, len(train) // 2)
     )
-    pool, validation = hold_out(labels[train], protocol.validation, seed, count)
+    pool, validation = hold_out(labels[train], protocol.validation, job.seed, count)
     wanted = np.concatenate([train[pool], train[validation], test])
-    features, rows = read_features(folder, rows=wanted)
+    features, rows = read_features(job.features, rows=wanted)
     _check_finite(features, rows)
-    clean = _clean(rows.slice(len(train)), request)
+    clean = _clean(rows.slice(len(train)), job.leaked)
     return _Cell(
         rows,
         features,
@@ -267,8 +225,8 @@ def _read(request: StageRequest, protocol: EvaluateConfig, seed: int) -> _Cell:
 
 
 def _check_finite(features: Features, rows: pa.Table) -> None:
-    """Raises DataError for features that are not numbers: a probe would answer something to them,
-    and nobody would know.
+    """Raises DataError for features that are not finite: a probe would answer them without an
+    error.
     """
     wrong = not_finite(features)
     if len(wrong):
@@ -281,24 +239,21 @@ def _check_finite(features: Features, rows: pa.Table) -> None:
             expected="finite features",
             remedy=(
                 "repeat the extraction with --refresh extract, which names the layer; a network "
-                "that "
-                "has diverged gives no others"
+                "that has diverged gives no others"
             ),
         )
 
 
-def _clean(rows: pa.Table, request: StageRequest) -> npt.NDArray[np.bool_] | None:
+def _clean(rows: pa.Table, leaked: tuple[Path, ...]) -> npt.NDArray[np.bool_] | None:
     """Which test rows are not in dedup's leaked.parquet; None when it was not given."""
-    import pyarrow.parquet as pq
-
-    if "leaked" not in request.inputs:
+    if not leaked:
         return None
-    leaked: set[tuple[str, int]] = set()
-    for entry in request.inputs["leaked"]:
-        table = pq.read_table(entry.path / "leaked.parquet", columns=["image_id_a", "box_a"])
-        leaked.update(zip(table["image_id_a"].to_pylist(), table["box_a"].to_pylist(), strict=True))
-    places = zip(rows["image_id"].to_pylist(), rows["box"].to_pylist(), strict=True)
-    return np.array([place not in leaked for place in places], np.bool_)
+    found: set[tuple[str, int]] = set()
+    for folder in leaked:
+        table = pq.read_table(folder / "leaked.parquet", columns=["image_id_a", "box_a"])
+        found.update(zip(table["image_id_a"].to_pylist(), table["box_a"].to_pylist(), strict=True))
+    crops = zip(rows["image_id"].to_pylist(), rows["box"].to_pylist(), strict=True)
+    return np.array([crop not in found for crop in crops], np.bool_)
 
 
 def _check_rows(train_labels: Labels, test_rows: int, splits: list[str]) -> None:
@@ -322,75 +277,144 @@ def _check_rows(train_labels: Labels, test_rows: int, splits: list[str]) -> None
         )
 
 
-def _score(
-    module: ModuleType,
-    cell: _Cell,
-    draws: Sequence[Draw],
-    values: list[float],
-    seed: int,
-    device: str,
-    names: dict[str, str],
-    protocol: EvaluateConfig,
-    results: _Results,
-) -> None:
-    """One number of labels: fits every value on every draw, chooses on validation, reads the test
-    split with the chosen ones.
-    """
-    held, held_labels = cell.part(cell.pool, cell.train)
-    test, test_labels = cell.part(cell.train, None)
-    values = list(values)
-    fitted: list[list[Model]] = [[] for _ in draws]
-    accuracies = np.zeros((len(draws), 0))
-    tried = values
-    for step in range(EXTENSIONS + 1):
-        more = np.zeros((len(draws), len(tried)))
-        for number, draw in enumerate(draws):
-            models: list[Model] = module.fit(*_rows(cell, draw), tried, seed=seed, device=device)
-            more[number] = [
-                float((answer == held_labels).mean()) for answer in predict_many(models, held)
-            ]
-            fitted[number] += models
-        accuracies = np.concatenate([accuracies, more], axis=1)
+@dataclass
+class _Scoring:
+    """Fits, choices and test scores of one probe on one set of features."""
+
+    protocol: EvaluateConfig
+    settings: ProbeConfig
+    seed: int
+    device: str
+    cell: _Cell
+    results: _Results = field(default_factory=_Results)
+
+    @property
+    def probe(self) -> ModuleType:
+        """The probe's module."""
+        return registry.load("probes", self.settings.name)
+
+    def score_all(self, names: dict[str, str], progress: Progress) -> _Results:
+        """Every number of labels of the protocol."""
+        cell, protocol = self.cell, self.protocol
+        draws, warnings = draws_of(
+            cell.pool_labels, protocol.labels_per_class, protocol.draws, self.seed
+        )
+        self.results.warnings += warnings
+        if cell.clean is not None and not cell.clean.any():
+            self.results.warnings.append(
+                "Every test image is in the training split too: there is no accuracy without them."
+            )
+        by_labels: dict[str, list[Draw]] = {}
+        for draw in draws:
+            by_labels.setdefault(draw.labels, []).append(draw)
+        for number, (labels, same) in enumerate(by_labels.items()):
+            self.score(same, {**names, "labels": labels})
+            progress(number + 1, len(by_labels), "numbers of labels")
+        return self.results
+
+    def fit(self, draw: Draw, values: list[float]) -> list[Model]:
+        """A model of each value on the rows of a draw."""
+        features, labels = _rows(self.cell, draw)
+        found: list[Model] = self.probe.fit(
+            features, labels, values, seed=self.seed, device=self.device
+        )
+        return found
+
+    def score(self, draws: Sequence[Draw], names: dict[str, str]) -> None:
+        """One number of labels: fits every value on every draw, chooses on validation, reads the
+        test split with the chosen ones.
+        """
+        values, fitted, accuracies = self.try_values(draws, names)
         chosen = best(values, accuracies)
-        further = _beyond_edge(module, values, accuracies, chosen)
-        if further is None or step == EXTENSIONS:
-            break
-        log.info(
-            "%s / %s at %s labels: the best %s is %g, the end of the grid; %g is tried as well",
-            *(names[name] for name in ("features", "probe", "labels")),
-            module.SETTING,
-            values[chosen],
-            further,
-        )
-        tried = [further]
-        values.append(further)
-    for number, draw in enumerate(draws):
-        for index, value in enumerate(values):
-            row = {
-                "draw": draw.number,
-                "value": value,
-                "validation_accuracy": accuracies[number, index],
-            }
-            gap = fitted[number][index].certificate.get("gap")
-            results.choices.append({**names, **row, "chosen": index == chosen, "gap": gap})
-    _warn_at_edge(module, values, accuracies, chosen, names, results)
-    _warn_unsolved(module, values, fitted, names, results)
-    value = values[chosen]
-    if draws[0].labels == "all":
-        model: Model = module.fit(*cell.part(0, cell.train), [value], seed=seed, device=device)[0]
-        scored = [(Draw("all", 0, np.arange(cell.train)), model, float(accuracies[0, chosen]))]
-    elif protocol.final_draws:
-        scored = _fit_final_draws(
-            module, cell, int(draws[0].labels), value, seed, device, protocol.final_draws
-        )
-    else:
-        scored = [
-            (draw, models[chosen], float(accuracies[draw.number, chosen]))
-            for draw, models in zip(draws, fitted, strict=True)
-        ]
-    answers = predict_many([model for _, model, _ in scored], test)
-    for (draw, model, validation), answer in zip(scored, answers, strict=True):
+        for number, draw in enumerate(draws):
+            for index, value in enumerate(values):
+                row = {
+                    "draw": draw.number,
+                    "value": value,
+                    "validation_accuracy": accuracies[number, index],
+                    "chosen": index == chosen,
+                    "gap": fitted[number][index].certificate.get("gap"),
+                }
+                self.results.choices.append({**names, **row})
+        self.warn(values, accuracies, chosen, fitted, names)
+        for draw, model, validation in self.scored(
+            draws, values[chosen], chosen, fitted, accuracies
+        ):
+            self.read_test(draw, model, validation, values[chosen], names)
+
+    def try_values(
+        self, draws: Sequence[Draw], names: dict[str, str]
+    ) -> tuple[list[float], list[list[Model]], npt.NDArray[np.float64]]:
+        """The values of the grid, and those beyond its end while the best one is there: (values,
+        models [draws][values], validation accuracies [draws, values]).
+        """
+        held, held_labels = self.cell.part(self.cell.pool, self.cell.train)
+        values = [float(value) for value in (self.settings.grid or self.probe.GRID)]
+        fitted: list[list[Model]] = [[] for _ in draws]
+        accuracies = np.zeros((len(draws), 0))
+        tried = list(values)
+        for step in range(EXTENSIONS + 1):
+            more = np.zeros((len(draws), len(tried)))
+            for number, draw in enumerate(draws):
+                models = self.fit(draw, tried)
+                more[number] = [
+                    float((answer == held_labels).mean()) for answer in predict_many(models, held)
+                ]
+                fitted[number] += models
+            accuracies = np.concatenate([accuracies, more], axis=1)
+            chosen = best(values, accuracies)
+            further = _beyond_edge(self.probe, values, accuracies, chosen)
+            if further is None or step == EXTENSIONS:
+                break
+            log.info(
+                "%s / %s at %s labels: the best %s is %g, the end of the grid; %g is tried as well",
+                *(names[name] for name in ("features", "probe", "labels")),
+                self.probe.SETTING,
+                values[chosen],
+                further,
+            )
+            tried = [further]
+            values.append(further)
+        return values, fitted, accuracies
+
+    def scored(
+        self,
+        draws: Sequence[Draw],
+        value: float,
+        chosen: int,
+        fitted: list[list[Model]],
+        accuracies: npt.NDArray[np.float64],
+    ) -> list[tuple[Draw, Model, float]]:
+        """The models of the chosen value that read the test split, with their validation accuracy.
+
+        With all labels one more model, fitted on the validation rows as well; with `final_draws`
+        models of draws that no choice has seen, as the DCGAN authors' script makes them.
+        """
+        cell, count = self.cell, self.protocol.final_draws
+        if draws[0].labels == "all":
+            whole = Draw("all", 0, np.arange(cell.train))
+            return [(whole, self.fit(whole, [value])[0], float(accuracies[0, chosen]))]
+        if not count:
+            return [
+                (draw, models[chosen], float(accuracies[draw.number, chosen]))
+                for draw, models in zip(draws, fitted, strict=True)
+            ]
+        held, held_labels = cell.part(cell.pool, cell.train)
+        number = int(draws[0].labels)
+        found: list[tuple[Draw, Model, float]] = []
+        for draw in draws_of(cell.pool_labels, [number], count, self.seed, "final")[0]:
+            model = self.fit(draw, [value])[0]
+            found.append((draw, model, float((model.predict(held) == held_labels).mean())))
+        return found
+
+    def read_test(
+        self, draw: Draw, model: Model, validation: float, value: float, names: dict[str, str]
+    ) -> None:
+        """The rows of scores and predictions of one model."""
+        cell = self.cell
         features, labels = _rows(cell, draw)
+        test, test_labels = cell.part(cell.train, None)
+        answer = model.predict(test)
         row = {
             **names,
             "label_count": len(labels),
@@ -405,8 +429,35 @@ def _score(
                 "test_rows": len(right),
                 "test_accuracy": float(right.mean()),
             }
-            results.scores.append({**row, **figures})
-        results.predictions.append(_predictions(cell, names, draw.number, answer))
+            self.results.scores.append({**row, **figures})
+        self.results.predictions.append(_predictions(cell, names, draw.number, answer))
+
+    def warn(
+        self,
+        values: list[float],
+        accuracies: npt.NDArray[np.float64],
+        chosen: int,
+        fitted: list[list[Model]],
+        names: dict[str, str],
+    ) -> None:
+        """Warns where the best value is at the end of the grid even after `EXTENSIONS` steps, and
+        of a fit that stopped before its optimum: its accuracy is that of another model.
+        """
+        where = f"{names['features']} / {names['probe']} at {names['labels']} labels: the"
+        if _beyond_edge(self.probe, values, accuracies, chosen) is not None:
+            end = "smallest" if values[chosen] == min(values) else "largest"
+            self.results.warnings.append(
+                f"{where} best {self.probe.SETTING} is the {end} tried ({values[chosen]:g}) after "
+                f"{EXTENSIONS} steps beyond the grid; a wider grid may give more."
+            )
+        for index, value in enumerate(values):
+            gap = max(models[index].certificate.get("gap", 0.0) for models in fitted)
+            if gap > UNSOLVED:
+                self.results.warnings.append(
+                    f"{where} fit with {self.probe.SETTING} = {value:g} stopped where its "
+                    f"objective may be {gap:.0%} above the optimum; float32 does not reach it on "
+                    "these features: try smaller values."
+                )
 
 
 def _by_test_set(
@@ -418,20 +469,6 @@ def _by_test_set(
     if cell.clean is None or not cell.clean.any():
         return [("all", right)]
     return [("all", right), ("without_leaked", right[cell.clean])]
-
-
-def _fit_final_draws(
-    module: ModuleType, cell: _Cell, number: int, value: float, seed: int, device: str, count: int
-) -> list[tuple[Draw, Model, float]]:
-    """Models of the chosen value on draws that no choice has seen, as the DCGAN authors' script
-    makes them.
-    """
-    held, held_labels = cell.part(cell.pool, cell.train)
-    scored: list[tuple[Draw, Model, float]] = []
-    for draw in draws_of(cell.pool_labels, [number], count, seed, "final")[0]:
-        model: Model = module.fit(*_rows(cell, draw), [value], seed=seed, device=device)[0]
-        scored.append((draw, model, float((model.predict(held) == held_labels).mean())))
-    return scored
 
 
 def _rows(cell: _Cell, draw: Draw) -> tuple[Features, Labels]:
@@ -462,48 +499,8 @@ def _beyond_edge(
     return None if values[chosen] <= least else max(further, least)
 
 
-def _warn_at_edge(
-    module: ModuleType,
-    values: list[float],
-    accuracies: npt.NDArray[np.float64],
-    chosen: int,
-    names: dict[str, str],
-    results: _Results,
-) -> None:
-    """Warns where the best value is at the end of the grid even after `EXTENSIONS` steps."""
-    if _beyond_edge(module, values, accuracies, chosen) is None:
-        return
-    end = "smallest" if values[chosen] == min(values) else "largest"
-    results.warnings.append(
-        f"{names['features']} / {names['probe']} at {names['labels']} labels: the best "
-        f"{module.SETTING} is the {end} tried ({values[chosen]:g}) after {EXTENSIONS} steps "
-        "beyond the grid; a wider grid may give more."
-    )
-
-
-def _warn_unsolved(
-    module: ModuleType,
-    values: list[float],
-    fitted: list[list[Model]],
-    names: dict[str, str],
-    results: _Results,
-) -> None:
-    """Warns of a fit that stopped before its optimum: its accuracy is that of another model."""
-    for index, value in enumerate(values):
-        gap = max(models[index].certificate.get("gap", 0.0) for models in fitted)
-        if gap > UNSOLVED:
-            results.warnings.append(
-                f"{names['features']} / {names['probe']} at {names['labels']} labels: the fit "
-                f"with {module.SETTING} = {value:g} stopped "
-                f"where its objective may be {gap:.0%} above the optimum; float32 does not reach "
-                "it on these features: try smaller values."
-            )
-
-
 def _predictions(cell: _Cell, names: dict[str, str], draw: int, answer: Labels) -> pa.Table:
     """Rows of predictions.parquet for one draw."""
-    from gan_core import schemas
-
     rows = cell.rows.slice(cell.train)
     count = rows.num_rows
     columns: dict[str, Any] = {
@@ -526,8 +523,6 @@ def _table(scores: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Per number of labels: mean test accuracy and its 95 % interval (over draws and over the test
     images).
     """
-    from gan_core.metrics.intervals import accuracy_interval
-
     table: dict[str, dict[str, Any]] = {}
     for labels in dict.fromkeys(row["labels"] for row in scores):
         same = [row for row in scores if row["labels"] == labels and row["test_set"] == "all"]

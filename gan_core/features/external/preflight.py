@@ -15,11 +15,15 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gan_core.config import ExtractConfig
+from gan_core.contract import ExtractRequest
 from gan_core.errors import DiscernError, RequestError
 from gan_core.features.external.fingerprint import Stamp
+
+if TYPE_CHECKING:
+    from gan_core.features.external.network import ExternalNetwork
 
 UNTRAINED = (
     "No weights were given (--weights): these are features of the network as its code makes it, "
@@ -81,7 +85,31 @@ def _asked(question: str, path: str) -> Look:
     return Look(answer["length"], answer["dims"], tuple(answer["assumed"]))
 
 
-def network_of(
+def load_external(
+    job: ExtractRequest, side: int, *, untrained: bool = False
+) -> tuple[ExternalNetwork, dict[str, Any]]:
+    """The external network on its device, with its weights or untrained ones, and its entry in the
+    lineage.
+
+    Args:
+        side: of the images as they come.
+    """
+    config, part = job.settings, dict(job.external or {})
+    network = _build(config, job.search, part, side, seed=job.seed, untrained=untrained)
+    network.module.to(job.execution.device)
+    about = {
+        "name": config.network,
+        "arguments": config.network_args,
+        "values": config.values,
+        "side": network.input_shape[1],
+        **part,
+    }
+    if untrained or part["weights"] is None:
+        about["weights"] = f"random, seed {job.seed}"
+    return network, about
+
+
+def _build(
     config: ExtractConfig,
     context: dict[str, Any],
     part: dict[str, Any],
@@ -89,15 +117,8 @@ def network_of(
     *,
     seed: int,
     untrained: bool,
-) -> Any:
-    """The network itself: a `ExternalNetwork` on the CPU, with the weights of `context`, or
-    untrained ones.
-
-    Args:
-        context: `Stamp.context`.
-        part: `Stamp.part`: files that have changed since are refused.
-        side: of the images as they come.
-    """
+) -> ExternalNetwork:
+    """On the CPU. Args: context: `Stamp.context`; part: `Stamp.part`: changed files are refused."""
     from gan_core.features.external.network import ExternalNetwork
     from gan_core.features.external.weights import build_module, load_weights
     from gan_core.files import sha256_file
@@ -140,7 +161,7 @@ def _answer(question: dict[str, Any]) -> dict[str, Any]:
     from gan_core.features.modes import length_of, select_layers
 
     config = ExtractConfig.model_validate(question["extract"])
-    network = network_of(
+    network = _build(
         config,
         question["context"],
         question["part"],
