@@ -38,8 +38,8 @@ def _options(kind: str, field: str) -> Callable[[dict[str, Any], ValidationInfo]
 
     def validate(value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         name = info.data.get(field)
-        if name is None or (kind == "datasets" and not registry.has_options(kind, name)):
-            return value  # some datasets check theirs when they are opened
+        if name is None:
+            return value
         return registry.options(kind, name, value).key_part()
 
     return validate

@@ -121,12 +121,6 @@ def options(kind: str, name: str, given: Mapping[str, Any]) -> Section:
         raise explain(error, model, f"the {KINDS[kind]} {name}", "option") from None
 
 
-def has_options(kind: str, name: str) -> bool:
-    """Whether a plug-in defines `Options`."""
-    tree = ast.parse(_file(kind, name).read_text())
-    return any(isinstance(node, ast.ClassDef) and node.name == "Options" for node in tree.body)
-
-
 def _module(kind: str, name: str) -> str:
     return name if "." in name else f"gan_core.{kind}.{name}"
 

@@ -38,6 +38,7 @@ ABOUT = (
     "single-layer K-means of Coates and Ng: whitened 6x6 patches, triangle coding, quadrant pooling"
 )
 TITLE = "K-means"
+VERSION = 1
 NEEDS = ("pack",)
 # Other values of a probe's setting where a recipe gives none: these features have another scale.
 GRIDS = {"linear_svm": [5e-4, 1e-3, 2e-3, 4e-3, 8e-3]}

@@ -14,6 +14,7 @@ from gan_core.shards import PixelShards
 ABOUT = "raw pixels in [-1, 1], channel by channel"
 
 TITLE = "raw pixels"
+VERSION = 1
 NEEDS = ()  # neither training images nor a network
 
 

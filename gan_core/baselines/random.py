@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 ABOUT = "the same network with random weights (the authors' initialisation)"
 
 TITLE = "random weights"
+VERSION = 1
 NEEDS = ("pack", "network")
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gan_core.config import SourceConfig
-from gan_core.datasets.base import Blob, Entry, Stamp, check_options, ppm
+from gan_core.datasets.base import Blob, Entry, Stamp, ppm
 from gan_core.vision.image_files import UnreadableImage
 
 if TYPE_CHECKING:
@@ -122,7 +122,6 @@ class BatchSource:
         batches: Batches,
         classes: Sequence[str],
     ) -> None:
-        check_options(config, {})
         self._prefix = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
         self._root = root
         self._classes = classes

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gan_core.config import SourceConfig
-from gan_core.errors import RequestError, UnknownName, nearest
+from gan_core.errors import RequestError, nearest
 from gan_core.vision.image_files import (
     MAGIC_BYTES,
     UnreadableImage,
@@ -215,28 +215,6 @@ def _nearest_path(wanted: Path) -> Path | None:
     except OSError:
         return None
     return parent / near if near else None
-
-
-def check_options(config: SourceConfig, known: Mapping[str, Any]) -> dict[str, Any]:
-    """The dataset's own settings, defaults filled in.
-
-    Raises:
-        UnknownName: an option that the dataset does not have.
-        RequestError: a value of another type than its default's.
-    """
-    for name, value in config.options.items():
-        if name not in known:
-            raise UnknownName(f"option of dataset {config.dataset!r}", name, known)
-        default = known[name]
-        numeric = isinstance(default, (int, float)) and not isinstance(default, bool)
-        good = (int, float) if numeric else type(default) if default is not None else object
-        if not isinstance(value, good) or (numeric and isinstance(value, bool)):
-            raise RequestError(
-                f"The option {name!r} of dataset {config.dataset!r} was given as {value!r}.",
-                expected=f"a value like {default!r}",
-                remedy=f"correct it under options of the source {config.name!r}",
-            )
-    return {**known, **config.options}
 
 
 def nothing_found(

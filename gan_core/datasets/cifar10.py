@@ -22,6 +22,8 @@ ABOUT = (
     "CIFAR-10: 50,000 training and 10,000 test images of 10 classes, as Parquet, python or "
     "binary version, or downloaded"
 )
+TITLE = "CIFAR-10"
+VERSION = 1
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FOLDER = "cifar10"  # under a cache folder, for `fetch`

@@ -16,8 +16,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gan_core.config import SourceConfig
-from gan_core.datasets.base import Blob, Entry, Source, Stamp, check_options, ppm
+from pydantic import Field
+
+from gan_core.config import Section, SourceConfig
+from gan_core.datasets.base import Blob, Entry, Source, Stamp, ppm
 from gan_core.errors import RequestError
 
 if TYPE_CHECKING:
@@ -28,16 +30,22 @@ ABOUT = (
     "the 1,797 real handwritten digits that come with scikit-learn, enlarged to 32x32; no "
     "data needed"
 )
+TITLE = "scikit-learn's digits"
+VERSION = 1
 NEEDS_LOCATION = False  # it comes with a package
 NEEDS_LOCATION = False
 SIZE = 32
 FILE = "digits.csv.gz"
-_OPTIONS = {"rotate": 0.0}
+
+
+class Options(Section):
+    """How the digits are drawn."""
+
+    rotate: float = Field(0.0, description="degrees, anticlockwise: the same digits askew")
 
 
 def open_source(config: SourceConfig, location: Path | None) -> Source:
-    """The digits; `location` is not used. Option `rotate`: degrees, anticlockwise: the same digits
-    seen askew.
+    """The digits; `location` is not used.
 
     Raises:
         RequestError: scikit-learn is not installed.
@@ -51,7 +59,7 @@ class DigitsSource:
     has_masks = False
 
     def __init__(self, config: SourceConfig) -> None:
-        self._rotate = float(check_options(config, _OPTIONS)["rotate"])
+        self._rotate = Options.model_validate(config.options).rotate
         self._file = _find()
         self.ignored: dict[str, int] = {}
         self.warnings: list[str] = []

@@ -8,13 +8,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from gan_core.config import SourceConfig
+from pydantic import Field
+
+from gan_core.config import Section, SourceConfig
 from gan_core.datasets.base import (
     Blob,
     Entry,
     Source,
     Stamp,
-    check_options,
     existing,
     nothing_found,
     safe_text,
@@ -26,6 +27,8 @@ ABOUT = (
     "any folder of images; subfolders are classes, folders called train, val or test above "
     "them are splits"
 )
+TITLE = "images in folders"
+VERSION = 1
 
 _IMAGES = (
     ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm "
@@ -52,16 +55,26 @@ IMAGE_ENDINGS = frozenset(_IMAGES.split())
 # Files that are never opened to see whether they are images. A file with any other ending, or with
 # none, is.
 OTHER_ENDINGS = frozenset(_OTHERS.split())
-_OPTIONS = {"masks": "", "labels": True, "splits": True}
+
+
+class Options(Section):
+    """How a folder of images is read."""
+
+    masks: str = Field(
+        "",
+        description=(
+            "subfolder with a mask for each image, under the same path and name, whatever its "
+            "ending"
+        ),
+    )
+    labels: bool = Field(True, description="subfolders are classes; false: they are mere order")
+    splits: bool = Field(
+        True, description="folders called train or test are splits; false: they are classes"
+    )
 
 
 def open_source(config: SourceConfig, location: Path | None) -> Source:
     """A folder of images.
-
-    Options: `masks`: a subfolder with a mask for each image, under the same path and name, whatever
-        its ending; `labels`:
-    False takes subfolders for mere order; `splits`: False takes folders called train or test for
-    classes.
 
     Raises:
         RequestError: no location, or nothing there, or it is no folder.
@@ -83,8 +96,8 @@ class FolderSource:
     def __init__(self, config: SourceConfig, root: Path) -> None:
         self._config = config
         self._root = root
-        self._options = check_options(config, _OPTIONS)
-        self._masks_under = str(self._options["masks"]).strip("/")
+        self._options = Options.model_validate(config.options)
+        self._masks_under = self._options.masks.strip("/")
         self.has_masks = bool(self._masks_under)
         self.ignored: dict[str, int] = {}
         self.warnings: list[str] = []
@@ -108,7 +121,7 @@ class FolderSource:
         folders = parts[1:-1] if split else parts[:-1]
         yield Entry(
             address=address,
-            label_name=folders[0] if folders and self._options["labels"] else "",
+            label_name=folders[0] if folders and self._options.labels else "",
             split=split,
             certain=address not in self._uncertain,
             problem=self._problems.get(address, ""),
@@ -265,7 +278,7 @@ class FolderSource:
         )
         splits = {top: split_of(top) for top in tops if split_of(top)}
         if (
-            not self._options["splits"]
+            not self._options.splits
             or not splits
             or not ("train" in splits.values() or len(splits) == len(tops))
         ):

@@ -12,13 +12,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from gan_core.config import SourceConfig
+from pydantic import Field
+
+from gan_core.config import Section, SourceConfig
 from gan_core.datasets.base import (
     Blob,
     Entry,
     Source,
     Stamp,
-    check_options,
     existing,
     nothing_found,
     safe_text,
@@ -27,17 +28,27 @@ from gan_core.datasets.base import (
 from gan_core.errors import RequestError
 
 ABOUT = "LMDB databases of encoded images, as LSUN is published (needs the extra discern-gan[lmdb])"
+TITLE = "LMDB"
+VERSION = 1
 
 _FILE = "data.mdb"
 _HEX = "0x"  # begins the member's name of a key that is no printable ASCII
-_OPTIONS = {"labels": False}
+
+
+class Options(Section):
+    """How LSUN's databases are read."""
+
+    labels: bool = Field(
+        False,
+        description=(
+            "the class is what a database's folder name has before its first underscore "
+            "(bedroom_train_lmdb)"
+        ),
+    )
 
 
 def open_source(config: SourceConfig, location: Path | None) -> Source:
     """A folder with `data.mdb`, or a folder of such folders.
-
-    Options: `labels`: True takes what stands before the first underscore of a database's folder
-        (`bedroom_train_lmdb`) for its class.
 
     Raises:
         RequestError: no location, or nothing there.
@@ -54,7 +65,7 @@ class LmdbSource:
 
     def __init__(self, config: SourceConfig, location: Path) -> None:
         self._config = config
-        self._labels = bool(check_options(config, _OPTIONS)["labels"])
+        self._labels = Options.model_validate(config.options).labels
         self._root = location if location.is_dir() else location.parent
         self.ignored: dict[str, int] = {}
         self.warnings: list[str] = []

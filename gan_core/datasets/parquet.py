@@ -13,13 +13,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gan_core.config import SourceConfig
+from gan_core.config import Section, SourceConfig
 from gan_core.datasets.base import (
     Blob,
     Entry,
     Source,
     Stamp,
-    check_options,
     existing,
     json_value,
     nothing_found,
@@ -35,17 +34,24 @@ ABOUT = (
     "Parquet files with an image column (struct of bytes and path, or binary), labels, splits "
     "and masks where there are any"
 )
+TITLE = "Parquet"
+VERSION = 1
 
-_OPTIONS: dict[str, Any] = {"image": "", "label": "", "split": "", "mask": ""}
 _SPLIT_IN_NAME = re.compile(r"^([A-Za-z]+)(?:[-_.]|$)")
 _BATCH = 256
 
 
+class Options(Section):
+    """Names of columns; empty: found by their type and usual names."""
+
+    image: str = ""
+    label: str = ""
+    split: str = ""
+    mask: str = ""
+
+
 def open_source(config: SourceConfig, location: Path | None) -> Source:
     """A folder of Parquet files, or one such file.
-
-    Options: `image`, `label`, `split`, `mask`: the columns' names, where they are not found by
-        themselves.
 
     Raises:
         RequestError: no location, or nothing there.
@@ -73,7 +79,7 @@ def holds_images(path: Path) -> bool | None:
     from gan_core.datasets._parquet_columns import Columns
 
     try:
-        return bool(Columns(pq.read_schema(path), _OPTIONS).image)
+        return bool(Columns(pq.read_schema(path), Options().model_dump()).image)
     except (pa.ArrowException, OSError, ValueError):
         return None
 
@@ -90,7 +96,7 @@ class ParquetSource:
         self, config: SourceConfig, location: Path, class_names: Sequence[str] = ()
     ) -> None:
         self._config = config
-        self._names = {key: str(value) for key, value in check_options(config, _OPTIONS).items()}
+        self._names = Options.model_validate(config.options).model_dump()
         self._class_names = tuple(class_names)
         self._root = location if location.is_dir() else location.parent
         self._location = location

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 ABOUT = "rendered scenes of 32 px: sky, grass, sun, house, tree; no data needed"
+TITLE = "rendered scenes"
 VERSION = 1
 NEEDS_LOCATION = False  # it is rendered
 SIZE = 32

@@ -17,7 +17,6 @@ from gan_core.datasets.base import (
     Entry,
     Source,
     Stamp,
-    check_options,
     existing,
     json_value,
     nothing_found,
@@ -28,6 +27,8 @@ from gan_core.datasets.folder import IMAGE_ENDINGS
 from gan_core.vision.image_files import MAX_FILE_BYTES
 
 ABOUT = "tar shards as WebDataset writes them: key.jpg beside key.cls or key.json"
+TITLE = "tar shards"
+VERSION = 1
 
 # WebDataset names image members by bare kind as well: key.img, key.image.
 _IMAGES = {ending[1:] for ending in IMAGE_ENDINGS} | {"img", "image"}
@@ -42,7 +43,6 @@ def open_source(config: SourceConfig, location: Path | None) -> Source:
     Raises:
         RequestError: no location, or nothing there.
     """
-    check_options(config, {})
     return TarSource(config, existing(config, location))
 
 

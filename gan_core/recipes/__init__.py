@@ -218,8 +218,7 @@ def written_out(recipe: Recipe) -> dict[str, Any]:
         *(("baselines", entry["name"], entry) for entry in evaluate["baselines"]),
         *(("datasets", entry["dataset"], entry) for role in sources.values() for entry in role),
     ]:
-        if registry.has_options(kind, name):
-            entry["options"] = _all_options(kind, name, entry["options"])
+        entry["options"] = _all_options(kind, name, entry["options"])
     content["inspect"] |= {
         name: _all_options("inspection", name, given)
         for name, given in recipe.inspections().items()

@@ -217,5 +217,5 @@ def test_a_place_that_cannot_be_meant_is_told(tmp_path: Path) -> None:
     assert "no column of images" in caught.value.remedy and "--set" not in caught.value.remedy
     with pytest.raises(UnknownName, match="did you mean 'masks'"):
         opened(tmp_path / "images", mask="m")
-    with pytest.raises(RequestError, match="like True"):
-        opened(tmp_path / "images", labels="no")
+    with pytest.raises(RequestError, match="labels"):
+        opened(tmp_path / "images", labels="perhaps")
