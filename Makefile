@@ -9,43 +9,57 @@ LOOSE := --no-warn-unused-ignores $(addprefix --disable-error-code=,assignment o
 
 help:
 	@echo "make demo       set everything up and run the main job on scikit-learn's digits (a few minutes)"
+	@echo "make setup      install into .venv; with CPU=1 the CPU-only builds of torch and FAISS (about 5 GB less)"
 	@echo "make test       the tests (under 15 minutes on 2 cores)"
 	@echo "make test-slow  the tests that take minutes each"
 	@echo "make lint       linter, formatter, type checker, import rules"
 	@echo "make lock       resolve the dependencies anew into requirements.lock"
 
-setup: $(VENV)/.installed
+# CPU=1 belongs to every target: it installs other builds, and remembers them apart.
+ifeq ($(CPU),1)
+INSTALLED := $(VENV)/.installed-cpu
+TOOLS := $(VENV)/.tools-cpu
+BUILDS := --torch-backend cpu --override requirements-cpu.txt
+FAISS := faiss-cpu==$(shell sed -n 's/^faiss-cpu==\([^ ]*\).*/\1/p' requirements.lock)
+REFUSED := || { echo "The CPU-only builds could not be installed, for the reason above: they come from PyTorch's own index. 'make setup' installs the builds of the package index, which run without a GPU too and take about 5 GB more." >&2; exit 1; }
+else
+INSTALLED := $(VENV)/.installed
+TOOLS := $(VENV)/.tools
+endif
+INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint requirements.lock $(BUILDS)
+
+setup: $(INSTALLED)
 
 # Versions and hashes come from requirements.lock; extras that are not named here stay out although they are locked.
 # Bytecode is made now: each stage of a run is a process, and where PYTHONDONTWRITEBYTECODE is set each would compile torch anew.
-$(VENV)/.installed: pyproject.toml requirements.lock
+$(INSTALLED): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint requirements.lock --editable .
+	$(INSTALL) --editable . $(FAISS) $(REFUSED)
 	@touch $@
 
-$(VENV)/.tools: $(VENV)/.installed
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint requirements.lock --editable '.[dev]'
+$(TOOLS): $(INSTALLED)
+	$(INSTALL) --editable '.[dev]' $(FAISS) $(REFUSED)
 	@touch $@
 
 demo: setup
 	$(BIN)/discern run digits
 
 # By file, and not by test: what a file's tests share (a server, a finished run) is made once.
-test: $(VENV)/.tools
+test: $(TOOLS)
 	$(BIN)/python -m pytest --numprocesses $(TESTERS) --dist loadfile
 
-test-slow: $(VENV)/.tools
+test-slow: $(TOOLS)
 	$(BIN)/python -m pytest -m slow
 
-lint: $(VENV)/.tools
+lint: $(TOOLS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy --explicit-package-bases $(LOOSE) benchmarks  # names that have moved, and not every type
 	$(BIN)/lint-imports
 
-lock: $(VENV)/.installed
+lock: $(INSTALLED)
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --all-extras --no-emit-index-url -o requirements.lock pyproject.toml
 
 clean:

@@ -58,6 +58,12 @@ def checkout() -> Path | None:
     return folder if (folder / "pyproject.toml").is_file() else None
 
 
+def deployments_file() -> Path:
+    """`prefect.yaml` of the checkout, or the copy in an installed package."""
+    folder = checkout()
+    return (Path(__file__).parent if folder is None else folder) / "prefect.yaml"
+
+
 def default_home() -> Path:
     """`data/` beside pyproject.toml when this is a checkout; else a folder of the user's data
     directory.

@@ -4,11 +4,12 @@ repeated.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 from flows.commands import console
-from flows.home import open_store, resolve_home
+from flows.home import checkout, deployments_file, open_store, resolve_home
 from flows.prefect_server import server, settings
 from gan_core.errors import RequestError
 
@@ -106,8 +107,9 @@ def _print_steps(steps: list[Step], url: str | None, folder: str, as_json: bool)
     if not changed:
         print("\nNothing to change: everything is set up.")
         return
+    file = "" if checkout() else f" --prefect-file {shlex.quote(str(deployments_file()))}"
     print(
         f"\nNext: discern server start\n      set -a; . {folder}/worker.env; set +a\n"
-        "      prefect --no-prompt deploy --all        (from the checkout)\n      prefect worker "
-        "start --pool discern"
+        f"      prefect --no-prompt deploy --all{file or '        (from the checkout)'}\n"
+        "      prefect worker start --pool discern"
     )

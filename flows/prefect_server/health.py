@@ -5,12 +5,11 @@ this home, and be watched?
 from __future__ import annotations
 
 import urllib.error
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-from flows.home import checkout
+from flows.home import checkout, deployments_file
 from flows.prefect_server import server
 
 Check = tuple[str, str, str]  # what, 'ok' | 'warning' | 'error', a sentence
@@ -67,8 +66,8 @@ def _pool(pool: dict[str, Any]) -> list[Check]:
 
 
 def _deployed(names: list[str]) -> Check:
-    file = (checkout() or Path()) / "prefect.yaml"
-    if checkout() is None or not file.is_file():
+    file = deployments_file()
+    if not file.is_file():
         return ("deployed", "ok", f"{len(names)} deployments: {', '.join(sorted(names))}")
     wanted = {str(one["name"]) for one in yaml.safe_load(file.read_text())["deployments"]}
     if missing := sorted(wanted - set(names)):
