@@ -47,6 +47,8 @@ FILES = {
     "tiff": _saved("TIFF", "RGB"),
     "tiff lzw": _saved("TIFF", "RGB", compression="tiff_lzw"),
     "tiff deflate": _saved("TIFF", "RGB", compression="tiff_adobe_deflate"),
+    "avif": _saved("AVIF", "RGB"),
+    "jpeg 2000": _saved("JPEG2000", "RGB"),
     "ppm": _saved("PPM", "RGB"),
     "pgm": _saved("PPM", "L"),
 }
