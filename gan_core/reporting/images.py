@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from gan_core.vision.sheets import encode_webp
+
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -42,17 +44,6 @@ def read_image(path: Path) -> Pixels:
 def data_uri(data: bytes, kind: str) -> str:
     """`data:` address of a file's bytes."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def webp(pixels: Pixels, quality: int = 88) -> bytes:
-    """uint8 [h, w, 3 or 4] RGB(A) as WebP; quality 101 is lossless."""
-    ordered = cv2.cvtColor(
-        pixels, cv2.COLOR_RGBA2BGRA if pixels.shape[2] == 4 else cv2.COLOR_RGB2BGR
-    )
-    done, data = cv2.imencode(".webp", ordered, [cv2.IMWRITE_WEBP_QUALITY, quality])
-    if not done:
-        raise ValueError(f"OpenCV could not encode {pixels.shape} as WebP")
-    return bytes(data.tobytes())
 
 
 def tiles_of(sheet: Pixels, size: int, gap: int = 2) -> Pixels | None:
@@ -89,7 +80,7 @@ def lay_out(tiles: Pixels, gap: int = 2, scale: int = 1) -> Pixels:
 def as_image(pixels: Pixels, caption: str = "", alt: str = "", quality: int = 88) -> Image:
     """An image for the page from uint8 [h, w, 3 or 4]."""
     return Image(
-        data_uri(webp(pixels, quality), "image/webp"),
+        data_uri(encode_webp(pixels, quality), "image/webp"),
         pixels.shape[1],
         pixels.shape[0],
         caption,

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gan_core.config import TrainConfig
 from gan_core.errors import TrainingDiverged
+from gan_core.files import atomic_write_bytes
 from gan_core.methods.base import Base
 from gan_core.networks import snapshot as snapshots
 from gan_core.networks.base import LayeredNetwork
@@ -23,6 +24,7 @@ from gan_core.training import logging as record
 from gan_core.training.context import REPORTING, Context
 from gan_core.training.logging import crossed
 from gan_core.training.trainer_state import GRID, TrainerState, calibrated, plain_copies
+from gan_core.vision.sheets import encode_png
 from gan_core.vision.tensors import to_float
 
 logger = logging.getLogger(__name__)
@@ -205,7 +207,7 @@ def draw_grid(
         state.products.append(name)
         if board is not None:
             sheet = record.tile(images.float().cpu())
-            record.write_png(context.folder / "products" / name, sheet)
+            atomic_write_bytes(context.folder / "products" / name, encode_png(sheet))
             board.grid(sheet, state.position.images, "samples" if kind == "grid" else kind)
 
 

@@ -5,7 +5,6 @@ sample grids as PNG.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gan_core.files import atomic_write_bytes, kimg_label
+from gan_core.files import kimg_label
+from gan_core.vision.sheets import sheet
 from gan_core.vision.tensors import to_uint8
 
 logger = logging.getLogger(__name__)
@@ -82,27 +82,8 @@ def tile(images: Tensor, columns: int = 8, gap: int = 2) -> np.ndarray[Any, Any]
     """Images [n, C, S, S] in [-1, 1] (C 1 or 3) side by side: uint8 [rows * (S + gap) + gap,
     columns * (S + gap) + gap, 3].
     """
-    pictures = to_uint8(images).cpu().numpy()
-    count, height, width, channels = pictures.shape
-    if channels == 1:
-        pictures = np.repeat(pictures, 3, axis=3)
-    rows = math.ceil(count / columns)
-    sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, np.uint8)
-    for number, image in enumerate(pictures):
-        top, left = (
-            gap + (number // columns) * (height + gap),
-            gap + (number % columns) * (width + gap),
-        )
-        sheet[top : top + height, left : left + width] = image
-    return sheet
-
-
-def write_png(path: Path, pixels: np.ndarray[Any, Any]) -> None:
-    """Writes uint8 [H, W, 3] RGB as PNG, atomically."""
-    import cv2
-
-    _, data = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
-    atomic_write_bytes(path, data.tobytes())
+    pixels = to_uint8(images).cpu().numpy()
+    return sheet(np.repeat(pixels, 3, axis=3) if pixels.shape[3] == 1 else pixels, columns, gap)
 
 
 def reached(images: int, every_kimg: float) -> float:

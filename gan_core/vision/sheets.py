@@ -1,12 +1,15 @@
-"""Contact sheets: many small images laid out as one."""
+"""Contact sheets (many small images laid out as one), and image files of arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 Images = npt.NDArray[np.uint8]
 
@@ -62,26 +65,32 @@ def _caption(text: str, width: int, ground: int) -> Images:
     return strip
 
 
-def encode_png(image: Images) -> bytes:
-    """uint8 [h, w, 3] RGB (or [h, w] grey) as PNG: lossless, the same bytes each time."""
-    return _encode(image, ".png", [cv2.IMWRITE_PNG_COMPRESSION, 6])
+def encode_png(image: Images, software: str | None = None) -> bytes:
+    """PNG: lossless, the same bytes each time.
+
+    Args:
+        image: uint8 [h, w], [h, w, 3] RGB or [h, w, 4] RGBA.
+        software: text of the file's `Software` entry.
+    """
+    text = PngInfo()
+    if software is not None:
+        text.add_text("Software", software)
+    return _encode(image, "PNG", pnginfo=text)
 
 
 def encode_jpeg(image: Images, quality: int = 90) -> bytes:
     """uint8 [h, w, 3] RGB (or [h, w] grey) as JPEG of quality 1 to 100."""
-    return _encode(image, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return _encode(image, "JPEG", quality=quality)
 
 
 def encode_webp(image: Images, quality: int = 90) -> bytes:
-    """uint8 [h, w, 3] RGB as WebP of quality 1 to 100; 101 is lossless."""
-    return _encode(image, ".webp", [cv2.IMWRITE_WEBP_QUALITY, quality])
+    """uint8 [h, w, 3] RGB or [h, w, 4] RGBA as WebP of quality 1 to 100; 101 is lossless."""
+    return _encode(image, "WEBP", quality=min(quality, 100), lossless=quality > 100)
 
 
-def _encode(image: Images, suffix: str, options: list[int]) -> bytes:
+def _encode(image: Images, form: str, **options: object) -> bytes:
     if image.dtype != np.uint8:
         raise TypeError(f"images are uint8, not {image.dtype}")
-    ordered = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
-    done, data = cv2.imencode(suffix, ordered, options)
-    if not done:
-        raise ValueError(f"OpenCV could not encode {image.shape} as {suffix}")
-    return data.tobytes()
+    buffer = BytesIO()
+    Image.fromarray(image).save(buffer, form, **options)
+    return buffer.getvalue()

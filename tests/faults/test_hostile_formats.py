@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -51,8 +49,7 @@ def reasons(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, st
     results = prepare_folder(root / "images", root / "home", "crop.max_megapixels=0.01")
     images = rows(root / "home", results["ingest:folder"], "images.parquet")
     crops = {
-        row["address"]: row
-        for row in rows(root / "home", results["crop:folder"], "crops.parquet")
+        row["address"]: row for row in rows(root / "home", results["crop:folder"], "crops.parquet")
     }
     return {
         row["address"]: (

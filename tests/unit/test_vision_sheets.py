@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from gan_core.vision.decode import decode
 from gan_core.vision.sheets import encode_jpeg, encode_png, encode_webp, sheet
@@ -48,3 +51,13 @@ def test_encoded_images_come_back() -> None:
     assert encode_png(smooth) == encode_png(smooth.copy())
     grey = smooth[..., 0]
     assert np.array_equal(decode(encode_png(grey))[..., 1], grey)
+
+
+def test_an_encoded_image_keeps_its_alpha_channel_and_its_text() -> None:
+    rgba = np.random.default_rng(1).integers(0, 256, (9, 11, 4), dtype=np.uint8)
+    rgba[..., 3] = 255
+    for data in (encode_png(rgba, "discern sample"), encode_webp(rgba, 101)):
+        image = Image.open(io.BytesIO(data))
+        assert np.array_equal(np.asarray(image.convert("RGBA")), rgba)
+    assert Image.open(io.BytesIO(encode_png(rgba, "a program"))).info["Software"] == "a program"
+    assert encode_png(rgba) != encode_png(rgba, "a program")

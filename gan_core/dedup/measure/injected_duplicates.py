@@ -14,6 +14,7 @@ import numpy.typing as npt
 from gan_core.dedup.search.find_duplicates import find_duplicates
 from gan_core.progress import Progress, silent
 from gan_core.randomness import numpy_stream
+from gan_core.vision.sheets import encode_jpeg
 
 if TYPE_CHECKING:
     from gan_core.config import DedupConfig
@@ -26,7 +27,7 @@ Alteration = Callable[[Image], Image]
 
 def _jpeg(quality: int) -> Alteration:
     def alter(image: Image) -> Image:
-        _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+        data = np.frombuffer(encode_jpeg(image, quality), np.uint8)
         decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
         assert decoded is not None
         return np.ascontiguousarray(decoded[..., ::-1], np.uint8)
