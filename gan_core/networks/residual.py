@@ -22,6 +22,7 @@ from gan_core.networks.layers import (
     LayerInfo,
     scaled,
 )
+from gan_core.networks.strided import Build, strided_generator
 
 EPS = 1e-5
 EMBEDDING = 32  # values of the shared class embedding (BigGAN: 128 for 1,000 classes)
@@ -166,6 +167,66 @@ class BasicBlock(Block):
             x = self.norm_skip(self.skip(x))
         out: Tensor = self.activation(inner + x)
         return out
+
+
+def big_networks(
+    size: int,
+    latent_dim: int,
+    *,
+    generator: Sequence[int],
+    discriminator: Sequence[int],
+    downs: int,
+) -> tuple[Build, Build, Build]:
+    """The functions generator, discriminator and encoder of a network file of BigGAN's kind.
+
+    Args:
+        size: side of the images. latent_dim: values per latent when the recipe does not say.
+        generator: maps before the first block and after each, at width 1.
+        discriminator: maps of each block at width 1. downs: how many blocks halve the side.
+    """
+    default, up, down = latent_dim, generator, discriminator
+
+    def make_generator(
+        width: float = 1.0, latent_dim: int | None = None, classes: int = 0
+    ) -> LayeredNetwork:
+        """Latents [N, latent_dim] to images [N, 3, size, size] in [-1, 1]."""
+        return big_generator(up, size, width, latent_dim or default, classes)
+
+    def make_discriminator(width: float = 1.0, outputs: int = 1) -> LayeredNetwork:
+        """Images [N, 3, size, size] in [-1, 1] to logits [N, outputs]."""
+        return big_discriminator(down, downs, size, width, outputs, encoder=False)
+
+    def make_encoder(width: float = 1.0, outputs: int = default) -> LayeredNetwork:
+        """Images [N, 3, size, size] in [-1, 1] to codes [N, outputs]."""
+        return big_discriminator(down, downs, size, width, outputs, encoder=True)
+
+    return make_generator, make_discriminator, make_encoder
+
+
+def cifar_networks(
+    size: int, latent_dim: int, *, blocks: Sequence[int]
+) -> tuple[Build, Build, Build]:
+    """The functions generator, discriminator and encoder of a network file: a CIFAR ResNet, and a
+    generator of SNDCGAN's size (ContraD's code).
+
+    Args: blocks: basic blocks of each stage.
+    """
+    default = latent_dim
+
+    def generator(width: float = 1.0, latent_dim: int | None = None) -> LayeredNetwork:
+        """Latents [N, latent_dim] to images [N, 3, size, size] in [-1, 1]."""
+        convolutions = [(128, 2), (256, 2), (512, 2)]
+        return strided_generator(size, latent_dim or default, convolutions, 5, width)
+
+    def discriminator(width: float = 1.0, outputs: int = 1) -> LayeredNetwork:
+        """Images [N, 3, s, s] of any side in [-1, 1] to logits [N, outputs]."""
+        return cifar_resnet(blocks, size, width, outputs)
+
+    def encoder(width: float = 1.0, outputs: int = default) -> LayeredNetwork:
+        """Images [N, 3, s, s] of any side in [-1, 1] to codes [N, outputs]."""
+        return cifar_resnet(blocks, size, width, outputs)
+
+    return generator, discriminator, encoder
 
 
 def big_generator(

@@ -6,39 +6,19 @@ discriminator's body with batch norm and a mean over places.
 
 from __future__ import annotations
 
-import torch
-from torch import nn
-
-from gan_core.networks.base import LayeredNetwork
-from gan_core.networks.residual import big_discriminator, big_generator, orthogonal
+from gan_core.networks.residual import big_networks, orthogonal
 
 ABOUT = "BigGAN's residual networks for 32 px: hierarchical latents, spectral norm, an encoder"
 VERSION = 1
 IMAGE_SIZE = 32
 LATENT_DIM = 128
 PRIOR = "normal"
-GENERATOR = (256, 256, 256, 256)  # maps before the first block and after each
-DISCRIMINATOR = (256, 256, 256, 256)
-DOWN_BLOCKS = 2
 
-
-def generator(
-    width: float = 1.0, latent_dim: int | None = None, classes: int = 0
-) -> LayeredNetwork:
-    """Latents [N, 128] to images [N, 3, 32, 32] in [-1, 1]."""
-    return big_generator(GENERATOR, IMAGE_SIZE, width, latent_dim or LATENT_DIM, classes)
-
-
-def discriminator(width: float = 1.0, outputs: int = 1) -> LayeredNetwork:
-    """Images [N, 3, 32, 32] in [-1, 1] to logits [N, outputs]."""
-    return big_discriminator(DISCRIMINATOR, DOWN_BLOCKS, IMAGE_SIZE, width, outputs, encoder=False)
-
-
-def encoder(width: float = 1.0, outputs: int = LATENT_DIM) -> LayeredNetwork:
-    """Images [N, 3, 32, 32] in [-1, 1] to codes [N, outputs]."""
-    return big_discriminator(DISCRIMINATOR, DOWN_BLOCKS, IMAGE_SIZE, width, outputs, encoder=True)
-
-
-def initialise(network: nn.Module, random: torch.Generator) -> None:
-    """Orthogonal weights."""
-    orthogonal(network, random)
+generator, discriminator, encoder = big_networks(
+    IMAGE_SIZE,
+    LATENT_DIM,
+    generator=(256, 256, 256, 256),
+    discriminator=(256, 256, 256, 256),
+    downs=2,
+)
+initialise = orthogonal
