@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--network", default="dcgan32")
     options = parser.parse_args()
     torch.set_num_threads(options.threads or cpu_cores())
-    network = random.network(options.network, 1.0, 0).to(options.device)
+    network = random.network({"name": options.network}, 0).to(options.device)
     side = network.input_shape[1]
     images = (
         np.random.default_rng(0).integers(0, 256, (options.images, side, side, 3)).astype(np.uint8)

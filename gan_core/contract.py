@@ -287,12 +287,14 @@ class TrainRequest:
 
 @dataclass(frozen=True)
 class InspectRequest:
-    """Attributes: network: the recipe's, whose code may be imported; packs: training images."""
+    """Attributes: allow: modules of the recipe's network and method, which the snapshot may import;
+    packs: training images.
+    """
 
     name: str
     options: dict[str, Any]
     seed: int
-    network: str
+    allow: tuple[str, ...]
     snapshot: Path
     packs: tuple[Path, ...]
     execution: Execution
@@ -305,7 +307,7 @@ class InspectRequest:
             str(wanted["name"]),
             dict(wanted.get("options", {})),
             _seed(request),
-            str(request.context.get("network", "")),
+            tuple(request.context.get("allow") or ()),
             request.one("snapshot").path,
             request.folders("pack"),
             Execution.of(request),
@@ -317,8 +319,9 @@ class ExtractRequest:
     """Attributes:
     features: a role of the snapshot, `EXTERNAL`, or the name of a baseline.
     options: of the baseline.
-    network: the recipe's section, for an untrained network; allowed: the name of the network whose
-        code may be imported.
+    network: the recipe's section, for an untrained network; training: the method that builds it
+        and its options, where they are not the defaults.
+    allow: modules of the recipe's network and method, which the snapshot may import.
     external: the fingerprint of an external network, None without one; search: where its code and
         weights lie.
     duplicates: what dedup found; packs: training images.
@@ -330,7 +333,8 @@ class ExtractRequest:
     options: dict[str, Any]
     seed: int
     network: dict[str, Any]
-    allowed: str
+    training: dict[str, Any]
+    allow: tuple[str, ...]
     external: dict[str, Any] | None
     search: dict[str, Any]
     crops: Path
@@ -352,7 +356,8 @@ class ExtractRequest:
             dict(part.get("options", {})),
             _seed(request),
             dict(part.get("network", {})),
-            str(request.context.get("network", "")),
+            dict(part.get("training", {})),
+            tuple(request.context.get("allow") or ()),
             part.get("external"),
             request.context,
             request.one("crops").path,

@@ -4,8 +4,12 @@ worth.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+import pyarrow.compute as pc
+
+from gan_core import registry
 from gan_core.config import Section
 from gan_core.contract import ExtractRequest
 from gan_core.features.extractor import Extractor, network_extractor
@@ -16,7 +20,7 @@ from gan_core.shards import PixelShards
 if TYPE_CHECKING:
     from gan_core.networks.base import LayeredNetwork
 
-ABOUT = "the same network with random weights (the authors' initialisation)"
+ABOUT = "the same network with random weights (the initialisation that training starts with)"
 
 TITLE = "random weights"
 VERSION = 1
@@ -38,24 +42,50 @@ def make(job: ExtractRequest, images: PixelShards, progress: Progress) -> Extrac
         from gan_core.features.external.preflight import load_external
 
         return network_extractor(job, *load_external(job, images.shape[0], untrained=True), images)
-    named = job.network
-    width, role = float(named.get("width", 1.0)), job.settings.network or "discriminator"
-    fresh = network(str(named["name"]), width, job.seed, role, named.get("latent_dim"))
-    about = {"name": named["name"], "width": width, "weights": f"random, seed {job.seed}"}
+    name, role = str(job.network["name"]), job.settings.network or "discriminator"
+    spec = {**job.network, "classes": _classes(job, name)}
+    fresh = network(spec, job.seed, role, **job.training)
+    about = {
+        "name": name,
+        "width": float(spec.get("width", 1.0)),
+        "weights": f"random, seed {job.seed}",
+        **job.training,
+    }
     if role != "discriminator":
         about["role"] = role
     return network_extractor(job, fresh.to(job.execution.device), about, images)
 
 
+def _classes(job: ExtractRequest, network: str) -> int:
+    """Classes of the training images where the method or the network uses labels, else 0."""
+    uses = registry.literal("methods", job.training.get("method", "dcgan"), "USES_LABELS", False)
+    if not uses and not registry.literal("networks", network, "CONDITIONAL", False):
+        return 0
+    return 1 + int(pc.max(PixelShards(list(job.packs)).table["label"]).as_py())
+
+
 def network(
-    name: str, width: float, seed: int, role: str = "discriminator", latent_dim: int | None = None
+    spec: Mapping[str, Any],
+    seed: int,
+    role: str = "discriminator",
+    method: str = "dcgan",
+    options: Mapping[str, Any] | None = None,
 ) -> LayeredNetwork:
-    """The discriminator (or encoder) of a network file, initialised as it says, from the stream
-    'random-network' of `seed`.
+    """The network of images that a role's features are taken of, as the method builds it, before
+    training.
+
+    Args:
+        spec: as `Make` takes it. seed: of the stream 'random-network' that weights come from.
     """
     from gan_core.networks.make import Make
+    from gan_core.networks.snapshot import feature_network, load_method
 
-    make = Make({"name": name, "width": width, "latent_dim": latent_dim})
-    made: LayeredNetwork = getattr(make, role)()
-    make.initialise(made, torch_stream(seed, "random-network"))
-    return made.eval().requires_grad_(False)
+    make, built = Make({**spec, "method": method}), load_method(method, options or {})
+    networks = built.networks(make)
+    for name, made in networks.items():
+        # the role's own weights are the same whatever other roles the method has
+        own = () if name == role else (name,)
+        make.initialise(made, torch_stream(seed, "random-network", *own))
+        made.eval().requires_grad_(False)
+    built.bind(networks, {})
+    return feature_network(built, role, networks[role])

@@ -342,8 +342,9 @@ def refuse_external(meta: Mapping[str, Any], name: str, allow: Collection[str]) 
             "loading "
             "it would run that module's code.",
             expected=f"one of {', '.join((*known, *filter(None, allow)))}",
-            remedy=f"load_snapshot(path, allow=[{given!r}]) or `discern sample --network {given}`, "
-            "where you trust that module",
+            remedy=f"load_snapshot(path, allow=[{given!r}])"
+            + (f" or `discern sample --network {given}`" if kind == "networks" else "")
+            + ", where you trust that module",
         )
 
 

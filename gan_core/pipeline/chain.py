@@ -61,6 +61,12 @@ class Chain:
         return {"device": self.settings.device}
 
     @property
+    def modules(self) -> dict[str, Any]:
+        """The network and the method of the recipe: a snapshot may import these modules."""
+        train = self.recipe.train
+        return {"allow": [train.network.name, train.method]}
+
+    @property
     def training_crops(self) -> Inputs:
         """The crops of all training sources."""
         return {"crops": tuple(f"crop:{source.name}" for source in self.recipe.sources.train)}
@@ -192,16 +198,16 @@ def _trajectory(settings: TrainConfig, device: str) -> dict[str, Any]:
 
 def inspect(chain: Chain, name: str, options: dict[str, Any]) -> Node:
     """One inspection of the trained networks."""
-    network = chain.recipe.train.network.name
+    train = chain.recipe.train
     part = {"inspection": {"name": name, "options": options}, **chain.common}
     inputs: Inputs = {"snapshot": ("train",), "pack": chain.trained_on["pack"]}
     return Node(
         f"inspect:{name}",
         "inspect",
         part,
-        {**part, **plugins(("inspection", name), ("networks", network))},
+        {**part, **plugins(("inspection", name), ("networks", train.network.name))},
         inputs,
-        {**chain.device, "network": network},
+        {**chain.device, **chain.modules},
     )
 
 
@@ -219,7 +225,7 @@ def extract(chain: Chain, source: str) -> Node:
         context |= chain.external.context(weights=True)
     else:
         inputs["snapshot"] = ("train",)
-        context["network"] = recipe.train.network.name  # the one whose code may be imported
+        context |= chain.modules
         key_part |= plugins(("networks", recipe.train.network.name))
     return Node(f"extract:{source}:{kind}", "extract", part, key_part, inputs, context)
 
@@ -245,10 +251,14 @@ def extract_baseline(chain: Chain, source: str, baseline: BaselineConfig) -> Nod
             part["external"] = key_part["external"] = chain.external.part(weights=False)
             context |= chain.external.context(weights=False)
         else:
-            network, size = recipe.train.network, {"image_size": recipe.crop.size}
+            network = recipe.train.network
+            size: dict[str, Any] = {"image_size": recipe.crop.size}
+            built = recipe.train.key_part()
+            trained = {name: built[name] for name in ("method", "options") if name in built}
+            size |= {"training": trained} if trained else {}
             part |= {"network": network.model_dump(mode="json"), **size}
             key_part |= {"network": network.key_part(), **size}
-            used.append(("networks", network.name))
+            used += [("networks", network.name), ("methods", recipe.train.method)]
     key_part |= plugins(*used)
     return Node(f"extract:{source}:{name}", "extract", part, key_part, inputs, context)
 

@@ -110,7 +110,7 @@ def make_extractor(job: ExtractRequest, images: PixelShards, progress: Progress)
     from gan_core.networks.snapshot import chosen_snapshot, load_snapshot, saw_labels
 
     path, role = chosen_snapshot(job.snapshot), job.features
-    snapshot = load_snapshot(path, job.execution.device, allow=[job.allowed])
+    snapshot = load_snapshot(path, job.execution.device, allow=job.allow)
     if role not in snapshot.networks:
         raise RequestError(
             f"The snapshot {path.name} has no {role}.",

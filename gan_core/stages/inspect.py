@@ -30,7 +30,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     job = InspectRequest.of(request)
     device = job.execution.device
     use_threads(job.execution.threads)
-    snapshot = load_snapshot(chosen_snapshot(job.snapshot), device, allow=[job.network])
+    snapshot = load_snapshot(chosen_snapshot(job.snapshot), device, allow=job.allow)
     context = Context(snapshot, job.seed, device, list(job.packs))
     applicable, found = inspect(context, job.name, job.options)
     progress(1, 1, "inspections")

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from gan_core import registry
+from gan_core.baselines import random
 from gan_core.config import TrainConfig
 from gan_core.errors import RequestError
 from gan_core.methods.base import Batch, Update
@@ -72,13 +73,13 @@ def made(name: str, options: dict[str, Any], **given: Any) -> TrainerState:
 
 
 def batch_of(state: TrainerState, index: int) -> Batch:
-    random = torch.Generator().manual_seed(index)
+    stream = torch.Generator().manual_seed(index)
     return Batch(
         index,
-        torch.rand(COUNT, 3, SIZE, SIZE, generator=random) * 2 - 1,
+        torch.rand(COUNT, 3, SIZE, SIZE, generator=stream) * 2 - 1,
         torch.arange(COUNT) % CLASSES,
-        lambda: torch.rand(COUNT, state.prior.dim, generator=random) * 2 - 1,
-        random,
+        lambda: torch.rand(COUNT, state.prior.dim, generator=stream) * 2 - 1,
+        stream,
         classes=CLASSES,
     )
 
@@ -171,6 +172,8 @@ def test_training_resumes_bit_for_bit_and_leaves_a_calibrated_snapshot(
         found = network.activations(images)
         assert list(found) == [info.name for info in network.layers()]
         assert all(len(value) == 4 and torch.isfinite(value).all() for value in found.values())
+        fresh = random.network(snapshot.meta["network"], 0, role, name, options)
+        assert fresh.layers() == network.layers(), "the baseline is the same network"
     scores = snapshot.realness(images)
     assert scores is None or scores.shape == (4,)
 

@@ -32,7 +32,7 @@ from gan_core.features.parquet import read_features, read_lineage, read_rows
 from gan_core.files import sha256_file
 from gan_core.progress import silent
 from gan_core.shards import PixelShards, write_rows
-from gan_core.stages import extract
+from gan_core.stages import extract, inspect, train
 from tests.stages.digits_artifacts import digits_crops, extract_request, given
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,7 +70,7 @@ def test_features_are_those_of_the_network_run_by_hand(crops: Path, features: Pa
     from gan_core.vision.tensors import to_float
 
     matrix, table = read_features(features)
-    network = random.network("dcgan32_svhn", 0.25, 0)
+    network = random.network({"name": "dcgan32_svhn", "width": 0.25}, 0)
     images = PixelShards(crops)
     set_statistics(network, images.pixels, len(images), 10_000, 0, "cpu")
     by_id = {name: row for row, name in enumerate(images.table["image_id"].to_pylist())}
@@ -214,6 +214,55 @@ def test_a_snapshot_gives_its_discriminator_and_refuses_an_encoder_it_has_not(
     assert read_lineage(tmp_path / "work")["network"]["method"] == "dcgan"
     with pytest.raises(RequestError, match="no encoder"):
         extract.run(extract_request(crops, tmp_path / "other", "encoder", inputs=inputs), silent)
+
+
+def test_random_weights_are_built_by_the_method(crops: Path, tmp_path: Path) -> None:
+    """The joint discriminator of BiGAN and the K outputs of CatGAN are no network file's own."""
+    for training, role in (
+        ({"method": "bigan"}, "discriminator"),
+        ({"method": "acgan"}, "discriminator"),
+        ({"method": "dcgan", "options": {"first_bias": True}}, "discriminator"),
+        ({"method": "bigan"}, "encoder"),
+    ):
+        asked = extract_request(crops, tmp_path / f"{training['method']}-{role}", network=role)
+        asked.part["training"] = training
+        outcome = extract.run(asked, silent)
+        assert outcome.summary["dims"] == 1792
+        assert read_lineage(asked.work)["network"]["method"] == training["method"]
+
+
+def test_an_external_method_is_trained_extracted_and_inspected(
+    crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By dotted path; a request that does not name its module imports nothing."""
+    (tmp_path / "outside").mkdir()
+    shutil.copyfile(ROOT / "gan_core" / "methods" / "ssgan.py", tmp_path / "outside" / "own.py")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    name = "outside.own"
+    trained = extract_request(crops, tmp_path / "train").model_copy(
+        update={
+            "stage": "train",
+            "part": {
+                "train": {
+                    "method": name,
+                    "network": {"name": "dcgan32_svhn", "width": 0.125},
+                    "batch": 16,
+                    "kimg": 0.032,
+                },
+                "threads": 1,
+            },
+        }
+    )
+    train.run(trained, silent)
+    inputs = {"snapshot": [given("train", tmp_path / "train", "c")]}
+    asked = extract_request(crops, tmp_path / "features", "discriminator", inputs=inputs)
+    with pytest.raises(RequestError, match=r"asks for the method 'outside\.own'"):
+        extract.run(asked, silent)
+    allowed = {"context": {**asked.context, "allow": ["dcgan32_svhn", name]}}
+    assert extract.run(asked.model_copy(update=allowed), silent).counts["ok"] == 400
+    looked = {"part": {"inspection": {"name": "samples"}}, "work": tmp_path / "inspect"}
+    outcome = inspect.run(asked.model_copy(update={**allowed, **looked}), silent)
+    assert outcome.summary["applicable"]
 
 
 def test_killed_in_the_middle_it_goes_on_with_the_next_shard(

@@ -184,7 +184,7 @@ def test_a_network_from_outside_goes_through_the_stages_where_the_recipe_names_i
     taken = extract_request(crops, tmp_path / "features", "discriminator", inputs=inputs)
     with pytest.raises(RequestError, match=r"elsewhere\.net"):
         extract.run(taken, silent)
-    named = taken.model_copy(update={"context": {**taken.context, "network": "elsewhere.net"}})
+    named = taken.model_copy(update={"context": {**taken.context, "allow": ["elsewhere.net"]}})
     assert extract.run(named, silent).complete
 
 

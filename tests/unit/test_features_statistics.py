@@ -29,7 +29,7 @@ def test_statistics_are_those_of_the_authors_script() -> None:
     """
     count = 300  # 128 + 128 + 44
     images = pictures(count)
-    network = random.network("dcgan32_svhn", 0.25, 5)
+    network = random.network({"name": "dcgan32_svhn", "width": 0.25}, 5)
     used = extract.set_statistics(network, lambda rows: images[rows], count, 10_000, 3, "cpu")
     order = numpy_stream(3, "statistics").permutation(count)
     weights = [network.layer(name).operation.weight for name in ("conv1", "conv2", "conv3")]
@@ -73,7 +73,7 @@ def test_statistics_are_those_of_the_authors_script() -> None:
 
 def test_a_last_batch_of_one_image_is_left_out() -> None:
     images = pictures(129)
-    network = random.network("dcgan32_svhn", 0.25, 0)
+    network = random.network({"name": "dcgan32_svhn", "width": 0.25}, 0)
     assert extract.set_statistics(network, lambda rows: images[rows], 129, 10_000, 0, "cpu") == 128
     with pytest.raises(DataError, match="there are 1"):
         extract.set_statistics(network, lambda rows: images[rows], 1, 10_000, 0, "cpu")
@@ -82,8 +82,8 @@ def test_a_last_batch_of_one_image_is_left_out() -> None:
 def test_statistics_come_back_as_they_were() -> None:
     images = pictures(64)
     network, other = (
-        random.network("dcgan32_svhn", 0.25, 0),
-        random.network("dcgan32_svhn", 0.25, 0),
+        random.network({"name": "dcgan32_svhn", "width": 0.25}, 0),
+        random.network({"name": "dcgan32_svhn", "width": 0.25}, 0),
     )
     extract.set_statistics(network, lambda rows: images[rows], 64, 10_000, 0, "cpu")
     before = extract.statistics_of(network)
@@ -94,7 +94,7 @@ def test_statistics_come_back_as_they_were() -> None:
 
 def test_taking_in_any_batches_gives_the_same_features() -> None:
     images = pictures(50)
-    network = random.network("dcgan32_svhn", 0.25, 0)
+    network = random.network({"name": "dcgan32_svhn", "width": 0.25}, 0)
     extract.set_statistics(network, lambda rows: images[rows], 50, 10_000, 0, "cpu")
     sizes = select_layers(network).sizes
     whole, _ = extract.extract_features(network.activations, images, sizes, batch=50)
@@ -108,7 +108,7 @@ def test_taking_in_any_batches_gives_the_same_features() -> None:
 
 def test_random_weights_are_the_authors_initialisation_and_seeded() -> None:
     first, same, other = (
-        random.network("dcgan32_svhn", 1.0, seed).layer("conv3").operation.weight
+        random.network({"name": "dcgan32_svhn", "width": 1.0}, seed).layer("conv3").operation.weight
         for seed in (0, 0, 1)
     )
     assert torch.equal(first, same) and not torch.equal(first, other)

@@ -48,6 +48,13 @@ def test_nothing_outside_the_recipe_enters_a_key() -> None:
     )
 
 
+def test_random_weights_are_those_of_the_method_that_builds_the_network() -> None:
+    random = "extract:digits:random"
+    assert keys("train.kimg=1")[random] == keys("train.kimg=2")[random]
+    assert keys("train.options.first_bias=true")[random] != keys()[random]
+    assert keys("train.method=ssgan")[random] != keys()[random]
+
+
 def test_the_precision_in_the_key_is_the_resolved_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "bf16_units", lambda device: False)
     assert keys("train.precision=auto")["train"] == keys("train.precision=float32")["train"]
