@@ -26,7 +26,7 @@ from torch import Tensor
 
 from gan_core.config import Section
 from gan_core.methods.base import Base, Batch, Rule, Update
-from gan_core.methods.losses import bce
+from gan_core.methods.losses import bce, float32_of
 from gan_core.methods.views import View, draw_view
 from gan_core.networks.layers import frozen
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 ABOUT = "ContraD: a contrastive discriminator with an adversarial head on detached features"
 TITLE = "ContraD"
-VERSION = 1
+VERSION = 2
 USES_LABELS = False
 FEATURES = ("discriminator",)
 PROJECTION = 128
@@ -85,7 +85,8 @@ class Method(Base):
 
     def view(self, images: Tensor, batch: Batch) -> Tensor:
         """A random view of images, differentiable."""
-        return draw_view(images, View(crop=self.options.crop), batch.random, batch.share)
+        with float32_of(images):
+            return draw_view(images, View(crop=self.options.crop), batch.random, batch.share)
 
     def updates(self, batch: Batch) -> Iterator[Update | list[Update]]:
         """A step of trunk and heads; on every `generator_every`-th minibatch one of G."""
@@ -134,7 +135,8 @@ def contrast(views: Tensor, temperature: float) -> Tensor:
     """
     v, n, _ = views.shape
     rows = views.flatten(0, 1)
-    logits = rows @ rows.T / temperature
+    with float32_of(rows):  # bf16 logits of up to 1 / temperature are too coarse
+        logits = rows @ rows.T / temperature
     image = torch.arange(n, device=rows.device).repeat(v)
     same = image[:, None] == image[None, :]
     itself = torch.eye(v * n, dtype=torch.bool, device=rows.device)
@@ -151,7 +153,8 @@ def separate(generated: Tensor, real: Tensor, temperature: float) -> Tensor:
     Args: generated: [n, d], the anchors; real: [m, d], all views of real images.
     """
     n = len(generated)
-    logits = generated @ torch.cat([generated, real]).T / temperature
+    with float32_of(generated):
+        logits = generated @ torch.cat([generated, real]).T / temperature
     itself = torch.eye(n, n + len(real), dtype=torch.bool, device=generated.device)
     log = F.log_softmax(logits.masked_fill(itself, -torch.inf), 1)[:, :n]
     others = ~torch.eye(n, dtype=torch.bool, device=generated.device)

@@ -25,6 +25,12 @@ def probability(logits: Tensor) -> Tensor:
     return logits.detach().float().sigmoid().mean()
 
 
+def float32_of(x: Tensor) -> torch.autocast:
+    """Within it operations on x's device keep float32 under autocast, too."""
+    kind = "cuda" if x.device.type == "cuda" else "cpu"  # the meta device has no autocast
+    return torch.autocast(kind, enabled=False)
+
+
 def gradient_penalty(
     discriminator: LayeredNetwork, images: Tensor, labels: Tensor | None = None
 ) -> Tensor:
@@ -32,8 +38,7 @@ def gradient_penalty(
     float32: R1 on real images, R2 on generated ones (Mescheder et al. 2018).
     """
     x = images.detach().float().requires_grad_(True)
-    kind = "cuda" if x.device.type == "cuda" else "cpu"  # the meta device has no autocast
-    with torch.autocast(kind, enabled=False):
+    with float32_of(x):
         scores = discriminator(x, labels)
         (gradient,) = torch.autograd.grad(scores.sum(), x, create_graph=True)
     return gradient.square().sum(tuple(range(1, x.dim()))).mean()

@@ -196,6 +196,8 @@ def test_contrast_of_two_views_is_simclrs() -> None:
         positive = math.exp(float(rows[i] @ rows[(i + 5) % 10]) / 0.1)
         expected -= math.log(positive / sum(others)) / 10
     assert float(contrad.contrast(views, 0.1)) == pytest.approx(expected, rel=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert float(contrad.contrast(views, 0.1)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_separate_is_the_supervised_contrast_of_generated_images() -> None:
@@ -209,6 +211,8 @@ def test_separate_is_the_supervised_contrast_of_generated_images() -> None:
             if j != i:
                 expected -= math.log(math.exp(float(rows[i] @ rows[j]) / 0.1) / whole) / 12
     assert float(contrad.separate(fake, real, 0.1)) == pytest.approx(expected, rel=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert float(contrad.separate(fake, real, 0.1)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_contrads_adversarial_loss_does_not_reach_the_trunk() -> None:
