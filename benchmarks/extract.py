@@ -41,7 +41,7 @@ def main() -> None:
         np.random.default_rng(0).integers(0, 256, (options.images, side, side, 3)).astype(np.uint8)
     )
     extract.set_statistics(network, lambda rows: images[rows], len(images), 256, 0, options.device)
-    sizes = select_layers(network).sizes
+    selection = select_layers(network)
     times: dict[str, list[float]] = {"float32": [], "bf16": []}
     found = {}
     for number in range(options.rounds + 1):
@@ -50,7 +50,7 @@ def main() -> None:
             values, _ = extract.extract_features(
                 network.activations,
                 images,
-                sizes,
+                selection,
                 batch=options.batch,
                 device=options.device,
                 precision=precision,
@@ -62,8 +62,8 @@ def main() -> None:
             ).astype(np.float32)
     base = statistics.median(times["float32"])
     print(
-        f"{options.network}, {sum(size.dims for size in sizes):,} values, {options.device}, batch "
-        f"{options.batch}"
+        f"{options.network}, {sum(size.dims for size in selection.sizes):,} values, "
+        f"{options.device}, batch {options.batch}"
     )
     print(
         "| precision | images/s | ratio | relative RMS difference | largest "

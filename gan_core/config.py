@@ -412,7 +412,22 @@ class ExtractConfig(Section):
     )
     layers: list[str] | None = Field(None, description="None: the mode's choice")
     grid: int = Field(4, ge=1, description="mode dcgan: maps are pooled to grid x grid")
-    pool: Literal["max", "average"] = Field("max", description="mode dcgan")
+    pool: Literal["max", "average", "both"] = Field(
+        "max", description="mode dcgan; both: maxima and averages joined"
+    )
+    shift: int = Field(
+        0, ge=0, le=16, description="averaged over nine views shifted by so many pixels; 0: one"
+    )
+    mirror: bool = Field(False, description="averaged over each view and its mirror image")
+    crop: int = Field(
+        0,
+        ge=0,
+        description=(
+            "side in pixels of native crops, averaged by quadrant, for a network that was trained "
+            "on crops; 0: whole images"
+        ),
+    )
+    crops: int = Field(4, ge=2, le=32, description="so many crops per side")
     statistics: Literal["real", "running"] = Field(
         "real", description="real: batch-norm statistics recomputed over training images"
     )
@@ -428,6 +443,8 @@ class ExtractConfig(Section):
                 f"{', '.join(outside)} belong to a network from outside (extract.network: "
                 "my_module:Discriminator)"
             )
+        if self.crop and (self.shift or self.mode == "bn_crelu"):
+            raise ValueError("extract.crop goes with neither extract.shift nor mode bn_crelu")
         if self.mode != "dcgan" and (self.grid != 4 or self.pool != "max"):
             raise ValueError(
                 f"grid and pool belong to mode 'dcgan'; mode {self.mode!r} has its own"

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from gan_core.errors import DataError
 from gan_core.features.base import FeatureNetwork
-from gan_core.features.modes import LayerSize, Pool, pool_maps, to_half
+from gan_core.features.modes import Selection, pool_maps, to_half
+from gan_core.features.views import WHOLE_IMAGE, Views
 from gan_core.randomness import numpy_stream
 from gan_core.vision.tensors import to_float
 
@@ -32,10 +33,8 @@ Images = npt.NDArray[np.uint8]
 def extract_features(
     network: Callable[..., dict[str, Tensor]],
     images: Images,
-    sizes: Sequence[LayerSize],
+    selection: Selection,
     *,
-    grid: int = 4,
-    pool: Pool = "max",
     batch: int = 128,
     device: str = "cpu",
     precision: str = "float32",
@@ -59,20 +58,18 @@ def extract_features(
     Raises: DataError: an activation is not a number (NaN), with the layer and the images.
     """
     out: dict[str, Half] = {
-        size.name: np.empty((len(images), *size.pooled), np.float16) for size in sizes
+        size.name: np.empty((len(images), *size.pooled), np.float16) for size in selection.sizes
     }
     clipped, start = 0, 0
     for found in pooled(
         network,
         images,
-        sizes,
-        grid=grid,
-        pool=pool,
+        selection,
         batch=batch,
         device=device,
         precision=precision,
     ):
-        for size in sizes:
+        for size in selection.sizes:
             values = found[size.name] if after is None else after(size.name, found[size.name])
             _check_nan(size.name, values, start, names)
             half, beyond = to_half(values)
@@ -132,10 +129,8 @@ def full_float32() -> Iterator[None]:
 def pooled(
     network: Callable[..., dict[str, Tensor]],
     images: Images,
-    sizes: Sequence[LayerSize],
+    selection: Selection,
     *,
-    grid: int,
-    pool: Pool,
     batch: int,
     device: str,
     precision: str = "float32",
@@ -143,7 +138,13 @@ def pooled(
     """Pooled activations on the device, a batch at a time: {layer: [n, channels, rows, columns]};
     arguments as in `extract_features`.
     """
-    layers = [size.name for size in sizes]
+    layers = [size.name for size in selection.sizes]
+
+    def read(view: Tensor) -> dict[str, Tensor]:
+        found = network(view, layers)
+        return {name: pool_maps(found[name], selection.grid, selection.pool) for name in layers}
+
+    views = selection.views
     kind = torch.device(device).type
     for start in range(0, len(images), batch):
         # Straight from bytes to the device: a quarter of the traffic of floats.
@@ -155,8 +156,10 @@ def pooled(
         cast: Any = torch.autocast(kind, torch.bfloat16) if precision == "bf16" else nullcontext()
         # Not inference mode: what an external module keeps must stay fit for training.
         with torch.no_grad(), full_float32(), cast:
-            found = network(inputs, layers)
-            small = {name: pool_maps(found[name], grid, pool) for name in layers}
+            if views.count == 1:
+                small = read(inputs)
+            else:
+                small = views.join((quadrant, read(view)) for quadrant, view in views.of(inputs))
         yield small  # not inside: the contexts would stay open in the caller
 
 
@@ -167,6 +170,7 @@ def set_statistics(
     limit: int,
     seed: int,
     device: str,
+    views: Views = WHOLE_IMAGE,
 ) -> int:
     """Sets the network's batch-norm statistics over real training images, as the authors' script
     does (methods.md 1.4).
@@ -195,7 +199,8 @@ def set_statistics(
         for start in range(0, len(order), STATISTICS_BATCH):
             chosen = order[start : start + STATISTICS_BATCH]
             if len(chosen) > 1:
-                yield to_float(torch.from_numpy(read(np.sort(chosen))).to(device))
+                inputs = to_float(torch.from_numpy(read(np.sort(chosen))).to(device))
+                yield views.for_statistics(inputs, start // STATISTICS_BATCH)
 
     with full_float32():
         network.calibrate(batches())

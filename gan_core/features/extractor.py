@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,6 +83,7 @@ def network_extractor(
     """
     from gan_core.features import extract
     from gan_core.features.modes import WHOLE, BatchNormCReLU, select_layers, uneven
+    from gan_core.features.views import Views
 
     config = job.settings
     assumed = network.assumed
@@ -99,6 +100,7 @@ def network_extractor(
         config.layers and network.columns(config.layers),
         config.grid,
         config.pool,
+        Views(config.shift, config.mirror, config.crop, config.crops),
     )
     after = BatchNormCReLU() if selection.crelu else None
     statistics = _set_statistics(job, network, images, selection, after)
@@ -112,6 +114,7 @@ def network_extractor(
         "precision": config.precision,
         "statistics": statistics,
         **({"mode": config.mode} if config.mode != "dcgan" else {}),
+        **({"views": asdict(selection.views)} if selection.views.count > 1 else {}),
     }
     warnings = assumed[1:]
     if overlapping := uneven(selection.sizes, selection.grid):
@@ -124,9 +127,7 @@ def network_extractor(
         return extract.extract_features(
             network.activations,
             some,
-            selection.sizes,
-            grid=selection.grid,
-            pool=selection.pool,
+            selection,
             batch=config.batch,
             device=job.execution.device,
             precision=config.precision,
@@ -168,7 +169,7 @@ def _set_statistics(
         read, rows = training_images(job, images)
     if measured:
         about["images"] = extract.set_statistics(
-            network, read, rows, config.statistics_images, job.seed, device
+            network, read, rows, config.statistics_images, job.seed, device, selection.views
         )
         about["batch"] = extract.STATISTICS_BATCH
     if after is not None:
@@ -180,9 +181,7 @@ def _set_statistics(
             for batch in extract.pooled(
                 network.activations,
                 read(part),
-                selection.sizes,
-                grid=selection.grid,
-                pool=selection.pool,
+                selection,
                 batch=config.batch,
                 device=device,
                 precision=config.precision,

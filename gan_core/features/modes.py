@@ -26,9 +26,10 @@ from torch import Tensor
 from gan_core.config import FeatureMode
 from gan_core.errors import DataError, UnknownName
 from gan_core.features.base import FeatureNetwork
+from gan_core.features.views import QUADRANTS, WHOLE_IMAGE, Views
 from gan_core.networks.layers import LayerInfo
 
-Pool = Literal["max", "average"]
+Pool = Literal["max", "average", "both"]
 HALF_MAX = 65504.0  # the largest float16
 MODES = get_args(FeatureMode)
 WHOLE = 1 << 20  # a grid that no map exceeds: maps stay as they are
@@ -39,12 +40,15 @@ _ALI_HIDDEN = 3
 
 @dataclass(frozen=True)
 class Selection:
-    """Layers of a network to read: the layers with their sizes, and how they are pooled."""
+    """Layers of a network to read: the layers with their sizes, how they are pooled, and of which
+    views of an image.
+    """
 
     sizes: list[LayerSize]
-    grid: int
-    pool: Pool
+    grid: int = 4
+    pool: Pool = "max"
     crelu: bool = False
+    views: Views = WHOLE_IMAGE
 
 
 def select_layers(
@@ -53,12 +57,13 @@ def select_layers(
     layers: Sequence[str] | None = None,
     grid: int = 4,
     pool: Pool = "max",
+    views: Views = WHOLE_IMAGE,
 ) -> Selection:
     """The layers that a mode reads, with their sizes and pooling.
 
     Args:
         layers: names, in place of the mode's own choice of layers.
-        grid, pool: of mode dcgan; the others have their own.
+        grid, pool: of mode dcgan; the others have their own. 'both' joins maxima and averages.
 
     Raises: UnknownName for a layer or mode that does not exist; DataError where the network has no
         such layers.
@@ -81,13 +86,17 @@ def select_layers(
         )
     if mode != "dcgan":
         grid, pool = (WHOLE, "max") if mode in ("output", "ali") else (1, "average")
-    twice = 2 if mode == "bn_crelu" else 1
+    if views.crop:
+        grid = 1  # a place for each quadrant
+    twice = 2 if mode == "bn_crelu" or pool == "both" else 1
     sizes = []
     for info in infos:
         if info.name in wanted:
             channels, height, width = pooled_shape(info.shape, grid)
+            if views.crop:
+                height = width = QUADRANTS
             sizes.append(LayerSize(info.name, info.shape, (twice * channels, height, width)))
-    return Selection(sizes, grid, pool, mode == "bn_crelu")
+    return Selection(sizes, grid, pool, mode == "bn_crelu", views)
 
 
 def _choose(mode: str, infos: Sequence[LayerInfo]) -> list[str]:
@@ -206,6 +215,8 @@ def pool_maps(maps: Tensor, grid: int, pool: Pool = "max") -> Tensor:
     not, window i covers rows floor(i h / grid) to ceil((i + 1) h / grid): neighbouring windows then
     share a row (torch's adaptive pooling).
     """
+    if pool == "both":
+        return torch.cat([pool_maps(maps, grid, "max"), pool_maps(maps, grid, "average")], 1)
     if maps.dim() == 2:
         return maps[:, :, None, None]
     size = pooled_shape(maps.shape[1:], grid)[1:]

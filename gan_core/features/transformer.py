@@ -92,11 +92,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         selection = select_layers(self.network_, self.mode, columns, self.grid, self.pool)
         self.sizes_ = selection.sizes
         self.n_features_out_ = sum(size.dims for size in selection.sizes)
-        self._how: dict[str, Any] = {
-            "grid": selection.grid,
-            "pool": selection.pool,
-            "batch": self.batch,
-        }
+        self._selection = selection
         if self.statistics == "real":
             extract.set_statistics(
                 self.network_,
@@ -111,7 +107,11 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             some = images[: self.max_images]
             self._after.measure(
                 extract.pooled(
-                    self.network_.activations, some, self.sizes_, device=self.device_, **self._how
+                    self.network_.activations,
+                    some,
+                    selection,
+                    batch=self.batch,
+                    device=self.device_,
                 )
             )
         return self
@@ -132,11 +132,11 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             found, _ = extract.extract_features(
                 self.network_.activations,
                 part,
-                self.sizes_,
+                self._selection,
+                batch=self.batch,
                 device=self.device_,
                 after=self._after,
                 names=[str(start + row) for row in range(len(part))],
-                **self._how,
             )
             flat = [found[size.name].reshape(len(part), -1) for size in self.sizes_]
             out[start : start + len(part)] = np.concatenate(flat, axis=1)

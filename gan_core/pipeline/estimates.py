@@ -39,6 +39,7 @@ def estimate(recipe: Recipe, device: str, rows: int) -> Estimate:
     how large they are.
     """
     from gan_core.features.modes import length_of, select_layers
+    from gan_core.features.views import Views
     from gan_core.networks.snapshot import feature_network
     from gan_core.training.step_cost import step_cost
 
@@ -47,7 +48,9 @@ def estimate(recipe: Recipe, device: str, rows: int) -> Estimate:
     if role in cost.networks:
         take = recipe.extract
         network = feature_network(cost.method, role, cost.networks[role])
-        sizes = select_layers(network, take.mode, take.layers, take.grid, take.pool).sizes
+        views = Views(take.shift, take.mirror, take.crop, take.crops)
+        selection = select_layers(network, take.mode, take.layers, take.grid, take.pool, views)
+        sizes = selection.sizes
         features, length = sum(size.dims for size in sizes), length_of(sizes)
     step = cost.gflop_per_image
     precision = recipe.train.precision

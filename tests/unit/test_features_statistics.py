@@ -12,7 +12,7 @@ from gan_core.baselines import random
 from gan_core.errors import DataError
 from gan_core.features import extract
 from gan_core.features.external.network import ExternalNetwork
-from gan_core.features.modes import LayerSize, select_layers
+from gan_core.features.modes import LayerSize, Selection, select_layers
 from gan_core.randomness import numpy_stream
 
 
@@ -96,10 +96,10 @@ def test_taking_in_any_batches_gives_the_same_features() -> None:
     images = pictures(50)
     network = random.network({"name": "dcgan32_svhn", "width": 0.25}, 0)
     extract.set_statistics(network, lambda rows: images[rows], 50, 10_000, 0, "cpu")
-    sizes = select_layers(network).sizes
-    whole, _ = extract.extract_features(network.activations, images, sizes, batch=50)
+    selection = select_layers(network)
+    whole, _ = extract.extract_features(network.activations, images, selection, batch=50)
     for batch in (1, 7):
-        pieces, _ = extract.extract_features(network.activations, images, sizes, batch=batch)
+        pieces, _ = extract.extract_features(network.activations, images, selection, batch=batch)
         for name, values in whole.items():
             np.testing.assert_allclose(
                 pieces[name].astype(np.float32), values.astype(np.float32), rtol=2e-3, atol=1e-3
@@ -141,7 +141,7 @@ def test_float32_is_float32_while_features_are_taken_and_the_setting_is_put_back
         module.seen.clear()
         extract.set_statistics(network, lambda rows: images[rows], 3, 3, 0, "cpu")
         extract.extract_features(
-            network.activations, images, select_layers(network, layers=["main"]).sizes
+            network.activations, images, select_layers(network, layers=["main"])
         )
         assert module.seen == {(False, False)}
         assert torch.backends.cudnn.allow_tf32 and torch.backends.cuda.matmul.allow_tf32
@@ -160,7 +160,7 @@ def test_nan_is_refused_with_its_layer_and_images_and_infinity_is_counted() -> N
         return {"fine": maps, "bad": worse}
 
     sizes = [LayerSize(name, (1, 32, 32), (1, 4, 4)) for name in ("fine", "bad")]
-    found, clipped = extract.extract_features(network, images, sizes[:1], batch=3)
+    found, clipped = extract.extract_features(network, images, Selection(sizes[:1]), batch=3)
     assert clipped == 2 and found["fine"].max() == 65504
     with pytest.raises(DataError, match="1 activations of layer 'bad' .* in 1 of 3 images: c"):
-        extract.extract_features(network, images, sizes, batch=3, names=list("abcde"))
+        extract.extract_features(network, images, Selection(sizes), batch=3, names=list("abcde"))

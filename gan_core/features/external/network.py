@@ -397,21 +397,16 @@ def features(
             extract.set_statistics(
                 network, lambda rows: array[rows], len(array), len(array), 0, place
             )
-        how: dict[str, Any] = {
-            "grid": what.grid,
-            "pool": what.pool,
-            "batch": batch,
-            "device": place,
-        }
+        how: dict[str, Any] = {"batch": batch, "device": place}
         after = BatchNormCReLU() if what.crelu else None
         if after is not None:
-            after.measure(extract.pooled(network.activations, array, what.sizes, **how))
+            after.measure(extract.pooled(network.activations, array, what, **how))
         parts = []
         for start in range(0, len(array), batch):
             some_images = array[start : start + batch]
             numbers = [str(start + number) for number in range(len(some_images))]
             some, _ = extract.extract_features(
-                network.activations, some_images, what.sizes, after=after, names=numbers, **how
+                network.activations, some_images, what, after=after, names=numbers, **how
             )
             parts.append(
                 np.concatenate(

@@ -159,6 +159,7 @@ def _asks_for_weights(config: ExtractConfig) -> bool:
 
 def _answer(question: dict[str, Any]) -> dict[str, Any]:
     from gan_core.features.modes import length_of, select_layers
+    from gan_core.features.views import Views
 
     config = ExtractConfig.model_validate(question["extract"])
     network = _build(
@@ -175,6 +176,7 @@ def _answer(question: dict[str, Any]) -> dict[str, Any]:
         config.layers and network.columns(config.layers),
         config.grid,
         config.pool,
+        Views(config.shift, config.mirror, config.crop, config.crops),
     ).sizes
     return {
         "length": length_of(sizes),
