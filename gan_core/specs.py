@@ -67,7 +67,7 @@ _ALL = (
         ("duplicates.parquet", "pairs.parquet", "leaked.parquet", "quality.json"),
         ("stages/dedup.py", "dedup", "metrics/intervals.py"),
     ),
-    StageSpec("pack", 1, ("crops.parquet", "pixels-*.npy"), ("stages/pack.py",)),
+    StageSpec("pack", 2, ("crops.parquet", "pixels-*.npy", "masks-*.npy"), ("stages/pack.py",)),
     StageSpec(
         "train",
         3,
@@ -99,7 +99,12 @@ _ALL = (
         ),
         time_limit=24 * 3600,
     ),
-    StageSpec("inspect", 3, ("*.json", "*.png"), ("stages/inspect.py", "inspection", "networks")),
+    StageSpec(
+        "inspect",
+        3,
+        ("*.json", "*.png", "*.safetensors"),
+        ("stages/inspect.py", "inspection", "networks"),
+    ),
     StageSpec("report", 6, ("summary.json",), ("stages/report.py", "reporting")),
 )
 

@@ -159,11 +159,15 @@ def _fitted(x: npt.NDArray[np.float32], truth: npt.NDArray[np.bool_]) -> Logisti
 class Features:
     """Standardised activations of all convolutional layers, max-pooled to 4 x 4 (DCGAN paper, 5.1).
 
-    Args: images: float [n, 3, S, S]: batch norm and the scale of each value are of these.
+    Args:
+        images: float [n, 3, S, S]: batch norm and the scale of each value are of these.
+        grid: maps are pooled to grid x grid; 1: their mean.
     """
 
-    def __init__(self, network: LayeredNetwork, images: Tensor, device: str = "cpu") -> None:
-        self.network, self.device = copy.deepcopy(network), device
+    def __init__(
+        self, network: LayeredNetwork, images: Tensor, device: str = "cpu", grid: int = GRID
+    ) -> None:
+        self.network, self.device, self.grid = copy.deepcopy(network), device, grid
         starts = range(0, len(images) - 1, BATCH)  # batch norm refuses a batch of one image
         self.network.calibrate(images[n : n + BATCH].to(device) for n in starts)
         self.layers = [info.name for info in network.layers() if info.maps]
@@ -177,9 +181,9 @@ class Features:
             found = self.network.activations(
                 images[start : start + BATCH].to(self.device), self.layers
             )
+            pool = F.adaptive_avg_pool2d if self.grid == 1 else F.adaptive_max_pool2d
             pooled = [
-                F.adaptive_max_pool2d(x.float(), min(GRID, x.shape[-1])).flatten(1)
-                for x in found.values()
+                pool(x.float(), min(self.grid, x.shape[-1])).flatten(1) for x in found.values()
             ]
             rows.append(torch.cat(pooled, 1).cpu().numpy())
         return np.concatenate(rows)

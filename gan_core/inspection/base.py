@@ -65,6 +65,7 @@ class Inspection:
     figures: Sequence[Figure] = ()
     tables: Sequence[Table] = ()
     warnings: Sequence[str] = ()
+    snapshot: Snapshot | None = None  # an edited one, written beside the figures
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,15 @@ class Context:
         """At most `count` training images of a random stream: uint8 [n, S, S, 3]."""
         order = numpy_stream(self.seed, "inspect", stream).permutation(len(self.training_set))
         return self.training_set.pixels(np.sort(order[:count]))
+
+    @cached_property
+    def training_masks(self) -> npt.NDArray[np.uint8]:
+        """The training images' masks: uint8 [n, S, S], 255 where no class is known; NotApplicable
+        without any.
+        """
+        if not self.training_set.has_masks:
+            raise NotApplicable("The training set has no masks.")
+        return self.training_set.masks()
 
     @cached_property
     def match(self) -> Callable[[Tensor], Tensor]:

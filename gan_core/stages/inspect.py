@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FILE = "inspection.json"
+EDITED = "snapshot-edited.safetensors"
 
 
 def run(request: StageRequest, progress: Progress) -> StageOutcome:
@@ -54,10 +55,13 @@ def inspect(context: Any, name: str, options: dict[str, Any]) -> tuple[bool, Ins
 
 
 def write(folder: Path, name: str, found: Inspection, applicable: bool) -> None:
-    """Writes one inspection into a folder."""
+    """Writes one inspection into a folder; the snapshot that it edited, if any, as EDITED."""
+    from gan_core.networks.snapshot import write_snapshot
     from gan_core.vision.sheets import encode_png
 
     folder.mkdir(parents=True, exist_ok=True)
+    if (edited := found.snapshot) is not None:
+        write_snapshot(folder / EDITED, edited.networks, edited.grid_latents, edited.meta)
     figures = []
     for figure in found.figures:
         file = f"{figure.name}.png"
