@@ -172,9 +172,82 @@ for _name, _until, _help in (
     ("train", "train", "Run the chain up to the trained GAN."),
     ("extract", "extract", "Run the chain up to the features."),
     ("evaluate", "evaluate", "Run the chain up to the scores."),
-    ("inspect", "inspect", "Run the chain up to the figures drawn from the generator."),
 ):
     app.command(_name, help=_help)(_command(_until))
+
+
+@app.command("inspect")
+def inspect(
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            help="a recipe; or a snapshot: a .safetensors file, a train artifact's folder, the "
+            "name of an imported one",
+            metavar="[RECIPE|SNAPSHOT]",
+        ),
+    ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option("--only", help="of a snapshot: this inspection (`discern list inspections`)"),
+    ] = None,
+    set_: SetOption = None,
+    out: Annotated[
+        Path, typer.Option("--out", help="of a snapshot: the folder for figures and numbers")
+    ] = Path("inspection"),
+    training_set: Annotated[
+        Path | None,
+        typer.Option(
+            "--training-set",
+            help="of a snapshot: a pack artifact (default: the one it was trained on, if there)",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="of a snapshot: other latents")] = 0,
+    network: NetworkOption = None,
+    data: DataOption = None,
+    scale: ScaleOption = None,
+    home: HomeOption = None,
+    refresh: RefreshOption = None,
+    device: DeviceOption = "auto",
+    rehash: RehashOption = False,
+    dry_run: DryOption = False,
+    json_: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Inspect a snapshot, or run a recipe's chain up to its inspections."""
+    from flows.commands.inspect_snapshot import find_snapshot, inspect_snapshot, refuse_chain_only
+    from flows.home import resolve_home
+
+    snapshot = find_snapshot(target, resolve_home(home), only)
+    if snapshot is None:
+        refuse_chain_only(only)
+        _command("inspect")(
+            target,
+            network=network,
+            set_=set_,
+            data=data,
+            scale=scale,
+            home=home,
+            only=only,
+            refresh=refresh,
+            device=device,
+            rehash=rehash,
+            dry_run=dry_run,
+            json_=json_,
+            verbose=verbose,
+        )
+        return
+    code = inspect_snapshot(
+        snapshot,
+        only=only,
+        overrides=set_ or [],
+        out=out,
+        training_set=training_set,
+        network=network,
+        device=device,
+        seed=seed,
+        as_json=json_,
+    )
+    raise typer.Exit(code)
 
 
 @app.command("status")

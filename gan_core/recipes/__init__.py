@@ -296,6 +296,14 @@ def _apply(content: dict[str, Any], override: str) -> None:
         place[parts[-1]] = value
 
 
+def settings_of(overrides: Sequence[str]) -> dict[str, Any]:
+    """What 'a.b=value' strings say, as nested mappings."""
+    content: dict[str, Any] = {}
+    for override in overrides:
+        _apply(content, override)
+    return content
+
+
 def _default_at(path: list[str]) -> Any:
     """What stands at `path` in a recipe that says nothing there: defaults of lists are needed to
     change one entry.

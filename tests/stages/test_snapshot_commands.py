@@ -199,3 +199,40 @@ def test_the_report_names_mode_and_what_was_found_while_training() -> None:
     finding = "At 12 kimg: the generator draws a few images over and over"
     entry = {"node": "train", "stage": "train", "warnings": [finding]}
     assert warnings({"checks": []}, RunFacts(artifacts=[entry])) == [("train", [finding])]
+
+
+def test_inspect_a_snapshot_writes_figures_and_says_what_they_show(tmp_path: Path) -> None:
+    path, out = snapshot(tmp_path), tmp_path / "out"
+    said = answer("inspect", path, "--only", "walks", "--set", "rows=2", "--out", out)
+    (one,) = said["inspections"]
+    assert one["numbers"]["rows"] == 2 and "From one image to the next" in one["sentence"]
+    assert cv2.imread(str(out / "walks" / one["figures"][0])) is not None
+    prefixed = ["--set", "inspect.walks.rows=2"]
+    again = answer("inspect", tmp_path, "--only", "walks", *prefixed, "--out", tmp_path / "b")
+    assert again["inspections"][0]["numbers"] == one["numbers"]
+    lacking = answer("inspect", path, "--only", "memorisation", "--out", out, code=1)
+    assert "no training set" in lacking["inspections"][0]["sentence"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--only", "walk"], "walks"),
+        (["--only", "walks", "--set", "row=2"], "rows"),
+        (["--only", "walks", "--set", "rows=two"], "rows"),
+        (["--set", "rows=2"], "--only NAME"),
+        (["--only", "arithmetic", "--set", "attributes=[slannt,width]"], "slant"),
+        (["--only", "walks", "--training-set", "."], "no training images"),
+    ],
+)
+def test_inspect_refuses_wrong_names_with_the_nearest(
+    tmp_path: Path, words: list[str], expected: str
+) -> None:
+    path = snapshot(tmp_path)
+    with pytest.raises(RequestError) as error:
+        answer("inspect", path, *words, "--out", tmp_path / "out")
+    assert expected in error.value.explain()
+    with pytest.raises(RequestError, match="no snapshot at"):
+        answer("inspect", tmp_path / "none.safetensors", "--only", "walks")
+    with pytest.raises(RequestError, match="names an inspection"):
+        answer("inspect", "digits", "--only", "walks", "--home", tmp_path / "home")

@@ -1,0 +1,159 @@
+"""`discern inspect SNAPSHOT`: inspections of a snapshot outside a run, written to a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flows.commands import console
+from flows.home import open_store
+from gan_core import registry
+from gan_core.artifacts.manifest import MANIFEST, Manifest
+from gan_core.errors import RequestError
+from gan_core.pipeline.nodes import imported_key
+from gan_core.recipes import recipe_names, settings_of
+
+
+def find_snapshot(given: str | None, home: str, only: str | None) -> Path | None:
+    """The snapshot that the argument of `discern inspect` means; None where it means a recipe.
+
+    It is a .safetensors file, a folder with snapshots, or the name of an imported snapshot. A name
+    that a recipe has as well is the snapshot's where `only` is an inspection.
+    """
+    if not given:
+        return None
+    path = Path(given).expanduser()
+    if path.suffix == ".safetensors" or path.is_dir():
+        if not path.exists():
+            raise RequestError(
+                f"There is no snapshot at {given}.",
+                expected="a .safetensors file, a train artifact's folder, or an imported snapshot",
+            )
+        return path
+    if "/" in given or path.suffix:
+        return None
+    store = open_store(home, writing=False)
+    manifest = store.find("train", imported_key(given))
+    if manifest is None or (given in recipe_names() and only not in registry.names("inspection")):
+        return None
+    return store.path(manifest.ref())
+
+
+def inspect_snapshot(
+    snapshot: Path,
+    *,
+    only: str | None,
+    overrides: Sequence[str],
+    out: Path,
+    training_set: Path | None,
+    network: str | None,
+    device: str,
+    seed: int,
+    as_json: bool,
+) -> int:
+    """Runs one inspection, or all that need no options; returns the exit code: 1 where the one that
+    is named cannot be done.
+
+    Args:
+        overrides: 'a.b=value' of the inspection's options; 'inspect.NAME.' before it may be there.
+        out: folder; each inspection writes to a folder of its name.
+        training_set: a pack artifact; None: that of the snapshot's own artifact, if it is there.
+    """
+    names = [only] if only else _defaults()
+    for name in names:
+        registry.check("inspection", name)
+    given = settings_of(overrides)
+    by_name = given.pop("inspect", {})
+    if given and not only:
+        raise RequestError(
+            f"--set {next(iter(given))}=... belongs to no inspection.",
+            expected="--only NAME with its options, or --set inspect.NAME.option=value",
+        )
+    for name in by_name:
+        registry.check("inspection", name)
+    wanted = {name: {**given, **(by_name.get(name) or {})} for name in names}
+    for name, options in wanted.items():
+        registry.options("inspection", name, options)
+
+    from gan_core.devices import resolve_device
+    from gan_core.inspection.base import Context
+    from gan_core.networks.snapshot import chosen_snapshot, load_snapshot
+    from gan_core.stages.inspect import inspect, write
+
+    path = chosen_snapshot(snapshot) if snapshot.is_dir() else snapshot
+    place = resolve_device(device)
+    loaded = load_snapshot(path, place, allow=[network] if network else [])
+    packs = [training_set] if training_set else _own_training_set(path)
+    _check_training_set(packs)
+    context = Context(loaded, seed, place, packs)
+    told: list[dict[str, Any]] = []
+    for name, options in wanted.items():
+        applicable, found = inspect(context, name, options)
+        write(out / name, name, found, applicable)
+        told.append(
+            {
+                "inspection": name,
+                "applicable": applicable,
+                "sentence": found.sentence,
+                "numbers": found.numbers,
+                "folder": str(out / name),
+                "figures": [f"{figure.name}.png" for figure in found.figures],
+            }
+        )
+        if not as_json:
+            print(f"{name}: {found.sentence}\n  {out / name}", flush=True)
+    if as_json:
+        console.print_json(
+            {
+                "snapshot": str(path),
+                "training_set": [str(folder) for folder in packs],
+                "inspections": told,
+            }
+        )
+    return 1 if only and not told[0]["applicable"] else 0
+
+
+def _defaults() -> list[str]:
+    names = [
+        name
+        for name in registry.names("inspection")
+        if registry.literal("inspection", name, "DEFAULT", True)
+    ]
+    return sorted(names, key=lambda name: registry.literal("inspection", name, "ORDER", 100))
+
+
+def _own_training_set(path: Path) -> list[Path]:
+    """The packed training set that the artifact of a snapshot names, where the store holds it."""
+    file = path.parent / MANIFEST
+    if not file.is_file():
+        return []
+    manifest = Manifest.model_validate_json(file.read_text())
+    artifacts = path.parent.parents[2]  # artifacts/<stage>/<key>/<digest12>
+    folders = [
+        artifacts / ref.stage / ref.key / ref.digest[:12] for ref in manifest.inputs.get("pack", [])
+    ]
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def _check_training_set(folders: Sequence[Path]) -> None:
+    from gan_core.shards import TABLE
+
+    for folder in folders:
+        if not (folder / TABLE).is_file():
+            raise RequestError(
+                f"{folder} holds no training images.",
+                expected=f"an artifact of stage pack: a folder with {TABLE} and pixels-*.npy",
+                remedy="HOME/artifacts/pack/KEY/DIGEST of the run that the snapshot is of",
+            )
+
+
+def refuse_chain_only(only: str | None) -> None:
+    """RequestError where `--only` names an inspection and the argument is a recipe."""
+    if only in registry.names("inspection"):
+        raise RequestError(
+            f"--only {only} names an inspection, and the argument is a recipe.",
+            expected="a snapshot: a .safetensors file, a train artifact's folder, or the name of "
+            "an imported one",
+            remedy="leave --only out to run the recipe's chain up to its inspections",
+        )
