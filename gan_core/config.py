@@ -132,6 +132,11 @@ class CropConfig(Section):
 
     kind: Literal["centre", "faces"] = "centre"
     size: int = Field(32, ge=8, le=512, description="side of the crop in pixels")
+    windows: int = Field(
+        1,
+        ge=1,
+        description="squares of a centre crop, spread evenly along the longer side; 1: the middle",
+    )
     max_megapixels: float = Field(
         100.0, gt=0, description="images that declare more are refused unread, as a row"
     )
@@ -586,6 +591,14 @@ class SegmenterConfig(Section):
     palette: dict[str, list[int]] = Field(
         default_factory=dict, description="class to colour (RGB): the nearest colour decides"
     )
+    network: str = Field(
+        "",
+        description="unet: a small network fitted on the masks of the training set; or "
+        "my_module:Segmenter, torchvision.models.segmentation:NAME(num_classes=21)",
+    )
+    weights: str = Field("", description="file of a network's weights: safetensors or a state dict")
+    classes: list[str] = Field(default_factory=list, description="names of the classes, from 0 on")
+    steps: int = Field(1500, ge=10, description="minibatches of 32 that the unet is fitted on")
 
 
 class Recipe(Section):

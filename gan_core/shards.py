@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 TABLE = "crops.parquet"
+NO_MASK = 255  # of a mask: no class is known
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -68,6 +69,23 @@ class PixelShards:
         folder, shard, _ = self._place[usable[0]]
         _, height, width, channels = self._open(int(folder), int(shard)).shape
         return (height, width, channels)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether a folder holds masks beside its pixels."""
+        return any(next(folder.glob("masks-*.npy"), None) for folder in self.folders)
+
+    def masks(self, rows: npt.NDArray[Any] | slice | None = None) -> Pixels:
+        """Masks of the given rows: uint8 [n, height, width]; NO_MASK where an image has none."""
+        places = self._place if rows is None else self._place[rows]
+        out = np.full((len(places), *self.shape[:2]), NO_MASK, np.uint8)
+        for folder, shard in {(int(f), int(s)) for f, s, _ in places}:
+            path = self.folders[folder] / shard_name(shard, "masks")
+            if path.is_file():
+                chosen = (places[:, 0] == folder) & (places[:, 1] == shard)
+                found = np.load(path, mmap_mode="r", allow_pickle=False)
+                out[chosen] = found[places[chosen, 2]]
+        return out
 
     def _open(self, folder: int, shard: int) -> Pixels:
         place = (folder, shard)

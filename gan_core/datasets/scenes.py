@@ -2,7 +2,7 @@
 
 The horizon, the objects and their sizes are random, with a little noise on every pixel. Each class
 has one colour (PALETTE), so that the nearest colour of a pixel is its class: a segmenter that is
-exact on these images.
+exact on these images. The masks hold the classes in the palette's order.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ABOUT = "rendered scenes of 32 px: sky, grass, sun, house, tree; no data needed"
 TITLE = "rendered scenes"
-VERSION = 1
+VERSION = 2
 NEEDS_LOCATION = False  # it is rendered
 SIZE = 32
 ADDRESS = "scenes"
@@ -52,7 +52,7 @@ def open_source(config: SourceConfig, location: Path | None) -> Source:
 class ScenesSource:
     """The scenes as one file; the member is the scene's number."""
 
-    has_masks = False
+    has_masks = True
 
     def __init__(self, options: Options) -> None:
         self._options = options
@@ -70,8 +70,9 @@ class ScenesSource:
 
     def read_many(self, requests: Sequence[tuple[str, str]]) -> Iterator[Blob]:
         for address, member in requests:
-            image, _ = render(int(member), self._options.seed)
-            yield Blob(address, member, data=ppm(SIZE, SIZE, image.tobytes()))
+            image, classes = render(int(member), self._options.seed)
+            mask = b"P5\n%d %d\n255\n" % (SIZE, SIZE) + classes.tobytes()
+            yield Blob(address, member, data=ppm(SIZE, SIZE, image.tobytes()), mask=mask)
 
 
 def present(number: int, seed: int) -> list[str]:

@@ -50,6 +50,7 @@ VERSION = 1
 ORDER = 70
 DEFAULT = False  # it needs a segmenter
 
+CHUNK = 32  # units whose maps are upsampled at a time
 FRACTIONS = np.logspace(-3, 0, 100)[:-1]  # shares of places above a threshold (netdissect)
 LEAST_IOU, LEAST_GAIN = 0.05, 0.05  # a unit counts above the first, and by so much above shuffled
 LEAST_PIXELS = 1e-3  # classes with a smaller share of the pixels are left out (netdissect)
@@ -175,7 +176,10 @@ def inspect(context: Context, options: Options) -> Inspection:
         ),
         image_sheet(
             "dissection_units",
-            heat_maps(shown, [found.units[n]["agreement"][0] for n in names]),
+            darkened(
+                shown.images,
+                shown.activations[:, [found.units[n]["agreement"][0] for n in names]],
+            ),
             8,
             "the same samples under the map of each class's best unit: " + ", ".join(names),
         ),
@@ -250,25 +254,39 @@ def agreement(
     generator: nn.Module, layer: str, segment: Segmenter, latents: Tensor, count: int
 ) -> tuple[Floats, Floats, Floats]:
     """IoU and shuffled IoU [units, classes], and the share of pixels of each class [classes]."""
-    maps, labels = observe(generator, layer, segment, latents[:count])
-    limits = thresholds(maps, labels, len(segment.classes))
-    maps, labels = observe(generator, layer, segment, latents[count : 2 * count])
-    pixels = np.bincount(labels.flatten().numpy(), minlength=len(segment.classes)) / labels.numel()
-    own = intersection_over_union(maps, labels, limits)
-    return own, intersection_over_union(maps, labels.roll(1, 0), limits), pixels
+    first = Units(generator, layer, latents[:count])
+    second = Units(generator, layer, latents[count : 2 * count])
+    before, labels = segment(first.images), segment(second.images)
+    classes = len(segment.classes)
+    own, shuffled = compare(first.activations, before, second.activations, labels, classes)
+    return own, shuffled, np.bincount(labels.flatten().numpy(), minlength=classes) / labels.numel()
 
 
-def observe(
-    generator: nn.Module, layer: str, segment: Segmenter, latents: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Maps upsampled to the image, float16 [n, units, S, S], and classes, int64 [n, S, S]."""
-    units = Units(generator, layer, latents)
-    size = list(units.images.shape[2:])
-    maps = [
+def compare(
+    first: Tensor, first_labels: Tensor, second: Tensor, second_labels: Tensor, classes: int
+) -> tuple[Floats, Floats]:
+    """IoU and shuffled IoU [units, classes] on the second images, thresholds from the first.
+
+    Args: first, second: activations [n, units, h, w]. Labels: int64 [n, S, S].
+    """
+    own, shuffled = [], []
+    for start in range(0, first.shape[1], CHUNK):
+        some = slice(start, start + CHUNK)
+        limits = thresholds(_upsampled(first[:, some], first_labels), first_labels, classes)
+        maps = _upsampled(second[:, some], second_labels)
+        own.append(intersection_over_union(maps, second_labels, limits))
+        shuffled.append(intersection_over_union(maps, second_labels.roll(1, 0), limits))
+    return np.concatenate(own), np.concatenate(shuffled)
+
+
+def _upsampled(maps: Tensor, labels: Tensor) -> Tensor:
+    """Maps in the size of the labels, float16 [n, units, S, S]."""
+    size = list(labels.shape[1:])
+    large = [
         F.interpolate(x.float(), size=size, mode="bilinear", align_corners=False).half()
-        for x in torch.split(units.activations, BATCH)
+        for x in torch.split(maps, BATCH)
     ]
-    return torch.cat(maps), segment(units.images)
+    return torch.cat(large)
 
 
 def thresholds(maps: Tensor, labels: Tensor, classes: int) -> Floats:
@@ -452,13 +470,16 @@ def before_and_after(study: Units, chosen: Sequence[Sequence[int]]) -> Images:
     )
 
 
-def heat_maps(study: Units, units: Sequence[int]) -> Images:
-    """Samples darkened where a unit is off: a row for each unit."""
-    x, image = study.activations[:, list(units)].float(), study.images
-    maps = F.interpolate(x, size=list(image.shape[2:]), mode="bilinear", align_corners=False)
-    maps = maps / maps.amax((0, 2, 3), keepdim=True).clamp(min=1e-6)
-    light = 0.15 + 0.85 * maps.clamp(0, 1)
-    rows = [as_images((image + 1) * light[:, n : n + 1] - 1) for n in range(len(units))]
+def darkened(images: Tensor, maps: Tensor) -> Images:
+    """Images darkened where a unit is off, a row for each unit: uint8 [units * n, S, S, 3].
+
+    Args: images: [n, 3, S, S]. maps: activations of the units [n, units, h, w].
+    """
+    size = list(images.shape[2:])
+    large = F.interpolate(maps.float(), size=size, mode="bilinear", align_corners=False)
+    large = large / large.amax((0, 2, 3), keepdim=True).clamp(min=1e-6)
+    light = 0.15 + 0.85 * large.clamp(0, 1)
+    rows = [as_images((images + 1) * light[:, n : n + 1] - 1) for n in range(maps.shape[1])]
     return np.concatenate(rows)
 
 

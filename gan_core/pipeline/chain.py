@@ -7,11 +7,13 @@ the flow runs what they return.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from gan_core import registry
 from gan_core.config import (
     BaselineConfig,
+    ExtractConfig,
     ProbeConfig,
     Recipe,
     SourceConfig,
@@ -19,7 +21,7 @@ from gan_core.config import (
 )
 from gan_core.contract import ArtifactRef
 from gan_core.devices import resolve_compile, resolve_precision, resolve_processes
-from gan_core.features.external.fingerprint import Stamp
+from gan_core.features.external.fingerprint import Stamp, from_outside, stamp_of
 from gan_core.pipeline.nodes import EXTERNAL, Inputs, Node, Settings, plugins
 from gan_core.specs import REPORT_ROLES, spec_of
 
@@ -200,15 +202,29 @@ def inspect(chain: Chain, name: str, options: dict[str, Any]) -> Node:
     """One inspection of the trained networks."""
     train = chain.recipe.train
     part = {"inspection": {"name": name, "options": options}, **chain.common}
+    keyed = {"inspection": {"name": name, "options": _keyed_options(options)}, **chain.common}
     inputs: Inputs = {"snapshot": ("train",), "pack": chain.trained_on["pack"]}
     return Node(
         f"inspect:{name}",
         "inspect",
         part,
-        {**part, **plugins(("inspection", name), ("networks", train.network.name))},
+        {**keyed, **plugins(("inspection", name), ("networks", train.network.name))},
         inputs,
         {**chain.device, **chain.modules},
     )
+
+
+def _keyed_options(options: dict[str, Any]) -> dict[str, Any]:
+    """An inspection's options for the key: a segmenter of the user's by the digests of its code and
+    weights, not by where they lie.
+    """
+    segmenter = options.get("segmenter") or {}
+    if not from_outside(segmenter.get("network", "")):
+        return options
+    config = ExtractConfig(network=segmenter["network"], weights=segmenter.get("weights") or None)
+    stamp = stamp_of(config, Path.cwd())
+    assert stamp is not None
+    return {**options, "segmenter": {**segmenter, **stamp.part()}}
 
 
 def extract(chain: Chain, source: str) -> Node:

@@ -31,9 +31,9 @@ from gan_core.errors import DataError, TransientError
 from gan_core.files import canonical_json
 from gan_core.progress import Progress, Throttled
 from gan_core.schemas import CROPS, shard_count, shard_of
-from gan_core.shards import write_rows, write_shard
+from gan_core.shards import NO_MASK, write_rows, write_shard
 from gan_core.specs import spec_of
-from gan_core.vision.cropping import NO_MASK, Cut, Cutter
+from gan_core.vision.cropping import Cut, Cutter
 from gan_core.vision.image_files import UnreadableImage
 from gan_core.vision.pieces import CORNERS, CUTS, Pieces, earlier_piece
 

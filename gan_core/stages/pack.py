@@ -1,8 +1,8 @@
 """Stage pack: the GAN's training set: usable crops of the training rows, without those that dedup
 does not keep.
 
-Writes pixels-*.npy and crops.parquet in the layout of crop. Rows go to shards by hash of their id,
-so one new image changes one shard.
+Writes pixels-*.npy, masks-*.npy where crops have masks, and crops.parquet in the layout of crop.
+Rows go to shards by hash of their id, so one new image changes one shard.
 """
 
 from __future__ import annotations
@@ -96,6 +96,8 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
             done += len(part)
             progress(done, len(kept), "images")
         write_shard(request.work, shard, pixels)
+        if shards.has_masks:
+            write_shard(request.work, shard, shards.masks(places[rows]), prefix="masks")
     table = shards.table.take(places).drop_columns(["folder"])
     write_rows(request.work, _placed(table, home, inside).select(CROPS.names).cast(CROPS))
     height, width, _ = shards.shape

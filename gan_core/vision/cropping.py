@@ -16,8 +16,6 @@ from gan_core.vision.faces import FaceDetector
 from gan_core.vision.geometry import Box, centre_crop, crop_box
 from gan_core.vision.image_files import UnreadableImage
 
-NO_MASK = 255
-
 
 class HasMask(Protocol):
     """What may hold a mask (datasets.base.Blob)."""
@@ -79,7 +77,10 @@ class Cutter:
             image = decode(data, self._crop.max_megapixels)
         except UnreadableImage as error:
             return [Cut(status="failed", reason=error.reason)]
-        cuts = self._faces(image) if self._detector else [self._centre(image)]
+        if self._detector:
+            cuts = self._faces(image)
+        else:
+            cuts = [self._centre(image)] if self._crop.windows == 1 else self._windows(image)
         if masked is not None and any(cut.status == "ok" for cut in cuts):
             self._add_masks(cuts, image, masked)
         return cuts
@@ -87,6 +88,18 @@ class Cutter:
     def _centre(self, image: npt.NDArray[np.uint8]) -> Cut:
         square, box = centre_crop(image, self._crop.size)
         return Cut(box=0, corners=_corners(box), pixels=square)
+
+    def _windows(self, image: npt.NDArray[np.uint8]) -> list[Cut]:
+        """Squares of the shorter side, spread evenly along the longer one."""
+        height, width = image.shape[:2]
+        side, last = min(height, width), self._crop.windows - 1
+        cuts = []
+        for number in range(self._crop.windows):
+            x0, y0 = ((edge - side) * number / last for edge in (width, height))
+            box = Box(round(x0), round(y0), round(x0) + side, round(y0) + side)
+            pixels = crop_box(image, box, self._crop.size)
+            cuts.append(Cut(box=number, corners=_corners(box), pixels=pixels))
+        return cuts
 
     def _faces(self, image: npt.NDArray[np.uint8]) -> list[Cut]:
         assert self._detector is not None
@@ -117,7 +130,7 @@ class Cutter:
             return
         for cut in cuts:
             if cut.status == "ok" and cut.corners is not None:
-                if self._detector:
+                if self._detector or self._crop.windows > 1:
                     cut.mask = crop_box(mask, Box(*cut.corners), size, nearest=True)
                 else:
                     cut.mask = centre_crop(mask, size, nearest=True)[0]

@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gan_core.files import atomic_write_bytes, write_table
-from gan_core.shards import shard_name
-from gan_core.vision.cropping import NO_MASK, Cut
+from gan_core.shards import NO_MASK, shard_name
+from gan_core.vision.cropping import Cut
 
 _log = logging.getLogger(__name__)
 Array = npt.NDArray[np.uint8]

@@ -480,3 +480,17 @@ def test_the_real_training_set_keeps_its_mean(tmp_path: Path, real_data: Path) -
         for path in folder.glob("pixels-*.npy")
     )
     assert total / (50_000 * 3072) == pytest.approx(120.7075, abs=5e-5)
+
+
+def test_windows_are_spread_along_the_longer_side(tmp_path: Path) -> None:
+    image = np.zeros((96, 128, 3), np.uint8)
+    image[:] = np.arange(128)[None, :, None]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.png").write_bytes(encoded(image))
+    bench = Bench(tmp_path, "folder", tmp_path / "data")
+    bench.ingest()
+    folder, _ = bench.crop("crops", size=96, windows=3)
+    shards = PixelShards(folder)
+    assert shards.table["box"].to_pylist() == [0, 1, 2]
+    assert shards.table["x0"].to_pylist() == [0, 16, 32]
+    assert shards.pixels()[:, 0, 0, 0].tolist() == [0, 16, 32]

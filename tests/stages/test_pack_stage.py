@@ -136,3 +136,22 @@ def test_nothing_left_is_an_error_that_says_where_to_look(tmp_path: Path) -> Non
             request(tmp_path / "out", {"crops": [tmp_path / "a"], "duplicates": [tmp_path / "d"]}),
             silent,
         )
+
+
+def test_masks_travel_with_their_images(tmp_path: Path) -> None:
+    """A mask holds its image's number; the source without masks gets 255."""
+    crops(tmp_path / "a", "a", 20)
+    crops(tmp_path / "b", "b", 10)
+    write_shard(
+        tmp_path / "a",
+        0,
+        np.load(tmp_path / "a" / "pixels-00000.npy")[..., 0].copy(),
+        prefix="masks",
+    )
+    pack.run(request(tmp_path / "out", {"crops": [tmp_path / "a", tmp_path / "b"]}), silent)
+    found = PixelShards(tmp_path / "out")
+    assert found.has_masks and not PixelShards(tmp_path / "b").has_masks
+    masks, pixels = found.masks(), found.pixels()
+    own = np.array([source == "a" for source in found.table["source"].to_pylist()])
+    assert own.sum() == 16 and (masks[own] == pixels[own][..., 0]).all()
+    assert (masks[~own] == 255).all()
