@@ -12,7 +12,7 @@ import contextlib
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -36,6 +36,7 @@ from gan_core.errors import DiscernError
 from gan_core.pipeline import interruption
 from gan_core.pipeline.nodes import Node
 from gan_core.pipeline.runner import StageResult, execute, take
+from gan_core.progress import Estimate, display, line
 from gan_core.specs import spec_of
 from tasks.shares import spread
 
@@ -76,11 +77,6 @@ def artifact_key(*names: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", "-".join(names).lower()).strip("-")
 
 
-def _figure(value: float) -> str:
-    """Four digits, and never 6e+04."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
 class TaskProgress:
     """Shows progress as a Prefect artifact: made when work lasts, renewed every two seconds at
     most.
@@ -99,19 +95,20 @@ class TaskProgress:
         self._next = time.monotonic() + after
         self._every = every
         self._artifact: UUID | None = None
+        self._estimate = Estimate()
 
     def __call__(self, done: float, total: float, unit: str, **figures: float) -> None:
+        shown = display.get()
+        if shown is not None:
+            shown.update(self._node, done, total, unit, figures)
+        about = self._estimate.text(done, total, unit)
         if not total or (time.monotonic() < self._next and not (self._artifact and done >= total)):
             return
         self._next = time.monotonic() + self._every
         share = min(100.0, 100.0 * done / total)
-        told = ", ".join(
-            f"{name.replace('_', ' ')} {_figure(value)}" for name, value in figures.items()
-        )
-        text = f"{self._node}: {_figure(done)} of {_figure(total)} {unit}" + (
-            f" ({told})" if told else ""
-        )
-        log.info(text)
+        text = line(self._node, about, figures)
+        if shown is None:
+            log.info(text)
         with contextlib.suppress(Exception):  # a display must never end the work
             if self._artifact is None:
                 key = artifact_key("progress", self._node)
@@ -121,6 +118,20 @@ class TaskProgress:
                 update_progress_artifact(self._artifact, progress=share, description=text)
             if self._watch:
                 self._watch()
+
+
+@contextlib.contextmanager
+def _shown(node: str) -> Iterator[None]:
+    """A stage is at work, for the display of the command line."""
+    shown = display.get()
+    if shown is None:
+        yield
+        return
+    shown.begin(node)
+    try:
+        yield
+    finally:
+        shown.end(node)
 
 
 def stage_task(
@@ -146,7 +157,7 @@ def stage_task(
                 call.node.id, watch=watch(store, call.node, refs) if watch else None
             )
             work = interruption.current.get()
-            with work.thread() if work else contextlib.nullcontext():
+            with work.thread() if work else contextlib.nullcontext(), _shown(call.node.id):
                 result = execute(
                     store,
                     call.node,
@@ -165,8 +176,6 @@ def stage_task(
                 data=result,
             )
         if result.cached:
-            if result.ref is not None:
-                log.info("%s: the store has it (%s)", call.node.id, result.ref.digest[:12])
             waited = f" after waiting for {result.waited_for}" if result.waited_for else ""
             return Completed(name="Cached", message=f"The store has it{waited}.", data=result)
         return Completed(message=f"Made in {result.seconds:.1f} s.", data=result)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.commands import console
+from flows.commands import console, progress
 from gan_core import registry
 from gan_core.config import DedupConfig
 from gan_core.errors import RequestError, UnknownName
@@ -72,25 +71,23 @@ def dedup_folder(request: DedupRequest) -> int:
     from gan_core.dedup.folder.html import page
     from gan_core.dedup.folder.run import dedup_images
 
-    def log_progress(done: float, total: float, unit: str, **figures: float) -> None:
-        logging.getLogger("gan_core").info("%s of %s %s", f"{done:,.0f}", f"{total:,.0f}", unit)
-
     config = DedupConfig(mirror=request.mirror)
     if request.threshold is not None:
         config = DedupConfig.model_validate(
             {"threshold": request.threshold, "mirror": request.mirror}
         )
-    found = dedup_images(
-        request.place,
-        config,
-        against=request.against,
-        dataset=request.dataset,
-        workers=request.workers,
-        max_megapixels=request.max_megapixels,
-        keep=request.keep,
-        prefer=request.prefer,
-        progress=Throttled(log_progress, 2.0),
-    )
+    with progress.shown() as display:
+        found = dedup_images(
+            request.place,
+            config,
+            against=request.against,
+            dataset=request.dataset,
+            workers=request.workers,
+            max_megapixels=request.max_megapixels,
+            keep=request.keep,
+            prefer=request.prefer,
+            progress=Throttled(progress.progress_of(display, "dedup"), 0.25),
+        )
     write_table(marked(found.table), request.out)
     atomic_write_bytes(sheet, page(found, _title(request.place, request.against)).encode())
     if request.as_json:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flows.commands import console, outcome
+from flows.commands import console, outcome, progress
 from flows.home import open_store
 from flows.prefect_server.settings import HEARTBEAT_SECONDS
 from flows.runners import parse_runner
@@ -158,7 +158,8 @@ def _through_prefect(prepared: Prepared, store: Store, verbose: bool) -> dict[st
         run_plan.planned.set(prepared)
         flow = represent.ALL[_FLOWS.get(request.until, request.until)]
         represent.typed.set(request.command)
-        record = flow(**represent.parameters_of(request))
+        with progress.shown():
+            record = flow(**represent.parameters_of(request))
     computed = [node["node"] for node in record["nodes"] if not node["cached"]]
     return {**record, "computed": computed}
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import secrets
 import shutil
@@ -22,9 +23,10 @@ from gan_core.errors import TrainingDiverged
 from gan_core.files import atomic_write_bytes, read_json, write_json
 from gan_core.pipeline.nodes import Node, key_of
 from gan_core.pipeline.request import Prepared
-from gan_core.pipeline.runner import StageResult, trajectory_key
+from gan_core.pipeline.runner import StageResult, summary_line, trajectory_key
 from gan_core.recipes import dump_recipe
 
+log = logging.getLogger(__name__)
 LIVE_LOCK = "alive.lock"  # in a run's folder, held while its process is at work
 
 RunState = Literal["running", "completed", "paused", "failed"]
@@ -117,6 +119,7 @@ class Run:
     def add(self, result: StageResult) -> None:
         """Records what came of one node."""
         self.results[result.node] = result
+        log.info("%s", summary_line(result))
         self._write()
 
     def finish(self, state: RunState, error: str = "") -> dict[str, Any]:

@@ -28,7 +28,7 @@ from gan_core.pipeline.child_process import run_child
 from gan_core.pipeline.data_growth import trajectory_of
 from gan_core.pipeline.gpu_lock import alone_on, identities
 from gan_core.pipeline.nodes import Node, key_of
-from gan_core.progress import Progress, silent
+from gan_core.progress import Progress, duration, silent
 from gan_core.specs import spec_of
 
 log = logging.getLogger(__name__)
@@ -70,6 +70,19 @@ def result_of(node: str, manifest: Manifest, *, cached: bool, waited_for: str = 
         peak_memory_mb=float(made.get("peak_memory_mb", 0.0)),
         outcome=manifest.outcome,
     )
+
+
+def summary_line(result: StageResult) -> str:
+    """One line for a person: what came of a node, how long it took, and its counts."""
+    if result.ref is None:
+        return f"{result.node}: paused after {duration(result.seconds)}"
+    if result.cached:
+        waited = f", made by {result.waited_for} meanwhile" if result.waited_for else ""
+        return f"{result.node}: cached {result.ref.digest[:12]}{waited}"
+    counts = "".join(f", {count:,} {what}" for what, count in result.outcome.counts.items())
+    memory = f", {result.peak_memory_mb:,.0f} MiB" if result.peak_memory_mb else ""
+    took = f"{result.seconds:.1f} s" if result.seconds < 60 else duration(result.seconds)
+    return f"{result.node}: made {result.ref.digest[:12]} in {took}{counts}{memory}"
 
 
 def execute(
@@ -247,7 +260,6 @@ def _make(
         },
     )
     ref, complete = store.publish(request.work, manifest, spec.content)
-    log.info("%s: made %s in %.1f s", node.id, ref.digest[:12], seconds)
     return result_of(node.id, complete, cached=False)
 
 
