@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 
 import cv2
@@ -10,6 +9,7 @@ import numpy as np
 from prefect.artifacts import create_markdown_artifact
 
 from gan_core.reporting.charts import line_charts, read_statistics, standalone, training_charts
+from gan_core.reporting.images import data_uri, read_image
 from gan_core.vision.sheets import encode_webp
 from tasks.base import artifact_key
 
@@ -34,7 +34,7 @@ def image(path: Path, caption: str, most: int = SAMPLES_BYTES) -> str:
     room = most * 3 // 4 - 300  # base64 makes four letters of three bytes
     data, kind = path.read_bytes(), "png"
     if len(data) > room:
-        data, kind = _smaller(data, room), "webp"
+        data, kind = _smaller(path, room), "webp"
     return _markdown(data, kind, caption) if data else ""
 
 
@@ -49,19 +49,19 @@ def training_curve(folder: Path) -> str:
 
 
 def _markdown(data: bytes, kind: str, caption: str) -> str:
-    return f"![{caption}](data:image/{kind};base64,{base64.b64encode(data).decode()})"
+    return f"![{caption}]({data_uri(data, kind)})"
 
 
-def _smaller(data: bytes, room: int) -> bytes:
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-    if pixels is None:
+def _smaller(path: Path, room: int) -> bytes:
+    """The image as WebP of at most `room` bytes; b'' when it cannot be read."""
+    try:
+        pixels = read_image(path)
+    except OSError:
         return b""
     quality = 90
-    while True:
-        encoded = encode_webp(pixels.astype(np.uint8), quality)
-        if len(encoded) <= room:
-            return encoded
+    while len(data := encode_webp(pixels, quality)) > room:
         if quality > 50:
             quality -= 20
         else:
             pixels = cv2.resize(pixels, None, fx=0.7, fy=0.7, interpolation=cv2.INTER_AREA)
+    return data

@@ -42,8 +42,8 @@ def read_image(path: Path) -> Pixels:
 
 
 def data_uri(data: bytes, kind: str) -> str:
-    """`data:` address of a file's bytes."""
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+    """`data:` address of an image file's bytes. Args: kind: 'png', 'webp', 'svg+xml'."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def tiles_of(sheet: Pixels, size: int, gap: int = 2) -> Pixels | None:
@@ -67,25 +67,17 @@ def lay_out(tiles: Pixels, gap: int = 2, scale: int = 1) -> Pixels:
     """
     if scale > 1:
         tiles = tiles.repeat(scale, axis=2).repeat(scale, axis=3)
-    rows, columns, height, width, _ = tiles.shape
-    out = np.zeros((rows * (height + gap) - gap, columns * (width + gap) - gap, 4), np.uint8)
-    for row in range(rows):
-        for column in range(columns):
-            top, left = row * (height + gap), column * (width + gap)
-            out[top : top + height, left : left + width, :3] = tiles[row, column]
-            out[top : top + height, left : left + width, 3] = 255
-    return out
+    opaque = np.concatenate([tiles, np.full_like(tiles[..., :1], 255)], axis=-1)
+    padded = np.pad(opaque, ((0, 0), (0, 0), (0, gap), (0, gap), (0, 0)))
+    rows, columns, height, width, _ = padded.shape
+    joined = padded.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, 4)
+    return joined[: rows * height - gap, : columns * width - gap]
 
 
 def as_image(pixels: Pixels, caption: str = "", alt: str = "", quality: int = 88) -> Image:
-    """An image for the page from uint8 [h, w, 3 or 4]."""
-    return Image(
-        data_uri(encode_webp(pixels, quality), "image/webp"),
-        pixels.shape[1],
-        pixels.shape[0],
-        caption,
-        alt,
-    )
+    """An image for the page from uint8 [h, w, 3 or 4], as WebP; quality 101 is lossless."""
+    height, width = pixels.shape[:2]
+    return Image(data_uri(encode_webp(pixels, quality), "webp"), width, height, caption, alt)
 
 
 def sheet_image(

@@ -5,6 +5,7 @@ content files, nothing from a clock.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from safetensors import safe_open
 
 from gan_core.contract import StageRequest
 from gan_core.reporting.sentences import EXTERNAL
@@ -170,10 +172,8 @@ def flow_of_crops(inputs: ReportInputs) -> dict[str, dict[str, Any]]:
 
 
 def flow_of_duplicates(inputs: ReportInputs) -> dict[str, dict[str, Any]]:
-    """Per source: training rows looked at, removed and kept; under '' the groups of all sources
-    together.
-    """
-    table = read_tables(inputs.duplicates, "duplicates.parquet", ["source", "group", "keep"])
+    """Per source: training rows that dedup read, removed and kept."""
+    table = read_tables(inputs.duplicates, "duplicates.parquet", ["source", "keep"])
     if table is None:
         return {}
     found: dict[str, dict[str, Any]] = {}
@@ -181,15 +181,6 @@ def flow_of_duplicates(inputs: ReportInputs) -> dict[str, dict[str, Any]]:
         rows = table.filter(pc.equal(table["source"], source))
         kept = pc.sum(rows["keep"]).as_py() or 0
         found[source] = {"rows": rows.num_rows, "kept": kept, "removed": rows.num_rows - kept}
-    grouped = table.filter(pc.not_equal(pc.fill_null(table["group"], ""), ""))
-    sizes = [int(row["counts"]) for row in pc.value_counts(grouped["group"]).to_pylist()]
-    removed = sum(entry["removed"] for entry in found.values())
-    found[""] = {
-        "rows": table.num_rows,
-        "removed": removed,
-        "groups": len(sizes),
-        "largest": max(sizes, default=0),
-    }
     return found
 
 
@@ -229,7 +220,7 @@ def feature_sets(inputs: ReportInputs) -> list[dict[str, Any]]:
                 "rows": rows.num_rows,
                 "splits": tally(rows["split"]),
                 "layers": layers,
-                "values": sum(_product(shape) for shape in layers.values()),
+                "values": sum(math.prod(shape) for shape in layers.values()),
                 "bytes": sum(path.stat().st_size for path in files),
                 "lineage": lineage,
             }
@@ -259,13 +250,6 @@ def outside_network(features: Iterable[dict[str, Any]]) -> dict[str, Any]:
                 **{name: int(statistics.get(name) or 0) for name in ("images", "crelu_images")},
             }
     return {}
-
-
-def _product(shape: list[int]) -> int:
-    out = 1
-    for side in shape:
-        out *= int(side)
-    return out
 
 
 def failures(inputs: ReportInputs) -> dict[str, Any]:
@@ -333,18 +317,14 @@ def training_record(inputs: ReportInputs) -> dict[str, Any]:
 
 
 def _safetensors_record(path: Path) -> dict[str, Any]:
-    """Metadata and sizes from the file's header: 8 bytes of length, then JSON. Read here by hand to
-    keep torch out of the report.
-    """
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-    record: dict[str, Any] = json.loads(header.pop("__metadata__", {}).get("discern", "{}"))
+    """The file's metadata, and the number of weights of each role; torch is not imported."""
     weights: Counter[str] = Counter()
-    for name, entry in header.items():
-        role, dot, rest = name.partition(".")
-        if dot and not rest.endswith(("running_mean", "running_var", "num_batches_tracked")):
-            weights[role] += _product(entry["shape"])
+    with safe_open(path, framework="numpy") as file:
+        record: dict[str, Any] = json.loads((file.metadata() or {}).get("discern", "{}"))
+        for name in file.keys():  # noqa: SIM118 - not a dictionary
+            role, dot, rest = name.partition(".")
+            if dot and not rest.endswith(("running_mean", "running_var", "num_batches_tracked")):
+                weights[role] += math.prod(file.get_slice(name).get_shape())
     return {**record, "weights": dict(sorted(weights.items()))}
 
 

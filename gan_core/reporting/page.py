@@ -9,28 +9,29 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from gan_core.reporting import charts
+from gan_core.reporting import duplicates as dedup
 from gan_core.reporting import sentences as words
-from gan_core.reporting.copies import leaked_pairs, worth
-from gan_core.reporting.duplicates import images_of
-from gan_core.reporting.images import as_image, sheet_image, strip
+from gan_core.reporting.images import sheet_image
 from gan_core.reporting.inputs import ReportInputs
 from gan_core.reporting.inside import image_side, inspections
 from gan_core.reporting.run_info import RunFacts, costs, duration, grids, memory, volume
 from gan_core.reporting.scores import is_learned
 from gan_core.reporting.sentences import CHANCE
 from gan_core.reporting.summary import best_cells, column_title, columns_of
+from gan_core.vision.sheets import encode_png
+from gan_core.vision.sheets import sheet as contact_sheet
 
 TEMPLATE = "report.html.j2"
 
 
 @cache
-def _environment() -> Any:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(str(Path(__file__).parent)),
         autoescape=True,
@@ -118,10 +119,10 @@ def render(
             ],
             confusion=_safe(charts.confusion_chart(summary["by_class"])),
             flows=[flow_steps(summary, name) for name in summary["flow"]],
-            duplicates=duplicate_strips(summary, inputs),
+            duplicates=dedup.group_images(dedup.shown_groups(summary, inputs)),
             duplicates_sentence=together(words.duplicates_sentence(summary)),
-            leaked=leaked_pairs(summary, inputs),
-            worth=worth(summary),
+            leaked=dedup.leaked_pairs(summary, inputs),
+            quality=dedup.search_quality(summary),
             training=training(summary, inputs, facts),
             inspections=inspections(inputs, summary),
             costs=costs(facts.artifacts),
@@ -159,16 +160,9 @@ def figure_files(summary: dict[str, Any], inputs: ReportInputs) -> dict[str, byt
     for name, chart in drawn.items():
         if chart:
             found[name] = charts.standalone(chart).encode()
-    shown = duplicate_images(summary, inputs)
-    if shown:
-        from gan_core.vision.sheets import encode_png
-        from gan_core.vision.sheets import sheet as contact_sheet
-
-        pairs = [image for pictures in shown for image in pictures[:2]]
-        if len({image.shape for image in pairs}) == 1:
-            import numpy as np
-
-            found["duplicates.png"] = encode_png(contact_sheet(np.stack(pairs), columns=8))
+    pairs = [image for _, pixels in dedup.shown_groups(summary, inputs) for image in pixels[:2]]
+    if pairs and len({image.shape for image in pairs}) == 1:
+        found["duplicates.png"] = encode_png(contact_sheet(np.stack(pairs), columns=8))
     return found
 
 
@@ -484,54 +478,3 @@ def warnings(summary: dict[str, Any], facts: RunFacts) -> list[tuple[str, list[s
     for node, text in sorted(facts.warnings(), key=lambda pair: pair[0].startswith("evaluate")):
         found.setdefault(node, []).append(text)
     return list(found.items())
-
-
-def duplicate_images(summary: dict[str, Any], inputs: ReportInputs) -> list[list[Any]]:
-    """For each shown group the pixels of its representative, then those of its examples.
-
-    Groups whose pixels are gone are left out.
-    """
-    groups = [
-        group for group in summary["duplicates"].get("examples", []) if group["representative"]
-    ]
-    pixels = images_of(
-        inputs,
-        [member for group in groups for member in (group["representative"], *group["examples"])],
-    )
-    found = []
-    for group in groups:
-        places = [
-            (member["image_id"], member["box"])
-            for member in (group["representative"], *group["examples"])
-        ]
-        if all(place in pixels for place in places):
-            found.append([pixels[place] for place in places])
-    return found
-
-
-def duplicate_strips(summary: dict[str, Any], inputs: ReportInputs) -> list[dict[str, Any]]:
-    """Shown groups with their images: the representative apart from what was removed."""
-    groups = [
-        group for group in summary["duplicates"].get("examples", []) if group["representative"]
-    ]
-    pixels = images_of(
-        inputs,
-        [member for group in groups for member in (group["representative"], *group["examples"])],
-    )
-    found = []
-    for group in groups:
-        members = [group["representative"], *group["examples"]]
-        if not group["examples"] or any(
-            (member["image_id"], member["box"]) not in pixels for member in members
-        ):
-            continue
-        kept, *gone = (pixels[member["image_id"], member["box"]] for member in members)
-        found.append(
-            {
-                "group": group,
-                "kept": as_image(strip([kept]), alt="kept"),
-                "gone": as_image(strip(gone), alt="removed"),
-                "more": group["removed"] - len(gone),
-            }
-        )
-    return found

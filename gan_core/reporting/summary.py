@@ -7,8 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from gan_core.reporting import sentences as words
-from gan_core.reporting.copies import copies_record
-from gan_core.reporting.duplicates import duplicate_groups
+from gan_core.reporting.duplicates import duplicates_record
 from gan_core.reporting.inputs import (
     ReportInputs,
     failures,
@@ -53,7 +52,6 @@ def summarise(inputs: ReportInputs) -> dict[str, Any]:
     )  # accuracies of different sources cannot be compared
     recipe = inputs.recipe
     names = {role: inputs.sources(role) for role in ("train", "evaluate")}
-    removed = flow_of_duplicates(inputs)
     features = feature_sets(inputs)
     summary: dict[str, Any] = {
         "format": FORMAT,
@@ -67,9 +65,7 @@ def summarise(inputs: ReportInputs) -> dict[str, Any]:
         "dedup_mode": (recipe.get("dedup") or {}).get("mode"),
         "flow": flow(inputs),
         "failures": failures(inputs),
-        "duplicates": {**removed[""], "examples": duplicate_groups(inputs), **copies_record(inputs)}
-        if removed
-        else {},
+        "duplicates": duplicates_record(inputs),
         "features": [
             {name: value for name, value in entry.items() if name != "lineage"}
             for entry in features
@@ -107,7 +103,7 @@ def title(summary: dict[str, Any]) -> str:
 def flow(inputs: ReportInputs) -> dict[str, dict[str, Any]]:
     """Counts of each source through the stages; a stage that a source did not pass is missing."""
     images, crops, pack = flow_of_images(inputs), flow_of_crops(inputs), flow_of_pack(inputs)
-    removed = {name: entry for name, entry in flow_of_duplicates(inputs).items() if name}
+    removed = flow_of_duplicates(inputs)
     named = [*inputs.sources("train"), *inputs.sources("evaluate"), *images, *crops]
     found: dict[str, dict[str, Any]] = {}
     for name in dict.fromkeys(named):

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gan_core import schemas
-from gan_core.reporting import copies
+from gan_core.reporting import duplicates
 from gan_core.shards import write_rows
 
 _spec = importlib.util.spec_from_file_location(
@@ -85,7 +85,9 @@ def test_every_leaked_pair_is_shown_beside_its_reason(
     assert leaked["splits"]["test"]["leaked"] >= COPIES
     table = pq.read_table(home / "dedup" / "leaked.parquet").to_pylist()
     assert leaked["splits"]["test"]["leaked"] == len({row["image_id_a"] for row in table})
-    assert len(leaked["examples"]) == min(copies.LEAKS_SHOWN, leaked["splits"]["test"]["leaked"])
+    assert len(leaked["examples"]) == min(
+        duplicates.LEAKS_SHOWN, leaked["splits"]["test"]["leaked"]
+    )
     scores = [pair["score"] for pair in leaked["examples"]]
     assert scores == sorted(scores, reverse=True) and page.count('alt="test digits/') == len(
         leaked["examples"]
@@ -124,13 +126,12 @@ def test_what_the_search_is_worth_stands_on_the_page(
 
 
 def test_sizes_of_groups_fall_into_bins() -> None:
-    members = {"": 50, "a": 2, "b": 2, "c": 7, "d": 10, "e": 101, "f": 2000}
-    assert copies.group_sizes(members) == [
+    assert duplicates.group_sizes([2, 2, 7, 10, 101, 2000]) == [
         {"size": "2", "groups": 2, "removed": 2},
         {"size": "6 to 10", "groups": 2, "removed": 15},
         {"size": "101 and more", "groups": 2, "removed": 2099},
     ]
-    assert copies.group_sizes({"": 5}) == copies.group_sizes({}) == []
+    assert duplicates.group_sizes([]) == []
 
 
 def test_the_health_of_collapsed_codes_is_said_in_words() -> None:
@@ -140,7 +141,7 @@ def test_the_health_of_collapsed_codes_is_said_in_words() -> None:
 
     codes = np.random.default_rng(0).integers(0, 256, (200, 16), dtype=np.uint8)
     codes[:60], codes[:, 0] = 7, 0
-    said = dict(copies.health_rows(health(codes, max_group=50)))
+    said = dict(duplicates.health_rows(health(codes, max_group=50)))
     assert (
         said["different codes"] == "141 for 200 images"
         and said["bits that never change"] == "8 (8 never set, 0 always set)"
