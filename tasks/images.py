@@ -63,5 +63,6 @@ def _smaller(path: Path, room: int) -> bytes:
         if quality > 50:
             quality -= 20
         else:
-            pixels = cv2.resize(pixels, None, fx=0.7, fy=0.7, interpolation=cv2.INTER_AREA)
+            smaller = cv2.resize(pixels, None, fx=0.7, fy=0.7, interpolation=cv2.INTER_AREA)
+            pixels = smaller.astype(np.uint8)
     return data

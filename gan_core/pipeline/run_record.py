@@ -132,9 +132,11 @@ class Run:
             self.record["error"] = error
         report = self.results.get("report")
         if report and report.ref:
-            made = self.store.path(report.ref) / "report.html"
-            if made.exists():
-                _link(made, self.folder / "report.html")
+            made = self.store.path(report.ref)
+            for name in ("report.html", "summary.json"):  # the page links to its numbers
+                if (made / name).exists():
+                    _link(made / name, self.folder / name)
+            if (made / "report.html").exists():
                 self.record["report"] = str(self.folder / "report.html")
         self._write()
         if self._alive >= 0:

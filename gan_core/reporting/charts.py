@@ -79,6 +79,7 @@ STYLE: dict[Any, Any] = {
     "ytick.labelsize": 11,
     "xtick.major.size": 0,
     "ytick.major.size": 0,
+    "xtick.major.pad": 7,
     "lines.linewidth": 2,
     "lines.markersize": 6,
     **{f"axes.spines.{side}": False for side in ("left", "right", "top", "bottom")},
@@ -312,19 +313,20 @@ def headline_plot(summary: dict[str, Any], *, width: int = 720) -> str:
     texts = [words.score_words(row) for row in rows]
     spoken = "; ".join(f"{name} {text}" for name, text in zip(names, texts, strict=True))
     with _LOCK, matplotlib.rc_context(STYLE | {"font.size": 14}):
-        figure = _figure(width, (48 if narrow else 36) * len(rows) + 30)
+        figure = _figure(width, (68 if narrow else 36) * len(rows) + 30)
         axes = figure.subplots()
         for place, row in enumerate(rows):
             weight, colour = "normal" if place else "bold", LIGHT[f"--c{colours[row['features']]}"]
             axes.hlines(place, row["low"], row["high"], color=colour, linewidth=7, alpha=0.3)
             axes.plot(row["mean"], place, "o", color=colour, markersize=12)
-            up, aside = (8, 0) if narrow else (0, 14)
             style: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "fontweight": weight}
-            style["va"] = "bottom" if narrow else "center"
-            first, last = ("left", "right") if narrow else ("right", "left")
-            _write(axes, names[place], (0, place), (-aside, up), ha=first, **style)
-            _write(axes, texts[place], (1, place), (aside, up), ha=last, **style)
-        axes.set_ylim(len(rows) - 0.5, -0.8 if narrow else -0.5)
+            if narrow:
+                _write(axes, names[place], (0, place), (0, 28), **style)
+                _write(axes, texts[place], (0, place), (0, 12), **style)
+            else:
+                _write(axes, names[place], (0, place), (-14, 0), ha="right", va="center", **style)
+                _write(axes, texts[place], (1, place), (14, 0), va="center", **style)
+        axes.set_ylim(len(rows) - 0.5, -0.7 if narrow else -0.5)
         axes.set_yticks([])
         axes.set_xlim(*_limits(rows))
         axes.xaxis.set_major_locator(MaxNLocator(4 if narrow else 6, steps=[1, 2, 5, 10]))
@@ -459,7 +461,7 @@ def training_charts(rows: Sequence[dict[str, Any]]) -> list[LineChart]:
 
     Every statistic whose name starts with 'loss_' or 'score_' is a line. None without statistics.
     """
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    names = sorted({name for row in rows for name in row})
     charts = []
     for prefix, title in (
         ("loss_", "Loss"),
@@ -467,7 +469,7 @@ def training_charts(rows: Sequence[dict[str, Any]]) -> list[LineChart]:
         ("probe_validation_accuracy", "Accuracy of a linear probe"),
     ):
         lines: list[Series] = []
-        for name in names:
+        for name in reversed(names) if prefix == "score_" else names:  # real before fake
             x, y = curve(rows, name) if name.startswith(prefix) else ([], [])
             if x:
                 shown = name.removeprefix(prefix).replace("_", " ") or "validation"

@@ -87,17 +87,17 @@ def summarise(inputs: ReportInputs) -> dict[str, Any]:
 
 
 def title(summary: dict[str, Any]) -> str:
-    """A heading for runs whose recipe names none."""
+    """A heading for runs whose recipe names none: from the sources and the method."""
     train, evaluated = summary["sources"]["train"], summary["sources"]["evaluate"]
     if summary["outside"]:
-        return f"Features of {summary['outside']['name']}" + (
-            f" on {words.listed(evaluated)}" if evaluated else ""
-        )
+        where = f" on {words.listed(evaluated)}" if evaluated else ""
+        return f"Features of {summary['outside']['name']}{where}"
     if not train:
         return "Features without labels"
-    if summary["transfer"]:
-        return f"Features learned from {words.listed(train)}, tried on {words.listed(evaluated)}"
-    return f"Features learned from {words.listed(train)}"
+    method = summary["training"].get("method")
+    how = f" by {words.method_name(method)}" if method else ""
+    tested = f", tested on {words.listed(evaluated)}" if summary["transfer"] else ""
+    return f"Features learned from {words.listed(train)}{how}{tested}"
 
 
 def flow(inputs: ReportInputs) -> dict[str, dict[str, Any]]:

@@ -9,7 +9,7 @@ import pytest
 
 from gan_core.metrics.intervals import Interval, accuracy_interval, difference_interval
 from gan_core.reporting import sentences as words
-from gan_core.reporting.page import compact, figure, together
+from gan_core.reporting.page import compact, figure, together, undrawn_note
 from gan_core.reporting.run_info import costs, duration, memory, volume
 from gan_core.reporting.scores import headline
 from gan_core.reporting.summary import scores_table, table_notes, title
@@ -289,6 +289,13 @@ def test_a_network_from_outside_is_not_said_to_have_learned_here() -> None:
     copies = {"rows": 1000, "removed": 1, "groups": 1, "largest": 2}
     assert "GAN" not in words.duplicates_sentence({"duplicates": copies, "outside": outside})
     assert "only the GAN" in words.duplicates_sentence({"duplicates": copies, "outside": {}})
+
+
+def test_a_generator_that_draws_nothing_is_reported_by_the_last_contrast() -> None:
+    rows = [{"kimg": 1.0, "contrast": 0.2}, {"kimg": 60.0, "contrast": 0.9}]
+    assert undrawn_note(rows) == undrawn_note([]) == undrawn_note([{"kimg": 1.0}]) == ""
+    assert "at 1 kimg the contrast of its samples is 0.20" in undrawn_note(rows[:1])
+    assert undrawn_note([*rows, {"kimg": 61.0, "contrast": None}]) == ""
 
 
 def test_no_duplicates_is_said() -> None:
