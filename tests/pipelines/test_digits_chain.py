@@ -51,6 +51,7 @@ def test_it_makes_everything_and_a_report(finished: tuple[Path, Answer]) -> None
     }
     assert set(said["computed"]) == {node["node"] for node in said["nodes"]}
     report = Path(said["report"]).read_text()
+    assert Path(said["report"]).with_name("summary.json").is_file()
     assert "<html" in report and "http://" not in report.replace("http://www.w3.org", "")
     assert (home / "runs" / said["run"] / "recipe.yaml").exists()
 
