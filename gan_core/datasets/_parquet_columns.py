@@ -6,7 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pyarrow.types as types
 
 from gan_core.datasets.base import MAX_ATTRIBUTE_VALUES, split_of
@@ -26,6 +29,9 @@ _IMAGES = (
     "content",
     "data",
 )
+# So many rows without an image in one row group are counted, and are no rows of their own.
+MANY_EMPTY = 1000
+_LEAST_IMAGE = 16  # bytes
 _MASKS = ("mask", "segmentation_mask", "segmentation", "annotation")
 _LABELS = ("label", "labels", "fine_label", "class", "target")
 _SPLITS = ("split", "set", "partition", "subset")
@@ -99,6 +105,42 @@ class Columns:
         paths: list[str | None] = _field(batch.column(self.image), "path").to_pylist()
         return paths
 
+    def rows_with_images(self, file: pq.ParquetFile, group: int) -> Sequence[int]:
+        """The rows of a row group that become entries, from 0: all of them, but where more than
+        `MANY_EMPTY` have neither bytes nor a path.
+
+        Raises:
+            pyarrow.ArrowException, OSError: the image column cannot be read.
+        """
+        metadata = file.metadata.row_group(group)
+        rows = metadata.num_rows
+        leaves = [metadata.column(number) for number in range(metadata.num_columns)]
+        wanted = {self.image, f"{self.image}.bytes", f"{self.image}.path"}
+        leaves = [leaf for leaf in leaves if leaf.path_in_schema in wanted]
+        empty = min(map(_nulls, leaves), default=0)
+        if rows and empty == rows:
+            return range(0)
+        # A file may lack the statistics, or hold empty texts: then its size tells.
+        small = sum(leaf.total_uncompressed_size for leaf in leaves) < _LEAST_IMAGE * rows
+        if rows <= MANY_EMPTY or not (empty > MANY_EMPTY or small):
+            return range(rows)
+        there = []
+        for batch in file.iter_batches(1024, [group], [self.image], use_threads=False):
+            column = batch.column(self.image)
+            present = None
+            for field in ("bytes", "path") if types.is_struct(column.type) else ("",):
+                if field and not _has_field(column.type, field):
+                    continue
+                values = _field(column, field) if field else column
+                held = pc.fill_null(pc.greater(pc.binary_length(values), 0), fill_value=False)
+                present = held if present is None else pc.or_(present, held)
+            there.append(np.asarray(present))
+        found = np.concatenate([np.zeros(0, np.bool_), *there])
+        if len(found) == rows and np.count_nonzero(~found) <= MANY_EMPTY:
+            return range(rows)
+        chosen: list[int] = np.flatnonzero(found).tolist()
+        return chosen
+
     def bytes_of(
         self, batch: pa.RecordBatch, name: str, rows: Sequence[int]
     ) -> list[tuple[bytes | None, str | None]]:
@@ -117,9 +159,13 @@ class Columns:
         return list(zip(data, paths, strict=True))
 
 
-def _field(column: pa.Array, name: str) -> pa.Array:
-    import pyarrow.compute as pc
+def _nulls(leaf: pq.ColumnChunkMetaData) -> int:
+    """Nulls of a column of a row group; 0 where the file does not tell."""
+    statistics = leaf.statistics
+    return int(statistics.null_count or 0) if statistics and statistics.has_null_count else 0
 
+
+def _field(column: pa.Array, name: str) -> pa.Array:
     return pc.struct_field(column, name)
 
 

@@ -6,6 +6,7 @@ An image column is a struct with `bytes` (and perhaps `path`), under any name, o
 
 from __future__ import annotations
 
+import bisect
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -87,6 +88,8 @@ def holds_images(path: Path) -> bool | None:
 class ParquetSource:
     """Rows of Parquet files; the member is the row's number within its file.
 
+    Where many rows of a row group have no image, those are counted in `ignored` and are no entries.
+
     Args:
         location: a folder or a file.
         class_names: names of the classes in order of their numbers, where the files do not tell.
@@ -102,6 +105,7 @@ class ParquetSource:
         self._location = location
         self._files: dict[str, Path] | None = None
         self._columns: dict[str, Columns] = {}
+        self._empty: dict[str, int] = {}
         self.ignored: dict[str, int] = {}
         self.warnings: list[str] = []
 
@@ -158,26 +162,62 @@ class ParquetSource:
             )
             return
         named = _split_by_name(address)
-        row = 0
-        if columns.light:
+        empty = 0
+        for group, first, end in _groups(file.metadata):
             try:
-                for batch in file.iter_batches(
-                    batch_size=4096, columns=columns.light, use_threads=False
-                ):
-                    for entry in self._batch_entries(address, columns, batch, named, row):
-                        yield entry
-                        row += 1
+                rows = columns.rows_with_images(file, group)
             except _errors() as error:
-                self.warnings.append(
-                    f"{address}: labels and attributes cannot be read from row {row} on "
-                    f"({_scrubbed(error, self._root)})"
+                problem = (
+                    f"damaged: the Parquet rows cannot be read ({_scrubbed(error, self._root)})"
                 )
-        for rest in range(row, file.metadata.num_rows):
-            yield Entry(address, str(rest), split=named)
+                yield Entry(address, str(first), problem=problem)
+                continue
+            empty += end - first - len(rows)
+            yield from self._group_entries(address, file, columns, group, named, first, rows)
+        self._empty[address] = empty
+        if any(self._empty.values()):
+            self.ignored["Parquet rows without an image"] = sum(self._empty.values())
+
+    def _group_entries(
+        self,
+        address: str,
+        file: Any,
+        columns: Columns,
+        group: int,
+        named: str,
+        first: int,
+        rows: Sequence[int],
+    ) -> Iterator[Entry]:
+        """The given rows of a row group that begins with row `first` of the file."""
+        done, seen = 0, 0
+        light = columns.light if rows else []
+        try:
+            for batch in (
+                file.iter_batches(4096, [group], light, use_threads=False) if light else ()
+            ):
+                end = seen + batch.num_rows
+                chosen = rows[done : bisect.bisect_left(rows, end, lo=done)]
+                if 0 < len(chosen) < batch.num_rows:
+                    batch = batch.take([row - seen for row in chosen])
+                numbers = [first + row for row in chosen]
+                for entry in self._batch_entries(address, columns, batch, named, numbers):
+                    yield entry
+                    done += 1
+                seen = end
+                if done == len(rows):
+                    break
+        except _errors() as error:
+            self.warnings.append(
+                f"{address}: labels and attributes cannot be read from row {first + rows[done]} on "
+                f"({_scrubbed(error, self._root)})"
+            )
+        for row in rows[done:]:
+            yield Entry(address, str(first + row), split=named)
 
     def _batch_entries(
-        self, address: str, columns: Columns, batch: Any, named: str, first: int
+        self, address: str, columns: Columns, batch: Any, named: str, rows: Sequence[int]
     ) -> Iterator[Entry]:
+        """The rows of a batch, which have the numbers `rows` in the file."""
         values = {
             name: batch.column(name).to_pylist()
             for name in batch.schema.names
@@ -186,7 +226,7 @@ class ParquetSource:
         labels = values.get(columns.label) if columns.label else None
         splits = values.get(columns.split) if columns.split else None
         paths = columns.paths_of(batch)
-        for index in range(batch.num_rows):
+        for index, row in enumerate(rows):
             attributes = {}
             for name in columns.attributes:
                 value = json_value(values[name][index])
@@ -201,7 +241,7 @@ class ParquetSource:
                 attributes.setdefault("path", str(paths[index]))
             label, label_name = self._label(columns, labels[index] if labels else None)
             split = columns.split_name(splits[index]) if splits else named
-            yield Entry(address, str(first + index), label, label_name, split, attributes)
+            yield Entry(address, str(row), label, label_name, split, attributes)
 
     def _label(self, columns: Columns, value: Any) -> tuple[int | None, str]:
         if value is None:

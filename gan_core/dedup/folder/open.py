@@ -7,6 +7,7 @@ Looks at names and at Parquet schemas; reads no image.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,12 +93,11 @@ def _own_remedies() -> Iterator[None]:
     except UnknownName:
         raise
     except (RequestError, DataError) as error:
-        if "--data" not in error.remedy and "`dataset" not in error.remedy:
-            raise
+        remedy = re.sub(r"--set \S+\.dataset=(\w+)( \(.*\))?", r"--dataset \1", error.remedy)
+        expected = error.expected
+        if any(word in remedy for word in ("--data ", "`dataset`", "--set")):
+            remedy = "name another place, or its kind with --dataset (folder, parquet, tar, ...)"
+            expected = "a folder of images, or Parquet files with images"
         kind = DataError if isinstance(error, DataError) else RequestError
-        own: DiscernError = kind(
-            error.message,
-            expected="a folder of images, or Parquet files with images",
-            remedy="name another place, or its kind with --dataset (folder, parquet, tar, ...)",
-        )
+        own: DiscernError = kind(error.message, expected=expected, remedy=remedy)
         raise own from error

@@ -30,6 +30,7 @@ from gan_core.dedup.folder.thumbnails import (
     thumbnail,
 )
 from gan_core.dedup.hashing.autoencoder import SIDE
+from gan_core.errors import DataError
 from gan_core.progress import Progress, Throttled, silent
 from gan_core.vision.image_files import UnreadableImage
 
@@ -109,7 +110,7 @@ def read_images(
     """Reads every image of a place into a thumbnail.
 
     Raises:
-        RequestError, DataError: as `place.open_place`.
+        RequestError, DataError: as `open_place`; DataError: there is no image.
     """
     source, stamps = open_place(location, NAME, dataset)
     # Of what a Parquet file says of its rows only their place is kept: a million rows of attributes
@@ -149,6 +150,13 @@ def read_images(
     ignored = dict(source.ignored)
     if len(real) < len(files):
         ignored["files of unknown kind that are no images"] = len(files) - len(real)
+    if not len(real):
+        seen = ", ".join(f"{count:,} {kind}" for kind, count in sorted(ignored.items()))
+        raise DataError(
+            f"There is no image in {str(location)!r} (found there: {seen or 'nothing'}).",
+            expected="images (JPEG, PNG, WebP, GIF, BMP, TIFF, ...)",
+            remedy="name another folder",
+        )
     addresses, members = (
         [addresses[number] for number in real.tolist()],
         [members[number] for number in real.tolist()],
