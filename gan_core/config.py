@@ -9,8 +9,10 @@ the context of a request.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from functools import partial
+from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -47,6 +49,28 @@ def _options(kind: str, field: str) -> Callable[[dict[str, Any], ValidationInfo]
 
 def _plugin(kind: str) -> AfterValidator:
     return AfterValidator(partial(registry.check, kind))
+
+
+def _below(value: str) -> str:
+    """A path that stays below the folder that it starts from."""
+    path = PurePath(value)
+    if (
+        path.is_absolute()
+        or ".." in path.parts
+        or not value.isprintable()
+        or value != value.strip()
+    ):
+        raise ValueError("Input should be a folder below --data: no '..', and no '/' in front")
+    return value
+
+
+def _file_name(value: str) -> str:
+    """Text that can be a part of a file's name anywhere."""
+    if not re.fullmatch(r"\w[\w .()+-]{0,49}", value):
+        raise ValueError(
+            "Input should be at most 50 letters, digits and '_ .()+-', a letter or digit first"
+        )
+    return value
 
 
 Method = Annotated[str, _plugin("methods")]
@@ -87,10 +111,12 @@ class SourceConfig(Section):
     """
 
     name: str = Field(
-        pattern=r"^[a-z0-9][a-z0-9_-]*$", description="the name used in addresses and ids"
+        pattern=r"^[a-z0-9][a-z0-9_-]*$",
+        max_length=50,
+        description="the name used in addresses and ids",
     )
     dataset: Dataset = Field("folder", description="the kind of source")
-    folder: str | None = Field(
+    folder: Annotated[str, AfterValidator(_below)] | None = Field(
         None, description="folder under --data when several sources share a root"
     )
     splits: list[Literal["train", "validation", "test"]] | None = Field(
@@ -606,12 +632,14 @@ class Recipe(Section):
     it.
     """
 
-    name: str
+    name: Annotated[str, AfterValidator(_file_name)] = Field(
+        description="the name of the run's folder begins with it"
+    )
     about: str = ""
-    scale: str = "full"
+    scale: Annotated[str, AfterValidator(_file_name)] = "full"
     seed: int = Field(0, ge=0)
     threads: int = Field(
-        0, ge=0, description="CPU threads of each computation; 0: all cores but one"
+        0, ge=0, le=4096, description="CPU threads of each computation; 0: all cores but one"
     )
     sources: SourcesConfig
     crop: CropConfig = CropConfig()

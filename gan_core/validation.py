@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from gan_core.errors import RequestError, UnknownName, nearest
 
 MOST_FAULTS = 5  # wrong settings that one error lists
+MOST = 10**15  # of any number in a recipe: products of several stay finite
 SHOW = "`discern run digits --dry-run` shows a whole recipe"
 
 
@@ -19,6 +20,14 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=False, allow_inf_nan=False
     )
+
+    @field_validator("*")
+    @classmethod
+    def _within_bounds(cls, value: Any) -> Any:
+        numbers = value if isinstance(value, list) else [value]
+        if any(isinstance(one, int | float) and abs(one) > MOST for one in numbers):
+            raise ValueError(f"Input should be between -{MOST:.0e} and {MOST:.0e}")
+        return value
 
     def key_part(self) -> dict[str, Any]:
         """What of this section differs from the defaults, as JSON values: its share of a stage's
@@ -111,5 +120,8 @@ def _text(error: Any) -> str:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return "a number of thousands of digits"
     return text if len(text) <= 80 else f"{text[:77]}..."

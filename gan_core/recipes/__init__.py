@@ -6,6 +6,7 @@ Order of what wins: the file, the overlay of the scale, then each `--set`.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from gan_core.errors import RequestError, UnknownName
 from gan_core.validation import explain, model_in
 
 _FOLDER = Path(__file__).parent
+MAX_DEPTH = 30  # levels of a recipe; the deepest setting has seven
+MAX_NODES = 100_000
 
 
 class _Twice(yaml.YAMLError):
@@ -31,10 +34,38 @@ class _Twice(yaml.YAMLError):
         self.lines = (first, second)
 
 
-class _EachOnce(yaml.SafeLoader):
-    """Refuses a key that stands twice in one mapping: YAML's own loader drops the first one and
-    says nothing.
+class _Excess(yaml.YAMLError):
+    """YAML of a form or size that no recipe needs."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping (YAML's own loader drops the first one and
+    says nothing), nesting deeper than `MAX_DEPTH`, and aliases that stand for more than `MAX_NODES`
+    values.
     """
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._depth = 0
+        self._sizes: dict[int, int] = {}  # of nodes that are complete, with what aliases repeat
+
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node:
+        alias = self.check_event(yaml.AliasEvent)
+        if self._depth == MAX_DEPTH:
+            raise _Excess(f"it is nested more than {MAX_DEPTH} levels deep")
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        assert node is not None
+        self._depth -= 1
+        if alias and id(node) not in self._sizes:
+            raise _Excess("an alias stands within what it names")
+        if not alias:
+            inner: list[Any] = [] if isinstance(node, yaml.ScalarNode) else node.value
+            parts = [part for one in inner for part in (one if isinstance(one, tuple) else [one])]
+            self._sizes[id(node)] = 1 + sum(self._sizes[id(part)] for part in parts)
+            if self._sizes[id(node)] > MAX_NODES:
+                raise _Excess(f"it holds more than {MAX_NODES:,} values")
+        return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         # On the nodes as they are written: later the keys that come by `<<` stand among the
@@ -96,7 +127,10 @@ def read_recipe_file(name: str) -> dict[str, Any]:
             remedy=f"put what belongs to {error.key!r} into one place",
         ) from None
     except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError) as error:
-        raise RequestError(f"The recipe {path} cannot be read: {error}", expected="YAML") from error
+        raise RequestError(
+            f"The recipe {path} cannot be read: {error}",
+            expected="settings in sections, as YAML",
+        ) from error
     if not isinstance(content, dict):
         raise RequestError(
             f"The recipe {path} is not a mapping of settings.",
@@ -106,7 +140,7 @@ def read_recipe_file(name: str) -> dict[str, Any]:
 
 
 def _read_yaml(text: str) -> Any:
-    return yaml.load(text, Loader=_EachOnce)
+    return yaml.load(text, Loader=_Loader)
 
 
 def load_recipe(
@@ -143,7 +177,7 @@ def load_recipe(
     content["scale"] = scale
     for override in overrides:
         _apply(content, override)
-    content.setdefault("name", Path(name).stem)
+    content.setdefault("name", re.sub(r"[^\w .()+-]", "_", Path(name).stem)[:50])
     return build_recipe(content), notes
 
 
@@ -278,6 +312,11 @@ def _apply(content: dict[str, Any], override: str) -> None:
             f"The value of --set {override!r} cannot be read: {error}", expected="a YAML value"
         ) from error
     parts = path.strip().split(".")
+    if len(parts) > MAX_DEPTH:
+        raise RequestError(
+            f"--set {override[:40]!r}... names a setting {len(parts)} levels deep.",
+            expected="--set section.key=value, e.g. --set train.kimg=20",
+        )
     place: Any = content
     for number, part in enumerate(parts[:-1]):
         if isinstance(place, list):
