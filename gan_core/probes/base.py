@@ -1,18 +1,23 @@
-"""What every probe gives back, and the one way to ask many fitted models at once.
+"""What every probe is, the linear model, and predictions of many fitted models in one pass.
 
-A probe is a file in this room with
+A probe is a file in this folder with
 
-    ABOUT    one sentence
-    SETTING  what its values set ('C', 'k'), or '' when nothing is chosen
-    GRID     the values tried when a recipe names none
-    LEAST    the smallest value there is, where there is one: a best value there is at no edge
-    ABOVE    where there is one, the number above which values lie
-    WHOLE    True where values are whole numbers
-    REFERENCE  True where it needs no features: scored once for each source
+    ABOUT      one sentence
+    VERSION    raised when the same request would give another model; in the key of what uses it
+    TITLE      what the report calls it
+    Options    its further settings (`gan_core.config.Section`); none of the present probes has any
+    SETTING    the name of what its values set ('C', 'k'), or '' when nothing is chosen
+    GRID       the values tried when a recipe names none
+    LEAST      optional: the smallest value there is; a best value there is at no edge of the grid
+    ABOVE      optional: values are above this number
+    WHOLE      optional: True where values are whole numbers
+    REFERENCE  optional: True where it needs no features: scored once for each source
+
     fit(features, labels, values, *, seed, device, progress) -> one model per value
 
-where features are float16 or float32 [rows, dims] (used as they come: nothing is scaled), labels
-are integers [rows], and a model offers `value`, `classes` and `predict(features) -> int64 [rows]`.
+Features are float16 or float32 [rows, dims] (used as they come: nothing is scaled), labels are
+integers [rows]. A model has `value`, `classes`, `certificate` and
+`predict(features) -> int64 [rows]`.
 """
 
 from __future__ import annotations
@@ -82,8 +87,8 @@ class LinearModel:
 
 
 def predict_many(models: Sequence[Model], features: Features) -> list[Labels]:
-    """Answers of several models to the same features; linear models share one pass over them,
-    neighbours one search.
+    """Predictions of several models for the same features, int64 [rows] each. Linear models share
+    one pass over the features, neighbours one search.
     """
     together = getattr(models[0], "predict_together", None) if models else None
     if together is not None and len({type(model) for model in models}) == 1:
@@ -132,9 +137,7 @@ def block_rows(dims: int, megabytes: int = 128) -> int:
 
 
 def as_tensor(features: npt.NDArray[Any]) -> Any:
-    """A torch view of an array (a copy only where torch cannot look at it: read-only or oddly
-    strided memory).
-    """
+    """A torch view of an array; a copy where its memory is read-only or not contiguous."""
     import torch
 
     array = (
@@ -201,7 +204,10 @@ def not_finite(features: Features) -> Labels:
 
 
 def check_features(features: Features, labels: Labels) -> None:
-    """Raises DataError for shapes that do not belong together, and for values that are not finite."""  # noqa: E501
+    """Checks that shapes belong together and that all values are finite.
+
+    Raises: DataError.
+    """
     if features.ndim != 2 or len(features) != len(labels):
         raise DataError(
             f"Features of shape {tuple(features.shape)} do not go with {len(labels)} labels.",
@@ -215,7 +221,7 @@ def check_features(features: Features, labels: Labels) -> None:
             f"(NaN or infinite): rows {listed}.",
             expected="finite features",
             remedy=(
-                "leave those rows out, or take the features anew: the stage extract refuses "
+                "leave those rows out, or extract the features again: the stage extract refuses "
                 "NaN and names the images"
             ),
         )

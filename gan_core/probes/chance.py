@@ -1,4 +1,4 @@
-"""The control below all others: always the most frequent class of the training labels."""
+"""The reference below all others: always the most frequent class of the training labels."""
 
 from __future__ import annotations
 
@@ -7,18 +7,25 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from gan_core.config import Section
 from gan_core.probes.base import Features, Labels, check_features
 from gan_core.progress import Progress, silent
 
 ABOUT = "always answers the most frequent training label: what a score must beat"
+VERSION = 1
+TITLE = "the most frequent label"
 SETTING = ""
 GRID: list[float] = [0.0]
 REFERENCE = True  # scored once for each source, on any features
 
 
+class Options(Section):
+    """None."""
+
+
 @dataclass
 class MostFrequent:
-    """Answers `answer` whatever it is shown."""
+    """Answers `answer` to any features."""
 
     value: float
     classes: Labels
@@ -39,8 +46,8 @@ def fit(
     device: str = "cpu",
     progress: Progress = silent,
 ) -> list[MostFrequent]:
-    """Counts the labels; of equally frequent classes the smallest is taken. The features are not
-    looked at.
+    """Counts the labels; of equally frequent classes the smallest is the answer. Ignores the
+    features.
     """
     check_features(features, labels)
     classes, counts = np.unique(np.asarray(labels, np.int64), return_counts=True)
