@@ -166,7 +166,7 @@ class Run:
             "run": self.name,
             "notes": self.prepared.notes,
         }
-        facts = RunFacts.told({**told, "command": self.prepared.request.command})
+        facts = RunFacts.of({**told, "command": self.prepared.request.command})
         recipe = self.prepared.recipe.model_dump(mode="json")
         path = self.folder / "report.html"
         page = diverged_page(recipe, folders, self.store.state("train", trajectory), facts, error)

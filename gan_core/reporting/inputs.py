@@ -92,6 +92,12 @@ def tally(column: pa.ChunkedArray) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
+def by_source(table: pa.Table) -> dict[str, pa.Table]:
+    """The rows of each source."""
+    names = tally(table["source"])
+    return {source: table.filter(pc.equal(table["source"], source)) for source in names}
+
+
 def code_of(reason: str) -> str:
     """The code that a reason starts with: 'truncated: ...' gives 'truncated'."""
     return reason.split(":", 1)[0].strip() or "no reason given"
@@ -115,8 +121,7 @@ def flow_of_images(inputs: ReportInputs) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     if table is None:
         return found
-    for source in tally(table["source"]):
-        rows = table.filter(pc.equal(table["source"], source))
+    for source, rows in by_source(table).items():
         bad = rows.filter(pc.not_equal(rows["status"], "ok"))
         good = rows.filter(pc.equal(rows["status"], "ok"))
         labels = (
@@ -156,8 +161,7 @@ def flow_of_crops(inputs: ReportInputs) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     if table is None:
         return found
-    for source in tally(table["source"]):
-        rows = table.filter(pc.equal(table["source"], source))
+    for source, rows in by_source(table).items():
         good = rows.filter(pc.equal(rows["status"], "ok"))
         bad = rows.filter(pc.not_equal(rows["status"], "ok"))
         found[source] = {
@@ -177,8 +181,7 @@ def flow_of_duplicates(inputs: ReportInputs) -> dict[str, dict[str, Any]]:
     if table is None:
         return {}
     found: dict[str, dict[str, Any]] = {}
-    for source in tally(table["source"]):
-        rows = table.filter(pc.equal(table["source"], source))
+    for source, rows in by_source(table).items():
         kept = pc.sum(rows["keep"]).as_py() or 0
         found[source] = {"rows": rows.num_rows, "kept": kept, "removed": rows.num_rows - kept}
     return found
@@ -254,35 +257,24 @@ def outside_network(features: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 def failures(inputs: ReportInputs) -> dict[str, Any]:
     """The first rows that failed (at reading or at cropping), and how many there are in all."""
-    columns = ["source", "address", "member", "status", "reason"]
-    shown: list[dict[str, str]] = []
-    total = 0
-    read = read_tables(inputs.images, "images.parquet", columns)
-    cropped = read_tables(inputs.crops, "crops.parquet", columns)
-    seen: set[tuple[str, str, str]] = set()
-    for stage, table in (("ingest", read), ("crop", cropped)):
+    names = ["source", "address", "member", "status", "reason"]
+    found: dict[tuple[str, str, str], dict[str, str]] = {}
+    for stage, folders, file in (
+        ("ingest", inputs.images, "images.parquet"),
+        ("crop", inputs.crops, "crops.parquet"),
+    ):
+        table = read_tables(folders, file, names)
         if table is None:
             continue
         bad = table.filter(pc.not_equal(table["status"], "ok"))
-        for row in bad.sort_by(
-            [(name, "ascending") for name in ("source", "address", "member")]
-        ).to_pylist():
-            place = (str(row["source"]), str(row["address"]), str(row["member"] or ""))
-            if place in seen:
-                continue  # crop hands on the rows that ingest could not read
-            seen.add(place)
-            total += 1
-            if len(shown) < FAILURES_SHOWN:
-                shown.append(
-                    {
-                        "source": place[0],
-                        "address": place[1] + (f" #{place[2]}" if place[2] else ""),
-                        "stage": stage,
-                        "status": str(row["status"]),
-                        "reason": str(row["reason"] or ""),
-                    }
-                )
-    return {"total": total, "shown": shown}
+        for row in bad.sort_by([(name, "ascending") for name in names[:3]]).to_pylist():
+            text = {name: str(row[name] or "") for name in names}
+            member = text.pop("member")
+            place = (text["source"], text["address"], member)
+            text["address"] += f" #{member}" if member else ""
+            # crop hands on the rows that ingest could not read: the first one counts
+            found.setdefault(place, {**text, "stage": stage})
+    return {"total": len(found), "shown": list(found.values())[:FAILURES_SHOWN]}
 
 
 def label_names(inputs: ReportInputs) -> dict[str, dict[int, str]]:

@@ -21,7 +21,7 @@ from gan_core.reporting import sentences as words
 from gan_core.reporting.images import sheet_image
 from gan_core.reporting.inputs import ReportInputs
 from gan_core.reporting.inside import image_side, inspections
-from gan_core.reporting.run_info import RunFacts, costs, duration, grids, memory, volume
+from gan_core.reporting.run_info import RunFacts, costs, duration, grids, memory, seconds_of, volume
 from gan_core.reporting.scores import is_learned
 from gan_core.reporting.sentences import CHANCE
 from gan_core.reporting.summary import best_cells, column_title, columns_of
@@ -129,7 +129,7 @@ def render(
             training=training(summary, inputs, facts),
             inspections=inspections(inputs, summary),
             costs=costs(facts.artifacts),
-            total=sum(float(entry.get("seconds") or 0) for entry in facts.artifacts),
+            total=seconds_of(facts.artifacts),
             warnings=warnings(summary, facts),
             recipe=yaml.safe_dump(inputs.recipe, sort_keys=False, allow_unicode=True, width=110)
             if inputs.recipe
@@ -219,8 +219,8 @@ def overview(summary: dict[str, Any], facts: RunFacts) -> list[tuple[str, str]]:
     if facts.machine:
         rows.append(("Machine", facts.machine))
     if facts.artifacts:
-        seconds = sum(float(entry.get("seconds") or 0) for entry in facts.artifacts)
-        rows.append(("Computing time", f"{duration(seconds)} in all stages"))
+        time = duration(seconds_of(facts.artifacts))
+        rows.append(("Computing time", f"{time} in all stages"))
     if facts.made:
         rows.append(("Written", facts.made))
     return rows
@@ -350,65 +350,43 @@ def _gap_rows(gaps: list[dict[str, Any]], columns: list[str]) -> list[dict[str, 
 
 
 def flow_steps(summary: dict[str, Any], name: str) -> dict[str, Any]:
-    """The counts of one source as steps: {title, number, of (for the bar), lost: [words]}."""
-    entry = summary["flow"][name]
-    steps: list[dict[str, Any]] = []
+    """The counts of one source: its roles, and steps {title, number, share (of the bar), gone, how,
+    lost, aside, apart}.
+    """
+    entry, steps = summary["flow"][name], []
+
+    def step(title: str, number: int, of: int, gone: int = 0, how: str = "", **more: Any) -> None:
+        share = min(1.0, number / of) if of else 1.0
+        known = {"gone": gone, "how": how, "lost": [], "aside": [], "apart": False, **more}
+        steps.append({"title": title, "number": number, "share": share, **known})
+
+    def counted(counts: dict[str, int]) -> list[str]:
+        return [f"{n:,} {text.replace('_', ' ')}" for text, n in counts.items()]
+
     images, crops, removed = entry.get("images"), entry.get("crops"), entry.get("duplicates")
+    usable = crops["ok"] if crops else 0
     if images:
-        steps.append(_step("files in", images["in"], images["in"], []))
-        lost = [f"{n:,} {reason.replace('_', ' ')}" for reason, n in images["reasons"].items()]
-        steps.append(
-            _step("readable", images["ok"], images["in"], lost, images["failed"], "failed")
-        )
+        step("files in", images["in"], images["in"])
+        lost = counted(images["reasons"])
+        step("readable", images["ok"], images["in"], images["failed"], "failed", lost=lost)
     if crops:
-        gone = {
-            status: n for status, n in crops["status"].items() if status not in ("ok", "failed")
-        }
-        lost = [f"{n:,} {status.replace('_', ' ')}" for status, n in gone.items()]
-        steps.append(
-            _step(
-                "crops",
-                crops["ok"],
-                max(crops["ok"], crops["rows"]),
-                lost,
-                sum(gone.values()),
-                "gave no crop",
-            )
-        )
+        gone = {text: n for text, n in crops["status"].items() if text not in ("ok", "failed")}
+        total, of = sum(gone.values()), max(usable, crops["rows"])
+        step("crops", usable, of, total, "gave no crop", lost=counted(gone))
     if name in summary["sources"]["train"]:
         if removed and crops:
-            other = crops["ok"] - removed["rows"]
-            steps.append(
-                _step("for training", removed["rows"], crops["ok"], [], other, "in other splits")
-            )
+            other = usable - removed["rows"]
+            step("for training", removed["rows"], usable, other, "in other splits")
         if "packed" in entry:
-            lost_rows = removed["removed"] if removed else 0
-            steps.append(
-                _step(
-                    "training set",
-                    entry["packed"],
-                    crops["ok"] if crops else entry["packed"],
-                    [],
-                    lost_rows,
-                    "duplicates out",
-                )
-            )
-    if "features" in entry:
-        splits = [
-            f"{n:,} {split}"
-            for split, n in sorted(
-                entry["features"]["splits"].items(), key=lambda item: split_order(item[0])
-            )
-        ]
-        taken = _step(
-            "crops with features", entry["features"]["rows"], crops["ok"] if crops else 0, []
-        )
-        steps.append(
-            {**taken, "aside": splits, "apart": True}
-        )  # taken of all crops, not of the training set
+            out = removed["removed"] if removed else 0
+            step("training set", entry["packed"], usable or entry["packed"], out, "duplicates out")
+    if "features" in entry:  # of all crops, not of the training set
+        rows, splits = entry["features"]["rows"], entry["features"]["splits"]
+        splits = {split: splits[split] for split in sorted(splits, key=split_order)}
+        step("crops with features", rows, usable, aside=counted(splits), apart=True)
     scored = any(row["source"] == name for row in summary["scores"])
-    said = "training images" if summary["outside"] else "trained on"
-    roles = [said] if name in summary["sources"]["train"] else []
+    use = "training images" if summary["outside"] else "trained on"
+    roles = [use] if name in summary["sources"]["train"] else []
     if name in summary["sources"]["evaluate"]:
         roles.append("evaluated" if scored else "features taken")
     return {"name": name, "roles": words.listed(roles), "steps": steps}
@@ -418,22 +396,6 @@ def split_order(split: str) -> tuple[int, str]:
     """train, validation, test, then others by name."""
     known = ("train", "validation", "test")
     return (known.index(split) if split in known else len(known), split)
-
-
-def _step(
-    title: str, number: int, of: int, lost: list[str], gone: int = 0, how: str = ""
-) -> dict[str, Any]:
-    share = min(1.0, number / of) if of else 1.0
-    return {
-        "title": title,
-        "number": number,
-        "share": share,
-        "gone": gone,
-        "how": how,
-        "lost": lost,
-        "aside": [],
-        "apart": False,
-    }
 
 
 def training(summary: dict[str, Any], inputs: ReportInputs, facts: RunFacts) -> dict[str, Any]:

@@ -5,26 +5,15 @@ changes from run to run.
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from gan_core.contract import StageRequest
-
-STAGE_ORDER = (
-    "ingest",
-    "crop",
-    "hash",
-    "dedup",
-    "pack",
-    "train",
-    "extract",
-    "evaluate",
-    "inspect",
-    "report",
-)
+from gan_core.devices import cpu_cores, cuda_count, memory_bytes
+from gan_core.specs import STAGES
 
 
 @dataclass(frozen=True)
@@ -50,24 +39,15 @@ class RunFacts:
     machine: str = ""
 
     @staticmethod
-    def of(request: StageRequest) -> RunFacts:
-        """From the report stage's context, the clock, and this machine."""
-        return RunFacts.told(request.context)
-
-    @staticmethod
-    def told(context: Mapping[str, Any]) -> RunFacts:
-        """From what a run tells of itself (artifacts, versions, run, notes, command), the clock,
-        and this machine.
-        """
-        run = context.get("run") or ""
+    def of(context: Mapping[str, Any]) -> RunFacts:
+        """From a run's record (artifacts, versions, run, notes, command), clock and machine."""
+        command = context.get("command") or ""
         return RunFacts(
             artifacts=[dict(entry) for entry in context.get("artifacts") or []],
-            versions={
-                str(name): str(version) for name, version in (context.get("versions") or {}).items()
-            },
-            run=str(run.get("name") or run.get("id") or "") if isinstance(run, dict) else str(run),
+            versions={str(name): str(text) for name, text in context.get("versions", {}).items()},
+            run=str(context.get("run") or ""),
             notes=[str(text) for text in context.get("notes") or []],
-            command=_words(context.get("command")),
+            command=command if isinstance(command, str) else " ".join(map(str, command)),
             made=datetime.now(UTC).strftime("%-d %B %Y, %H:%M UTC"),
             machine=describe_machine(),
         )
@@ -85,59 +65,29 @@ class RunFacts:
         ]
 
 
-def _words(command: Any) -> str:
-    if isinstance(command, str):
-        return command
-    return " ".join(str(part) for part in command) if isinstance(command, Iterable) else ""
-
-
 def describe_machine() -> str:
-    """This machine in words: processor, cores, memory, GPU."""
-    from gan_core.devices import cpu_cores, cuda_count, memory_bytes
-
-    parts = [_processor(), f"{cpu_cores()} cores", f"{memory_bytes() / 2**30:.0f} GiB"]
-    parts.append(" and ".join(gpu_names()) if cuda_count() else "no GPU")
-    return ", ".join(part for part in parts if part)
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:
-            found = next(
-                (line.split(":", 1)[1].strip() for line in file if line.startswith("model name")),
-                "",
-            )
-    except OSError:
-        found = ""
-    return " ".join(
-        (found or platform.processor() or platform.machine())
-        .replace("(R)", "")
-        .replace("(TM)", "")
-        .split()
+    """This machine in words: processor, cores, memory, GPUs."""
+    cpu = _line("/proc/cpuinfo", "model name") or platform.processor() or platform.machine()
+    gpus = [_line(path, "Model") for path in Path("/proc/driver/nvidia/gpus").glob("*/information")]
+    names = " and ".join(filter(None, gpus)) or "a GPU"
+    return (
+        f"{re.sub(r' *[(](R|TM)[)]', '', cpu)}, {cpu_cores()} cores, "
+        f"{memory_bytes() / 2**30:.0f} GiB, {names if cuda_count() else 'no GPU'}"
     )
 
 
-def gpu_names() -> list[str]:
-    """Names of the CUDA devices as the driver gives them; nothing without a driver."""
-    import ctypes
-
-    from gan_core.devices import cuda_count
-
-    names = []
-    for number in range(cuda_count()):
-        device, text = ctypes.c_int(0), ctypes.create_string_buffer(128)
-        cuda = ctypes.CDLL("libcuda.so.1")
-        if (
-            cuda.cuDeviceGet(ctypes.byref(device), number) == 0
-            and cuda.cuDeviceGetName(text, 128, device) == 0
-        ):
-            names.append(text.value.decode(errors="replace"))
-    return names
+def _line(path: str | Path, name: str) -> str:
+    """What a file of lines 'name: value' says of `name`; '' where it says nothing."""
+    try:
+        found = re.search(rf"^{name}\s*:\s*(.+?)\s*$", Path(path).read_text(), re.MULTILINE)
+    except OSError:
+        return ""
+    return found[1] if found else ""
 
 
 @dataclass(frozen=True)
 class StageCost:
-    """Seconds and memory of a stage over all its artifacts."""
+    """Seconds and memory of a stage over all its artifacts; `share` is of the longest stage."""
 
     stage: str
     made: int
@@ -145,33 +95,28 @@ class StageCost:
     seconds: float
     share: float
     peak_memory_mb: float
-    nodes: list[dict[str, Any]]
 
 
 def costs(artifacts: list[dict[str, Any]]) -> list[StageCost]:
-    """One row for each stage, in the pipeline's order. `share`: of the longest stage, for a bar."""
-    stages = sorted(
-        {str(entry.get("stage", "")) for entry in artifacts},
-        key=lambda s: (STAGE_ORDER + (s,)).index(s),
-    )
-    sums = {
-        stage: sum(
-            float(entry.get("seconds") or 0) for entry in artifacts if entry.get("stage") == stage
-        )
-        for stage in stages
-    }
+    """One row for each stage, in the pipeline's order."""
+    stages: dict[str, list[dict[str, Any]]] = {stage: [] for stage in STAGES}
+    for entry in artifacts:
+        stages.setdefault(entry["stage"], []).append(entry)
+    stages = {stage: entries for stage, entries in stages.items() if entries}
+    sums = {stage: seconds_of(entries) for stage, entries in stages.items()}
     longest = max(sums.values(), default=0.0) or 1.0
     rows = []
-    for stage in stages:
-        own = [entry for entry in artifacts if entry.get("stage") == stage]
-        cached = sum(bool(entry.get("cached")) for entry in own)
-        peak = max((float(entry.get("peak_memory_mb") or 0) for entry in own), default=0.0)
-        rows.append(
-            StageCost(
-                stage, len(own) - cached, cached, sums[stage], sums[stage] / longest, peak, own
-            )
-        )
+    for stage, entries in stages.items():
+        cached = sum(bool(entry.get("cached")) for entry in entries)
+        peak = max(float(entry.get("peak_memory_mb") or 0) for entry in entries)
+        made, seconds = len(entries) - cached, sums[stage]
+        rows.append(StageCost(stage, made, cached, seconds, seconds / longest, peak))
     return rows
+
+
+def seconds_of(artifacts: Iterable[dict[str, Any]]) -> float:
+    """Computing time of artifacts in seconds."""
+    return sum(float(entry.get("seconds") or 0) for entry in artifacts)
 
 
 def duration(seconds: float) -> str:

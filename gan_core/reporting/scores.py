@@ -4,6 +4,7 @@ evaluation's tables alone.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -116,30 +117,19 @@ class Predictions:
 
     def __init__(self, inputs: ReportInputs) -> None:
         self._cells: dict[tuple[str, str, str, str], dict[int, pa.Table]] = {}
+        names = ["features", "probe", "labels", "draw"]
         for folder in inputs.cells:
             scores = read_tables([folder], "scores.parquet", ["source"])
             table = read_tables([folder], "predictions.parquet")
             if table is None or scores is None or not scores.num_rows:
                 continue
             source = str(scores["source"][0])
-            for name in pc.unique(
-                pc.binary_join_element_wise(
-                    table["features"], table["probe"], table["labels"], "\t"
-                )
-            ).to_pylist():
-                features, probe, labels = name.split("\t")
-                chosen = pc.and_(
-                    pc.equal(table["features"], features), pc.equal(table["probe"], probe)
-                )
-                rows = table.filter(pc.and_(chosen, pc.equal(table["labels"], labels)))
-                by_draw = {
-                    int(d): rows.filter(pc.equal(rows["draw"], d))
-                    for d in pc.unique(rows["draw"]).to_pylist()
-                }
-                order = [("image_id", "ascending"), ("box", "ascending")]
-                self._cells[source, features, probe, labels] = {
-                    d: by_draw[d].sort_by(order) for d in sorted(by_draw)
-                }
+            table = table.sort_by([(name, "ascending") for name in ("draw", "image_id", "box")])
+            for cell in table.group_by(names).aggregate([]).sort_by("draw").to_pylist():
+                same = [pc.equal(table[name], cell[name]) for name in names]
+                place = (source, cell["features"], cell["probe"], cell["labels"])
+                rows = table.filter(functools.reduce(pc.and_, same))
+                self._cells.setdefault(place, {})[int(cell["draw"])] = rows
 
     def draws(self, source: str, features: str, probe: str, labels: str) -> dict[int, pa.Table]:
         """Draw to predictions, sorted by image."""

@@ -28,7 +28,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     for name, data in figure_files(summary, inputs).items():
         atomic_write_bytes(request.work / name, data)
     progress(2, 3, "parts")
-    page = render(summary, inputs, RunFacts.of(request))
+    page = render(summary, inputs, RunFacts.of(request.context))
     atomic_write_bytes(request.work / "report.html", page.encode())
     progress(3, 3, "parts")
     log.info("report of %d kB", len(page) // 1024)
