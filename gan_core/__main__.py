@@ -25,7 +25,7 @@ from gan_core.contract import StageRequest
 from gan_core.errors import DiscernError
 from gan_core.pipeline.child_process import peak_memory_mb
 from gan_core.progress import Throttled, silent
-from gan_core.signals import die_with_parent, end_at_a_good_place, told_to_end
+from gan_core.signals import asked_to_end, die_with_parent, end_at_a_good_place
 from gan_core.specs import spec_of
 
 
@@ -70,7 +70,7 @@ def start_processes(given: argparse.Namespace) -> int:
     try:
         torchrun([*command, "--parent", str(os.getpid())])
     except ChildFailedError as error:
-        # Of those that are gone the one that somebody killed: what another died of, or said, when
+        # Of those that are gone the one that was killed: what another died of, or said, when
         # it lost contact came of that.
         number, failure = min(
             error.failures.items(),
@@ -90,7 +90,7 @@ def start_processes(given: argparse.Namespace) -> int:
             error={
                 "kind": "TransientError",
                 "message": message,
-                "expected": "processes that nobody kills",
+                "expected": "processes that are not killed",
                 "remedy": remedy,
             }
         )
@@ -194,8 +194,8 @@ def main(given: argparse.Namespace) -> int:
             }
         )
         return 1
-    if told_to_end() and not outcome.complete:
-        message = f"{given.stage} was told to end by a signal; its state is saved."
+    if asked_to_end() and not outcome.complete:
+        message = f"{given.stage} was ended by a signal; its state is saved."
         _say(
             error={
                 "kind": "TransientError",

@@ -35,7 +35,7 @@ def _options(kind: str, field: str) -> Callable[[dict[str, Any], ValidationInfo]
     """A validator of a plug-in's options: keeps those that differ from the plug-in's defaults.
 
     Args:
-        field: where the plug-in's name stands, before its options.
+        field: the field of the plug-in's name, before its options.
     """
 
     def validate(value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
@@ -93,7 +93,7 @@ class SplitConfig(Section):
     use: Literal["published", "content"] = Field(
         "published",
         description=(
-            "published: the source's own splits where it names them; content: divide every row anew"
+            "published: the source's own splits where it names them; content: divide all rows"
         ),
     )
     test: float = Field(
@@ -120,12 +120,12 @@ class SourceConfig(Section):
         None, description="folder under --data when several sources share a root"
     )
     splits: list[Literal["train", "validation", "test"]] | None = Field(
-        None, description="take only these splits; None takes all"
+        None, description="only these splits; None: all"
     )
     layout: str = Field(
         "",
         description=(
-            "what is expected there and how it is laid out, for whoever does not have it yet"
+            "what is expected there and how it is laid out, for users who do not have it yet"
         ),
     )
     images: int | None = Field(
@@ -141,7 +141,7 @@ class SourceConfig(Section):
 
 
 class SourcesConfig(Section):
-    """Sources by role. The GAN sees `train` (labels unused); features are taken of `evaluate`."""
+    """Sources by role. The GAN is trained on `train` (labels unused); `evaluate` gives features."""
 
     train: list[SourceConfig] = Field(min_length=1)
     evaluate: list[SourceConfig] = Field(
@@ -217,7 +217,7 @@ class DedupConfig(Section):
         10,
         ge=1,
         le=1000,
-        description="verified: nearest images that are looked at, for each image",
+        description="verified: nearest images that are compared with each image",
     )
     mirror: bool = Field(True, description="verified: mirror images are copies too")
     radius: int = Field(
@@ -346,7 +346,7 @@ class TrainConfig(Section):
         "last",
         description=(
             "the snapshot that features are taken of; best_probe: where that probe read "
-            "labels off best (said in every result)"
+            "labels off best (stated in every result)"
         ),
     )
     precision: Literal["auto", "float32", "bf16"] = Field(
@@ -381,7 +381,7 @@ class TrainConfig(Section):
     on_new_data: Literal["ignore", "retrain", "continue"] = Field(
         "retrain",
         description=(
-            "a training set that has grown: keep the present snapshot, train anew, or "
+            "a training set that has grown: keep the present snapshot, train again, or "
             "train the old state further on it"
         ),
     )
@@ -417,22 +417,22 @@ class ExtractConfig(Section):
     weights: str | None = Field(
         None,
         description=(
-            "anybody's network: file of its weights, safetensors or a state dict; its "
+            "external network: file of its weights, safetensors or a state dict; its "
             "digest is in the key"
         ),
     )
     network_args: dict[str, Any] = Field(
-        default_factory=dict, description="anybody's network: arguments of its constructor"
+        default_factory=dict, description="external network: arguments of its constructor"
     )
     side: int | None = Field(
         None,
         ge=1,
         description=(
-            "anybody's network: images are resized to this; None: to what it takes, if need be"
+            "external network: images are resized to this; None: to what it takes, if need be"
         ),
     )
     values: Literal["-1..1", "0..1", "imagenet"] = Field(
-        "-1..1", description="anybody's network: what it was trained on"
+        "-1..1", description="external network: what it was trained on"
     )
     mode: FeatureMode = Field(
         "dcgan",
@@ -471,7 +471,7 @@ class ExtractConfig(Section):
         outside = [name for name in ("weights", "network_args", "side") if getattr(self, name)]
         if ":" not in self.network and outside:
             raise ValueError(
-                f"{', '.join(outside)} belong to a network from outside (extract.network: "
+                f"{', '.join(outside)} belong to an external network (extract.network: "
                 "my_module:Discriminator)"
             )
         if self.crop and (self.shift or self.mode == "bn_crelu"):
@@ -590,7 +590,7 @@ class EvaluateConfig(Section):
         names = [entry.name for entry in value]
         if len(set(names)) < len(names):
             hint = "; put all values into one grid" if info.field_name == "probes" else ""
-            raise ValueError(f"each name stands once{hint}")
+            raise ValueError(f"each name occurs once{hint}")
         return value
 
     @field_validator("labels_per_class")
@@ -679,19 +679,19 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _leaked_images_are_known(self) -> Recipe:
         unknown = [
-            source.name for source in self.evaluated() if not self.looks_for_leaks(source.name)
+            source.name for source in self.evaluated() if not self.searches_leaks(source.name)
         ]
         if self.evaluate.exclude_leaked and unknown:
             raise ValueError(
-                "evaluate.exclude_leaked is true, but nobody looks for the test images of "
-                f"{', '.join(unknown)} that stand in train: "
+                "evaluate.exclude_leaked is true, but no stage searches for the test images of "
+                f"{', '.join(unknown)} that are in train, too: "
                 "that is done by dedup.mode 'verified' with dedup.leakage true, for sources that "
                 "are trained on; leave "
                 "exclude_leaked out to have it wherever it is known"
             )
         return self
 
-    def looks_for_leaks(self, source: str) -> bool:
+    def searches_leaks(self, source: str) -> bool:
         """Whether dedup looks this source's held-out images up in the training split."""
         return (
             self.dedup.mode == "verified"
@@ -717,5 +717,5 @@ class Recipe(Section):
         )
 
     def evaluated(self) -> list[SourceConfig]:
-        """The sources whose features are taken: the ones named, else the training sources."""
+        """The sources whose features are extracted: the ones named, else the training sources."""
         return self.sources.evaluate or self.sources.train

@@ -48,7 +48,7 @@ class StageInput(BaseModel):
 
 
 class StageRequest(BaseModel):
-    """All that a stage is told. `part` and `inputs` are in the key; `context` never is.
+    """All that a stage needs to know. `part` and `inputs` are in the key; `context` never is.
 
     Attributes:
         stage: the stage's name.
@@ -90,7 +90,7 @@ class StageRequest(BaseModel):
 
 
 class StageOutcome(BaseModel):
-    """What a stage says of itself beside its files.
+    """What a stage reports in addition to its files.
 
     Attributes:
         counts: rows in and out by status; `in` equals the sum of the others where rows pass
@@ -377,7 +377,7 @@ class ExtractRequest:
 @dataclass(frozen=True)
 class EvaluateRequest:
     """Attributes: name: of the features; leaked: what dedup found of the test split in the training
-    split; empty where nobody asked.
+    split; empty where it was not asked for.
     """
 
     settings: EvaluateConfig

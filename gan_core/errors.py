@@ -65,7 +65,7 @@ class RequestError(DiscernError):
 
 
 class UnknownName(RequestError):
-    """A name that stands for nothing.
+    """A name that is not known.
 
     Args:
         kind: what the name should have named ('recipe', 'network', 'setting of train').
@@ -116,13 +116,16 @@ def nearest(given: str, known: Iterable[str]) -> str | None:
     return folded[close[0]] if close else None
 
 
-def error_from_json(said: dict[str, str]) -> DiscernError:
+def error_from_json(fields: dict[str, str]) -> DiscernError:
     """The error that a child put into words: {'kind', 'message', 'expected', 'remedy'}."""
-    kind = globals().get(said.get("kind", ""), WorkError)
+    kind = globals().get(fields.get("kind", ""), WorkError)
     if not (isinstance(kind, type) and issubclass(kind, DiscernError)):
         kind = WorkError
     error: DiscernError = kind.__new__(kind)
     DiscernError.__init__(
-        error, said["message"], expected=said.get("expected", ""), remedy=said.get("remedy", "")
+        error,
+        fields["message"],
+        expected=fields.get("expected", ""),
+        remedy=fields.get("remedy", ""),
     )
     return error

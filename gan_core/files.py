@@ -1,4 +1,4 @@
-"""Files written so that nobody ever sees half of one, and so that equal content gives equal bytes."""  # noqa: E501
+"""Files written so that no reader sees half of one, and so that equal content gives equal bytes."""
 
 from __future__ import annotations
 
@@ -88,10 +88,10 @@ def exchange(first: Path, second: Path) -> None:
     here, atomic = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
     if swap is not None and swap(here, os.fsencode(first), here, os.fsencode(second), atomic) == 0:
         return
-    aside = second.with_name(f".{second.name}.{uuid.uuid4().hex[:8]}.old")
-    second.rename(aside)
+    old = second.with_name(f".{second.name}.{uuid.uuid4().hex[:8]}.old")
+    second.rename(old)
     first.rename(second)
-    aside.rename(first)
+    old.rename(first)
 
 
 def source_root() -> str:

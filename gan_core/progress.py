@@ -1,6 +1,6 @@
-"""How long work says where it stands: one callback, called often, made cheap here.
+"""How long work reports its progress: one callback, called often, made cheap here.
 
-The core knows nothing of bars, logs or Prefect; whoever calls a stage passes what should happen
+The core knows nothing of bars, logs or Prefect; the caller of a stage passes what should happen
 with a report.
 """
 
@@ -19,14 +19,14 @@ class Progress(Protocol):
         done: units finished so far, counted from 0.
         total: units in all, or 0 when unknown.
         unit: what is counted, in the plural ('images', 'kimg').
-        figures: numbers worth showing beside it (images per second, losses).
+        figures: numbers worth showing with it (images per second, losses).
     """
 
     def __call__(self, done: float, total: float, unit: str, **figures: float) -> None: ...
 
 
 def silent(done: float, total: float, unit: str, **figures: float) -> None:
-    """Progress that nobody watches."""
+    """Progress that is not shown."""
 
 
 class Throttled:

@@ -1,4 +1,4 @@
-"""Pixels on disk: uint8 NHWC RGB shards (`pixels-00000.npy`) beside one table of their rows
+"""Pixels on disk: uint8 NHWC RGB shards (`pixels-00000.npy`) and one table of their rows
 (`crops.parquet`).
 
 Crop and pack write this layout; hash, train and extract read it. Shards are memory-mapped: a set

@@ -1,4 +1,4 @@
-"""How a process ends: with the one that started it, and, when it is told to, at a place where
+"""How a process ends: with the one that started it, and, when it is asked to, at a place where
 nothing is lost.
 """
 
@@ -28,7 +28,7 @@ def die_with_parent(parent: int) -> None:
 
 
 def end_at_a_good_place(*, alone: bool) -> None:
-    """From now on SIGTERM and SIGINT (Ctrl-C) are remembered: whoever asks `told_to_end` saves its
+    """From now on SIGTERM and SIGINT (Ctrl-C) are remembered: a caller of `asked_to_end` saves its
     work and ends by itself.
 
     Args:
@@ -47,6 +47,6 @@ def end_at_a_good_place(*, alone: bool) -> None:
         signal.signal(number, remember)
 
 
-def told_to_end() -> bool:
-    """Whether this process was told to end since `end_at_a_good_place`."""
+def asked_to_end() -> bool:
+    """Whether this process was asked to end since `end_at_a_good_place`."""
     return _told.is_set()

@@ -27,8 +27,8 @@ class StageSpec:
             memory back.
         time_limit: seconds after which the task ends it.
         keyless: settings of its part that change no content and stay out of the key.
-        shares: its long part can be divided: told `share` [k, n], it leaves the k-th of n shares in
-            its work folder and publishes nothing; told `shares` n afterwards, it takes them up.
+        shares: its long part can be divided: with `share` [k, n] it leaves the k-th of n shares in
+            its work folder and publishes nothing; with `shares` n afterwards it publishes them all.
     """
 
     name: str

@@ -15,7 +15,7 @@ from flows.home import open_store
 from flows.prefect_server.settings import HEARTBEAT_SECONDS
 from flows.runners import parse_runner
 from gan_core.artifacts.store import Store
-from gan_core.features.external.preflight import Look
+from gan_core.features.external.preflight import Checked
 from gan_core.pipeline.preflight import Refusal, refusals, refuse_before_starting
 from gan_core.pipeline.request import Prepared, RunRequest, images_expected, prepare
 from gan_core.pipeline.run_record import Run
@@ -117,11 +117,11 @@ def _refusal_row(refusal: Refusal) -> dict[str, Any]:
     }
 
 
-def _inspect_external(prepared: Prepared) -> Look:
-    from gan_core.features.external.preflight import look
+def _inspect_external(prepared: Prepared) -> Checked:
+    from gan_core.features.external.preflight import inspect_network
 
     assert prepared.external is not None
-    return look(prepared.recipe.extract, prepared.external, prepared.recipe.crop.size)
+    return inspect_network(prepared.recipe.extract, prepared.external, prepared.recipe.crop.size)
 
 
 def _nothing_to_do(store: Store, prepared: Prepared) -> dict[str, Any] | None:

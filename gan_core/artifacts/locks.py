@@ -55,7 +55,7 @@ def file_lock(
     removing it would let two writers hold "the same" lock on two files.
 
     Args:
-        who: said to those who wait ('run cifar10-20261123-101500').
+        who: name shown to those who wait ('run cifar10-20261123-101500').
         waiting: called once, with the holder's words, if the lock is not free at once.
         public: other users of the machine may take it, too.
     """
@@ -138,7 +138,7 @@ def lease(
     thread, stale after `seconds`.
 
     Creation is conditional (`pipe_file(mode="create")`: If-None-Match on S3). A lease whose time is
-    over is removed by whoever waits; the writer's clock decides, so clocks must agree to within a
+    over is removed by a waiting run; the writer's clock decides, so clocks must agree to within a
     third of `seconds`.
     """
     token = uuid.uuid4().hex

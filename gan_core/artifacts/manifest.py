@@ -36,7 +36,7 @@ class Manifest(BaseModel):
     version: int
     key: str
     digest: str
-    node: str = Field("", description="where it stood in the recipe that first made it")
+    node: str = Field("", description="its node in the recipe that first made it")
     part: dict[str, Any] = Field(
         default_factory=dict, description="the settings that are in the key"
     )

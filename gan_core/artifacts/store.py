@@ -195,7 +195,7 @@ class Store:
             if local is None:
                 raise StoreError(
                     f"A home at {home} needs a local folder for work and copies.",
-                    remedy="give one beside --home",
+                    remedy="give one with --home",
                 )
             self.home = local
             self.artifacts: Artifacts = RemoteArtifacts(str(home), local / "cache" / "artifacts")
@@ -211,7 +211,7 @@ class Store:
         return self.artifacts.find(stage, key)
 
     def acquire(self, stage: str, key: str) -> Manifest | None:
-        """As `find`, for whoever goes on to use it: cleaning will not remove it while this run
+        """As `find`, for use afterwards: cleaning will not remove it while this run
         lasts.
         """
         return self.artifacts.acquire(stage, key)

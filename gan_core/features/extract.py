@@ -96,7 +96,7 @@ def _check_nan(layer: str, values: Tensor, start: int, names: Sequence[str] | No
         expected="a network whose activations are finite",
         remedy=(
             "in all images: the weights have diverged, take an earlier snapshot or other "
-            "weights; in few: look at those"
+            "weights; in few: inspect those"
         ),
     )
 

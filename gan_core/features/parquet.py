@@ -162,7 +162,7 @@ def layer_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 def datasets_types(path: Path, datasets: Any) -> dict[str, Any]:
     """Column types for `datasets.load_dataset("parquet", ..., features=datasets.Features(...))`.
 
-    That library does not know Arrow's tensor type; told that a layer is a list of float16, it reads
+    That library does not know Arrow's tensor type; a layer declared as a list of float16 gives
     the same numbers.
 
     Args: datasets: the imported library (this project does not depend on it).
@@ -237,7 +237,7 @@ def read_features(
 def _fill(
     out: Half, files: list[Path], names: list[str], sizes: list[int], wanted: npt.NDArray[np.int64]
 ) -> None:
-    """Reads row group by row group, so that no more than one of them is held beside the result."""
+    """Reads row group by row group, so that at most one of them is in memory."""
     order = np.argsort(wanted, kind="stable")
     ascending = wanted[order]
     first = 0

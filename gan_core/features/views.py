@@ -1,6 +1,6 @@
 """Read-outs over several views of an image: shifted, mirrored, or native crops on a grid.
 
-The DCGAN paper reads one view. Averaging over views is an option beside it: on the DCGAN authors'
+The DCGAN paper reads one view. Averaging over views is a further option: on the DCGAN authors'
 SVHN discriminator nine views shifted by 2 px gave 82.0 % in place of 78.8 % (ridge probe, 1,000
 labels; docs/results.md). A discriminator that was trained on small native crops (method contrad)
 reads crops of that size: features are averaged over the crops of each quadrant and joined.

@@ -168,7 +168,7 @@ def pooled_features(network: LayeredNetwork, images: Tensor, grid: int = 4) -> T
 
 @torch.no_grad()
 def check(folder: Path) -> list[Golden]:
-    """The golden numbers beside what the networks in `folder` give here."""
+    """The golden numbers and what the networks in `folder` give here."""
     generator, discriminator = read_networks(folder)
     latents = torch.from_numpy(np.random.RandomState(0).randn(128, 100).astype(np.float32))
     with batch_statistics(generator), batch_statistics(discriminator):

@@ -49,7 +49,7 @@ class Chain:
 
     @property
     def dedups(self) -> bool:
-        """Whether near-duplicates are looked for."""
+        """Whether near-duplicates are searched."""
         return self.recipe.dedup.mode != "off"
 
     @property
@@ -80,7 +80,7 @@ class Chain:
 
     @property
     def trained_on(self) -> Inputs:
-        """The set that the snapshot was trained on; lineage names the present set beside it."""
+        """The set that the snapshot was trained on; lineage names the present set too."""
         if self.kept_set is None:
             return {"pack": ("pack",)}
         return {"pack": ("pack:trained",), "grown": ("pack",)}
@@ -249,7 +249,7 @@ def extract(chain: Chain, source: str) -> Node:
 def extract_baseline(chain: Chain, source: str, baseline: BaselineConfig) -> Node:
     """Features of a baseline.
 
-    Its file's `NEEDS` says what it reads beside the crops: 'pack' (the training images) and
+    Its file's `NEEDS` says what it reads in addition to the crops: 'pack' (the training images) and
     'network' (the architecture and the settings of extract).
     """
     recipe, name = chain.recipe, baseline.name
@@ -302,7 +302,7 @@ def evaluate(chain: Chain, features: Node, probe: ProbeConfig) -> Node:
     apart = {"probes", "baselines", "exclude_leaked"}
     protocol = {name: value for name, value in settings.key_part().items() if name not in apart}
     inputs: Inputs = {"features": (features.id,)}
-    if settings.exclude_leaked is not False and chain.recipe.looks_for_leaks(source):
+    if settings.exclude_leaked is not False and chain.recipe.searches_leaks(source):
         inputs["leaked"] = ("dedup",)
     common = {"probe": chosen, "features": kind, **chain.common}
     return Node(

@@ -67,7 +67,7 @@ def run_child(
             [str(source_root()), os.environ.get("PYTHONPATH", "")]
         ).rstrip(os.pathsep),
     }
-    # In a session of its own: a terminal's Ctrl-C is for this process, which then tells the child
+    # In a session of its own: a terminal's Ctrl-C is for this process, which then signals the child
     # to end, once.
     process = subprocess.Popen(
         command,
@@ -90,7 +90,7 @@ def run_child(
     timer.daemon = True
     timer.start()
     state = ", and saves its state first" if request.stage == "train" else ""
-    note = f"{request.node}: is told to end{state}."
+    note = f"{request.node}: is asked to end{state}."
     work = current.get()
     try:
         with work.process(process, note) if work else contextlib.nullcontext():
@@ -120,7 +120,7 @@ def run_child(
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         raise TransientError(
             f"The process of {request.node} died ({how}) without saying why.",
-            expected="enough memory, and nobody who kills it",
+            expected="enough memory, and a process that is not killed",
             remedy="run the same command again: it continues. Its last lines: "
             + (" | ".join(tail[-3:]) or "none"),
         )
@@ -131,26 +131,26 @@ def _listen(
     stream: IO[str] | None, progress: Progress
 ) -> tuple[StageOutcome | None, DiscernError | None, float]:
     outcome: StageOutcome | None = None
-    said_errors: list[DiscernError] = []
+    errors: list[DiscernError] = []
     peak = 0.0
     for line in stream or []:
         try:
-            said = json.loads(line)
+            message = json.loads(line)
         except ValueError:
             log.info("%s", line.rstrip())
             continue
-        if "progress" in said:
-            report = said["progress"]
+        if "progress" in message:
+            report = message["progress"]
             progress(report["done"], report["total"], report["unit"], **report.get("figures", {}))
-        elif "error" in said:
-            said_errors.append(error_from_json(said["error"]))
-        elif "outcome" in said:
-            outcome = StageOutcome.model_validate(said["outcome"])
-            peak = float(said.get("peak_memory_mb", 0.0))
+        elif "error" in message:
+            errors.append(error_from_json(message["error"]))
+        elif "outcome" in message:
+            outcome = StageOutcome.model_validate(message["outcome"])
+            peak = float(message.get("peak_memory_mb", 0.0))
     # Of several processes one meets the cause and the others its consequences, which are the errors
     # that may pass.
-    causes = [error for error in said_errors if not error.retryable]
-    return outcome, next(iter(causes or said_errors[::-1]), None), peak
+    causes = [error for error in errors if not error.retryable]
+    return outcome, next(iter(causes or errors[::-1]), None), peak
 
 
 def _forward_log(stream: IO[str] | None, node: str, tail: list[str]) -> None:
@@ -168,8 +168,8 @@ def _end(process: subprocess.Popen[str], expired: threading.Event) -> None:
 
 
 def _terminate(process: subprocess.Popen[str]) -> None:
-    """TERM, a grace period, KILL; the latter at once when this process is told to end a second time
-    meanwhile.
+    """TERM, a grace period, KILL; the latter at once on a second signal to this
+    process.
     """
     try:
         process.terminate()

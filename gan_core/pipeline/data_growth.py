@@ -1,7 +1,7 @@
-"""What a training set that has grown does to training: the snapshot stays, is trained anew, or is
+"""What a training set that has grown does to training: the snapshot stays, is trained again, or is
 trained further.
 
-Nothing beside the store remembers "the present training": it is the training artifact with the same
+Nothing but the store remembers "the present training": it is the training artifact with the same
 settings whose set shares the most images with the one at hand. So the choice is a function of what
 the store holds, and keys stay honest:
 
@@ -9,7 +9,7 @@ the store holds, and keys stay honest:
   name, as inputs, the set that it was trained on (`pack`, also for batch-norm statistics and
   baselines) and the set that there is now (`grown`).
 * continued: a key of its own, with the digest of the training that it goes on from.
-* trained anew: the key that the grown set has anyway.
+* trained again: the key that the grown set has anyway.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Growth:
 
     @property
     def kept_set(self) -> ArtifactRef | None:
-        """The set that stays in use with a training that is kept; None where everything stands on
+        """The set that stays in use with a training that is kept; None where everything rests on
         the set at hand.
         """
         return self.older_set if self.how == "keep" else None
@@ -96,8 +96,8 @@ class Growth:
 
     def as_json(self) -> dict[str, Any]:
         """For the run's record."""
-        told = {"how": self.how, "training": self.training.digest, "new": self.new, "of": self.of}
-        return {**told, "trained_on": self.older_set.digest} if self.older_set else told
+        facts = {"how": self.how, "training": self.training.digest, "new": self.new, "of": self.of}
+        return {**facts, "trained_on": self.older_set.digest} if self.older_set else facts
 
 
 def concerns(recipe: Recipe) -> bool:
@@ -137,14 +137,14 @@ def decide(
         return (
             None,
             f"{new:,} of {of:,} training images are new since the present snapshot: it is trained "
-            "anew.",
+            "from the beginning.",
         )
     state = last_state(store, training)
     if state is None:
         return (
             None,
             "The state of the present training is gone, so it cannot be continued: training "
-            "begins anew on the grown set.",
+            "begins again on the grown set.",
         )
     more = recipe.train.continue_kimg or recipe.train.kimg
     on = replace(kept, how="continue", state=state, kimg=images_of(training) / 1000 + more)
@@ -185,7 +185,7 @@ def present_training(
 
 
 def images(folder: Path) -> pa.Array:
-    """What tells a packed image from all others: image, box and content, as one text each."""
+    """What identifies a packed image: image, box and content, as one text each."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 

@@ -1,4 +1,4 @@
-"""What a run will take, in figures rough enough to be right within a factor of three: enough to
+"""What a run will settings, in figures rough enough to be right within a factor of three: enough to
 refuse what cannot work.
 
 Used before anything starts. Nothing here is measured on this machine; the constants say where they
@@ -46,10 +46,12 @@ def estimate(recipe: Recipe, device: str, rows: int) -> Estimate:
     cost = step_cost(recipe.train)
     features, length, role = 0, "", recipe.extract.network
     if role in cost.networks:
-        take = recipe.extract
+        settings = recipe.extract
         network = feature_network(cost.method, role, cost.networks[role])
-        views = Views(take.shift, take.mirror, take.crop, take.crops)
-        selection = select_layers(network, take.mode, take.layers, take.grid, take.pool, views)
+        views = Views(settings.shift, settings.mirror, settings.crop, settings.crops)
+        selection = select_layers(
+            network, settings.mode, settings.layers, settings.grid, settings.pool, views
+        )
         sizes = selection.sizes
         features, length = sum(size.dims for size in sizes), length_of(sizes)
     step = cost.gflop_per_image
@@ -95,23 +97,23 @@ class Needs:
         )
         if not self.device.startswith("cuda"):
             hours += f" (one data-centre GPU in bf16: {_hours(self.gpu_seconds)})"
-        told = [
+        lines = [
             hours,
             f"features  {self.features:,} values for each "
             f"image{f': {self.length}' if self.length else ''}",
         ]
         if not self.images:
             return [
-                *told,
+                *lines,
                 "disk, memory: not known before the images were counted (stage ingest)",
             ]
         for name, parts in (("disk", self.disk), ("memory", self.memory)):
             size = sum(parts.values()) if name == "disk" else max(parts.values(), default=0)
-            told.append(
+            lines.append(
                 f"{name:<8}  {_gib(size)}: "
                 f"{', '.join(f'{kind} {_gib(part)}' for kind, part in parts.items())}"
             )
-        return [f"images  {known}", *told]
+        return [f"images  {known}", *lines]
 
 
 def _hours(seconds: float) -> str:
@@ -222,7 +224,7 @@ def refuse_the_impossible(
     if trains and found.training_seconds > DAY:
         raise RequestError(
             f"Training {recipe.train.kimg:,g} kimg of {recipe.train.network.name} (width "
-            f"{recipe.train.network.width:g}) would take about "
+            f"{recipe.train.network.width:g}) would settings about "
             f"{found.training_seconds / 3600:.0f} hours on {device} ({found.gflop_per_image:.2f} "
             "GFLOP an image).",
             expected="a training that ends within a day",

@@ -1,4 +1,4 @@
-"""Cleaning a home: what the last runs of each kind name stays, the rest goes. Safe beside runs that
+"""Cleaning a home: what the last runs of each kind name stays, the rest goes. Safe during runs that
 are going on.
 
 Runs are of one kind when the same was asked for: recipe, scale, settings, data, and up to which
@@ -10,11 +10,11 @@ What protects a run that is going on:
   its record names what it has made and what its plan counts on.
 * Whoever takes an artifact from the store marks it as used, under a lock that cleaning holds alone
   while it decides (`Store.claim`). What was made or used since the oldest living run began stays.
-* A key that somebody is writing under is locked; it is passed over.
+* A key that a run is writing under is locked; it is skipped.
 
-What goes is first moved aside by a rename and then deleted, so that a cleaning that is killed
-leaves no half artifact: the next one deletes what lies aside. Each cleaning moves things into a
-folder of its own, while it decides alone; what lies there already when it begins is nobody's any
+What goes is first renamed into the trash and then deleted, so that a cleaning that is killed
+leaves no half artifact: the next one empties the trash. Each cleaning moves things into a
+folder of its own, while it decides alone; what lies there already when it begins is no run's any
 more.
 """
 
@@ -56,7 +56,7 @@ class RunRecord:
         live: its process is at work; pinned: it is to be kept for good.
         names: artifacts that it names.
         begun: keys (stage, key) that it began to make, and ('trajectory', name) of its trainings;
-            None in a record that does not tell.
+            None in a record without the field.
     """
 
     folder: Path
@@ -120,22 +120,22 @@ def clean(store: Store, keep: int, *, dry_run: bool) -> Cleaning:
     if dry_run:
         return _decide(store, artifacts, keep)
     trash = store.home / "trash"
-    aside = trash / uuid.uuid4().hex
+    removed = trash / uuid.uuid4().hex
     with artifacts.exclusive():
         abandoned = list(
             trash.glob("*")
         )  # of a cleaning that was killed, or is deleting it at this moment
         found = _decide(store, artifacts, keep)
         for ref in found.artifacts:
-            if not _set_aside(artifacts, ref, aside):
+            if not _move_to_trash(artifacts, ref, removed):
                 found.passed_over += 1
         for run in found.removed:
-            _move(run.folder, aside)
+            _move(run.folder, removed)
         for path in found.leftovers:
             with _left_over(store, path, _protected_since(found)) as still:
                 if still:
-                    _move(path, aside)
-    for folder in [*abandoned, aside]:
+                    _move(path, removed)
+    for folder in [*abandoned, removed]:
         shutil.rmtree(folder, ignore_errors=True)
     with artifacts.exclusive(), contextlib.suppress(OSError):
         trash.rmdir()
@@ -170,11 +170,11 @@ def _read_run(folder: Path) -> RunRecord:
 
 
 def _kind(record: dict[str, Any]) -> str:
-    """What was asked for. Records from before they told it are alike when the same command was
+    """What was asked for. Older records without these fields are alike when the same command was
     typed.
     """
-    told = ("until", "only", "overrides", "data") if "until" in record else ("command",)
-    return json.dumps([record.get(name) for name in ("recipe", "scale", *told)], sort_keys=True)
+    fields = ("until", "only", "overrides", "data") if "until" in record else ("command",)
+    return json.dumps([record.get(name) for name in ("recipe", "scale", *fields)], sort_keys=True)
 
 
 def _begun(record: dict[str, Any]) -> frozenset[tuple[str, str]] | None:
@@ -222,7 +222,7 @@ def _horizon(runs: list[RunRecord], keep: int) -> float:
 
 def _protected_since(found: Cleaning) -> float:
     """Leftovers written since then stay: also those of kept runs that were not completed and do not
-    tell what they began.
+    record what they began.
     """
     silent = (
         run.started
@@ -293,7 +293,7 @@ def _leftovers(store: Store, since: float, needed: set[Path]) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _left_over(store: Store, folder: Path, since: float) -> Iterator[bool]:
-    """Whether nobody has written here since and nobody is about to: as long as the context lasts,
+    """Whether no run has written here since and none is about to: as long as the context lasts,
     its lock is held.
     """
     with try_lock(_lock_of(store, folder)) as free:
@@ -306,8 +306,8 @@ def _lock_of(store: Store, folder: Path) -> Path:
     return store.home / "locks" / f"{stage}-{place.name}.lock"
 
 
-def _set_aside(artifacts: LocalArtifacts, ref: ArtifactRef, aside: Path) -> bool:
-    """Moves a version away; False when somebody is writing under its key."""
+def _move_to_trash(artifacts: LocalArtifacts, ref: ArtifactRef, removed: Path) -> bool:
+    """Moves a version away; False when a run is writing under its key."""
     with try_lock(artifacts.home / "locks" / f"{ref.stage}-{ref.key}.lock") as free:
         if not free:
             return False
@@ -315,16 +315,16 @@ def _set_aside(artifacts: LocalArtifacts, ref: ArtifactRef, aside: Path) -> bool
             ref
         )  # first: a name that leads to nothing is a miss, a half version would be damage
         folder = artifacts.folder(ref)
-        _move(folder, aside)
+        _move(folder, removed)
         with contextlib.suppress(OSError):
             folder.parent.rmdir()
     return True
 
 
-def _move(path: Path, aside: Path) -> None:
-    aside.mkdir(parents=True, exist_ok=True)
+def _move(path: Path, removed: Path) -> None:
+    removed.mkdir(parents=True, exist_ok=True)
     try:
-        path.rename(aside / f"{path.name.lstrip('.')}-{uuid.uuid4().hex[:8]}")
+        path.rename(removed / f"{path.name.lstrip('.')}-{uuid.uuid4().hex[:8]}")
     except FileNotFoundError:
         if path.exists():
             raise

@@ -1,7 +1,7 @@
 """One training or extraction at a time on a GPU: a run from the command line and one from the pool
 never share it by accident.
 
-A lock for each device, held by whoever waits for the child process that computes there; the kernel
+A lock for each device, held by the process that waits for the child that computes there; the kernel
 drops it when its holder dies, and the child dies with it. The lock belongs to the machine, not to a
 home, and to the device itself, however CUDA_VISIBLE_DEVICES numbers it. It decides when something
 is computed, never what: it is in no key.
@@ -21,12 +21,12 @@ PLACE = Path("/tmp")  # not TMPDIR, which a service and a shell may have set dif
 
 
 @contextlib.contextmanager
-def alone_on(devices: list[str], who: str, waiting: Waiting | None = None) -> Iterator[None]:
+def exclusive_use(devices: list[str], who: str, waiting: Waiting | None = None) -> Iterator[None]:
     """Holds the locks of some devices for the time of a block; of none, does nothing.
 
     Args:
         devices: identities, as `identities` gives them.
-        who: said to those who wait.
+        who: name shown to those who wait.
         waiting: called with the holder's words when a device is not free at once.
     """
     with contextlib.ExitStack() as held:
@@ -54,7 +54,7 @@ def identities(device: str, processes: int = 1) -> list[str]:
 
 def _identity(number: int) -> str:
     """The UUID of a CUDA device (of its part, where it is divided), or its number where the driver
-    does not tell.
+    does not show it.
     """
     try:
         cuda = ctypes.CDLL("libcuda.so.1")

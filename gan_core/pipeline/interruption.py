@@ -1,4 +1,4 @@
-"""Ends the stages of a run that work in other threads: one of them failed, or the user said so.
+"""Ends the stages of a run that work in other threads: one of them failed, or the user stops them.
 
 A stage in a child process gets TERM, which lets a training save its state; a stage in a thread of
 this process gets a KeyboardInterrupt at its next line of Python.
@@ -46,7 +46,7 @@ class Work:
         """A stage works in a child, for which the current thread waits.
 
         Args:
-            note: logged when the child is told to end.
+            note: logged when the child is asked to end.
         Raises:
             KeyboardInterrupt: the work was ended meanwhile.
         """

@@ -54,7 +54,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run is given beside its recipe; of it only the digest of `start` enters a key.
+    """What a run is given in addition to its recipe; of it only the digest of `start` enters a key.
 
     Attributes:
         locations: source name to the place of its files (None: comes with a package).

@@ -14,7 +14,7 @@ from gan_core.pipeline.nodes import EXTERNAL
 from gan_core.pipeline.request import Prepared
 
 if TYPE_CHECKING:
-    from gan_core.features.external.preflight import Look
+    from gan_core.features.external.preflight import Checked
 
 
 @dataclass(frozen=True)
@@ -143,21 +143,21 @@ def _rows_to_evaluate(prepared: Prepared) -> int:
     )
 
 
-def _look_at_network(prepared: Prepared) -> Look | None:
+def _look_at_network(prepared: Prepared) -> Checked | None:
     """Makes a network from outside once, where its features are still to be taken: what does not
-    fit is said before any work.
+    fit is reported before any work.
     """
-    from gan_core.features.external.preflight import look
+    from gan_core.features.external.preflight import inspect_network
 
     if prepared.external is None or not any(
         standing.node.id.endswith(f":{EXTERNAL}") and standing.node.stage == "extract"
         for standing in prepared.to_do
     ):
         return None
-    return look(prepared.recipe.extract, prepared.external, prepared.recipe.crop.size)
+    return inspect_network(prepared.recipe.extract, prepared.external, prepared.recipe.crop.size)
 
 
-def _refuse_long_features(prepared: Prepared, found: Look | None) -> None:
+def _refuse_long_features(prepared: Prepared, found: Checked | None) -> None:
     from gan_core.pipeline.estimates import refuse_what_exceeds_memory
 
     if found is not None:

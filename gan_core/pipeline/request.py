@@ -29,7 +29,7 @@ _NO_LABELS = "There is nothing to evaluate again: the sources have no labels to 
 
 
 class RunRequest(BaseModel):
-    """What somebody asks for: the same from the command line, a schedule or the form in the UI."""
+    """What a user asks for: the same from the command line, a schedule or the form in the UI."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -156,7 +156,7 @@ def prepare(request: RunRequest, store: Store, *, planning: bool = False) -> Pre
     """Checks a request and plans it from the store alone: no torch, no Prefect, no image is read.
 
     Args:
-        planning: a source whose data are not there is told of in a note, and planned as one that is
+        planning: a source whose data are not there is named in a note, and planned as one that is
             still to be fetched.
     Raises:
         RequestError: an unknown recipe, setting, scale or stage; a source without a place; inputs
@@ -240,7 +240,7 @@ def replan(prepared: Prepared, store: Store, made: frozenset[str]) -> Prepared:
 
 
 def _look_up(prepared: Prepared, store: Store) -> Prepared:
-    """The request with its plan as the store stands now."""
+    """The request with its plan with the store's present state."""
     request = prepared.request
     plan = make_plan(
         prepared.recipe,

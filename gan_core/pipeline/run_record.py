@@ -123,7 +123,7 @@ class Run:
         self._write()
 
     def finish(self, state: RunState, error: str = "") -> dict[str, Any]:
-        """Ends the record and puts the report, if there is one, beside it. Returns the record."""
+        """Ends the record and links the report, if there is one, next to it. Returns the record."""
         self.record.update(state=state, ended=datetime.now(UTC).isoformat(timespec="seconds"))
         self.record.pop("plan", None)
         if state == "completed":  # its artifacts say it all
@@ -160,13 +160,13 @@ class Run:
         for result in self.results.values():
             if result.ref is not None:
                 folders.setdefault(result.ref.stage, []).append(self.store.path(result.ref))
-        told = {
+        context = {
             "artifacts": self.artifacts(),
             "versions": versions(),
             "run": self.name,
             "notes": self.prepared.notes,
         }
-        facts = RunFacts.of({**told, "command": self.prepared.request.command})
+        facts = RunFacts.of({**context, "command": self.prepared.request.command})
         recipe = self.prepared.recipe.model_dump(mode="json")
         path = self.folder / "report.html"
         page = diverged_page(recipe, folders, self.store.state("train", trajectory), facts, error)
@@ -176,7 +176,7 @@ class Run:
         return path
 
     def artifacts(self) -> list[dict[str, Any]]:
-        """What the report is told of every node: which artifact, cached or made, seconds, memory,
+        """What the report shows of every node: which artifact, cached or made, seconds, memory,
         counts.
         """
         listed = []
@@ -216,7 +216,7 @@ class Run:
 
 
 DIED = (
-    "Its process ended without a word: killed (by somebody, or for want of memory), or the "
+    "Its process ended without a message: killed (by a signal, or for want of memory), or the "
     "machine went down."
 )
 
@@ -226,8 +226,8 @@ def dead_runs(home: Path) -> list[tuple[Path, dict[str, Any]]]:
     gone.
 
     A run holds its lock from before its record is there until after the record says how it ended.
-    Of a home on a shared disk the runs of other machines are theirs: not every such disk tells one
-    machine what another has locked.
+    Runs of other machines on a shared disk are left out: not every such disk shows one machine what
+    another has locked.
     """
     found = []
     for path in sorted((home / "runs").glob("*/run.json")):

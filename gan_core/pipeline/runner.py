@@ -26,7 +26,7 @@ from gan_core.contract import ArtifactRef, StageInput, StageOutcome, StageReques
 from gan_core.errors import DiscernError, StoreError, TrainingDiverged, TransientError
 from gan_core.pipeline.child_process import run_child
 from gan_core.pipeline.data_growth import trajectory_of
-from gan_core.pipeline.gpu_lock import alone_on, identities
+from gan_core.pipeline.gpu_lock import exclusive_use, identities
 from gan_core.pipeline.nodes import Node, key_of
 from gan_core.progress import Progress, duration, silent
 from gan_core.specs import spec_of
@@ -34,9 +34,8 @@ from gan_core.specs import spec_of
 log = logging.getLogger(__name__)
 
 
-BEGUN_ANEW = (
-    "begun-anew"  # the mark of a refreshed training that is not complete, in its state folder
-)
+# the mark of a refreshed training that is not complete, in its state folder
+REFRESH_MARK = "refresh-incomplete"
 
 Spread = Callable[
     [StageRequest], int
@@ -59,7 +58,7 @@ class StageResult(BaseModel):
 
 
 def result_of(node: str, manifest: Manifest, *, cached: bool, waited_for: str = "") -> StageResult:
-    """The result that an artifact in the store stands for."""
+    """The result that an artifact in the store represents."""
     made = manifest.made
     return StageResult(
         node=node,
@@ -100,7 +99,7 @@ def execute(
 
     Args:
         inputs: node id to artifact, for every node that this one reads.
-        who: said to another run that waits for this key.
+        who: name shown to a run that waits for this key.
         refresh: compute even when an artifact is there; it becomes another version under the key.
         waiting: called with the holder's words when another run is making the same artifact.
         spread: makes the shares of a stage that can be divided, before the stage itself takes them
@@ -140,9 +139,9 @@ def take(store: Store, node: Node) -> StageResult:
     whole = manifest is not None and store.artifacts.pin(node.pinned)
     if manifest is None or not whole or problems(store.path(node.pinned), manifest, deep=False):
         raise StoreError(
-            f"The artifact {node.pinned.stage}/{node.pinned.key}, which {node.id} stands on, is "
+            f"The artifact {node.pinned.stage}/{node.pinned.key}, which {node.id} needs, is "
             "gone or damaged.",
-            remedy="run the same command again: the plan is made anew",
+            remedy="run the same command again: it makes a new plan",
         )
     return result_of(node.id, manifest, cached=True)
 
@@ -169,7 +168,7 @@ def _make_alone(
     ):
         if not refresh:
             return _make(store, node, key, inputs, progress, who)
-        with begun_anew(store.state("train", trajectory), node.id) as mark:
+        with begun_again(store.state("train", trajectory), node.id) as mark:
             result = _make(store, node, key, inputs, progress, who)
             if not result.paused:
                 mark.unlink(missing_ok=True)
@@ -177,16 +176,16 @@ def _make_alone(
 
 
 @contextlib.contextmanager
-def begun_anew(state: Path, node: str) -> Iterator[Path]:
+def begun_again(state: Path, node: str) -> Iterator[Path]:
     """A refreshed training begins without the state of earlier ones, and only once: another try
     continues what this one has learned.
 
     A mark in the state folder says so until the training is complete or has diverged: a retry of
     the task or of the run, or the same command given again after a kill or a time limit, finds it.
     """
-    mark = state / BEGUN_ANEW
+    mark = state / REFRESH_MARK
     if mark.exists():
-        log.info("%s: goes on with the training that was begun anew", node)
+        log.info("%s: continues the refreshed training", node)
     else:
         shutil.rmtree(state, ignore_errors=True)
         state.mkdir(parents=True)
@@ -213,7 +212,7 @@ def _make(
     }
     processes = int(node.part.get("train", {}).get("processes", 1)) if node.stage == "train" else 1
     gpus = identities(str(node.context.get("device", "cpu")), processes) if spec.child else []
-    with alone_on(
+    with exclusive_use(
         gpus, who, lambda holder: log.info("%s: waiting for %s, which has the GPU", node.id, holder)
     ):
         request = StageRequest(
@@ -296,7 +295,7 @@ def _checked(store: Store, ref: ArtifactRef) -> StageInput:
 
 
 def _context(store: Store, node: Node, inputs: dict[str, ArtifactRef]) -> dict[str, Any]:
-    """What a stage may use beside its work folder: folders that outlive an attempt, earlier
+    """What a stage may use in addition to its work folder: folders that outlive an attempt, earlier
     artifacts.
     """
     if node.stage == "ingest":

@@ -26,10 +26,10 @@ MAX_NODES = 100_000
 
 
 class _Twice(yaml.YAMLError):
-    """A key that stands twice in one mapping, and the lines where it stands."""
+    """A key that occurs twice in one mapping, and its lines."""
 
     def __init__(self, key: str, first: int, second: int) -> None:
-        super().__init__(f"{key!r} stands there twice")
+        super().__init__(f"{key!r} occurs twice")
         self.key = key
         self.lines = (first, second)
 
@@ -39,8 +39,8 @@ class _Excess(yaml.YAMLError):
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice in one mapping (YAML's own loader drops the first one and
-    says nothing), nesting deeper than `MAX_DEPTH`, and aliases that stand for more than `MAX_NODES`
+    """Refuses a key that occurs twice in one mapping (YAML's own loader drops the first one and
+    says nothing), nesting deeper than `MAX_DEPTH`, and aliases of more than `MAX_NODES`
     values.
     """
 
@@ -68,7 +68,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        # On the nodes as they are written: later the keys that come by `<<` stand among the
+        # On the nodes as they are written: later the keys that come by `<<` are among the
         # mapping's own, which may repeat them.
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
         seen: dict[tuple[str, str], int] = {}
@@ -146,7 +146,7 @@ def _read_yaml(text: str) -> Any:
 def load_recipe(
     name: str, *, scale: str | None = None, overrides: Sequence[str] = (), gpu: bool = False
 ) -> tuple[Recipe, list[str]]:
-    """The checked recipe and what a person should be told about how it was chosen.
+    """The checked recipe and notes on how it was chosen.
 
     Args:
         name: a recipe's name or a YAML file.
@@ -196,7 +196,7 @@ def build_recipe(content: dict[str, Any]) -> Recipe:
         raise explain(error, Recipe) from None
     recipe = recipe.model_copy(update={"extract": _with_role(recipe)})
     if recipe.threads == 0:
-        # One core is left to the Prefect server, to readers and to whoever else: oneDNN's threads
+        # One core is left to the Prefect server, to readers and to others: oneDNN's threads
         # spin while they wait for each
         # other, and a training that has to share its last core becomes several times slower
         # (docs/benchmarks.md).
@@ -283,7 +283,7 @@ def _entry(entries: list[Any], given: str | int, where: str) -> Any:
     if name.isdigit() and int(name) < len(entries):
         return entries[int(name)]
     for number, entry in enumerate(entries):
-        if entry == name:  # its name alone stands for an entry without settings
+        if entry == name:  # its name alone is an entry without settings
             entries[number] = entry = {"name": name}
         if isinstance(entry, dict) and entry.get("name") == name:
             return entry
@@ -344,7 +344,7 @@ def settings_of(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def _default_at(path: list[str]) -> Any:
-    """What stands at `path` in a recipe that says nothing there: defaults of lists are needed to
+    """The value at `path` of a recipe that leaves it out: defaults of lists are needed to
     change one entry.
     """
     model: Any = Recipe

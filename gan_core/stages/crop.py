@@ -265,13 +265,13 @@ def _codes(reasons: pa.ChunkedArray) -> dict[str, int]:
 
 
 def _nothing_cut(crop: CropConfig, cuts: pa.Table) -> DataError:
-    told = ", ".join(f"{count} {code}" for code, count in _codes(cuts["reason"]).items())
+    listed = ", ".join(f"{count} {code}" for code, count in _codes(cuts["reason"]).items())
     return DataError(
-        f"None of {len(pc.unique(cuts['image']))} images gave a crop ({told}).",
+        f"None of {len(pc.unique(cuts['image']))} images gave a crop ({listed}).",
         expected="at least one usable image",
         remedy="lower crop.face_min_side, or use crop.kind: centre"
         if crop.kind == "faces"
-        else "look at the images",
+        else "check the images",
     )
 
 
@@ -282,10 +282,12 @@ def _outcome(job: _Job, table: pa.Table, empty_masks: int) -> StageOutcome:
     }
     images = {status: len(pc.unique(part["image_id"])) for status, part in by_status.items()}
     # An image counts once, as ok if any of its crops is.
-    beside = pc.is_in(
+    used_elsewhere = pc.is_in(
         by_status["rejected"]["image_id"], value_set=by_status["ok"]["image_id"].combine_chunks()
     )
-    images["rejected"] = len(pc.unique(by_status["rejected"].filter(pc.invert(beside))["image_id"]))
+    images["rejected"] = len(
+        pc.unique(by_status["rejected"].filter(pc.invert(used_elsewhere))["image_id"])
+    )
     total = sum(images.values())
     crops = by_status["ok"].num_rows
     sides = pc.subtract(by_status["ok"]["x1"], by_status["ok"]["x0"])
@@ -307,9 +309,9 @@ def _outcome(job: _Job, table: pa.Table, empty_masks: int) -> StageOutcome:
     }
     warnings = []
     if images["failed"]:
-        told = ", ".join(f"{count} {code}" for code, count in reasons.items())
+        listed = ", ".join(f"{count} {code}" for code, count in reasons.items())
         warnings.append(
-            f"{images['failed']} of {total} images gave no crop ({told}); each is a row with its "
+            f"{images['failed']} of {total} images gave no crop ({listed}); each is a row with its "
             "reason"
         )
     if enlarged * 2 > crops:

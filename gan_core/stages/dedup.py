@@ -3,7 +3,7 @@ kept. Ids only.
 
 Writes duplicates.parquet (schemas.DUPLICATES, one row for every usable crop of the training rows),
 pairs.parquet (gan_core.dedup.tables.PAIRS, one row for every pair found among them), leaked.parquet
-(PAIRS: a stands in the test or validation split, b in the training split; mode verified only, empty
+(PAIRS: a is in the test or validation split, b in the training split; mode verified only, empty
 otherwise) and quality.json (gan_core.dedup.measure.quality: what the search is worth). What leaks
 is reported, never removed.
 """
@@ -60,7 +60,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
             "No crop of a training split is usable, so there is nothing to look for duplicates in.",
             expected="at least one row with split 'train' and status 'ok' in the training sources",
             remedy=(
-                "look at the columns status and reason of crops.parquet, and at the source's splits"
+                "read the columns status and reason of crops.parquet, and at the source's splits"
             ),
         )
     crops = shards.table.take(training)
@@ -221,19 +221,19 @@ def _warnings(summary: dict[str, Any], config: DedupConfig, rows: int) -> list[s
             f"{100 * summary['background']['above']:.0f} % of the nearest images agree at "
             f"{config.threshold:.2f} or more: the set "
             "is made of bursts, or of different images of one template (documents, slides, "
-            "symbols), which 32 pixels cannot tell apart; "
-            "look at the removed ones, or set dedup.mode to off."
+            "symbols), which 32 pixels cannot distinguish; "
+            "inspect the removed ones, or set dedup.mode to off."
         )
     if config.mode == "verified" and rows >= 100 and summary["left_out_share"] > 0.2:
         out.append(
             f"{100 * summary['left_out_share']:.0f} % of the images count as duplicates of others: "
-            "look at the removed ones in the "
+            "inspect the removed ones in the "
             "report; raise dedup.threshold if they are different images."
         )
     for split, figures in summary.get("leakage", {}).items():
         if figures["leaked"]:
             out.append(
-                f"{figures['leaked']:,} of {figures['rows']:,} {split} images also stand in the "
+                f"{figures['leaked']:,} of {figures['rows']:,} {split} images are also in the "
                 "training split (leaked.parquet): "
                 "scores on them say less."
             )
@@ -241,6 +241,6 @@ def _warnings(summary: dict[str, Any], config: DedupConfig, rows: int) -> list[s
         out.append(
             f"The largest group holds {summary['largest_group']:,} of {rows:,} images, more than "
             "dedup.max_group "
-            f"({config.max_group:,}): look at it in duplicates.parquet before trusting the rest."
+            f"({config.max_group:,}): inspect it in duplicates.parquet before trusting the rest."
         )
     return out

@@ -46,7 +46,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
             "No crop of a training split is usable, so there is nothing to fit the hash on.",
             expected="at least one row with split 'train' and status 'ok' in the training sources",
             remedy=(
-                "look at the columns status and reason of crops.parquet, and at the source's splits"
+                "read the columns status and reason of crops.parquet, and at the source's splits"
             ),
         )
     chosen = training
@@ -85,7 +85,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
 
 
 def _warnings(health: dict[str, Any]) -> list[str]:
-    """What a person should know about codes that tell images apart badly."""
+    """What a person should know about codes that distinguish images badly."""
     out = []
     idle = len(health["dead_bits"]) + len(health["always_on_bits"])
     if idle > 32:

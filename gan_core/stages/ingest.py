@@ -55,8 +55,8 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
 
 
 def _memory_folder(job: IngestRequest) -> Path | None:
-    """A folder for what decides an image's facts beside its bytes: the kind of source, its options,
-    this code's version.
+    """A folder named by what decides an image's facts apart from its bytes: the kind of source,
+    its options, this code's version.
     """
     config = job.settings
     if job.memory is None:
@@ -302,9 +302,7 @@ def _reasons(ingest: _Ingest, rows: Sequence[int]) -> Counter[str]:
 
 def _nothing_usable(config: SourceConfig, ingest: _Ingest, rows: Sequence[int]) -> DataError:
     first = next((ingest.facts[index] for index in rows), None)
-    what = (
-        f"{len(rows)} images were looked at and none can be used" if rows else "there is no image"
-    )
+    what = f"{len(rows)} images were read and none can be used" if rows else "there is no image"
     if config.splits and not rows:
         there = sorted({ingest.split(index) for index in range(len(ingest.entries))})
         return DataError(
@@ -317,14 +315,13 @@ def _nothing_usable(config: SourceConfig, ingest: _Ingest, rows: Sequence[int]) 
         + (f" (the first: {first.reason})." if first else "."),
         expected=f"at least one image that can be read by dataset {config.dataset!r}",
         remedy=(
-            "look at the files, or name another kind of source as `dataset` (`discern list "
-            "datasets`)"
+            "check the files, or name another kind of source as `dataset` (`discern list datasets`)"
         ),
     )
 
 
 def _not_evaluable(table: pa.Table) -> str:
-    """Why features of this source cannot be scored, '' when they can: said before hours of
+    """Why features of this source cannot be scored, '' when they can: reported before hours of
     training, not after.
     """
     import pyarrow.compute as pc
@@ -358,9 +355,9 @@ def _outcome(ingest: _Ingest, rows: Sequence[int], table: pa.Table) -> StageOutc
     labels = Counter(name for name in table["label_name"].to_pylist() if name)
     warnings = list(ingest.source.warnings)
     if statuses["failed"]:
-        told = ", ".join(f"{count} {code}" for code, count in reasons.most_common())
+        listed = ", ".join(f"{count} {code}" for code, count in reasons.most_common())
         warnings.append(
-            f"{statuses['failed']} of {len(rows)} images cannot be used ({told}); each is a row "
+            f"{statuses['failed']} of {len(rows)} images cannot be used ({listed}); each is a row "
             "with its reason"
         )
     why_not = _not_evaluable(table)

@@ -78,7 +78,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
         raise DataError(
             "No image is left to train on.",
             expected="at least one usable crop with split 'train' that dedup keeps",
-            remedy="look at the columns status, reason and split of crops.parquet",
+            remedy="read the columns status, reason and split of crops.parquet",
         )
     number = shard_count(len(kept))
     kept.sort(key=lambda row: (shard_of(ids[row], number), ids[row], boxes[row]))

@@ -12,8 +12,8 @@ log = logging.getLogger(__name__)
 
 
 def run(request: StageRequest, progress: Progress) -> StageOutcome:
-    """Reads every artifact of the run; what is missing (labels, duplicates, a GAN) is said in words
-    instead.
+    """Reads every artifact of the run; it states what is missing (labels, duplicates, a
+    GAN).
     """
     from gan_core.reporting.inputs import ReportInputs
     from gan_core.reporting.page import figure_files, render

@@ -1,4 +1,4 @@
-"""Stage train: a GAN on the packed training set. Content: snapshots; beside them stats.jsonl,
+"""Stage train: a GAN on the packed training set. Content: snapshots; by-products: stats.jsonl,
 sample grids, TensorBoard events.
 
 Runs on a bare machine: neither Prefect nor FAISS is needed. What it learns lives in the
@@ -104,7 +104,7 @@ def warm_start_from(parent: Continued | None, context: Context) -> None:
     if parent is None:
         raise StoreError(
             "The state of the training to continue is not at hand.",
-            remedy="--set train.on_new_data=retrain trains anew on the grown set",
+            remedy="--set train.on_new_data=retrain trains again on the grown set",
         )
     if context.processes.first:
         warm_start(
@@ -142,7 +142,7 @@ def refuse_small(count: int, settings: TrainConfig, duplicates: int = 0) -> None
 
 
 def count_duplicates(pack: Path) -> int:
-    """How many training images dedup left out of a packed set; 0 where no manifest lies beside it
+    """How many training images dedup left out of a packed set; 0 where it has no manifest
     (a folder made by hand).
     """
     try:
@@ -192,7 +192,7 @@ def load_labels(images: PixelShards, settings: TrainConfig) -> Any:
 
 
 def make_probe(images: PixelShards, context: Context) -> Any:
-    """The probe that looks at the discriminator now and then, or None: not asked for, or no labels."""  # noqa: E501
+    """The probe that reads the discriminator now and then, or None: not asked for, or no labels."""
     import numpy as np
     import pyarrow.compute as pc
 
@@ -223,7 +223,7 @@ def make_probe(images: PixelShards, context: Context) -> Any:
 
 
 def choose_snapshot(trained: Trained, work: Path, state: Path) -> dict[str, Any]:
-    """Puts the snapshot at which the probe did best beside the others. Returns its kimg and the
+    """Puts the snapshot at which the probe did best next to the others. Returns its kimg and the
     probe's accuracy there.
     """
     from gan_core.networks.snapshot import CHOSEN, last_snapshot

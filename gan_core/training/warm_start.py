@@ -36,7 +36,7 @@ def warm_start(parent: Path, folder: Path, images: int, target: int) -> None:
         raise StoreError(
             f"The state at {images / 1000:g} kimg of the training to continue is gone or damaged.",
             expected=str(parent / name),
-            remedy="--set train.on_new_data=retrain trains anew on the grown set",
+            remedy="--set train.on_new_data=retrain trains again on the grown set",
         )
     folder.mkdir(parents=True, exist_ok=True)
     if (parent / "products").is_dir():

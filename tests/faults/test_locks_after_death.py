@@ -52,7 +52,7 @@ import sys, time
 from pathlib import Path
 from gan_core.pipeline import gpu_lock as gpus
 gpus.PLACE = Path(sys.argv[1])
-with gpus.alone_on(sys.argv[3:], sys.argv[2], lambda holder: print("waits for", holder, flush=True)):
+with gpus.exclusive_use(sys.argv[3:], sys.argv[2], lambda holder: print("waits for", holder, flush=True)):
     print("has it", flush=True)
     time.sleep(60)
 """  # noqa: E501

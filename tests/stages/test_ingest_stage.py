@@ -338,7 +338,7 @@ def test_a_source_without_one_image_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a.jpg").write_bytes(b"no")
     with pytest.raises(
-        DataError, match=r"1 images were looked at and none can be used \(the first: not_an_image"
+        DataError, match=r"1 images were read and none can be used \(the first: not_an_image"
     ):
         run(tmp_path, "folder", tmp_path / "data")
 

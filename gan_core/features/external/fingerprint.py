@@ -1,7 +1,7 @@
 """A network from outside as the planner sees it: the files of its code and of its weights by
 digest. Nothing is imported or run.
 
-The code is the module's file and, followed through their `import` lines, the modules beside it:
+The code is the module's file and, followed through their `import` lines, the modules next to it:
 those below the folder that it is imported from, or of the same package where it is installed. What
 a module loads in other ways (files it reads, names it makes up, other installed packages) is not
 followed.
@@ -51,7 +51,7 @@ class Stamp:
 
 
 def from_outside(network: str) -> bool:
-    """Whether a value of extract.network names somebody's own module instead of a part of a
+    """Whether a value of extract.network names a user's own module instead of a part of a
     snapshot.
     """
     return ":" in network
@@ -60,7 +60,7 @@ def from_outside(network: str) -> bool:
 def stamp_of(config: ExtractConfig, folder: Path) -> Stamp | None:
     """The stamp of `extract.network`, None where that is a part of a snapshot.
 
-    Args: folder: where relative paths start and modules are looked for first (the current
+    Args: folder: where relative paths start and modules are searched first (the current
         directory), then sys.path.
     Raises: RequestError: no such module or weights, with the nearest there is.
     """
@@ -131,7 +131,7 @@ def _module_file(name: str, folder: Path) -> Path:
 
 
 def _with_neighbours(name: str, path: Path, root: Path) -> list[str]:
-    """Files below `root`, sorted: the module's, its packages', and those of the modules beside it
+    """Files below `root`, sorted: the module's, its packages', and those of the modules next to it
     that they import.
     """
     installed = bool({"site-packages", "dist-packages"} & set(root.parts))

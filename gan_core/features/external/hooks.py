@@ -1,4 +1,4 @@
-"""Where a stranger's module is watched: its leaves, the hooks on them, and which activation belongs
+"""Where an external module is hooked: its leaves, the hooks on them, and which activation belongs
 to which layer.
 
 What the next layer with weights gets to see is taken, as long as it has the layer's shape,
@@ -159,7 +159,7 @@ def as_it_was(module: nn.Module) -> Iterator[None]:
     when something was raised.
 
     Put back are each part's mode, every parameter with its device, type, `requires_grad` and
-    gradient, every buffer with its values, and what batch norms keep beside them. Parameters that
+    gradient, every buffer with its values, and what batch norms keep in addition. Parameters that
     were not made yet (lazy modules) are left as they are by then.
     """
     parameters = [
@@ -167,10 +167,10 @@ def as_it_was(module: nn.Module) -> Iterator[None]:
     ]
     parts = []
     for part in module.modules():
-        said = {name: value for name, value in vars(part).items() if isinstance(value, Tensor)}
+        kept = {name: value for name, value in vars(part).items() if isinstance(value, Tensor)}
         if isinstance(part, NORMS):
-            said |= {name: getattr(part, name) for name in ("momentum", "track_running_stats")}
-        parts.append((part, part.training, dict(part._parameters), dict(part._buffers), said))
+            kept |= {name: getattr(part, name) for name in ("momentum", "track_running_stats")}
+        parts.append((part, part.training, dict(part._parameters), dict(part._buffers), kept))
     values = [
         (buffer, buffer.clone())
         for buffer in module.buffers()
@@ -184,10 +184,10 @@ def as_it_was(module: nn.Module) -> Iterator[None]:
         for parameter, data, wanted, gradient in parameters:
             parameter.data = data
             parameter.requires_grad_(wanted).grad = gradient
-        for part, training, own, buffers, said in parts:
+        for part, training, own, buffers, kept in parts:
             part.training = training
             part._parameters.update(own)
             part._buffers.update(buffers)
-            vars(part).update(said)
+            vars(part).update(kept)
         for buffer, value in values:
             buffer.detach().copy_(value)

@@ -1,8 +1,8 @@
-"""A look at a network from outside before anything else is done: it is made, given its weights and
+"""A check of an external network before anything else is done: it is made, given its weights and
 run on one empty image.
 
 In a process of its own (`python -m gan_core.features.external.preflight`, a question as JSON on
-standard input, the answer as the last line of standard output): code that somebody edits between
+standard input, the answer as the last line of standard output): code that a user edits between
 two runs must never be found half old in a process that lasts.
 """
 
@@ -33,7 +33,7 @@ UNTRAINED = (
 
 
 @dataclass(frozen=True)
-class Look:
+class Checked:
     """What a network gives: `length` as '2,048 (main_0) + ... = 15,360', `dims` in all, `assumed`
     in sentences.
     """
@@ -43,7 +43,7 @@ class Look:
     assumed: tuple[str, ...]
 
 
-def look(config: ExtractConfig, stamp: Stamp, side: int) -> Look:
+def inspect_network(config: ExtractConfig, stamp: Stamp, side: int) -> Checked:
     """What the network of `config` gives for images of `side` x `side`.
 
     Raises: RequestError or DataError: it cannot be made, its weights do not fit, it does not run on
@@ -61,7 +61,7 @@ def look(config: ExtractConfig, stamp: Stamp, side: int) -> Look:
 @functools.lru_cache(
     maxsize=8
 )  # the command asks, and so does its flow; a changed file is another question
-def _asked(question: str, path: str) -> Look:
+def _asked(question: str, path: str) -> Checked:
     from gan_core.errors import error_from_json
     from gan_core.files import source_root
 
@@ -74,15 +74,15 @@ def _asked(question: str, path: str) -> Look:
     try:
         answer = json.loads(done.stdout.strip().split("\n")[-1])
     except ValueError:
-        last = (done.stderr.strip() or done.stdout.strip() or "it said nothing").split("\n")[-1]
+        last = (done.stderr.strip() or done.stdout.strip() or "it printed nothing").split("\n")[-1]
         raise RequestError(
-            "The network could not be looked at: its process ended with exit code "
+            "The network could not be checked: its process ended with exit code "
             f"{done.returncode}: {last}",
             remedy="see that the module can be imported and makes its network in plain Python",
         ) from None
     if "error" in answer:
         raise error_from_json(answer["error"])
-    return Look(answer["length"], answer["dims"], tuple(answer["assumed"]))
+    return Checked(answer["length"], answer["dims"], tuple(answer["assumed"]))
 
 
 def load_external(
@@ -148,7 +148,7 @@ def _build(
 
 
 def _asks_for_weights(config: ExtractConfig) -> bool:
-    """Whether the network's arguments tell it to load weights of its own, by the names that
+    """Whether the network's arguments make it load weights of its own, by the names that
     constructors use for that.
     """
     from gan_core.features.external.weights import arguments_of

@@ -95,7 +95,7 @@ def build_module(
             torch.manual_seed(seed)
         try:
             made = target(*positional, **named)
-        except Exception as error:  # whatever a stranger's constructor raises
+        except Exception as error:  # an external constructor may raise anything
             raise RequestError(
                 f"{name} cannot be made: {type(error).__name__}: {error}."
             ) from error
@@ -119,7 +119,7 @@ def _import(place: str, root: Path | None) -> Any:
         sys.path.insert(0, str(root))
     try:
         return importlib.import_module(place)
-    except Exception as error:  # a stranger's module may raise anything while it is imported
+    except Exception as error:  # an external module may raise anything while it is imported
         raise RequestError(
             f"The module {place!r} cannot be imported: {type(error).__name__}: {error}.",
             remedy="run in its folder, or put that on PYTHONPATH; see that `python -c 'import "
@@ -226,8 +226,8 @@ def load_weights(module: nn.Module, path: Path) -> nn.Module:
     """Puts a file's weights into a module; every weight of the module must have its place in the
     file.
 
-    Where all of them stand in the file below one prefix ('discriminator.', '_orig_mod.'), they are
-    taken from there and the rest of the file is left, which is said in the log. Counters of batch
+    Where all of them are in the file below one prefix ('discriminator.', '_orig_mod.'), they are
+    taken from there and the rest of the file is left, which is logged. Counters of batch
     norm, which older files lack, do not matter.
 
     Raises: DataError naming what does not fit, with the nearest names.
@@ -256,7 +256,7 @@ def load_weights(module: nn.Module, path: Path) -> nn.Module:
         if own[name].shape != tensors[name].shape
     ]
     if missing or extra or shapes:
-        told = [
+        missing_lines = [
             f"{what} {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}"
             for what, names in (
                 ("missing in the file:", missing),
@@ -272,7 +272,7 @@ def load_weights(module: nn.Module, path: Path) -> nn.Module:
         ]
         raise DataError(
             f"The weights in {path.name} do not fit {type(module).__name__}: "
-            f"{'; '.join(told + pairs)}.",
+            f"{'; '.join(missing_lines + pairs)}.",
             remedy=(
                 "check that the network is made with the arguments that it was trained with "
                 "(--network-args)"

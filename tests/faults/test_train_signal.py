@@ -102,7 +102,7 @@ def test_whoever_ends_the_training_alone_has_it_tried_again(tmp_path: Path) -> N
     images, error = told(tmp_path, lambda process: os.kill(process, signal.SIGTERM))
     assert (
         isinstance(error, TransientError)
-        and "told to end by a signal; its state is saved" in error.message
+        and "ended by a signal; its state is saved" in error.message
     )
     assert saved(tmp_path) >= images
 
