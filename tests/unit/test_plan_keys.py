@@ -295,7 +295,9 @@ def test_evaluate_reads_the_leaked_images_only_where_they_are_known_and_wanted()
     ],
 )
 def test_leaving_out_what_nobody_looks_for_is_refused(recipe: str, override: str) -> None:
-    with pytest.raises(RequestError, match=r"^evaluate.exclude_leaked is true, but no stage searches"):
+    with pytest.raises(
+        RequestError, match=r"^evaluate.exclude_leaked is true, but no stage searches"
+    ):
         load_recipe(recipe, overrides=[override, "evaluate.exclude_leaked=true"])
 
 
