@@ -13,7 +13,7 @@ twice the value before |
 One interval's evidence is enough, once the first five are over: a young training may look `certain`
 (three intervals running count there) or `constant` (two) and recover; `few`, `oscillating` and
 `spike` are not looked for there. What healthy trainings of the recipes show stands in
-docs/architecture.md. `oscillating` is the failure that the DCGAN paper names: with longer training
+docs/training.md. `oscillating` is the failure that the DCGAN paper names: with longer training
 a subset of filters collapses to a single oscillating mode; what to measure is ours: in the authors'
 SVHN generator and in our own healthy ones the share is below 0.6 %; young weights draw checks too,
 up to 27 %. `spike`: the BigGAN paper saw the largest singular values of G jump before a collapse.
