@@ -108,7 +108,9 @@ def _consequence(code: int) -> int:
 
 
 def lost_contact(error: Exception) -> bool:
-    """Whether an error only says that another process is gone: why it went, that one says itself."""  # noqa: E501
+    """Whether an error only says that another process is gone: why it went, that one says
+    itself.
+    """
     if "TORCHELASTIC_RUN_ID" not in os.environ or not isinstance(error, RuntimeError):
         return False
     return type(error).__name__.startswith("Dist") or any(

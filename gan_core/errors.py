@@ -97,7 +97,9 @@ class StoreError(WorkError):
 
 
 class TrainingDiverged(WorkError):
-    """Training has met a NaN or collapsed; the message names the kimg and the sign that was seen."""  # noqa: E501
+    """Training has met a NaN or collapsed; the message names the kimg and the sign that was
+    seen.
+    """
 
 
 class TransientError(WorkError):

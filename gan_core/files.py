@@ -30,7 +30,9 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces: the form that is hashed. Refuses what is not plain JSON."""  # noqa: E501
+    """JSON with sorted keys and no spaces: the form that is hashed. Refuses what is not
+    plain JSON.
+    """
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
@@ -61,7 +63,9 @@ def sha256_text(text: str) -> str:
 
 
 def write_table(table: pa.Table, path: Path, **options: Any) -> None:
-    """Writes a Parquet file with fixed options (zstd), atomically: equal tables give equal bytes."""  # noqa: E501
+    """Writes a Parquet file with fixed options (zstd), atomically: equal tables give equal
+    bytes.
+    """
     import pyarrow.parquet as pq
 
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -177,7 +177,9 @@ class Coder:
         return out.transpose(1, 2).reshape(len(images), -1, 2, 2)
 
     def extract(self, images: Images) -> dict[str, npt.NDArray[np.float16]]:
-        """{'kmeans': float16 [n, K, 2, 2]}, standardised. Args: images: uint8 [n, side, side, 3]."""  # noqa: E501
+        """{'kmeans': float16 [n, K, 2, 2]}, standardised. Args: images: uint8 [n, side,
+        side, 3].
+        """
         found = self.pooled(images)
         assert self.shift is not None and self.scale is not None
         found = (found.flatten(1) - self.shift) / self.scale

@@ -197,7 +197,9 @@ def _is_label(kind: pa.DataType) -> bool:
 
 
 def _travels(kind: pa.DataType) -> bool:
-    """Whether values of a type can be small JSON: no bytes, no vectors that are known to be long."""  # noqa: E501
+    """Whether values of a type can be small JSON: no bytes, no vectors that are known to be
+    long.
+    """
     if types.is_fixed_size_list(kind):
         return kind.list_size <= MAX_ATTRIBUTE_VALUES and _travels(kind.value_type)
     if types.is_list(kind) or types.is_large_list(kind):

@@ -1,4 +1,6 @@
-"""Reading many images of a source on several threads, results in the order asked, memory bounded."""  # noqa: E501
+"""Reading many images of a source on several threads, results in the order asked, memory
+bounded.
+"""
 
 from __future__ import annotations
 

@@ -105,7 +105,9 @@ def _load(file: Path) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
 
 
 def _enlarged(image: npt.NDArray[np.float32], rotate: float) -> bytes:
-    """8x8 values in 0..16 to a 32x32 grey image as P6 bytes: cubic interpolation, 16 becomes 255."""  # noqa: E501
+    """8x8 values in 0..16 to a 32x32 grey image as P6 bytes: cubic interpolation, 16 becomes
+    255.
+    """
     import cv2
     import numpy as np
 

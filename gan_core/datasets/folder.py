@@ -1,4 +1,6 @@
-"""Any folder of images: class subfolders are labels, train/val/test folders above them are splits."""  # noqa: E501
+"""Any folder of images: class subfolders are labels, train/val/test folders above them are
+splits.
+"""
 
 from __future__ import annotations
 
@@ -300,7 +302,9 @@ def _set_dataset(config: SourceConfig, kind: str) -> str:
 
 
 def _may_hold_images(folder: Path, most: int = 5) -> bool:
-    """Whether one of the first Parquet files has a column of images, or cannot be read to see it."""  # noqa: E501
+    """Whether one of the first Parquet files has a column of images, or cannot be read to
+    see it.
+    """
     from gan_core.datasets.parquet import holds_images, parquet_files
 
     return any(holds_images(path) is not False for _, path in parquet_files(folder)[:most])

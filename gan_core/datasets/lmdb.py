@@ -129,7 +129,9 @@ class LmdbSource:
 
 
 def _opened(folder: Path) -> Any:
-    """The database in a folder, for reading: no lock file is written, so a read-only disk will do."""  # noqa: E501
+    """The database in a folder, for reading: no lock file is written, so a read-only disk
+    will do.
+    """
     try:
         import lmdb
     except ImportError as error:

@@ -61,7 +61,9 @@ def open_source(config: SourceConfig, location: Path | None) -> Source:
 
 
 def parquet_files(folder: Path) -> list[tuple[str, Path]]:
-    """(address, path) of every Parquet file below a folder that is not hidden, sorted by address."""  # noqa: E501
+    """(address, path) of every Parquet file below a folder that is not hidden, sorted by
+    address.
+    """
     found = []
     for path, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))

@@ -155,7 +155,9 @@ class BatchNormCReLU:
         return torch.cat([a.clamp(min=0), (-a).clamp(min=0)], 1)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The statistics as '<layer>.crelu.mean' and '<layer>.crelu.variance', float32 on the CPU."""  # noqa: E501
+        """The statistics as '<layer>.crelu.mean' and '<layer>.crelu.variance', float32 on
+        the CPU.
+        """
         found = {}
         for name in self.mean:
             found[f"{name}.crelu.mean"] = self.mean[name].cpu().contiguous()

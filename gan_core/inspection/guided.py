@@ -314,7 +314,9 @@ def _numbers(traces: Tensor) -> dict[str, float]:
 
 
 def concentration(traces: Tensor) -> float:
-    """Share of squared values in the strongest tenth of the pixels, mean over traces [n, C, S, S]."""  # noqa: E501
+    """Share of squared values in the strongest tenth of the pixels, mean over traces [n, C,
+    S, S].
+    """
     energy = traces.square().sum(dim=1).flatten(1)
     tenth = max(1, energy.shape[1] // 10)
     total = energy.sum(dim=1).clamp(min=1e-30)

@@ -159,7 +159,9 @@ class Memorised:
         self.threshold = float(np.quantile(self.baseline, QUANTILE))
 
     def nearest(self, images: Images) -> tuple[Scores, Rows]:
-        """The similarity of contrast-matched images to their nearest training image, and its row."""  # noqa: E501
+        """The similarity of contrast-matched images to their nearest training image, and its
+        row.
+        """
         return self.similarity.nearest(as_images(match_contrast(as_float(images), self.real)))
 
     def __call__(self, images: Images) -> npt.NDArray[np.bool_]:
@@ -168,7 +170,9 @@ class Memorised:
 
 
 class Similarity:
-    """Training images, searchable by correlation at small shifts. Args: images: uint8 [m, S, S, 3]."""  # noqa: E501
+    """Training images, searchable by correlation at small shifts. Args: images: uint8 [m, S,
+    S, 3].
+    """
 
     def __init__(self, images: Images) -> None:
         self._interior = _standardised(_blurred(images)[:, :, REACH:-REACH, REACH:-REACH])

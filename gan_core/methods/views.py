@@ -81,7 +81,9 @@ def _cut(images: Tensor, side: int, u: Tensor) -> Tensor:
 
 
 def recolour(images: Tensor, view: View, u: Tensor) -> Tensor:
-    """Jittered and partly grey images by uniform numbers u [n, 7]; values are clamped to [-1, 1]."""  # noqa: E501
+    """Jittered and partly grey images by uniform numbers u [n, 7]; values are clamped to
+    [-1, 1].
+    """
     x = (images + 1) / 2
     column = (slice(None), None, None, None)
     brightness, contrast, saturation = (0.6 + 0.8 * u[:, :3]).unbind(1)

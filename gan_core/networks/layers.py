@@ -135,7 +135,9 @@ class ConditionalBatchNorm(BatchNorm):
         self.biases = nn.Parameter(torch.zeros(classes, channels))
 
     def modulate(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        """Normalises [N, C, ...], then scales and shifts by class; labels None: the classes' mean."""  # noqa: E501
+        """Normalises [N, C, ...], then scales and shifts by class; labels None: the classes'
+        mean.
+        """
         x = self(x)
         if labels is None:
             gain, bias = self.gains.mean(0)[None], self.biases.mean(0)[None]
@@ -468,7 +470,9 @@ def head(name: str, units_in: int, outputs: int = 1, classes: int = 0, latents: 
 def linear(
     name: str, units_in: int, units: int, *, norm: bool = False, slope: float | None = 0.2
 ) -> Layer:
-    """A linear map with bias, batch norm or none, LeakyReLU with `slope` (None: no nonlinearity)."""  # noqa: E501
+    """A linear map with bias, batch norm or none, LeakyReLU with `slope` (None: no
+    nonlinearity).
+    """
     return Layer(
         nn.Linear(units_in, units, bias=not norm),
         LayerInfo(name, (units, 1, 1), "linear"),

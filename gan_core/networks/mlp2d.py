@@ -19,7 +19,9 @@ UNITS = 128
 def generator(
     width: float = 1.0, latent_dim: int | None = None, classes: int = 0
 ) -> LayeredNetwork:
-    """Latents [N, 2] to points [N, 2]; with `classes` above 0 the class joins every layer's input."""  # noqa: E501
+    """Latents [N, 2] to points [N, 2]; with `classes` above 0 the class joins every layer's
+    input.
+    """
     return _perceptron(latent_dim or LATENT_DIM, 2, width, classes=classes)
 
 

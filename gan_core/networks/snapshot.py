@@ -53,7 +53,9 @@ class Prior:
 
 @dataclass
 class Snapshot:
-    """Networks in evaluation mode by role (averaged ones as '<role>_ema'), bound to their method."""  # noqa: E501
+    """Networks in evaluation mode by role (averaged ones as '<role>_ema'), bound to their
+    method.
+    """
 
     networks: dict[str, LayeredNetwork]
     prior: Prior

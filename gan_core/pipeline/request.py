@@ -64,7 +64,9 @@ class RunRequest(BaseModel):
 
 
 def as_typed(request: RunRequest, verb: str = "") -> str:
-    """The command line that asks for the same, or with another verb for the same recipe and data."""  # noqa: E501
+    """The command line that asks for the same, or with another verb for the same recipe and
+    data.
+    """
     words = [
         "discern",
         verb or {"report": "run", "pack": "prepare"}.get(request.until, request.until),

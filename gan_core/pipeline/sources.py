@@ -123,7 +123,9 @@ def fetch(source: SourceConfig, location: Location, progress: Progress = silent)
 
 
 def fingerprint(source: SourceConfig, location: Location) -> str:
-    """The fingerprint of a source: relative addresses, sizes and modification times, no contents."""  # noqa: E501
+    """The fingerprint of a source: relative addresses, sizes and modification times, no
+    contents.
+    """
     from gan_core.datasets.base import fingerprint as of_stamps
 
     opened = registry.load("datasets", source.dataset).open_source(source, location.path)

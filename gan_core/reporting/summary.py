@@ -219,7 +219,9 @@ def column_title(labels: str) -> str:
 
 
 def best_cells(rows: list[dict[str, Any]]) -> dict[tuple[str, str], set[tuple[str, str]]]:
-    """(source, labels) to the (features, probe) with the highest mean; equal means share the place."""  # noqa: E501
+    """(source, labels) to the (features, probe) with the highest mean; equal means share the
+    place.
+    """
     best: dict[tuple[str, str], set[tuple[str, str]]] = {}
     for place in {(row["source"], row["labels"]) for row in rows}:
         column = [

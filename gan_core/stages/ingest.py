@@ -140,7 +140,9 @@ class _Ingest:
         return sorted(rows)
 
     def _fill(self, group: list[int], splits: set[str], limit: int) -> list[int]:
-        """Rows of a group in its order, read until each of `splits` has `limit` or the group ends."""  # noqa: E501
+        """Rows of a group in its order, read until each of `splits` has `limit` or the group
+        ends.
+        """
         rows: list[int] = []
         position = 0
         while position < len(group):

@@ -246,7 +246,9 @@ class Feed:
 
 
 class _Slot:
-    """Room for one batch on a GPU. `filled`: its copy is done; `free`: what was trained on it is."""  # noqa: E501
+    """Room for one batch on a GPU. `filled`: its copy is done; `free`: what was trained on
+    it is.
+    """
 
     def __init__(self, pixels: Tensor) -> None:
         self.pixels = pixels

@@ -214,7 +214,9 @@ def patience(sign: str, value: float, young: bool) -> int:
 
 
 def variation(images: Tensor) -> Tensor:
-    """Standard deviation over images [N, C, S, S], mean over pixels and channels: scalar float32."""  # noqa: E501
+    """Standard deviation over images [N, C, S, S], mean over pixels and channels: scalar
+    float32.
+    """
     spread: Tensor = images.float().std(0, correction=0)
     return spread.mean()
 

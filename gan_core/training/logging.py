@@ -26,7 +26,9 @@ def crossed(before: int, after: int, every_kimg: float) -> bool:
 
 
 class Figures:
-    """Means of named scalars over an interval. Sums stay on the device: adding never waits for it."""  # noqa: E501
+    """Means of named scalars over an interval. Sums stay on the device: adding never waits
+    for it.
+    """
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}

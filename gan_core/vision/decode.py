@@ -102,7 +102,9 @@ def decode_mask(data: bytes, max_megapixels: float = 100.0) -> Pixels:
 
 
 def turn_upright(pixels: Pixels, orientation: int) -> Pixels:
-    """Applies an Exif orientation (1 to 8) to [height, width, ...]. Source: Exif 2.32, tag 0x0112."""  # noqa: E501
+    """Applies an Exif orientation (1 to 8) to [height, width, ...]. Source: Exif 2.32, tag
+    0x0112.
+    """
     if orientation in (5, 6, 7, 8):
         pixels = np.swapaxes(pixels, 0, 1)
     if orientation in (3, 4, 7, 8):

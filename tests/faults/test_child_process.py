@@ -1,4 +1,6 @@
-"""Stages in child processes: a time limit, a killed child, a killed parent, an error from inside."""  # noqa: E501
+"""Stages in child processes: a time limit, a killed child, a killed parent, an error from
+inside.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Bad images become rows with a reason; nothing is lost, nothing crashes, nothing fills the memory."""  # noqa: E501
+"""Bad images become rows with a reason; nothing is lost, nothing crashes, nothing fills the
+memory.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The DCGAN authors' released SVHN networks: golden numbers, and a snapshot that the rest can use."""  # noqa: E501
+"""The DCGAN authors' released SVHN networks: golden numbers, and a snapshot that the rest
+can use.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def test_without_turning_the_kernels_the_numbers_are_wrong(
 
 
 def test_the_generator_against_plain_numpy(real_data: Path) -> None:
-    """The first deconvolution written out as Theano's: a true convolution of the stretched input."""  # noqa: E501
+    """The first deconvolution written out as Theano's: a true convolution of the stretched
+    input.
+    """
     generator, _ = authors.read_networks(real_data / FOLDER)
     w, gain, bias, w2 = authors.read_arrays(real_data / FOLDER, "gen_params", 10)[:4]
     z = np.random.RandomState(1).randn(6, 100).astype(np.float32)

@@ -376,7 +376,9 @@ def _tried_again(api: Api, home: Path, like: Path) -> str:
 
 
 def _kill_when_at_work(process: Any, home: Path, stage: str) -> bool:
-    """kill -9 as soon as the stage has a work folder; False when the run ended before it was seen."""  # noqa: E501
+    """kill -9 as soon as the stage has a work folder; False when the run ended before it was
+    seen.
+    """
     while process.poll() is None:
         if any((home / "artifacts" / stage).glob("*/.work")):
             time.sleep(0.05 if stage != "train" else 3.0)

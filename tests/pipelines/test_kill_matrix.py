@@ -152,7 +152,9 @@ def test_kill_of_the_worker(
 def test_end_of_the_worker(
     api: Api, worker: Worker, server: dict[str, str], home: Path, tmp_path: Path
 ) -> None:
-    """SIGTERM, as systemd sends it: the worker ends its flow, and Prefect leaves the run Running."""  # noqa: E501
+    """SIGTERM, as systemd sends it: the worker ends its flow, and Prefect leaves the run
+    Running.
+    """
     run, flow, child = training(api, worker)
     worker.process.terminate()
     worker.process.wait(timeout=300)

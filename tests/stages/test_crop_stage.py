@@ -51,7 +51,9 @@ def fill(folder: Path, count: int, first: int = 0) -> Path:
 
 
 def png_with_too_few_rows() -> bytes:
-    """A PNG that is right in every checksum and holds 10 of its 48 rows: only decoding finds out."""  # noqa: E501
+    """A PNG that is right in every checksum and holds 10 of its 48 rows: only decoding finds
+    out.
+    """
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return (

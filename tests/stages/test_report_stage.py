@@ -313,7 +313,9 @@ def make(maps=4, weights=None):
 def outside_features(
     folder: Path, chain: dict[str, list[StageInput]], arguments: str
 ) -> tuple[StageInput, Any]:
-    """Features of a stranger's network without weights, made by the stage as a plan asks for them."""  # noqa: E501
+    """Features of a stranger's network without weights, made by the stage as a plan asks for
+    them.
+    """
     from gan_core.config import ExtractConfig
     from gan_core.contract import StageRequest
     from gan_core.features.external.fingerprint import stamp_of
@@ -355,7 +357,9 @@ def outside_features(
 def test_a_network_from_outside_without_weights(
     chain: dict[str, list[StageInput]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is said to be learned or trained; that nobody gave weights stands among the warnings."""  # noqa: E501
+    """Nothing is said to be learned or trained; that nobody gave weights stands among the
+    warnings.
+    """
     features, outcome = outside_features(tmp_path, chain, "maps=4")
     assert any("No weights were given" in text for text in outcome.warnings)
     _, asked = outside_features(tmp_path, chain, "weights='mine'")

@@ -210,7 +210,9 @@ def test_fetch_downloads_checks_and_keeps_parquet(tmp_path: Path, server: tuple[
 
 @pytest.mark.data
 def test_the_real_set_has_its_known_mean(real_data: Path) -> None:
-    """The mean of all training pixels is 120.7075: one wrong image or channel order would move it."""  # noqa: E501
+    """The mean of all training pixels is 120.7075: one wrong image or channel order would
+    move it.
+    """
     source = opened(real_data / "cifar10")
     found = [entry for entry in entries(source) if entry.split == "train"]
     assert (

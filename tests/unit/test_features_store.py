@@ -157,7 +157,9 @@ print(sum(len(part) for part, _ in store.stream(path.parent)), resource.getrusag
 
 
 def test_memory_does_not_grow_with_the_number_of_rows(tmp_path: Path) -> None:
-    """20 times the rows (330 MB of features) may take 120 MB more (pages in Arrow's pool), not 330."""  # noqa: E501
+    """20 times the rows (330 MB of features) may take 120 MB more (pages in Arrow's pool),
+    not 330.
+    """
     peaks = []
     for groups in (1, 20):
         folder = tmp_path / str(groups)

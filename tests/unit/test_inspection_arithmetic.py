@@ -1,4 +1,6 @@
-"""Vector arithmetic: sums against plain arithmetic, cells and attributes against their definition."""  # noqa: E501
+"""Vector arithmetic: sums against plain arithmetic, cells and attributes against their
+definition.
+"""
 
 from __future__ import annotations
 

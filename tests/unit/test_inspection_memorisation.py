@@ -1,4 +1,6 @@
-"""The memorisation check finds planted copies, clears a fresh generator, and knows when it cannot."""  # noqa: E501
+"""The memorisation check finds planted copies, clears a fresh generator, and knows when it
+cannot.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Requests that cannot be meant: said before any work, with a command that works when it is typed."""  # noqa: E501
+"""Requests that cannot be meant: said before any work, with a command that works when it is
+typed.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +80,9 @@ def test_only_a_stage_that_the_command_makes(tmp_path: Path) -> None:
 
 
 def test_scores_that_there_cannot_be_are_refreshed_with_a_note(tmp_path: Path) -> None:
-    """That the sources have no labels is known once they are ingested: no mistake of whoever asked."""  # noqa: E501
+    """That the sources have no labels is known once they are ingested: no mistake of whoever
+    asked.
+    """
     data = images(tmp_path / "images", 2)
     asked: dict[str, Any] = {
         "recipe": "folder",

@@ -1,4 +1,6 @@
-"""CUDA graphs: refused with a reason where they cannot be had; errors of a GPU name their remedy."""  # noqa: E501
+"""CUDA graphs: refused with a reason where they cannot be had; errors of a GPU name their
+remedy.
+"""
 
 from __future__ import annotations
 

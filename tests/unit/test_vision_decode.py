@@ -163,7 +163,9 @@ def bombs() -> dict[str, bytes]:
 
 
 def test_a_huge_declared_image_is_refused_in_little_memory() -> None:
-    """In a process that may not have more than a little: 50,000 x 50,000 pixels would need 7.5 GB."""  # noqa: E501
+    """In a process that may not have more than a little: 50,000 x 50,000 pixels would need
+    7.5 GB.
+    """
     script = (
         "import resource, sys; sys.path.insert(0, sys.argv[1])\n"
         "from tests.unit.test_vision_decode import bombs, decode, UnreadableImage\n"
