@@ -100,42 +100,6 @@ def representative_balls(i: Rows, j: Rows, rank: Rows) -> Groups:
     return Groups(representative, pair)
 
 
-def join_linked(groups: Groups, i: Rows, j: Rows, pair: Rows) -> Groups:
-    """Joins groups that further pairs of duplicates link: a family whose versions differ too much
-    from one representative becomes one group.
-
-    A group joins a larger one when at least half of its rows have a pair there. It joins once, and
-    nothing joins it: no chain grows, and a row is at most two pairs away from a row that was tied
-    to the representative.
-
-    Args:
-        i, j: int64 [pairs], duplicates in different groups.
-        pair: int64 [pairs], their numbers.
-
-    Returns:
-        the groups; the pair of a representative that joined is one that links the two groups.
-    """
-    representative, tie = groups.representative.copy(), groups.pair.copy()
-    sizes = groups.sizes
-    rows: dict[tuple[int, int], set[int]] = {}
-    links: dict[tuple[int, int], int] = {}
-    for a, b, number in zip(i.tolist(), j.tolist(), pair.tolist(), strict=True):
-        for row, other in ((a, b), (b, a)):
-            key = (int(groups.representative[row]), int(groups.representative[other]))
-            rows.setdefault(key, set()).add(row)
-            links.setdefault(key, number)
-    joined: set[int] = set()
-    attracts: set[int] = set()
-    for small, large in sorted(rows, key=lambda key: (-sizes[key[1]], -sizes[key[0]], key)):
-        enough = 2 * len(rows[small, large]) >= sizes[small] and sizes[small] <= sizes[large]
-        if enough and not {small, large} & joined and small not in attracts:
-            joined.add(small)
-            attracts.add(large)
-            representative[groups.representative == small] = large
-            tie[small] = links[small, large]
-    return Groups(representative, tie)
-
-
 def component_sizes(i: Rows, j: Rows, rows: int) -> Rows:
     """Rows in each connected component of more than one row, largest first: what chaining would
     have made.

@@ -17,12 +17,15 @@ from gan_core.vision.decode import decode
 Rows = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-EVIDENCE = 5  # numbers that `examine` gives
+EVIDENCE = 7  # numbers that `examine` gives
 SMALLER = 0.75  # share of the family's largest area below which an image counts as made smaller
 CROPPED = 0.95  # ... and as cropped
 BLURRED = 0.88  # share of the greatest sharpness below which an image counts as resampled
 SOFTER = 0.985  # ... and, where nothing else tells, as a later generation
 BLOCKY = 8.0  # JPEG step from which blocks are sharper than details
+TURNED = 0.015  # radians from the family's usual orientation beyond which an image counts as turned
+LEVELS = 0.97  # share of the greatest number of grey levels in use below which, and ...
+CLIPPED = 1.2  # factor on the least share of clipped values above which, brightness was changed
 GREY = 3.0  # levels of spread between channels below which an image is grey
 
 
@@ -32,7 +35,8 @@ def examine(data: bytes, max_megapixels: float) -> tuple[float, ...]:
     Returns:
         colour: mean spread of the channels, grey levels; sharpness: energy of the finest details
         as a share of that of coarser ones, which resampling lowers; step and grids: `compression`;
-        padded: 1 with a plain border, else 0.
+        padded: 1 with a plain border, else 0; levels: of 256, in use; clipped: share of the values
+        that are 0 or 255, whichever are more.
 
     Raises:
         UnreadableImage: it cannot be decoded.
@@ -48,7 +52,10 @@ def examine(data: bytes, max_megapixels: float) -> tuple[float, ...]:
     fine = _within_blocks(np.abs(cv2.Laplacian(luma, cv2.CV_32F)))
     coarse = np.abs(cv2.Laplacian(cv2.GaussianBlur(luma, (0, 0), 2.0), cv2.CV_32F)).mean()
     padded = float(image.shape != whole.shape)
-    return colour, float(fine / max(coarse, 1e-3)), *compression(data), padded
+    counts = np.bincount(image.ravel(), minlength=256)
+    levels, clipped = float((counts > 0).sum()), float(max(counts[0], counts[255]) / image.size)
+    sharpness = float(fine / max(coarse, 1e-3))
+    return colour, sharpness, *compression(data), padded, levels, clipped
 
 
 def _within_blocks(values: npt.NDArray[np.float32]) -> float:
@@ -56,29 +63,34 @@ def _within_blocks(values: npt.NDArray[np.float32]) -> float:
     return float(np.mean([values[y::8, x::8].mean() for y in range(2, 6) for x in range(2, 6)]))
 
 
-def best_source(
-    evidence: Floats, area: Rows, transparent: Rows, mirrored: npt.NDArray[np.bool_], rank: Rows
-) -> int:
+def best_source(evidence: Floats, area: Rows, transparent: Rows, maps: Floats, rank: Rows) -> int:
     """The place of the best source in a family.
 
     Args:
-        evidence: float64 [n, 5], `examine`; NaN where it is not known.
+        evidence: float64 [n, 7], `examine`; NaN where it is not known.
         area: pixels without a plain border [n]; transparent: 1 with transparent parts.
-        mirrored: whether an image is the mirror image of the family's first one.
+        maps: float64 [n, 3, 3], from one image of the family to each (`align`, mirroring included).
         rank: int64 [n], decides what the evidence leaves open; lower is preferred.
     """
-    colour, sharpness, step, grids, padded = np.nan_to_num(evidence).T
+    colour, sharpness, step, grids, padded, levels, clipped = np.nan_to_num(evidence).T
     smaller = area < SMALLER * area.max()
     grey = (colour < GREY) & (colour.max() >= GREY)
+    mirrored = np.linalg.det(maps[:, :2, :2]) < 0
     turned_over = (mirrored if 2 * mirrored.sum() < len(mirrored) else ~mirrored) & (
         2 * mirrored.sum() != len(mirrored)
     )
+    # An image and its mirror image are turned alike by opposite angles.
+    sign = np.where(mirrored, -1, 1)
+    across, along = maps[:, 1, 0] * sign - maps[:, 0, 1], maps[:, 0, 0] * sign + maps[:, 1, 1]
+    angle = np.arctan2(across, along)
+    turned = np.abs(angle - np.median(angle)) > TURNED
     blocky = (step >= BLOCKY) & (step > 1.6 * step[~smaller].min())
     similar = ~smaller & ~grey & ~blocky
     sharpest = sharpness[similar].max() if similar.any() else 0.0
     blurred, softer = sharpness < BLURRED * sharpest, sharpness < SOFTER * sharpest
     cropped = area < CROPPED * area[similar].max() if similar.any() else smaller
-    lossy = (step > 1) & bool(((step == 1) & (grids == 0) & similar & ~blurred).any())
+    retoned = (levels < LEVELS * levels.max()) & (clipped > CLIPPED * clipped.min())
+    lossy = (step > 1) & bool(((step == 1) & (grids == 0) & similar & ~blurred & ~retoned).any())
     keys = (
         rank,
         transparent,
@@ -88,6 +100,8 @@ def best_source(
         blurred,
         padded,
         cropped,
+        retoned,
+        turned,
         turned_over,
         blocky,
         grey,

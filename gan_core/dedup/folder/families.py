@@ -11,12 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gan_core.dedup.folder.best_source import EVIDENCE, best_source
+from gan_core.dedup.folder.best_source import EVIDENCE, GREY, best_source
 from gan_core.dedup.folder.full_resolution import Originals
 from gan_core.dedup.folder.read import Images
-from gan_core.dedup.groups import Groups
 from gan_core.dedup.search.find_duplicates import Duplicates
-from gan_core.dedup.search.verify_pairs import Verified
+from gan_core.dedup.search.linked_groups import join_groups, maps_in_groups
 from gan_core.dedup.tables import Found
 
 Rows = npt.NDArray[np.int64]
@@ -60,7 +59,8 @@ def representative_rank(
     """Rank of the given images as representatives, 0 the most preferred.
 
     Args:
-        keep: 'best' and 'largest': the largest without its plain border; of equal ones the opaque
+        keep: 'best' and 'largest': images in colour before grey ones, then the largest without
+            its plain border; of equal ones the opaque
             before the transparent, then the one with more bytes (a strongly compressed one has
             fewer). 'oldest': the earliest modification time of the file. 'first': by address.
         prefer: folders within the place; their images come before all others, the first folder's
@@ -69,7 +69,8 @@ def representative_rank(
     _, _, size, transparent, area = images.facts[rows].T
     ids = np.array([images.ids[at] for at in rows.tolist()])
     addresses = [images.addresses[at] for at in rows.tolist()]
-    keys = [ids, -size, transparent, -area]
+    # A grey image is a duplicate of images of any colours: it must not tie them together.
+    keys = [ids, -size, transparent, -area, is_grey(images, rows)]
     if keep == "oldest":
         keys.append(np.array([_modified(path) for path in images.paths(rows.tolist())]))
     if keep == "first":
@@ -113,24 +114,19 @@ def families(
     originals: Originals,
     tier: Rows | None,
 ) -> Assignment:
-    """The groups of a search, joined where more pairs link them, each around its best source.
+    """The groups of a search, joined where their representatives agree, each around its best
+    source.
 
     Args:
         rows: numbers of the images that were searched; everything else counts in their places.
         tier: `preference` of the rows, of which the lowest of a family has its best source; None:
             the rank decides.
     """
-    pairs, accepted = found.found, found.accepted
-    before = found.groups.representative
-    apart = np.flatnonzero(before[accepted.i] != before[accepted.j])
-    apart = apart[originals(accepted.select(apart))]
-    groups = found.groups  # join_linked also joins flags of other colours: docs/dedup/notes.md
-    flip = np.concatenate(
-        [accepted.mirrored, np.zeros(len(pairs.i) - len(accepted.i) + 1, np.bool_)]
-    )
-    mirrored = (found.groups.pair >= 0) & flip[found.groups.pair]
-    moved = np.flatnonzero(groups.representative[before] != before)  # rows of groups that joined
-    mirrored[moved] ^= _link_mirrored(groups, before, accepted, mirrored)[before[moved]]
+    order = np.lexsort((rank, -found.groups.sizes, is_grey(images, rows)))
+    place = np.empty(len(rows), np.int64)
+    place[order] = np.arange(len(rows))
+    groups, joins = join_groups(found, place, originals.same_image)
+    maps = maps_in_groups(found, joins)
     members = np.argsort(groups.representative, kind="stable")
     ends = np.flatnonzero(np.diff(groups.representative[members], prepend=-1, append=len(rows)))
     large = [
@@ -157,53 +153,61 @@ def families(
             evidence[family],
             area[family],
             images.facts[rows[family], 3],
-            mirrored[family],
+            maps[family],
             rank[family],
         )
         best[int(groups.representative[family[0]])] = int(family[at])
-    direct = _direct_pairs(pairs, best, groups, originals, accepted)
     representative = np.array([best.get(one, one) for one in groups.representative.tolist()])
     hit = representative != np.arange(len(rows))
     score, reason = np.zeros(len(rows), np.float32), [""] * len(rows)
+    direct = _direct_pairs(found, representative, originals)
+    join = {
+        pair: at for at, pair in enumerate(zip(joins.i.tolist(), joins.j.tolist(), strict=True))
+    }
+    former, centre = found.groups.representative, groups.representative
     for row in np.flatnonzero(hit).tolist():
+        kept = int(representative[row])
         number = direct.get(row, -1)
+        joined = join.get((row, kept), join.get((kept, row), -1))
+        through = ""
+        if number < 0 and joined < 0:
+            # Tied through another image: the one that the search had grouped it around, or the one
+            # around which that one's group was joined.
+            tied = row if row != centre[row] else kept
+            number = int(groups.pair[tied])
+            joined = join[int(centre[tied]), int(former[tied])] if number < 0 else -1
+            other = former[tied] if number >= 0 else centre[tied] if tied == row else former[kept]
+            through = f"through {images.addresses[rows[other]]}: "
         if number >= 0:
-            score[row], reason[row] = pairs.score[number], pairs.reason[number]
-            continue
-        # Tied through the image that the search had grouped it around, or through one next to that.
-        number = int(groups.pair[row])
-        if number < 0:
-            number = int(groups.pair[representative[row]])
-        a, b = int(pairs.i[number]), int(pairs.j[number])
-        other = images.addresses[rows[a if b == row else b]]
-        score[row], reason[row] = pairs.score[number], f"through {other}: {pairs.reason[number]}"
+            score[row], text = found.found.score[number], found.found.reason[number]
+        else:
+            score[row] = joins.score[joined]
+            text = f"{'mirrored, ' if joins.mirrored[joined] else ''}equal at full resolution"
+        reason[row] = through + text
     return Assignment(representative, hit, score, reason)
 
 
-def _link_mirrored(
-    groups: Groups, before: Rows, accepted: Verified, mirrored: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.bool_]:
-    """For a representative that joined another group: whether it is that one's mirror image."""
-    out = np.zeros(len(before), np.bool_)
-    for row in np.flatnonzero(
-        (groups.representative != before) & (before == np.arange(len(before)))
-    ):
-        pair = groups.pair[row]
-        out[row] = mirrored[accepted.i[pair]] ^ mirrored[accepted.j[pair]] ^ accepted.mirrored[pair]
-    return out
-
-
-def _direct_pairs(
-    pairs: Found, best: dict[int, int], groups: Groups, originals: Originals, accepted: Verified
-) -> dict[int, int]:
-    """{row: number of a confirmed pair of it and its family's new representative}."""
-    chosen = np.array([best.get(one, one) for one in groups.representative.tolist()])
-    numbers = np.flatnonzero((chosen[pairs.i] == pairs.j) | (chosen[pairs.j] == pairs.i))
+def _direct_pairs(found: Duplicates, representative: Rows, originals: Originals) -> dict[int, int]:
+    """{row: number of a confirmed pair of it and its family's representative}."""
+    pairs, accepted = found.found, found.accepted
+    numbers = np.flatnonzero(
+        (representative[pairs.i] == pairs.j) | (representative[pairs.j] == pairs.i)
+    )
     asked = numbers < len(accepted.i)
     good = np.ones(len(numbers), np.bool_)
     good[asked] = originals(accepted.select(numbers[asked]))
     out = {}
     for number in numbers[good].tolist():
         a, b = int(pairs.i[number]), int(pairs.j[number])
-        out[b if chosen[b] == a else a] = number
+        out[b if representative[b] == a else a] = number
+    return out
+
+
+def is_grey(images: Images, rows: Rows) -> npt.NDArray[np.bool_]:
+    """Whether the thumbnail of each image has no colour: bool [n]."""
+    out = np.empty(len(rows), np.bool_)
+    for start in range(0, len(rows), 4096):
+        part = images.thumbnails[rows[start : start + 4096]]
+        spread = part.max(axis=3).astype(np.int16) - part.min(axis=3)
+        out[start : start + len(part)] = spread.mean(axis=(1, 2)) < GREY
     return out

@@ -6,7 +6,7 @@ Reads the originals of accepted pairs, each about once more, on threads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from gan_core.datasets.base import Blob
 from gan_core.datasets.folder import FolderSource
 from gan_core.dedup.folder.best_source import EVIDENCE, examine
 from gan_core.dedup.folder.read import Images
-from gan_core.dedup.folder.thumbnails import Shared
+from gan_core.dedup.folder.thumbnails import Shared, trim_border
 from gan_core.dedup.hashing.autoencoder import SIDE
 from gan_core.dedup.search import compare_full_resolution
 from gan_core.dedup.search.verify_pairs import Verified
@@ -28,6 +28,9 @@ from gan_core.vision.geometry import resize
 from gan_core.vision.image_files import UnreadableImage
 
 Rows = npt.NDArray[np.int64]
+Compare = Callable[
+    [npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.float32]], npt.NDArray[np.bool_]
+]
 
 DETAILED = 64 * 64  # pixels of the smaller original from which its details are compared ...
 COLOURED = (
@@ -74,18 +77,16 @@ class Originals:
 
     def __call__(self, pairs: Verified) -> npt.NDArray[np.bool_]:
         """Whether each pair still agrees; what cannot be read again keeps its first verdict."""
-        good = np.ones(len(pairs.i), np.bool_)
-        order = np.lexsort((pairs.j, pairs.i))
-        step = PAIRS if self._files else max(1, len(order))
-        for start in range(0, len(order), step):
-            chosen = order[start : start + step]
-            good[chosen] = self._compare(pairs.select(chosen))
-            self._progress(
-                min(start + step, len(order)), len(order), "pairs compared at full resolution"
-            )
+        good = self._in_steps(pairs, self._compare)
         self.asked += len(good)
         self.rejected += int((~good).sum())
         return good
+
+    def same_image(self, pairs: Verified) -> npt.NDArray[np.bool_]:
+        """Whether pairs with a rough map are duplicates; False for small images and for what cannot
+        be read again.
+        """
+        return self._in_steps(pairs, self._compare_closer)
 
     def identical(self, first: Rows, second: Rows) -> npt.NDArray[np.bool_]:
         """Whether the originals of pairs with equal thumbnails have equal pixels; what cannot be
@@ -126,34 +127,63 @@ class Originals:
         """How many pairs were asked about, and how many denied: plain JSON."""
         return {"full_resolution": {"asked": self.asked, "rejected": self.rejected}}
 
-    def _compare(self, pairs: Verified) -> npt.NDArray[np.bool_]:
-        areas = self._facts[:, 0] * self._facts[:, 1]
-        smaller = np.minimum(areas[pairs.i], areas[pairs.j])
-        detailed, coloured = smaller >= DETAILED, smaller >= COLOURED
-        self._hold(np.unique(np.concatenate([pairs.i[detailed], pairs.j[detailed]])))
-        there = np.array(
-            [
-                int(i) in self._held and int(j) in self._held
-                for i, j in zip(pairs.i, pairs.j, strict=True)
-            ],
-            np.bool_,
-        )
+    def _in_steps(
+        self, pairs: Verified, compare: Callable[[Verified], npt.NDArray[np.bool_]]
+    ) -> npt.NDArray[np.bool_]:
         good = np.ones(len(pairs.i), np.bool_)
-        for rows, large in (
-            (np.flatnonzero(detailed & there), True),
-            (np.flatnonzero(coloured & ~detailed), False),
-        ):
-            for start in range(0, len(rows), 64):
-                part = rows[start : start + 64]
-                left, right = (self._pixels(side[part], large=large) for side in (pairs.i, pairs.j))
-                flip = pairs.mirrored[part]
-                left[flip] = left[flip][:, :, ::-1]
-                compare = (
-                    compare_full_resolution.same_details
-                    if large
-                    else compare_full_resolution.same_colours
-                )
-                good[part] = compare(left, right, pairs.maps[part])
+        order = np.lexsort((pairs.j, pairs.i))
+        step = PAIRS if self._files else max(1, len(order))
+        for start in range(0, len(order), step):
+            chosen = order[start : start + step]
+            good[chosen] = compare(pairs.select(chosen))
+            self._progress(
+                min(start + step, len(order)), len(order), "pairs compared at full resolution"
+            )
+        return good
+
+    def _compare(self, pairs: Verified) -> npt.NDArray[np.bool_]:
+        smaller = self._smaller(pairs)
+        detailed = np.flatnonzero(smaller >= DETAILED)
+        coloured = np.flatnonzero((smaller >= COLOURED) & (smaller < DETAILED))
+        good = np.ones(len(pairs.i), np.bool_)
+        detailed = detailed[self._there(pairs.select(detailed))]
+        good[detailed] = self._blocks(pairs.select(detailed), compare_full_resolution.same_details)
+        good[coloured] = self._blocks(
+            pairs.select(coloured), compare_full_resolution.same_colours, large=False
+        )
+        return good
+
+    def _compare_closer(self, pairs: Verified) -> npt.NDArray[np.bool_]:
+        good = np.zeros(len(pairs.i), np.bool_)
+        detailed = np.flatnonzero(self._smaller(pairs) >= DETAILED)
+        detailed = detailed[self._there(pairs.select(detailed))]
+        good[detailed] = self._blocks(pairs.select(detailed), compare_full_resolution.same_image)
+        return good
+
+    def _smaller(self, pairs: Verified) -> Rows:
+        """Pixels of the smaller image of each pair."""
+        areas = self._facts[:, 0] * self._facts[:, 1]
+        return np.asarray(np.minimum(areas[pairs.i], areas[pairs.j]), np.int64)
+
+    def _there(self, pairs: Verified) -> npt.NDArray[np.bool_]:
+        """Reads the originals of pairs; whether both could be read."""
+        self._hold(np.unique(np.concatenate([pairs.i, pairs.j])))
+        both = [
+            int(i) in self._held and int(j) in self._held
+            for i, j in zip(pairs.i, pairs.j, strict=True)
+        ]
+        return np.array(both, np.bool_)
+
+    def _blocks(
+        self, pairs: Verified, compare: Compare, *, large: bool = True
+    ) -> npt.NDArray[np.bool_]:
+        good = np.ones(len(pairs.i), np.bool_)
+        for start in range(0, len(pairs.i), 64):
+            part = slice(start, start + 64)
+            left, right = (self._pixels(side[part], large=large) for side in (pairs.i, pairs.j))
+            flip = pairs.mirrored[part]
+            left[flip] = left[flip][:, :, ::-1]
+            good[part] = compare(left, right, pairs.maps[part])
         return good
 
     def _pixels(self, rows: Rows, *, large: bool) -> npt.NDArray[np.uint8]:
@@ -219,7 +249,7 @@ class Originals:
             except UnreadableImage:
                 return None
             side = compare_full_resolution.SIDE
-            store.array[at] = resize(image, side, side)
+            store.array[at] = resize(trim_border(image), side, side)
             return compare_full_resolution.digest_of(image)
 
         for at, digest in enumerate(

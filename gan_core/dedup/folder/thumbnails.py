@@ -40,6 +40,7 @@ FACTS = 5
 MANY = 4_000
 BORDERED = 64  # pixels of the smaller side from which a plain border is left out
 _PLAIN = 8  # grey levels that a plain border may vary, for the noise of JPEG
+_RINGING = 4  # pixels next to a plain border that JPEG has mixed with it
 # The numbers of all blocks stand in the pipe before anybody reads: they must fit its smallest
 # capacity, one page.
 _BLOCKS = 1_000
@@ -70,7 +71,7 @@ def thumbnail(
         UnreadableImage: it cannot be decoded.
     """
     image, transparent = decode_noting(data, max_megapixels)
-    content = image
+    content = trim_border(image)
     return resize(content, SIDE, SIDE), (
         image.shape[1],
         image.shape[0],
@@ -94,7 +95,7 @@ def trim_border(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
             colour, plain = side[0, 0].astype(np.int16), 0
             while plain < len(side) // 2 and np.abs(side[plain] - colour).max() <= _PLAIN:
                 plain += 1
-            ends.append(plain)
+            ends.append(plain + _RINGING * (plain > _RINGING))
     top, bottom, left, right = ends
     height, width = image.shape[:2]
     if 2 * (top + bottom) >= height or 2 * (left + right) >= width:

@@ -29,10 +29,15 @@ DISAGREE = 0.6  # correlation below which a place disagrees
 # 0.08
 # and more
 MOST = 0.06
+# ... and that may where all details together agree so well; other texts of one template reach 0.965
+MORE, SAME = 0.1, 0.98
 COLOUR = 0.88  # least correlation of a channel after blurring
 OFF = 40.0  # levels that few (3 %) of a channel's values may be off after its gain and offset
 GAINS = 3.0  # largest gain of a channel over the smallest
 TONED = 0.02  # share of the variance of a grey or toned image that brightness does not explain
+SURE = 0.9  # least correlation of all details where thumbnails agree too little to say anything
+OVERLAP = 0.55  # least share of one of the images that the other covers there
+BENT = 0.5  # largest departure of the map from the identity there
 _FAINT = 6.0  # variance in levels squared below which a place holds no details
 _FLOOR = 4.0
 _LUMA = torch.tensor(align.LUMA)
@@ -60,7 +65,42 @@ def same_details(
             new_share, new_fit = _disagreeing(grey_a[rough], grey_b[rough], better)
             taken = new_fit >= fit[rough]
             share[rough[taken]], found[rough[taken]] = new_share[taken], better[taken]
-        return np.asarray(((share <= MOST) & _colours(a, b, found)).numpy(), np.bool_)
+            fit[rough[taken]] = new_fit[taken]
+        return np.asarray((_details(share, fit) & _colours(a, b, found)).numpy(), np.bool_)
+
+
+def same_image(
+    first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8], maps: npt.NDArray[np.float32]
+) -> npt.NDArray[np.bool_]:
+    """As `same_details`, for pairs of which thumbnails suggest only how they lie: bool [n].
+
+    Each image is laid over the other: of a padded one the padding must not count.
+    """
+    with torch.inference_mode():
+        a, b, rough = (
+            torch.from_numpy(np.ascontiguousarray(one)).float() for one in (first, second, maps)
+        )
+        found = _refined(a @ _LUMA, b @ _LUMA, rough)
+        linear = (found[:, :, :2] - torch.eye(2)).abs().amax((1, 2))
+        good = torch.zeros(len(a), dtype=torch.bool)
+        for one, other, there in ((a, b, found), (b, a, _inverse(found))):
+            share, fit = _disagreeing(one @ _LUMA, other @ _LUMA, there)
+            _, mask = align.warp(other[..., 0], there)
+            agree = _details(share, fit) & (fit >= SURE) & (mask.mean((1, 2)) >= OVERLAP)
+            good |= agree & (linear <= BENT) & _colours(one, other, there)
+        return np.asarray(good.numpy(), np.bool_)
+
+
+def _details(share: Tensor, fit: Tensor) -> Tensor:
+    """Whether details agree, from what `_disagreeing` gives: bool [n]."""
+    return (share <= MOST) | ((share <= MORE) & (fit >= SAME))
+
+
+def _inverse(maps: Tensor) -> Tensor:
+    """The maps the other way round."""
+    last = torch.tensor([0.0, 0.0, 1.0]).expand(len(maps), 1, 3)
+    inverse: Tensor = torch.linalg.inv(torch.cat([maps, last], 1))
+    return inverse[:, :2]
 
 
 def same_colours(

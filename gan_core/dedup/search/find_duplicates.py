@@ -66,6 +66,8 @@ WIDENED = (
 # so
 # much
 PLAIN = 0.02
+# what the gates let pass in addition where pairs are compared at full resolution anyway
+PATIENCE = 0.12
 # below so many images every pair is a candidate: their mean says little, and descriptors are taken
 # from it
 SMALL_SET = 200
@@ -81,6 +83,7 @@ class Duplicates:
         accepted: the first pairs of `found`, those of unequal pixels.
         seen: every pair that was verified to the end, accepted or not.
         threshold: the one that decided.
+        raised: whether it is above the one that was asked for, because different images agree.
         same: int64 [n], for each row the preferred row with equal pixels.
         described: the rows' descriptors.
     """
@@ -90,6 +93,7 @@ class Duplicates:
     accepted: Verified
     seen: Verified
     threshold: float
+    raised: bool
     same: Rows
     described: Described
 
@@ -122,7 +126,7 @@ def find_duplicates(
     usual = background(fetch, described, rows, config.threshold)
     threshold = max(config.threshold, usual.bound)
     candidates = _propose(described, rows, config, codes)
-    gates = gates_for(threshold)
+    gates = gates_for(threshold, patience=PATIENCE if confirm else 0)
     verified = verify(fetch, described, candidates, progress, gates=gates)
     seen, accepted = verified, accept(verified, threshold)
     again = _saturated(accepted, len(rank), config.neighbours)
@@ -191,6 +195,7 @@ def find_duplicates(
         accepted,
         seen,
         threshold,
+        threshold > config.threshold,
         same,
         described,
     )
@@ -256,11 +261,12 @@ def _propose(
     return _joined(near, _without(more, near))
 
 
-def gates_for(threshold: float) -> tuple[float, float]:
-    """The gates of `verify`; a raised threshold needs less patience with pairs that agree only so
-    far.
+def gates_for(threshold: float, patience: float = 0.0) -> tuple[float, float]:
+    """The gates of `verify`, less `patience`; a raised threshold needs less patience with pairs
+    that agree only so far.
     """
-    return GATE_SHIFT, GATE_COARSE + 2 * max(0.0, threshold - 0.9)
+    raised = 2 * max(0.0, threshold - 0.9)
+    return GATE_SHIFT - patience, GATE_COARSE + raised - patience
 
 
 def _without(some: Candidates, known: Candidates) -> Candidates:
