@@ -367,7 +367,10 @@ def dedup(
     ],
     out: Annotated[
         Path,
-        typer.Option("--out", help="the table to write; its page of groups is written beside it"),
+        typer.Option(
+            "--out",
+            help="the table to write (.parquet, .csv or .json), and next to it a page of groups",
+        ),
     ] = Path("duplicates.parquet"),
     against: Annotated[
         Path | None,
@@ -413,6 +416,27 @@ def dedup(
             help="replace a table or page that another program wrote, never a file of the sets",
         ),
     ] = False,
+    list_duplicates: Annotated[
+        bool,
+        typer.Option("--list-duplicates", help="print the files that are not kept, one per line"),
+    ] = False,
+    move: Annotated[
+        Path | None,
+        typer.Option("--move", help="folder to move what is not kept to; a dry run without --yes"),
+    ] = None,
+    link: Annotated[
+        Path | None,
+        typer.Option(
+            "--link", help="folder for links to what is not kept; a dry run without --yes"
+        ),
+    ] = None,
+    export: Annotated[
+        Path | None, typer.Option("--export", help="folder for links to what is kept")
+    ] = None,
+    copy: Annotated[
+        bool, typer.Option("--copy", help="with --export: copies instead of links")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="do what --move or --link say")] = False,
     json_: JsonOption = False,
 ) -> None:
     """Find near-duplicates in a folder: a row for each image, a representative for each group, and
@@ -432,6 +456,12 @@ def dedup(
         workers=workers,
         max_megapixels=max_megapixels,
         force=force,
+        list_duplicates=list_duplicates,
+        move=move,
+        link=link,
+        export=export,
+        copy=copy,
+        yes=yes,
         as_json=json_,
     )
     raise typer.Exit(dedup_folder(request))

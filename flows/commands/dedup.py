@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flows.commands import console, progress
 from gan_core import registry
 from gan_core.config import DedupConfig
 from gan_core.errors import RequestError, UnknownName
-from gan_core.files import atomic_write_bytes, write_table
+from gan_core.files import atomic_write_bytes
 from gan_core.progress import Throttled
 
 if TYPE_CHECKING:
@@ -35,6 +35,12 @@ class DedupRequest:
     workers: int = 0
     max_megapixels: float = 100.0
     force: bool = False
+    list_duplicates: bool = False
+    move: Path | None = None
+    link: Path | None = None
+    export: Path | None = None
+    copy: bool = False
+    yes: bool = False
     as_json: bool = False
 
 
@@ -46,7 +52,8 @@ def dedup_folder(request: DedupRequest) -> int:
             file.
         DataError: no image that can be read.
     """
-    from gan_core.dedup.folder.output import check_destination, marked
+    from gan_core.dedup.folder.output import check_destination, write_images
+    from gan_core.dedup.folder.run import IMAGES
 
     places = [request.place, *([request.against] if request.against else [])]
     for path in places:
@@ -66,8 +73,10 @@ def dedup_folder(request: DedupRequest) -> int:
         )
     if request.keep not in KEEP:
         raise UnknownName("rule of --keep", request.keep, KEEP)
-    sheet = check_destination(request.out, places, force=request.force)
+    _check_actions(request)
+    sheet = check_destination(request.out, places, IMAGES.names, force=request.force)
     console.log_to_stderr(verbose=False)
+    from gan_core.dedup.folder.apply import duplicate_paths
     from gan_core.dedup.folder.html import page
     from gan_core.dedup.folder.run import dedup_images
 
@@ -88,16 +97,92 @@ def dedup_folder(request: DedupRequest) -> int:
             prefer=request.prefer,
             progress=Throttled(progress.progress_of(display, "dedup"), 0.25),
         )
-    write_table(marked(found.table), request.out)
+    write_images(found.table, request.out)
     atomic_write_bytes(sheet, page(found, _title(request.place, request.against)).encode())
+    actions = _act(request, found)
     if request.as_json:
         figures = {"counts": found.counts, "ignored": found.ignored, "warnings": found.warnings}
+        listed = {"duplicate_paths": duplicate_paths(found)} if request.list_duplicates else {}
         console.print_json(
-            {"out": str(request.out), "page": str(sheet), **figures, **found.summary}
+            {
+                "out": str(request.out),
+                "page": str(sheet),
+                **figures,
+                **found.summary,
+                **listed,
+                "actions": actions,
+            }
         )
+    elif request.list_duplicates:
+        print(*duplicate_paths(found), sep="\n")
+        for warning in found.warnings:
+            console.say(warning, "yellow")
     else:
         _print(request, found, sheet)
+        _print_actions(actions, request)
     return 0
+
+
+def _check_actions(request: DedupRequest) -> None:
+    if request.move and request.link:
+        raise RequestError(
+            "--move and --link both say what happens to the images that are not kept.",
+            expected="one of them",
+            remedy="leave one out",
+        )
+    for option, unused in (
+        ("--copy", request.copy and not request.export),
+        ("--yes", request.yes and not (request.move or request.link)),
+    ):
+        if unused:
+            raise RequestError(
+                f"{option} has nothing to act on.",
+                expected="--export DIR with --copy, --move DIR or --link DIR with --yes",
+                remedy=f"leave {option} out",
+            )
+
+
+def _act(request: DedupRequest, found: FolderResult) -> list[dict[str, Any]]:
+    """Moves, links and exports what the request names; what was done, or would be: plain JSON."""
+    from gan_core.dedup.folder.apply import apply, plan_files
+
+    wanted = [
+        ("move", request.move, False, request.yes),
+        ("link", request.link, False, request.yes),
+        ("copy" if request.copy else "link", request.export, True, True),
+    ]
+    planned = [
+        (action, plan_files(found, folder, kept=kept), folder, kept, now)
+        for action, folder, kept, now in wanted
+        if folder
+    ]
+    # The clean set first: its links must not lead to a file that has moved.
+    for action, files, _, _, now in reversed(planned):
+        if now:
+            apply(files, action)
+    return [
+        {
+            "action": action,
+            "images": "kept" if kept else "not kept",
+            "folder": str(folder),
+            "done": now,
+            "files": [[str(path), str(target)] for path, target in files],
+        }
+        for action, files, folder, kept, now in planned
+    ]
+
+
+def _print_actions(actions: list[dict[str, Any]], request: DedupRequest) -> None:
+    verbs = {"move": "moved", "link": "linked", "copy": "copied"}
+    for one in actions:
+        verb = verbs[one["action"]] if one["done"] else f"would be {verbs[one['action']]}"
+        print(f"{len(one['files']):,} images that are {one['images']} {verb} to {one['folder']}")
+        if not one["done"]:
+            for path, target in one["files"]:
+                print(f"  {path} -> {target}")
+            print("This was a dry run: add --yes to do it.")
+    if not any(one["action"] == "move" and one["done"] for one in actions):
+        print("Nothing was deleted or moved.")
 
 
 def _print(request: DedupRequest, found: FolderResult, sheet: Path) -> None:
@@ -120,9 +205,8 @@ def _print(request: DedupRequest, found: FolderResult, sheet: Path) -> None:
     print(
         f"table     {request.out}      (keep = false: a duplicate; representative_address names "
         "what it "
-        f"duplicates)\nlook      {sheet}"
+        f"duplicates)\npage      {sheet}"
     )
-    print("Nothing was deleted or moved.")
 
 
 def _title(place: Path, against: Path | None) -> str:

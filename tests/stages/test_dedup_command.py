@@ -4,6 +4,7 @@ odd folders.
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
@@ -223,3 +224,72 @@ def test_another_set_of_which_nothing_can_be_read(folder: Path, tmp_path: Path) 
     (other / "a.png").write_bytes(b"")
     with pytest.raises(DataError):
         dedup_images(folder, against=other)
+
+
+def test_the_suffix_chooses_the_format_and_own_files_are_replaced(
+    folder: Path, tmp_path: Path
+) -> None:
+    expected = dedup_images(folder).table.to_pylist()
+    for name in ("a.parquet", "b.csv", "c.json"):
+        out = tmp_path / name
+        dedup_folder(DedupRequest(folder, out))
+        assert is_ours(out, IMAGES.names)
+        dedup_folder(DedupRequest(folder, out))
+    assert pq.read_table(tmp_path / "a.parquet").to_pylist() == expected
+    said = json.loads((tmp_path / "c.json").read_text())["images"]
+    assert [row["address"] for row in said] == [row["address"] for row in expected]
+    with open(tmp_path / "b.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["representative_id"] for row in rows] == [row["representative_id"] for row in said]
+    assert [row["keep"] == "true" for row in rows] == [row["keep"] for row in said]
+    (tmp_path / "d.csv").write_text("image_id,mine\n")
+    for bad in ("d.csv", "e.xlsx"):
+        with pytest.raises(RequestError):
+            dedup_folder(DedupRequest(folder, tmp_path / bad))
+
+
+def test_what_is_not_kept_is_listed_linked_and_moved_on_request_alone(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, aside = tmp_path / "t.csv", tmp_path / "aside"
+    dedup_folder(DedupRequest(folder, out, list_duplicates=True))
+    assert capsys.readouterr().out.splitlines() == [str(folder / "below" / "zero.jpg")]
+    before = sorted(folder.rglob("*"))
+    for action in ("move", "link"):  # dry runs
+        dedup_folder(DedupRequest(folder, out, **{action: aside}))
+        shown = capsys.readouterr().out
+        assert f"{folder / 'below/zero.jpg'} -> {aside / 'below/zero.jpg'}" in shown
+        assert "--yes" in shown and not aside.exists() and sorted(folder.rglob("*")) == before
+    dedup_folder(DedupRequest(folder, out, link=tmp_path / "links", yes=True))
+    link = tmp_path / "links" / "below" / "zero.jpg"
+    assert link.is_symlink() and link.resolve() == folder / "below" / "zero.jpg"
+    clean = tmp_path / "clean"
+    data = (folder / "below" / "zero.jpg").read_bytes()
+    dedup_folder(DedupRequest(folder, out, move=aside, export=clean, copy=True, yes=True))
+    assert (aside / "below" / "zero.jpg").read_bytes() == data
+    assert not (folder / "below" / "zero.jpg").exists()
+    assert sorted(path.name for path in clean.iterdir()) == [f"{n}.png" for n in range(8)]
+    assert not any(path.is_symlink() for path in clean.iterdir())
+    dedup_folder(DedupRequest(folder, out, export=tmp_path / "linked"))
+    assert {path.resolve() for path in (tmp_path / "linked").iterdir()} == {
+        folder / f"{number}.png" for number in range(8)
+    }
+    for wrong in (
+        {"export": clean},  # not overwritten
+        {"move": folder / "below" / "x", "yes": True},  # within the set
+        {"move": aside, "link": aside},
+        {"yes": True},
+        {"copy": True},
+    ):
+        with pytest.raises(RequestError):
+            dedup_folder(DedupRequest(folder, out, **wrong))
+
+
+def test_moving_links_never_moves_the_file_that_is_kept(folder: Path, tmp_path: Path) -> None:
+    (folder / "link.png").symlink_to("1.png")
+    (folder / "linked").symlink_to(folder / "below", target_is_directory=True)
+    aside = tmp_path / "aside"
+    dedup_folder(DedupRequest(folder, tmp_path / "t.json", move=aside, yes=True))
+    moved = {str(path.relative_to(aside)) for path in aside.rglob("*") if not path.is_dir()}
+    assert moved == {"link.png", "below/zero.jpg"}
+    assert (aside / "link.png").resolve() == folder / "1.png" and (folder / "1.png").exists()

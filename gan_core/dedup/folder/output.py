@@ -7,47 +7,76 @@ own.
 
 from __future__ import annotations
 
+import io
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 
 from gan_core.errors import RequestError
+from gan_core.files import atomic_write_bytes, write_table
 
 MARK = "discern dedup"
 GENERATOR = f'<meta name="generator" content="{MARK}">'
-_HEAD = 4096  # the page's mark stands in its first bytes
+_HEAD = 4096  # bytes of a page, or of a table as text, that hold the mark
+SUFFIXES = (".parquet", ".pq", ".csv", ".json")
 
 
-def marked(table: pa.Table) -> pa.Table:
-    """The table with the mark in its schema's metadata (key `generator`)."""
-    return table.replace_schema_metadata(
-        {**(table.schema.metadata or {}), b"generator": MARK.encode()}
-    )
+def write_images(table: pa.Table, path: Path) -> None:
+    """Writes the table as Parquet, CSV or JSON (`{"generator": ..., "images": [...]}`), by the
+    file's suffix.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".csv":
+        out = io.BytesIO()
+        pa.csv.write_csv(table, out)
+        atomic_write_bytes(path, out.getvalue())
+    elif suffix == ".json":
+        text = json.dumps({"generator": MARK, "images": table.to_pylist()}, ensure_ascii=False)
+        atomic_write_bytes(path, text.encode())
+    else:
+        metadata = {**(table.schema.metadata or {}), b"generator": MARK.encode()}
+        write_table(table.replace_schema_metadata(metadata), path)
 
 
-def is_ours(path: Path) -> bool:
-    """Whether a file is a table or a page that `discern dedup` wrote; False if unreadable."""
+def is_ours(path: Path, columns: Sequence[str] = ()) -> bool:
+    """Whether a file is a table or a page that `discern dedup` wrote; False if unreadable.
+
+    Args:
+        columns: of the table; CSV files are recognised by their header.
+    """
     if not path.is_file():
         return False
+    suffix = path.suffix.lower()
     try:
-        if path.suffix.lower() == ".html":
-            with open(path, "rb") as file:
-                return GENERATOR.encode() in file.read(_HEAD)
-        return (pq.read_schema(path).metadata or {}).get(b"generator") == MARK.encode()
+        if suffix in (".parquet", ".pq"):
+            return (pq.read_schema(path).metadata or {}).get(b"generator") == MARK.encode()
+        with open(path, "rb") as file:
+            head = file.read(_HEAD)
     except (OSError, pa.ArrowException):
         return False
+    if suffix == ".html":
+        return GENERATOR.encode() in head
+    if suffix == ".json":
+        return head.startswith(f'{{"generator": "{MARK}"'.encode())
+    header = ",".join(f'"{name}"' for name in columns).encode()
+    return bool(columns) and head.splitlines()[:1] == [header]
 
 
-def check_destination(out: Path, places: Sequence[Path], *, force: bool = False) -> Path:
+def check_destination(
+    out: Path, places: Sequence[Path], columns: Sequence[str] = (), *, force: bool = False
+) -> Path:
     """Makes sure, before any work, that `out` and the page beside it can be written and destroy
     nothing.
 
     Args:
         out: the table to be written.
         places: the sets that are read; their files are never replaced, whatever `force` says.
+        columns: of the table (`is_ours`).
         force: replace files that some other program wrote, outside the sets.
 
     Returns:
@@ -57,11 +86,11 @@ def check_destination(out: Path, places: Sequence[Path], *, force: bool = False)
         RequestError: another ending, a folder or another program's file in the way, a file of a
             set, or a folder that cannot be written.
     """
-    if out.suffix.lower() not in (".parquet", ".pq"):
+    if out.suffix.lower() not in SUFFIXES:
         raise RequestError(
-            f"--out {out} is no Parquet file.",
-            expected="a name that ends in .parquet",
-            remedy="--out duplicates.parquet",
+            f"--out {out} has an ending that names no format of a table.",
+            expected="a name that ends in .parquet, .csv or .json",
+            remedy=f"--out {out.with_suffix('.parquet')}",
         )
     sheet = out.with_suffix(".html")
     for path in (out, sheet):
@@ -72,13 +101,15 @@ def check_destination(out: Path, places: Sequence[Path], *, force: bool = False)
                 remedy="--out FOLDER/duplicates.parquet",
             )
         if os.path.lexists(path):
-            _check_replaceable(path, places, force=force)
+            _check_replaceable(path, places, columns, force=force)
     _check_folder(out.parent)
     return sheet
 
 
-def _check_replaceable(path: Path, places: Sequence[Path], *, force: bool) -> None:
-    if is_ours(path) and not any(_same(path, place) for place in places):
+def _check_replaceable(
+    path: Path, places: Sequence[Path], columns: Sequence[str], *, force: bool
+) -> None:
+    if is_ours(path, columns) and not any(_same(path, place) for place in places):
         return
     for place in places:
         if (
