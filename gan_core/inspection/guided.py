@@ -35,13 +35,15 @@ from gan_core.inspection.base import (
 from gan_core.networks.base import LayeredNetwork
 from gan_core.networks.layers import calibrate_batchnorm, initialise
 from gan_core.randomness import torch_stream
+from gan_core.vision.geometry import resize
 
 ABOUT = "guided backpropagation of the discriminator's last features, with random filters beside"
 TITLE = "What the discriminator's features respond to"
-VERSION = 1
+VERSION = 2
 ORDER = 40
 GREY = 2.0  # mean difference of channels, in levels of 255, below which a set is grey
 BATCH = 128
+LEAST_PATCH = 8  # pixels
 
 
 class Options(Section):
@@ -52,8 +54,8 @@ class Options(Section):
 
 
 def inspect(context: Context, options: Options) -> Inspection:
-    """A row for each feature: the images with its strongest responses, their guided traces, the
-    same of random filters; the image patches of the strongest responses; first-layer filters.
+    """A row for each feature: the images with its strongest responses, the patches of them that it
+    responds to, their guided traces, the same of random filters; first-layer filters.
     """
     if context.packs:
         images = as_float(context.training_images(options.images, "guided"))
@@ -75,6 +77,12 @@ def inspect(context: Context, options: Options) -> Inspection:
     columns = found.images.shape[1]
     figures = [
         image_sheet("guided_images", found.images, columns, f"strongest {source}"),
+        image_sheet(
+            "guided_patches",
+            found.patches,
+            columns,
+            "the parts of these images that hold 90 % of the trace's energy, enlarged",
+        ),
         image_sheet("guided_trained", found.trained, columns, "trained filters"),
         image_sheet("guided_random", found.random, columns, "random filters"),
     ]
@@ -241,12 +249,14 @@ class GuidedFigure:
             strongly.
         trained: uint8 [features, most, S, S, 3]: the trace of that answer, grey where nothing
             counts.
+        patches: uint8 [features, most, S, S, 3]: the parts of `images` that the traces point at.
         random: the same of random filters, at their own strongest images.
         numbers: JSON values.
     """
 
     images: npt.NDArray[np.uint8]
     trained: npt.NDArray[np.uint8]
+    patches: npt.NDArray[np.uint8]
     random: npt.NDArray[np.uint8]
     numbers: dict[str, Any]
 
@@ -301,9 +311,41 @@ def draw_guided(
             "answer": round(float(np.mean([one.value for one in answers[1]])), 6),
         },
     }
-    drawn = [as_images(shown), as_grey(trained), as_grey(random)]
+    drawn = [
+        as_images(shown),
+        as_grey(trained),
+        patches(as_images(shown), trained),
+        as_grey(random),
+    ]
     parts = [image.reshape(*shape, *image.shape[1:]) for image in drawn]
-    return GuidedFigure(parts[0], parts[1], parts[2], numbers)
+    return GuidedFigure(parts[0], parts[1], parts[2], parts[3], numbers)
+
+
+def patches(
+    images: npt.NDArray[np.uint8], traces: Tensor, share: float = 0.9
+) -> npt.NDArray[np.uint8]:
+    """The part of each image that its trace points at, enlarged to the image's size: the square
+    around the strip of rows and the strip of columns that hold `share` of the trace's energy.
+
+    Args: images: uint8 [n, S, S, 3]. traces: float [n, C, S, S].
+    """
+    size = images.shape[1]
+    out = np.empty_like(images)
+    for n, energy in enumerate(traces.square().sum(1).double()):
+        ends = [_strip(energy.sum(axis).numpy(), share) for axis in (1, 0)]
+        side = min(size, max(LEAST_PATCH, *(last - first for first, last in ends)))
+        top, left = (min(max(0, (first + last - side) // 2), size - side) for first, last in ends)
+        part = images[n, top : top + side, left : left + side]
+        out[n] = resize(np.ascontiguousarray(part), size, size)
+    return out
+
+
+def _strip(energy: npt.NDArray[np.float64], share: float) -> tuple[int, int]:
+    """First and last place (excluded) between which `share` of the energy lies."""
+    below = np.cumsum(energy) / max(float(energy.sum()), 1e-30)
+    first = int(np.searchsorted(below, (1 - share) / 2, side="right"))
+    last = int(np.searchsorted(below, (1 + share) / 2)) + 1
+    return min(first, len(energy) - 1), min(max(last, first + 1), len(energy))
 
 
 def _numbers(traces: Tensor) -> dict[str, float]:
@@ -339,7 +381,8 @@ def coherence(traces: Tensor) -> float:
 
 def as_grey(traces: Tensor) -> npt.NDArray[np.uint8]:
     """Traces [n, C, S, S] as images uint8 [n, S, S, 3]: 0 is mid-grey, each scaled by its own
-    99.5th percentile.
+    98th percentile, and its root taken, so that all but the weakest signals show.
     """
-    scale = torch.quantile(traces.abs().flatten(1), 0.995, dim=1).clamp(min=1e-12)
-    return as_images((traces / scale[:, None, None, None]).clamp(-1, 1))
+    scale = torch.quantile(traces.abs().flatten(1), 0.98, dim=1).clamp(min=1e-12)
+    shown = (traces / scale[:, None, None, None]).clamp(-1, 1)
+    return as_images(shown.sign() * shown.abs().sqrt())

@@ -17,12 +17,14 @@ from gan_core.inspection.guided import (
     draw_guided,
     guided,
     last_maps,
+    patches,
     prepared,
     strongest,
     trace,
 )
 from gan_core.networks.base import LayeredNetwork
 from gan_core.registry import load
+from gan_core.vision.geometry import resize
 
 
 @pytest.fixture(scope="module")
@@ -157,3 +159,14 @@ def test_the_figure_repeats_itself(network: LayeredNetwork, pictures: Tensor) ->
         assert (getattr(first, name) == getattr(second, name)).all()
     assert first.numbers == second.numbers and first.numbers["layer"] == "conv3"
     assert (first.random != draw_guided(network, pictures, most=3, seed=1).random).any()
+
+
+def test_a_patch_is_the_square_that_the_trace_points_at() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    traces = torch.zeros(2, 3, 32, 32)
+    traces[0, :, 4:12, 20:28] = 1.0
+    traces[1, :, 0, 31] = 1.0  # a corner: the square stays inside
+    found = patches(images, traces, share=0.99)
+    for n, (top, left) in enumerate([(4, 20), (0, 24)]):
+        part = np.ascontiguousarray(images[n, top : top + 8, left : left + 8])
+        np.testing.assert_array_equal(found[n], resize(part, 32, 32))
