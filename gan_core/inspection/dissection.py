@@ -8,9 +8,14 @@ Three kinds of evidence for each class, each with its baselines:
    pairs: size and layout stay, "this image" is broken), and a network with random weights.
 2. Ablation: the share of the class's pixels that vanish when its units are set to 0, and how much
    changes elsewhere, against random sets of as many units and a set matched in mean activation and
-   outgoing norm. Units are ranked by agreement, and by their effect when ablated one by one.
-3. Insertion: the class's mean activation of its units is put at one place where the class is
-   absent, by row and by the class that was there.
+   outgoing norm. Units are ranked by agreement, by their effect when ablated one by one, and by
+   coefficients optimised for the average causal effect of ablation and insertion together.
+3. Insertion: the class's activation of its units (their mean where it shows, and their 99th
+   percentile) is put at one place where the class is absent, by row and by the class that was
+   there.
+
+A class counts where it fills at least a thousandth of the generated pixels; with a fitted segmenter
+a hundredth, and only if the segmenter's own IoU is at least 0.5.
 
 Latents for thresholds, agreement and ablation are never shared.
 """
@@ -55,7 +60,11 @@ FRACTIONS = np.logspace(-3, 0, 100)[:-1]  # shares of places above a threshold (
 LEAST_IOU, LEAST_GAIN = 0.05, 0.05  # a unit counts above the first, and by so much above shuffled
 LEAST_PIXELS = 1e-3  # classes with a smaller share of the pixels are left out (netdissect)
 RANDOM_SETS = 20
-PLACES = 500  # insertions of each class
+FITTED_PIXELS, FITTED_IOU = 1e-2, 0.5  # of a fitted segmenter: share of pixels, its own IoU
+PLACES = 2000  # insertions of each class
+DIM = 0.25  # light of an image where a unit is off
+STRONG = 0.99  # quantile of activations that is inserted beside the mean
+STEPS, RATE, PENALTY = 100, 0.05, 0.1  # of optimised coefficients (ours; Adam, 2-norm)
 Floats = npt.NDArray[np.float64]
 
 
@@ -79,10 +88,12 @@ class Dissection:
         pixels: share of generated pixels, [classes].
         iou, shuffled: agreement with the own and with another image's segmentation.
         counts: whether a unit counts as a detector of a class.
-        lost, elsewhere: by class name and ranking ('agreement', 'effect'): share of the class's
-            pixels that vanish, and of other pixels that change.
+        drawn: numbers of the classes that count; only they have the entries below.
+        lost, elsewhere: by class name and ranking ('agreement', 'effect', 'optimised'): share of
+            the class's pixels that vanish, and of other pixels that change.
         random: by class name: shares lost by random sets; matched: by the matched set.
-        inserted: by class name: {by row: [...], by class: {name: rate}}.
+        inserted: by class name: {by_row: [...], by_class: {name: rate}}, and the same with strong
+            activations under 'strong'.
     """
 
     classes: list[str]
@@ -91,6 +102,7 @@ class Dissection:
     iou: Floats
     shuffled: Floats
     counts: npt.NDArray[np.bool_]
+    drawn: list[int]
     units: dict[str, dict[str, list[int]]]
     lost: dict[str, dict[str, float]]
     elsewhere: dict[str, dict[str, float]]
@@ -119,15 +131,18 @@ def inspect(context: Context, options: Options) -> Inspection:
     random = random_network(generator, context.seed)
     chance = agreement(random, layer, segment, latents, options.latents)
     spurious = int(count_units(*chance).sum())
-    drawn = [n for n, share in enumerate(found.pixels) if share >= LEAST_PIXELS]
-    rows = [_row(found, n) for n in drawn]
+    drawn = found.drawn
+    histogram = None if real is None else _histogram(real_segment, real)
+    rows = [_row(found, n, histogram, segment) for n in drawn]
     columns = [
         "class",
-        "pixels",
+        "pixels (real)",
+        *(["segmenter IoU"] if segment.iou else []),
         "best IoU",
         "shuffled",
         "units that count",
         f"lost by {options.units} units",
+        "by optimised units",
         "random sets, mean (worst)",
         "matched set",
         "changed elsewhere",
@@ -152,7 +167,8 @@ def inspect(context: Context, options: Options) -> Inspection:
         "layer": layer,
         "classes": found.classes,
         "pixels": _rounded(found.pixels),
-        "pixels_real": None if real is None else _histogram(real_segment, real),
+        "pixels_real": histogram,
+        "segmenter_iou": dict(segment.iou),
         "best_iou": _rounded(found.iou.max(0)),
         "shuffled": _rounded(found.shuffled[found.iou.argmax(0), np.arange(len(found.classes))]),
         "counting_units": found.counts.sum(0).tolist(),
@@ -206,6 +222,7 @@ def dissect(
     """
     iou, shuffled, pixels = agreement(generator, layer, segment, latents, count)
     counts = count_units(iou, shuffled, pixels)
+    drawn = classes_that_count(segment, pixels)
     last = latents[2 * count :]
     study = Ablation(generator, layer, segment, last)
     random = numpy_stream(seed, "dissection", "random sets")
@@ -215,8 +232,13 @@ def dissect(
     by_chance: dict[str, list[float]] = {}
     matched: dict[str, float] = {}
     effects = study.effects()
-    for number, name in enumerate(segment.classes):
-        rankings = {"agreement": iou[:, number], "effect": effects[:, number]}
+    for number in drawn:
+        name = segment.classes[number]
+        rankings = {
+            "agreement": iou[:, number],
+            "effect": effects[:, number],
+            "optimised": study.coefficients(number, iou[:, number], seed),
+        }
         chosen[name] = {
             how: np.argsort(-values, kind="stable")[:units].tolist()
             for how, values in rankings.items()
@@ -233,6 +255,7 @@ def dissect(
     inserted = {
         name: study.insert(number, chosen[name]["agreement"], numpy_stream(seed, "insert", name))
         for number, name in enumerate(segment.classes)
+        if number in drawn
     }
     return Dissection(
         list(segment.classes),
@@ -241,6 +264,7 @@ def dissect(
         iou,
         shuffled,
         counts,
+        drawn,
         chosen,
         lost,
         elsewhere,
@@ -359,6 +383,16 @@ def count_units(iou: Floats, shuffled: Floats, pixels: Floats) -> npt.NDArray[np
     return found & (pixels >= LEAST_PIXELS)
 
 
+def classes_that_count(segment: Segmenter, pixels: Floats) -> list[int]:
+    """Numbers of the classes that are drawn often enough and that the segmenter knows."""
+    least = FITTED_PIXELS if segment.iou else LEAST_PIXELS
+    return [
+        n
+        for n, name in enumerate(segment.classes)
+        if pixels[n] >= least and (not segment.iou or (segment.iou[name] or 0) >= FITTED_IOU)
+    ]
+
+
 class Ablation(Units):
     """Units of a layer set to 0 or to a value, and what becomes of the classes.
 
@@ -399,6 +433,54 @@ class Ablation(Units):
             ]
         )
 
+    def coefficients(self, number: int, start: Floats, seed: int) -> Floats:
+        """How far each unit draws a class, 0 to 1 [units]: optimised so that scaling the units by
+        one minus it removes the class, and inserting the class's activation by it at a random place
+        draws it, with few units (Bau et al. 2019, section 4.2).
+
+        Args: start: a first guess [units], not negative.
+        """
+        random = torch_stream(seed, "dissection", "coefficients", str(number))
+        alpha = torch.tensor(start / max(float(start.max()), 1e-9), dtype=torch.float32)
+        alpha.requires_grad_()
+        optimiser = torch.optim.Adam([alpha], lr=RATE)
+        before = max(float(self.sizes[number] / self.sizes.sum()), 1e-6)
+        value = self._inside(number)
+        side = self.activations.shape[2]
+        for _ in range(STEPS):
+            rows = torch.randint(len(self.latents), (32,), generator=random)
+            places = torch.randint(side, (2, 32), generator=random)
+            x = self.activations[rows].float()
+            spot = torch.zeros(32, 1, side, side)
+            spot[torch.arange(32), 0, places[0], places[1]] = 1
+            mixed = alpha[:, None, None]
+            without = self._presence(x * (1 - mixed), rows, number)
+            insert = x + spot * mixed * (value.mean(0)[:, None, None] - x)
+            with_it = self._presence(insert, rows, number)
+            loss = (without - with_it) / before + PENALTY * alpha.norm()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            with torch.no_grad():
+                alpha.clamp_(0, 1)
+        return np.asarray(alpha.detach().numpy(), np.float64)
+
+    def _presence(self, x: Tensor, rows: Tensor, number: int) -> Tensor:
+        images = self.image(x.to(self.activations.dtype).to(self.device), rows)
+        return self.segment.soft(images)[:, number].mean()
+
+    def _cells(self, number: int) -> Tensor:
+        """Which places of the layer show a class: bool [n, h, w]."""
+        scale = self.before.shape[1] // self.activations.shape[2]
+        return F.max_pool2d((self.before == number).float()[:, None], scale)[:, 0] > 0
+
+    def _inside(self, number: int) -> Tensor:
+        """Activations at the places of a class: float [places, units]; one place of zeros where it
+        has none.
+        """
+        found = self.activations.permute(0, 2, 3, 1)[self._cells(number)].float()
+        return found if len(found) else torch.zeros(1, self.activations.shape[1])
+
     def matched(self, units: list[int]) -> list[int]:
         """As many other units, the nearest in mean activation and in outgoing norm."""
         means = self.activations.float().mean((0, 2, 3)).numpy()
@@ -412,17 +494,24 @@ class Ablation(Units):
         return found
 
     def insert(self, number: int, units: list[int], random: np.random.Generator) -> dict[str, Any]:
-        """How often a class appears where its units are switched on at one place, by row and by the
-        class that was there before. The value is the units' mean over the class's own pixels.
+        """How often a class appears where its units are switched on at one place where it is
+        absent, by row and by the class that was there before.
         """
-        side = self.activations.shape[2]
-        scale = self.before.shape[1] // side
-        cells = F.max_pool2d((self.before == number).float()[:, None], scale)[:, 0] > 0
+        cells = self._cells(number)
         absent = np.argwhere(~cells.numpy())
         if not bool(cells.any()) or not len(absent):
             return {"rate": 0.0, "by_row": [], "by_class": {}}
-        value = self.activations[:, units].permute(0, 2, 3, 1)[cells].float().mean(0)
         places = absent[random.integers(0, len(absent), PLACES)]
+        inside = self._inside(number)[:, units]
+        found = self._insert_at(number, units, inside.mean(0), places)
+        strong = torch.quantile(inside[:100_000], STRONG, dim=0)
+        return {**found, "strong": self._insert_at(number, units, strong, places)}
+
+    def _insert_at(
+        self, number: int, units: list[int], value: Tensor, places: npt.NDArray[np.int64]
+    ) -> dict[str, Any]:
+        side = self.activations.shape[2]
+        scale = self.before.shape[1] // side
 
         def switch_on(x: Tensor, positions: Tensor) -> Tensor:
             for n, position in enumerate(positions.tolist()):
@@ -471,14 +560,18 @@ def before_and_after(study: Units, chosen: Sequence[Sequence[int]]) -> Images:
 
 
 def darkened(images: Tensor, maps: Tensor) -> Images:
-    """Images darkened where a unit is off, a row for each unit: uint8 [units * n, S, S, 3].
+    """Images in the light of a unit's map, a row for each unit: uint8 [units * n, S, S, 3].
+
+    A place is fully lit where the unit is above the 98th percentile of these maps, and at DIM where
+    it is off.
 
     Args: images: [n, 3, S, S]. maps: activations of the units [n, units, h, w].
     """
     size = list(images.shape[2:])
     large = F.interpolate(maps.float(), size=size, mode="bilinear", align_corners=False)
-    large = large / large.amax((0, 2, 3), keepdim=True).clamp(min=1e-6)
-    light = 0.15 + 0.85 * large.clamp(0, 1)
+    flat = large.transpose(0, 1).flatten(1)
+    most = torch.quantile(flat, 0.98, dim=1).clamp(min=1e-6)
+    light = DIM + (1 - DIM) * (large / most[:, None, None]).clamp(0, 1)
     rows = [as_images((images + 1) * light[:, n : n + 1] - 1) for n in range(maps.shape[1])]
     return np.concatenate(rows)
 
@@ -488,17 +581,19 @@ def _histogram(segment: Segmenter, images: Tensor) -> list[float]:
     return _rounded(np.bincount(labels, minlength=len(segment.classes)) / len(labels))
 
 
-def _row(found: Dissection, number: int) -> list[Any]:
+def _row(found: Dissection, number: int, real: list[float] | None, segment: Segmenter) -> list[Any]:
     name = found.classes[number]
     best = int(found.iou[:, number].argmax())
     chance = found.random[name]
     return [
         name,
-        f"{100 * found.pixels[number]:.1f} %",
+        f"{100 * found.pixels[number]:.1f} %" + (f" ({100 * real[number]:.1f})" if real else ""),
+        *([f"{segment.iou[name] or 0:.2f}"] if segment.iou else []),
         f"{found.iou[best, number]:.3f}",
         f"{found.shuffled[best, number]:.3f}",
         int(found.counts[:, number].sum()),
         f"{100 * found.lost[name]['agreement']:.0f} %",
+        f"{100 * found.lost[name]['optimised']:.0f} %",
         f"{100 * np.mean(chance):.0f} % ({100 * max(chance):.0f} %)",
         f"{100 * found.matched[name]:.0f} %",
         f"{100 * found.elsewhere[name]['agreement']:.0f} %",

@@ -27,6 +27,7 @@ from gan_core.shards import NO_MASK
 
 VOID = NO_MASK
 WIDTHS = (12, 24, 48)  # channels of the U-Net, about 0.1 M weights
+SOFTNESS = 0.1  # colour distance, of a range of 2, by which a class falls to 1/e of another
 BATCH, RATE = 32, 3e-3
 HELD_OUT = 5  # the last of so many parts of the images is held out
 PRETRAINED_SIZE = 64  # pixels below which torchvision's networks see nothing
@@ -39,12 +40,14 @@ class Segmenter:
     """Images float [n, 3, S, S] in [-1, 1] to classes int64 [n, S, S]; names of the classes.
 
     Attributes:
+        soft: the same as shares of each class, float [n, classes, S, S], for gradients.
         iou: of a fitted segmenter, intersection over union by class on held-out images; None for a
             class that these do not show.
     """
 
     segment: Callable[[Tensor], Tensor]
     classes: Sequence[str]
+    soft: Callable[[Tensor], Tensor]
     iou: Mapping[str, float | None] = field(default_factory=dict)
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -52,7 +55,11 @@ class Segmenter:
 
     def after(self, change: Callable[[Tensor], Tensor]) -> Segmenter:
         """The same on images that were changed before."""
-        return replace(self, segment=lambda images: self.segment(change(images)))
+        return replace(
+            self,
+            segment=lambda images: self.segment(change(images)),
+            soft=lambda images: self.soft(change(images)),
+        )
 
 
 def of_context(context: Context, config: SegmenterConfig) -> Segmenter:
@@ -76,12 +83,16 @@ def by_colour(palette: Mapping[str, Sequence[int]]) -> Segmenter:
     """Each pixel's class is that of the nearest colour. Args: palette: class to RGB, 0 to 255."""
     colours = torch.tensor([list(colour) for colour in palette.values()]) / 127.5 - 1
 
-    def segment(images: Tensor) -> Tensor:
+    def distances(images: Tensor) -> Tensor:
         places = images.permute(0, 2, 3, 1).flatten(0, 2)
-        nearest = torch.cdist(places, colours.to(places)).argmin(1)
-        return nearest.view(len(images), *images.shape[2:])
+        found = torch.cdist(places, colours.to(places))
+        return found.view(len(images), *images.shape[2:], -1).permute(0, 3, 1, 2)
 
-    return Segmenter(segment, list(palette))
+    return Segmenter(
+        lambda images: distances(images).argmin(1),
+        list(palette),
+        lambda images: (-distances(images) / SOFTNESS).softmax(1),
+    )
 
 
 def by_network(config: SegmenterConfig, device: str = "cpu") -> Segmenter:
@@ -128,7 +139,13 @@ def by_network(config: SegmenterConfig, device: str = "cpu") -> Segmenter:
             )
         return out
 
-    return Segmenter(segment, classes)
+    def soft(images: Tensor) -> Tensor:
+        out = _raw(network, _normalised(images) if pretrained else images, device)
+        if out.dim() == 4:
+            return out.softmax(1)
+        return F.one_hot(out.long(), len(classes)).permute(0, 3, 1, 2).float()
+
+    return Segmenter(segment, classes, soft)
 
 
 def _normalised(images: Tensor) -> Tensor:
@@ -140,10 +157,15 @@ def _normalised(images: Tensor) -> Tensor:
 def _by_batches(network: nn.Module, images: Tensor, device: str) -> Tensor:
     found = []
     for some in torch.split(images, 64):
-        out: Any = network(some.to(device))
-        out = out["out"] if isinstance(out, Mapping) else out
-        found.append((out.argmax(1) if out.dim() == 4 else out).long().cpu())
+        out = _raw(network, some, device)
+        found.append((out.argmax(1) if out.dim() == 4 else out).long())
     return torch.cat(found)
+
+
+def _raw(network: nn.Module, images: Tensor, device: str) -> Tensor:
+    out: Any = network(images.to(device))
+    found: Tensor = out["out"] if isinstance(out, Mapping) else out
+    return found.cpu()
 
 
 class UNet(nn.Module):
@@ -195,7 +217,11 @@ def fitted(context: Context, config: SegmenterConfig) -> Segmenter:
     last = {ids[row] for row in order[len(order) - len(order) // HELD_OUT :]}
     held = torch.tensor([identity in last for identity in ids])
     network = fit_unet(images[~held], labels[~held], len(classes), config.steps, context.seed)
-    own = Segmenter(lambda some: _by_batches(network, some, "cpu"), classes)
+    own = Segmenter(
+        lambda some: _by_batches(network, some, "cpu"),
+        classes,
+        lambda some: network(some).softmax(1),
+    )
     found = own(images[held])
     measured = iou_of(found, labels[held], len(classes))
     return replace(own, iou=dict(zip(classes, measured, strict=True)))

@@ -34,8 +34,8 @@ class Units:
             z, more = self._inputs(rows)
             with torch.no_grad():
                 x = generator.run_to(z, layer, **more)  # type: ignore[operator]
+                images.append(self.image(x, rows))
             activations.append(x.cpu())
-            images.append(self._image(x, rows))
         self.activations, self.images = torch.cat(activations), torch.cat(images)
 
     def _inputs(self, rows: Tensor) -> tuple[Tensor, dict[str, Any]]:
@@ -43,8 +43,10 @@ class Units:
         classes = getattr(self.generator, "classes", 0)
         return z, {"labels": (rows % classes).to(self.device)} if classes else {}
 
-    @torch.no_grad()
-    def _image(self, x: Tensor, rows: Tensor) -> Tensor:
+    def image(self, x: Tensor, rows: Tensor) -> Tensor:
+        """The images that activations [k, units, h, w] of the latents `rows` give, on the CPU; the
+        gradient flows through.
+        """
         z, more = self._inputs(rows)
         if isinstance(self.generator, LayeredNetwork):
             found = self.generator.run_from(x, self.layer, latents=z, **more)
@@ -65,7 +67,8 @@ class Units:
         for start in range(0, len(rows), BATCH):
             some = rows[start : start + BATCH]
             x = change(self.activations[some], torch.arange(start, start + len(some)))
-            out.append(self._image(x.to(self.device), some))
+            with torch.no_grad():
+                out.append(self.image(x.to(self.device), some))
         return torch.cat(out)
 
     def without(self, units: Sequence[int], rows: Tensor | None = None) -> Tensor:

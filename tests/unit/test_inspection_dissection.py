@@ -22,6 +22,9 @@ from gan_core.inspection.dissection import (
     quality,
 )
 from gan_core.inspection.segmenters import by_colour
+from gan_core.inspection.units import outgoing
+from gan_core.networks.layers import initialise
+from gan_core.networks.snapshot import Prior, build_networks, sample_latents
 
 PALETTE = {"sky": [40, 80, 160], "A": [220, 40, 40], "B": [40, 200, 60], "C": [230, 220, 60]}
 SIDE, SCALE = 8, 4
@@ -98,6 +101,24 @@ def test_effects_rank_causal_units_above_the_decoy(found: Dissection) -> None:
     assert found.units["B"]["effect"][0] == 2 and found.units["C"]["effect"][0] == 3
     assert found.lost["A"]["effect"] > 0.99
     assert np.mean(found.random["B"]) < 0.3 < found.lost["B"]["agreement"]
+
+
+def test_optimised_coefficients_name_the_unit_that_draws() -> None:
+    """A unit of a real network paints yellow; another of equal activity paints nothing."""
+    generator = build_networks({"name": "dcgan32_svhn", "width": 0.125})["generator"]
+    initialise(generator, torch.Generator().manual_seed(0))
+    random = torch.Generator().manual_seed(1)
+    generator.calibrate([sample_latents(Prior(), 256, random)])
+    generator.requires_grad_(False)
+    weight = outgoing(generator, "deconv2")
+    assert weight is not None
+    weight.zero_()
+    weight[3, :2], weight[3, 2] = 0.3, -0.3
+    palette = {"grey": [128, 128, 128], "yellow": [255, 255, 0]}
+    study = Ablation(generator, "deconv2", by_colour(palette), sample_latents(Prior(), 64, random))
+    assert 0.05 < study.sizes[1] / study.sizes.sum() < 0.95
+    found = study.coefficients(1, np.full(8, 0.5), seed=0)
+    assert found[3] > 0.6 and np.delete(found, 3).max() < 0.1
 
 
 def test_a_unit_that_is_switched_on_paints_its_object(found: Dissection) -> None:
