@@ -104,6 +104,12 @@ RehashOption = Annotated[
         "--rehash", help="read every file again instead of trusting size and time of change"
     ),
 ]
+VerifyOption = Annotated[
+    bool,
+    typer.Option(
+        "--verify", help="read every byte of what the store has, and make damaged artifacts again"
+    ),
+]
 RunnerOption = Annotated[
     str,
     typer.Option(
@@ -135,6 +141,7 @@ def _command(until: str) -> Any:
         max_seconds: SecondsOption = None,
         device: DeviceOption = "auto",
         rehash: RehashOption = False,
+        verify: VerifyOption = False,
         runner: RunnerOption = "threads",
         dry_run: DryOption = False,
         json_: JsonOption = False,
@@ -157,6 +164,7 @@ def _command(until: str) -> Any:
             max_seconds=max_seconds,
             device=device,
             rehash=rehash,
+            verify=verify,
             runner=runner,
             until=until,
             command=shlex.join(["discern", *sys.argv[1:]]),

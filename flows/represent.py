@@ -220,7 +220,7 @@ def run(request: RunRequest) -> dict[str, Any]:
 
 def parameters_of(request: RunRequest) -> dict[str, Any]:
     """A request as the parameters of the chain's flows."""
-    given = request.model_dump(exclude={"command"})
+    given = request.model_dump(exclude={"command", "verify"})
     kind, _, place = request.runner.partition(":")
     return {
         **given,

@@ -4,6 +4,7 @@ merely came along.
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from gan_core.contract import ArtifactRef, StageOutcome
-from gan_core.files import canonical_json, sha256_file, sha256_text
+from gan_core.files import canonical_json, read_json, sha256_file, sha256_text, write_json
 
 MANIFEST = "manifest.json"
+# Beside the manifest: modification times (ns) of the content files when they were last hashed.
+STAMPS = "stamps.json"
 FORMAT = 1
 
 
@@ -80,7 +83,7 @@ def describe_files(
         name = path.relative_to(folder).as_posix()
         if (
             not path.is_file()
-            or name == MANIFEST
+            or name in (MANIFEST, STAMPS)
             or name.startswith("scratch/")
             or name.endswith(".tmp")
         ):
@@ -92,19 +95,51 @@ def describe_files(
     return content, rest
 
 
-def problems(folder: Path, manifest: Manifest, *, deep: bool) -> list[str]:
-    """What is wrong with an artifact's files: missing or of another size, and (deep) of another
-    hash.
+def problems(
+    folder: Path, manifest: Manifest, *, deep: bool, byproducts: bool | None = None
+) -> list[str]:
+    """What is wrong with an artifact's files: missing, of another size, or of another hash.
 
-    By-products count only when deep: a missing preview must not make a training run again.
+    A content file is hashed where its modification time is not that of the last hashing, and
+    always when `deep`. By-products count only when deep: a missing preview must not make a training
+    run again.
+
+    Args:
+        byproducts: whether they count; None: as `deep` says.
     """
-    found = []
-    for name, entry in {**manifest.content, **(manifest.byproducts if deep else {})}.items():
+    found: list[str] = []
+    known, stamps = _stamps(folder), {}
+    wanted = deep if byproducts is None else byproducts
+    for name, entry in {**manifest.content, **(manifest.byproducts if wanted else {})}.items():
         path = folder / name
+        try:
+            status = path.stat()
+        except OSError:
+            found.append(f"{name} is missing")
+            continue
         if not path.is_file():
             found.append(f"{name} is missing")
-        elif path.stat().st_size != entry.bytes:
-            found.append(f"{name} has {path.stat().st_size} bytes instead of {entry.bytes}")
-        elif deep and sha256_file(path) != entry.sha256:
+        elif status.st_size != entry.bytes:
+            found.append(f"{name} has {status.st_size} bytes instead of {entry.bytes}")
+        elif (deep or known.get(name) != status.st_mtime_ns) and sha256_file(path) != entry.sha256:
             found.append(f"{name} has other content than when it was written")
+        elif name in manifest.content:
+            stamps[name] = status.st_mtime_ns
+    if not found and stamps != known:
+        with contextlib.suppress(OSError):  # a home that is only read is hashed every time
+            write_json(folder / STAMPS, stamps)
     return found
+
+
+def _stamps(folder: Path) -> dict[str, int]:
+    try:
+        stamps = read_json(folder / STAMPS)
+    except (OSError, ValueError):
+        return {}
+    return stamps if isinstance(stamps, dict) else {}
+
+
+def stamp(folder: Path, manifest: Manifest) -> None:
+    """Notes the modification times of content files that have just been hashed."""
+    times = {name: (folder / name).stat().st_mtime_ns for name in manifest.content}
+    write_json(folder / STAMPS, times)

@@ -158,6 +158,12 @@ class RemoteArtifacts:
         with contextlib.suppress(OSError):
             self.filesystem.rm(base, recursive=True)
 
+    def unlink_current(self, ref: ArtifactRef) -> None:
+        current = f"{self._base(ref.stage, ref.key)}/current.json"
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            if json.loads(self.filesystem.cat_file(current))["version"] == ref.digest[:12]:
+                self.filesystem.rm_file(current)
+
     def lock(
         self, stage: str, key: str, who: str, waiting: Waiting | None
     ) -> contextlib.AbstractContextManager[None]:

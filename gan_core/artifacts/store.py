@@ -19,7 +19,14 @@ from pathlib import Path
 from typing import Protocol
 
 from gan_core.artifacts.locks import Waiting, file_lock, shared_lock
-from gan_core.artifacts.manifest import MANIFEST, Manifest, describe_files, digest_of, problems
+from gan_core.artifacts.manifest import (
+    MANIFEST,
+    Manifest,
+    describe_files,
+    digest_of,
+    problems,
+    stamp,
+)
 from gan_core.contract import ArtifactRef
 from gan_core.errors import StoreError
 from gan_core.files import exchange, read_json, write_json
@@ -34,8 +41,8 @@ class Artifacts(Protocol):
     """
 
     def find(self, stage: str, key: str) -> Manifest | None:
-        """The version in use under a key, if all its content files are there in their sizes; else
-        None.
+        """The version in use under a key, if all its content files are there as they were written
+        (`manifest.problems`, not deep); else None.
         """
 
     def acquire(self, stage: str, key: str) -> Manifest | None:
@@ -65,6 +72,9 @@ class Artifacts(Protocol):
 
     def drop(self, ref: ArtifactRef) -> None:
         """Removes one version (and its key's folder when nothing is left)."""
+
+    def unlink_current(self, ref: ArtifactRef) -> None:
+        """Lets the key no longer lead to this version."""
 
     def lock(
         self, stage: str, key: str, who: str, waiting: Waiting | None
@@ -106,6 +116,7 @@ class LocalArtifacts:
     def put(self, work: Path, manifest: Manifest) -> ArtifactRef:
         target = self.root / manifest.stage / manifest.key / manifest.digest[:12]
         write_json(work / MANIFEST, manifest.model_dump(mode="json"))
+        stamp(work, manifest)
         # made again with equal content: the newer by-products (a report's page) take the place of
         # the older
         if target.exists():
@@ -158,7 +169,6 @@ class LocalArtifacts:
         return max((mark.stat().st_mtime for mark in marks if mark.exists()), default=0.0)
 
     def unlink_current(self, ref: ArtifactRef) -> None:
-        """Lets the key no longer lead to this version."""
         folder = self.folder(ref)
         (folder.parent / _USED).unlink(missing_ok=True)
         with contextlib.suppress(OSError, ValueError, KeyError):
@@ -205,8 +215,8 @@ class Store:
         self.address = str(home)
 
     def find(self, stage: str, key: str) -> Manifest | None:
-        """The artifact in use under a key if it is there and whole (all files, right sizes), else
-        None.
+        """The artifact in use under a key if it is there and whole (all content files, unchanged
+        since they were written as far as size and modification time show), else None.
         """
         return self.artifacts.find(stage, key)
 
@@ -263,6 +273,19 @@ class Store:
         published.
         """
         return self.artifacts.lock(stage, key, who, waiting)
+
+    def damage(self, ref: ArtifactRef) -> list[str]:
+        """What is wrong with the content of a version, every byte of which is compared with its
+        manifest; where something is, its key no longer leads to it.
+        """
+        manifest = self.artifacts.get(ref)
+        if manifest is None:
+            return [f"{MANIFEST} is missing or cannot be read"]
+        found = problems(self.artifacts.refetch(ref), manifest, deep=True, byproducts=False)
+        if found:
+            with contextlib.suppress(OSError):
+                self.artifacts.unlink_current(ref)
+        return found
 
     def verify(self, ref: ArtifactRef) -> list[str]:
         """What is wrong with one version: empty when every file has the hash that the manifest

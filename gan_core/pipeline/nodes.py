@@ -62,11 +62,13 @@ class Settings:
             limit.
         refresh: stages that are made again although the store has them.
         start: the snapshot of `train.start`.
+        verify: what the store has is compared byte by byte with its manifests.
     """
 
     device: str = "cpu"
     locations: dict[str, Path | None] = field(default_factory=dict)
     rehash: bool = False
+    verify: bool = False
     max_seconds: float | None = None
     refresh: frozenset[str] = frozenset()
     start: Start | None = None

@@ -30,11 +30,13 @@ class Plan:
 
     Attributes:
         store: None plans as if nothing had been made, and every source had labels.
+        verify: compares what is there byte by byte with its manifest.
         growth: what was decided about a training set that has grown; `note`: in words.
     """
 
     store: Store | None = None
     refresh: frozenset[str] = frozenset()
+    verify: bool = False
     standings: dict[str, Standing] = field(default_factory=dict)
     growth: Growth | None = None
     note: str = ""
@@ -53,7 +55,7 @@ class Plan:
         if self.store is None:
             return Standing(node, "to do")
         if node.pinned is not None:
-            return _pinned(self.store, node, node.pinned)
+            return _pinned(self.store, node, node.pinned, verify=self.verify)
         inputs = {name: self.standings[name].ref for name in node.input_ids}
         missing = [name for name, ref in inputs.items() if ref is None]
         if missing:
@@ -62,6 +64,9 @@ class Plan:
         digests = {name: ref.digest for name, ref in inputs.items() if ref}
         key = key_of(node, digests)
         manifest = self.store.find(node.stage, key)
+        damage = self.store.damage(manifest.ref()) if manifest and self.verify else []
+        if damage:
+            return Standing(node, "to do", key, None, f"damaged: {damage[0]}")
         if manifest is not None and node.stage not in self.refresh:
             return Standing(node, "cached", key, manifest)
         why = "to be refreshed" if manifest else explain(self.store, node, digests)
@@ -90,7 +95,7 @@ def make_plan(
         until: the last stage wanted: before `train` nothing is decided about a grown training set.
     """
     refresh = settings.refresh | ({"ingest"} if settings.rehash else frozenset())
-    plan = Plan(store, refresh)
+    plan = Plan(store, refresh, settings.verify)
     chain = Chain(recipe, fingerprints, settings, external)
     for source in recipe.all_sources():
         plan.add(stages.ingest(chain, source))
@@ -147,9 +152,9 @@ def _add_training(plan: Plan, chain: Chain, until: str) -> Chain:
     return chain
 
 
-def _pinned(store: Store, node: Node, ref: ArtifactRef) -> Standing:
+def _pinned(store: Store, node: Node, ref: ArtifactRef, *, verify: bool) -> Standing:
     manifest = store.artifacts.get(ref)
-    if manifest is None or problems(store.path(ref), manifest, deep=False):
+    if manifest is None or problems(store.path(ref), manifest, deep=verify, byproducts=False):
         return Standing(node, "to do", ref.key, None, "its artifact is gone or damaged")
     return Standing(node, "cached", ref.key, manifest)
 

@@ -57,6 +57,9 @@ class RunRequest(BaseModel):
     rehash: bool = Field(
         False, description="read every file again instead of trusting size and time of change"
     )
+    verify: bool = Field(
+        False, description="compare every byte of what the store has with its manifests"
+    )
     runner: str = Field(
         "threads", description="who makes the shares of crop and extract: threads, dask or ray"
     )
@@ -91,7 +94,8 @@ def as_typed(request: RunRequest, verb: str = "") -> str:
         words += [f"--{name}", value] if value != usual else []
     if any(word.partition("=")[0] == "--home" for word in _words(request.command)):
         words += ["--home", request.home]
-    return shlex.join([*words, *(["--rehash"] if request.rehash else [])])
+    words += [f"--{name}" for name in ("rehash", "verify") if getattr(request, name)]
+    return shlex.join(words)
 
 
 def _words(command: str) -> list[str]:
@@ -109,6 +113,7 @@ def _whole(request: RunRequest) -> RunRequest:
         "refresh": [],
         "max_seconds": None,
         "rehash": False,
+        "verify": False,
         "runner": "threads",
     }
     return request.model_copy(update=plain)
@@ -204,12 +209,20 @@ def prepare(request: RunRequest, store: Store, *, planning: bool = False) -> Pre
         start=None if external else find_start(recipe.train, store, Path.cwd()),
         locations={name: location.path for name, location in locations.items()},
         rehash=request.rehash,
+        verify=request.verify,
         max_seconds=request.max_seconds,
         refresh=frozenset(request.refresh),
     )
     _refuse_unplanned(request, recipe, build_plan(recipe, fingerprints, settings, external))
-    prepared = Prepared(request, recipe, notes, settings, locations, fingerprints, {}, external)
-    return _look_up(prepared, store)
+    prepared = _look_up(
+        Prepared(request, recipe, notes, settings, locations, fingerprints, {}, external), store
+    )
+    # Verified once: later plans of this run trust what this one has found.
+    return replace(
+        prepared,
+        request=request.model_copy(update={"verify": False}),
+        settings=replace(settings, verify=False),
+    )
 
 
 def replan_after_ingest(prepared: Prepared, store: Store) -> tuple[Prepared, list[str]]:

@@ -274,11 +274,7 @@ def _checked(store: Store, ref: ArtifactRef) -> StageInput:
             store.artifacts.refetch,
         ):  # a copy may be damaged where the object store's is whole
             path = place(ref)
-            wrong = [
-                text
-                for text in problems(path, manifest, deep=True)
-                if text.split(" ")[0] in manifest.content
-            ]
+            wrong = problems(path, manifest, deep=True, byproducts=False)
             if not wrong:
                 break
     if wrong:
@@ -323,11 +319,12 @@ def _earlier(store: Store, node: Node, most: int = 2) -> list[str]:
             found.append((str(manifest.made.get("at", "")), ref, manifest))
     chosen: list[str] = []
     for _, ref, manifest in sorted(found, key=lambda entry: entry[0], reverse=True):
-        # held: rows are copied until the very end, and cleaning must leave it until then
+        # held: rows are copied until the very end, and cleaning must leave it until then; hashed:
+        # damage must not travel on with them
         if (
             len(chosen) < most
             and store.artifacts.pin(ref)
-            and not problems(store.path(ref), manifest, deep=False)
+            and not problems(store.path(ref), manifest, deep=True, byproducts=False)
         ):
             chosen.append(str(store.path(ref)))
     return chosen

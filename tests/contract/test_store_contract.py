@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 import time
 import uuid
@@ -12,6 +13,7 @@ import fsspec
 import pytest
 
 from flows.commands.outcome import feature_sets
+from gan_core.artifacts import manifest as manifests
 from gan_core.artifacts.locks import lease
 from gan_core.artifacts.manifest import Manifest
 from gan_core.artifacts.store import LocalArtifacts, Store
@@ -203,13 +205,46 @@ def test_damage_is_not_found(tmp_path: Path, fault: str) -> None:
     assert again.digest == made.digest and store.verify(again.ref()) == []
 
 
-def test_verify_sees_a_flipped_byte(tmp_path: Path) -> None:
+def test_a_flipped_byte_is_found_by_the_time_of_change(tmp_path: Path) -> None:
     store = Store(tmp_path)
     made = publish(store, "k1", "some text")
-    path = store.path(made.ref()) / "rows.txt"
-    path.write_text("some texT")
-    assert store.find("crop", "k1") is not None, "sizes are equal: the quick look cannot see it"
+    (store.path(made.ref()) / "rows.txt").write_text("some texT")
+    assert store.find("crop", "k1") is None
     assert store.verify(made.ref()) == ["rows.txt has other content than when it was written"]
+
+
+def test_a_file_with_another_time_is_hashed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A home that was copied has other times and the same bytes."""
+    store = Store(tmp_path)
+    made = publish(store, "k1", "some text")
+    os.utime(store.path(made.ref()) / "rows.txt", (1, 1))
+    hashed: list[str] = []
+    real = manifests.sha256_file
+    monkeypatch.setattr(
+        manifests, "sha256_file", lambda path: (hashed.append(path.name), real(path))[1]
+    )
+    assert store.find("crop", "k1") is not None and store.find("crop", "k1") is not None
+    assert hashed == ["rows.txt"]
+
+
+def test_damage_without_a_trace_is_found_by_reading_every_byte(store: Store) -> None:
+    made = publish(store, "k1", "some text")
+    assert store.damage(made.ref()) == [] and store.find("crop", "k1") is not None
+    if isinstance(store.artifacts, LocalArtifacts):
+        path = store.path(made.ref()) / "rows.txt"
+        status = path.stat()
+        path.write_text("some texT")
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    else:
+        place = f"{store.artifacts._base('crop', 'k1')}/{made.digest[:12]}/rows.txt"  # type: ignore[attr-defined]
+        store.artifacts.filesystem.pipe_file(place, b"some texT")  # type: ignore[attr-defined]
+    assert store.find("crop", "k1") is not None, "size and time are those of the manifest"
+    assert store.damage(made.ref()) == ["rows.txt has other content than when it was written"]
+    assert store.find("crop", "k1") is None
+    publish(store, "k1", "some text")
+    assert store.damage(made.ref()) == [] and store.find("crop", "k1") is not None
 
 
 def test_a_lost_byproduct_does_not_make_an_artifact_again(tmp_path: Path) -> None:
