@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from gan_core.config import Section
-from gan_core.methods.base import Base, Batch, Rule, Update
+from gan_core.methods.base import Base, Batch, Chart, Rule, Update
 from gan_core.methods.losses import bce
 from gan_core.networks.layers import frozen
 
@@ -52,6 +52,10 @@ class Method(Base):
         "generator": Rule(("generator",)),
     }
     options: Options
+    charts = (
+        Chart("Classes that D reads off samples, last", "class_share_", "bars"),
+        Chart("Entropy of the classes of samples, in nats", "class_entropy_"),
+    )
 
     def networks(self, make: Make) -> dict[str, LayeredNetwork]:
         """A conditional generator, and a discriminator of 1 + classes outputs."""
@@ -90,6 +94,17 @@ class Method(Base):
                 scores[:, 1:], labels
             )
         yield Update("generator", loss, figures={"loss_generator": loss.detach()})
+
+    def diagnostics(
+        self, images: Tensor, latents: Tensor, labels: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Share of the samples that the discriminator reads each class off: asked for evenly."""
+        if not self.options.adversarial:
+            return {}
+        samples = self.nets["generator"](latents, labels)
+        read = self.nets["discriminator"](samples)[:, 1:].argmax(1)
+        shares = F.one_hot(read, self.nets["generator"].classes).float().mean(0)
+        return {f"class_share_{number}": share for number, share in enumerate(shares)}
 
     def on_real(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs for real images, float32 [n, 1 + classes], and their class loss."""

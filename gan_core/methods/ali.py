@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor
 
 from gan_core.config import Section
-from gan_core.methods.base import Base, Batch, Inputs, Rule, Update, pairs
+from gan_core.methods.base import Batch, Inputs, Rule, Update, WithEncoder
 from gan_core.methods.losses import bce, probability
 from gan_core.networks.layers import frozen
 
@@ -40,7 +40,7 @@ class Options(Section):
     stochastic: bool = Field(True, description="false: a deterministic encoder")
 
 
-class Method(Base):
+class Method(WithEncoder):
     """See the head of this file."""
 
     options: Options
@@ -87,7 +87,6 @@ class Method(Base):
             "loss_discriminator": loss.detach(),
             "score_real": probability(on_real),
             "score_fake": probability(on_fake),
-            "encoded_deviation": code.detach().std(0).mean(),
         }
         yield [
             Update("discriminator", loss, len(x), figures),
@@ -107,7 +106,3 @@ class Method(Base):
         if role == "generator":
             return self.encode(images), None, None
         return super().feature_inputs(role, images)
-
-    def grids(self, images: Tensor, latents: Tensor) -> dict[str, Tensor]:
-        """Rows of real images, each above its reconstruction G(E(x))."""
-        return {"reconstructions": pairs(images, self.nets["generator"](self.encode(images)))}

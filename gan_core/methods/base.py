@@ -131,6 +131,21 @@ class Update:
     figures: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Chart:
+    """A chart of statistics for the report.
+
+    Attributes:
+        title: with the unit.
+        prefix: how the names of its statistics begin; the rest of a name is that of its line.
+        kind: 'lines' over kimg, or 'bars' of the last values.
+    """
+
+    title: str
+    prefix: str
+    kind: Literal["lines", "bars"] = "lines"
+
+
 class Base:
     """Defaults of every method: derive `Method` from it, and give `optimised`, `networks`,
     `updates`.
@@ -142,12 +157,16 @@ class Base:
             them; 0: never. What `updates` does may depend on `batch.index % period` and on
             tensors, on nothing else that changes.
         optimised: name of an optimiser to its rule.
+        charts: of what `updates` and `diagnostics` log, beside losses and scores.
+        captions: of the further image grids, by name.
     """
 
     averaged: tuple[str, ...] = ("generator",)
     scratch: tuple[str, ...] = ()
     period: int = 1
     optimised: Mapping[str, Rule] = {}
+    charts: tuple[Chart, ...] = ()
+    captions: Mapping[str, str] = {}
 
     def __init__(self, options: Any = None) -> None:
         """Args: options: the file's `Options`."""
@@ -202,12 +221,79 @@ class Base:
         """Further image grids beside the samples, by name: [n, C, S, S] in [-1, 1]."""
         return {}
 
+    def diagnostics(
+        self, images: Tensor, latents: Tensor, labels: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Further figures for each line of statistics, scalars.
+
+        Called on copies of the networks, without gradient; batch norms take the statistics of what
+        they are given.
+
+        Args:
+            images: real ones [n, C, S, S]. latents: [m, dim].
+            labels: int64 [m] for a conditional generator, the classes in turn, else None.
+        """
+        return {}
+
+    def clusters(self, images: Tensor) -> Tensor | None:
+        """Scores [n, K] of the clusters that the method sorts real images into; None: it does not
+        cluster.
+        """
+        return None
+
     def state(self) -> dict[str, Tensor]:
         """What resuming needs beyond networks and optimisers."""
         return {}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Restores what `state` gave."""
+
+
+class WithEncoder(Base):
+    """Defaults of a method with an encoder: reconstructions G(E(x)) and how good they are."""
+
+    charts = (
+        Chart("Reconstruction error; 1: as far as another image", "reconstruction_"),
+        Chart("Deviation of E(x) per dimension; 1: the prior's", "code_deviation_"),
+    )
+    captions = {"reconstructions": "Real images, each row above its reconstructions"}
+
+    def grids(self, images: Tensor, latents: Tensor) -> dict[str, Tensor]:
+        """Rows of real images, each above its reconstructions G(E(x))."""
+        code, _, _ = self.feature_inputs("generator", images)
+        return {"reconstructions": pairs(images, self.nets["generator"](code))}
+
+    def diagnostics(
+        self, images: Tensor, latents: Tensor, labels: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Distance of G(E(x)) from x over that of another image from x, in pixels and in the
+        discriminator's last hidden layer; least, mean and largest deviation of E(x) over the
+        prior's. A collapsed dimension of the code has a deviation near 0.
+        """
+        code, _, _ = self.feature_inputs("generator", images)
+        rebuilt = self.nets["generator"](code)
+        found = {"reconstruction_pixels": relative_distance(rebuilt, images)}
+        if "discriminator" in self.nets:
+            network = self.nets["discriminator"]
+            last = [info.name for info in network.layers()][-2:][0]
+            seen = []
+            for shown in (rebuilt, images):
+                x, y, z = self.feature_inputs("discriminator", shown)
+                seen.append(network.run_to(x, last, y, z))
+            found["reconstruction_features"] = relative_distance(*seen)
+        spread = code.float().std(0) / latents.std()
+        values = {"least": spread.min(), "mean": spread.mean(), "largest": spread.max()}
+        return found | {f"code_deviation_{name}": value for name, value in values.items()}
+
+
+def relative_distance(rebuilt: Tensor, images: Tensor) -> Tensor:
+    """Mean distance of each row from its original, over the originals' mean distance from one
+    another.
+    """
+    a, b = rebuilt.float().flatten(1), images.float().flatten(1)
+    error: Tensor = (a - b).norm(dim=1).mean()
+    others: Tensor = (b - b.roll(1, 0)).norm(dim=1).mean()
+    return error / others.clamp_min(1e-12)
 
 
 def pairs(above: Tensor, below: Tensor, columns: int = 8) -> Tensor:

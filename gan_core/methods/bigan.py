@@ -12,10 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor
 
-from gan_core.methods.base import Base, Batch, Inputs, Rule, Update, pairs
+from gan_core.methods.base import Batch, Inputs, Rule, Update, WithEncoder
 from gan_core.methods.losses import bce, probability
 from gan_core.networks.base import LayeredNetwork
 from gan_core.networks.layers import frozen
@@ -28,7 +27,7 @@ USES_LABELS = False
 FEATURES = ("encoder", "discriminator", "generator")
 
 
-class Method(Base):
+class Method(WithEncoder):
     """A generator, an encoder, and a discriminator of both their pairs."""
 
     averaged = ("generator", "encoder")
@@ -64,14 +63,9 @@ class Method(Base):
             "score_real": probability(on_real),
             "score_fake": probability(on_fake),
         }
-        shown = {
-            "loss_generator": swapped.detach(),
-            # of a collapsed encoder this is near 0
-            "code_deviation": code.detach().float().std(0, correction=0).mean(),
-        }
         yield [
             Update("discriminator", loss, len(x), figures),
-            Update("generator", swapped, figures=shown),
+            Update("generator", swapped, figures={"loss_generator": swapped.detach()}),
         ]
 
     def calibration(
@@ -81,8 +75,3 @@ class Method(Base):
         if role == "discriminator":
             return images, None, self.encode(images)
         return super().calibration(role, images, latents, labels)
-
-    @torch.no_grad()
-    def grids(self, images: Tensor, latents: Tensor) -> dict[str, Tensor]:
-        """Real images, each row above its reconstructions G(E(x))."""
-        return {"reconstructions": pairs(images, self.nets["generator"](self.encode(images)))}

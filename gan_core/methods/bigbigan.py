@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import Tensor
 
 from gan_core.config import Section
-from gan_core.methods.base import Base, Batch, Inputs, Rule, Update, pairs
+from gan_core.methods.base import Batch, Inputs, Rule, Update, WithEncoder
 from gan_core.networks.layers import frozen
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Options(Section):
     steps: int = Field(2, ge=1, le=16, description="discriminator updates per update of E and G")
 
 
-class Method(Base):
+class Method(WithEncoder):
     """See the head of this file."""
 
     averaged = ("generator", "encoder")
@@ -115,7 +115,6 @@ class Method(Base):
             "loss_discriminator": loss.detach(),
             "score_real": real["joint"].detach().sigmoid().mean(),
             "score_fake": generated["joint"].detach().sigmoid().mean(),
-            "encoded_deviation": encoded.std(0).mean(),
         }
         yield Update("discriminator", loss, len(x), figures)
         if batch.index % self.options.steps == self.options.steps - 1:
@@ -146,10 +145,6 @@ class Method(Base):
     def realness(self, images: Tensor, labels: Tensor | None = None) -> Tensor | None:
         """The joint score of (x, E(x)), [n]."""
         return self.scores(images, self.encode(images, None))["joint"][:, 0]
-
-    def grids(self, images: Tensor, latents: Tensor) -> dict[str, Tensor]:
-        """Rows of real images, each above its reconstruction G(E(x))."""
-        return {"reconstructions": pairs(images, self.nets["generator"](self.encode(images, None)))}
 
 
 def hinged(real: Mapping[str, Tensor], generated: Mapping[str, Tensor]) -> Tensor:

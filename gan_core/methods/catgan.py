@@ -7,7 +7,8 @@
 
 The marginal is over the whole batch of all processes: over few images it is biased towards 0. The
 discriminator's loss is at least -2 log K (real images certain and balanced, generated ones
-uniform). K clusters are found without labels; `discern inspect` matches them to classes.
+uniform). K clusters are found without labels; with `train.probe_kimg` they are matched to the
+classes of training images (`probe_cluster_accuracy`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pydantic import Field
 from torch import Tensor
 
 from gan_core.config import Section
-from gan_core.methods.base import Base, Batch, Rule, Update
+from gan_core.methods.base import Base, Batch, Chart, Rule, Update
 from gan_core.networks.layers import frozen
 
 if TYPE_CHECKING:
@@ -48,6 +49,10 @@ class Method(Base):
         "generator": Rule(("generator",)),
     }
     options: Options
+    charts = (
+        Chart("Entropy of the K outputs, in nats", "entropy_"),
+        Chart("Entropy of the outputs' mean, in nats", "marginal_entropy_"),
+    )
 
     def networks(self, make: Make) -> dict[str, LayeredNetwork]:
         """A generator, and a discriminator of K outputs."""
@@ -72,6 +77,11 @@ class Method(Base):
         with frozen(self.nets["discriminator"]):
             loss = generator_loss(batch.gather(self.nets["discriminator"](fake).float()))
         yield Update("generator", loss, figures={"loss_generator": loss.detach()})
+
+    def clusters(self, images: Tensor) -> Tensor | None:
+        """The K outputs."""
+        scores: Tensor = self.nets["discriminator"](images)
+        return scores
 
     def realness(self, images: Tensor, labels: Tensor | None = None) -> Tensor | None:
         """None: no output says how real an image is."""

@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import Tensor
 
 from gan_core.config import Section
-from gan_core.methods.base import Base, Batch, Rule, Update
+from gan_core.methods.base import Base, Batch, Chart, Rule, Update
 from gan_core.methods.losses import bce, probability
 from gan_core.networks.base import LayeredNetwork
 from gan_core.networks.layers import frozen
@@ -60,6 +60,7 @@ class Method(Base):
 
     options: Options
     scratch = tuple(MUTATIONS)
+    charts = (Chart("Share of generations that a child survived", "survivor_"),)
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gan_core.methods.base import Base, Batch, Rule, Update, pairs
+from gan_core.methods.base import Batch, Rule, Update, WithEncoder
 
 if TYPE_CHECKING:
     from gan_core.networks.base import LayeredNetwork
@@ -30,7 +30,7 @@ FEATURES = ("encoder", "generator")
 STARTS_FROM = ("generator",)
 
 
-class Method(Base):
+class Method(WithEncoder):
     """See the head of this file."""
 
     averaged = ()
@@ -58,8 +58,3 @@ class Method(Base):
     def realness(self, images: Tensor, labels: Tensor | None = None) -> Tensor | None:
         """None: there is no discriminator."""
         return None
-
-    def grids(self, images: Tensor, latents: Tensor) -> dict[str, Tensor]:
-        """Rows of real images, each above its reconstruction G(E(x))."""
-        code = self.nets["encoder"](images)
-        return {"reconstructions": pairs(images, self.nets["generator"](code))}

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from gan_core.config import Section
-from gan_core.methods.base import Base, Batch, Rule, Update
+from gan_core.methods.base import Base, Batch, Chart, Rule, Update
 from gan_core.methods.losses import bce
 from gan_core.networks.layers import frozen
 
@@ -47,6 +47,7 @@ class Method(Base):
         "generator": Rule(("generator",)),
     }
     options: Options
+    charts = (Chart("Share of rotations that D reads off", "rotation_"),)
 
     def networks(self, make: Make) -> dict[str, LayeredNetwork]:
         """A generator, and a discriminator of 1 + 4 outputs."""

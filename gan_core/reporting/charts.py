@@ -7,6 +7,7 @@ in the page's font. Equal figures give equal bytes.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
@@ -86,6 +87,7 @@ STYLE: dict[Any, Any] = {
 }
 WIDTH, HEIGHT = 420, 260  # of a line chart in CSS pixels: as wide as a phone's page
 MOST_POINTS = 240
+MOST_BARS = 20  # with names
 FEW_POINTS = 12  # up to here each point of a curve is marked
 _LOCK = threading.Lock()  # matplotlib's settings are global
 
@@ -178,6 +180,7 @@ class LineChart:
         percent: y is a share, shown in percent.
         limits: of y.
         note: small, in the lower right corner.
+        bars: each value of a line is a bar.
     """
 
     title: str
@@ -187,6 +190,7 @@ class LineChart:
     ticks: Sequence[str] = ()
     percent: bool = False
     note: str = ""
+    bars: bool = False
 
 
 def line_charts(charts: Sequence[LineChart], label: str = "") -> str:
@@ -211,7 +215,10 @@ def _draw_lines(axes: Axes, chart: LineChart) -> None:
         shift = 0.06 * (whiskers.index(line) - (len(whiskers) - 1) / 2) if line.low else 0.0
         x, colour = [at + shift for at in line.x], LIGHT[f"--c{line.tone}"]
         dashes, marker = "--" if line.dashed else "-", "o" if line.marks else ""
-        axes.plot(x, line.y, color=colour, linestyle=dashes, marker=marker)
+        if chart.bars:
+            axes.bar(x, line.y, color=colour)
+        else:
+            axes.plot(x, line.y, color=colour, linestyle=dashes, marker=marker)
         if line.low:
             axes.vlines(x, line.low, line.high, color=colour, linewidth=1.25)
     axes.set_ylim(*chart.limits)
@@ -221,7 +228,9 @@ def _draw_lines(axes: Axes, chart: LineChart) -> None:
     axes.grid(False, axis="x")
     if chart.ticks:
         axes.set_xticks(range(len(chart.ticks)), chart.ticks)
-        axes.set_xlim(-0.25, len(chart.ticks) - 0.75)
+    if chart.ticks or chart.bars:
+        beside = 0.6 if chart.bars else 0.25
+        axes.set_xlim(-beside, len(chart.series[0].x if chart.bars else chart.ticks) - 1 + beside)
     else:
         axes.set_xlim(0.0, max((at for line in chart.series for at in line.x), default=0) or 1)
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
@@ -456,23 +465,50 @@ def curve(rows: Sequence[dict[str, Any]], name: str) -> tuple[list[float], list[
     return [mean[0] for mean in means], [mean[1] for mean in means]
 
 
-def training_charts(rows: Sequence[dict[str, Any]]) -> list[LineChart]:
-    """Losses, scores of real and of generated images, and accuracy of the probe on validation.
+def read_declared(folders: Sequence[Path]) -> dict[str, Any]:
+    """What a training's method logs of its own: `charts` (title, prefix of the statistics' names,
+    kind) and `captions` of further image grids by name.
+    """
+    for folder in folders:
+        with contextlib.suppress(OSError, ValueError):
+            found: dict[str, Any] = json.loads((folder / "charts.json").read_text())
+            return found
+    return {"charts": [], "captions": {}}
 
-    Every statistic whose name starts with 'loss_' or 'score_' is a line. None without statistics.
+
+def training_charts(
+    rows: Sequence[dict[str, Any]], declared: Sequence[dict[str, str]] = ()
+) -> list[LineChart]:
+    """Losses, scores of real and of generated images, accuracy on validation labels, and what the
+    method has declared.
+
+    Every statistic whose name starts with a chart's prefix is a line. None without statistics.
+
+    Args: declared: `charts` of `read_declared`.
     """
     names = sorted({name for row in rows for name in row})
     charts = []
-    for prefix, title in (
-        ("loss_", "Loss"),
-        ("score_", "D's score: 1 is real, 0 is generated"),
-        ("probe_validation_accuracy", "Accuracy of a linear probe"),
+    for prefix, title, kind in (
+        ("loss_", "Loss", "lines"),
+        ("score_", "D's score: 1 is real, 0 is generated", "lines"),
+        ("probe_", "Accuracy on validation labels", "lines"),
+        *((chart["prefix"], chart["title"], chart["kind"]) for chart in declared),
     ):
+        if kind == "bars":
+            last = {n.removeprefix(prefix): rows[-1][n] for n in names if n.startswith(prefix)}
+            values = [y if math.isfinite(y) else 0.0 for y in last.values()]
+            bars = Series("", range(len(last)), values)
+            top = max(values, default=0.0) or 1.0
+            ticks = list(last) if len(last) <= MOST_BARS else []
+            drawn = LineChart(title, [bars], (0.0, 1.1 * top), "", ticks, percent=True, bars=True)
+            charts += [drawn] if last else []
+            continue
         lines: list[Series] = []
         for name in reversed(names) if prefix == "score_" else names:  # real before fake
             x, y = curve(rows, name) if name.startswith(prefix) else ([], [])
             if x:
-                shown = name.removeprefix(prefix).replace("_", " ") or "validation"
+                shown = name.removeprefix(prefix).replace("_", " ")
+                shown = shown.removesuffix(" accuracy")
                 shown = {"fake": "generated"}.get(shown, shown)
                 tone, marks = 1 + len(lines) % 5, len(x) <= FEW_POINTS
                 lines.append(Series(shown, x, y, tone, marks=marks))

@@ -153,7 +153,10 @@ def figure_files(summary: dict[str, Any], inputs: ReportInputs) -> dict[str, byt
         "headline.svg": charts.headline_plot(summary),
         "confusion.svg": charts.confusion_chart(summary["by_class"]),
         "training.svg": charts.line_charts(
-            charts.training_charts(charts.read_statistics(inputs.snapshot))
+            charts.training_charts(
+                charts.read_statistics(inputs.snapshot),
+                charts.read_declared(inputs.snapshot)["charts"],
+            )
         ),
     }
     for source in dict.fromkeys(row["source"] for row in summary["scores"]):
@@ -402,13 +405,20 @@ def training(summary: dict[str, Any], inputs: ReportInputs, facts: RunFacts) -> 
     """Sample grids over time, curves, and what the train stage says of itself."""
     size = image_side(summary)
     images = []
-    for kimg, path in grids(inputs.snapshot):
-        found = sheet_image(path, size, kimg_words(kimg), f"Samples after {kimg_words(kimg)}")
-        if found:
-            images.append(found)
+    declared = charts.read_declared(inputs.snapshot)
+    for kind, caption in {"grid": "", **declared["captions"]}.items():
+        for kimg, path in grids(inputs.snapshot, kind=kind):
+            text = f"{caption}, {kimg_words(kimg)}" if caption else kimg_words(kimg)
+            spoken = f"{caption or 'Samples'} after {kimg_words(kimg)}"
+            found = sheet_image(path, size, text, spoken)
+            if found:
+                images.append(found)
     rows = charts.read_statistics(inputs.snapshot)
     pace = [training_pace(entry.get("summary") or {}) for entry in facts.of_stage("train")]
-    drawn = [_safe(charts.line_charts([chart])) for chart in charts.training_charts(rows)]
+    drawn = [
+        _safe(charts.line_charts([chart]))
+        for chart in charts.training_charts(rows, declared["charts"])
+    ]
     return {
         "grids": images,
         "charts": drawn,

@@ -151,14 +151,14 @@ def volume(size: int) -> str:
     return f"{value:.1f} TB"
 
 
-def grids(folders: Iterable[Path], most: int = 6) -> list[tuple[float, Path]]:
-    """Sample grids of a training, (kimg, file), thinned evenly to at most `most` with the first and
-    the last kept.
+def grids(folders: Iterable[Path], most: int = 6, kind: str = "grid") -> list[tuple[float, Path]]:
+    """Image grids of a training, (kimg, file), thinned evenly to at most `most` with the first and
+    the last kept. Args: kind: how the files' names begin; 'grid': samples.
     """
     found = []
     for folder in folders:
-        for path in sorted(folder.glob("grid-*.png")):
-            number = path.stem.removeprefix("grid-").replace(
+        for path in sorted(folder.glob(f"{kind}-*.png")):
+            number = path.stem.removeprefix(f"{kind}-").replace(
                 "_", "."
             )  # 'grid-000060_250': at 60.25 kimg
             if number.replace(".", "").isdigit():

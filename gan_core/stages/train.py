@@ -1,5 +1,5 @@
 """Stage train: a GAN on the packed training set. Content: snapshots; by-products: stats.jsonl,
-sample grids, TensorBoard events.
+charts.json (what the method logs of its own), sample grids, TensorBoard events.
 
 Runs on a bare machine: neither Prefect nor FAISS is needed. What it learns lives in the
 trajectory's state folder until it is done, so that a killed training continues; `max_seconds` ends
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -241,13 +242,19 @@ def publish(trained: Trained, work: Path, state: Path) -> None:
     """Copies what this training made from its state folder into the artifact."""
     import json
 
-    from gan_core.files import atomic_write_bytes
+    from gan_core.files import atomic_write_bytes, write_json
 
     work.mkdir(parents=True, exist_ok=True)
     for path in trained.products:
         shutil.copyfile(path, work / path.name)
     lines = "".join(json.dumps(line, sort_keys=True) + "\n" for line in trained.stats)
     atomic_write_bytes(work / "stats.jsonl", lines.encode())
+    method = trained.state.method
+    declared = {
+        "charts": [asdict(chart) for chart in method.charts],
+        "captions": dict(method.captions),
+    }
+    write_json(work / "charts.json", declared)
     board = state / "tensorboard"
     if board.is_dir():
         shutil.copytree(board, work / "tensorboard", dirs_exist_ok=True)

@@ -19,6 +19,7 @@ from gan_core.methods.base import Base
 from gan_core.networks import snapshot as snapshots
 from gan_core.networks.base import LayeredNetwork
 from gan_core.networks.layers import batch_statistics
+from gan_core.randomness import torch_stream
 from gan_core.training import checkpoint, divergence
 from gan_core.training import logging as record
 from gan_core.training.context import REPORTING, Context
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 ROLLBACKS = 3  # times that training goes back before it gives up
 # between two checkpoints at most, at the next line of statistics, whatever `state_kimg` says
 CHECKPOINT_SECONDS = 300.0
+DIAGNOSED = 256  # samples that a method's figures are of
 GRIDS = 6  # sample grids over a training when the settings do not say
 
 
@@ -171,7 +173,30 @@ def log_line(state: TrainerState, context: Context, rate: float) -> dict[str, An
         figures["oscillation"] = divergence.oscillation(images)
         figures["contrast"] = divergence.contrast(images) / state.monitor.real_contrast
     figures |= divergence.layer_sigmas(state.networks)
+    figures |= diagnostics(state, context)
     return line | dict(zip(figures, torch.stack(list(figures.values())).tolist(), strict=True))
+
+
+@torch.no_grad()
+def diagnostics(state: TrainerState, context: Context) -> dict[str, Tensor]:
+    """The method's own figures, of some real images and latents that are always the same."""
+    if type(state.method).diagnostics is Base.diagnostics:
+        return {}
+    images = to_float(state.real.pixels[:GRID].to(state.device))
+    random = torch_stream(context.seed, "diagnostics")
+    latents = snapshots.sample_latents(state.prior, DIAGNOSED, random)
+    labels = snapshots.grid_labels(state.prior, DIAGNOSED)
+    return batch_copies(state).diagnostics(
+        images, latents.to(state.device), None if labels is None else labels.to(state.device)
+    )
+
+
+def batch_copies(state: TrainerState) -> Base:
+    """The method on copies of its networks whose batch norms take each batch's statistics."""
+    method, copies = plain_copies(state)
+    for norm in (norm for copy in copies.values() for norm in copy.norms().values()):
+        norm.training, norm.track = True, False
+    return method
 
 
 @torch.no_grad()
@@ -198,10 +223,7 @@ def draw_grid(
         sheets["grid"] = grid_images(state, network)
     if type(state.method).grids is not Base.grids:
         real = to_float(state.real.pixels[: GRID // 2].to(state.device))
-        method, copies = plain_copies(state)
-        for norm in (norm for copy in copies.values() for norm in copy.norms().values()):
-            norm.training, norm.track = True, False
-        sheets |= method.grids(real, state.grid_latents[: len(real)].to(state.device))
+        sheets |= batch_copies(state).grids(real, state.grid_latents[: len(real)].to(state.device))
     for kind, images in sheets.items():
         name = record.grid_name(place, kind)
         state.products.append(name)

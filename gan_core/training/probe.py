@@ -17,9 +17,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from gan_core.config import TrainConfig
+from gan_core.methods.base import Base
 from gan_core.networks.base import LayeredNetwork
 from gan_core.networks.layers import calibrate_batchnorm
 from gan_core.randomness import numpy_stream
@@ -32,6 +34,7 @@ FIT, HELD_OUT = 4000, 1000  # images at most; of a small set a fifth is held out
 RIDGE = 1e-2  # times the mean squared length of the features
 _BATCH = 128
 PROBED = "probe_validation_accuracy"  # its name in a line of statistics
+CLUSTERED = "probe_cluster_accuracy"
 
 
 class Probe:
@@ -78,6 +81,28 @@ class Probe:
         answers = (held @ fitted.T) @ torch.linalg.solve(gram, targets)
         return float((answers.argmax(1).cpu() == self._labels[0]).float().mean())
 
+    @torch.no_grad()
+    def cluster_accuracy(self, method: Base) -> float:
+        """Share of the held-out images whose cluster is matched to their label, 0 to 1.
+
+        Clusters are matched to labels, at most one to each, where the other images agree most
+        (Hungarian method). Args: method: bound to calibrated networks.
+        """
+        found = []
+        for part in (0, 1):
+            scores = [
+                method.clusters(self._images(part, start))
+                for start in range(0, len(self._pixels[part]), _BATCH)
+            ]
+            found.append(torch.cat([s for s in scores if s is not None]).argmax(1).cpu())
+            count = 0 if scores[0] is None else scores[0].shape[1]
+        table = np.zeros((count, self._classes), np.int64)
+        np.add.at(table, (found[1].numpy(), self._labels[1].numpy()), 1)
+        clusters, classes = linear_sum_assignment(table, maximize=True)
+        label_of = np.full(count, -1)
+        label_of[clusters] = classes
+        return float((label_of[found[0].numpy()] == self._labels[0].numpy()).mean())
+
     def _images(self, part: int, start: int) -> Tensor:
         return to_float(
             torch.from_numpy(self._pixels[part][start : start + _BATCH]).to(self._device)
@@ -116,8 +141,10 @@ def each_log(
             line["closing"] = True
         elif at.line and not crossed(at.line, at.images, settings.probe_kimg):
             return
-        accuracy = probe.accuracy(plain_features(state))
-        line[PROBED] = accuracy
+        method, network = plain_features(state)
+        accuracy = line[PROBED] = probe.accuracy(network)
+        if type(method).clusters is not Base.clusters:
+            line[CLUSTERED] = probe.cluster_accuracy(method)
         if regular and accuracy > at.best:
             at.best = accuracy
             if keep is not None:

@@ -313,11 +313,13 @@ def plain_copies(state: TrainerState) -> tuple[Base, dict[str, LayeredNetwork]]:
     return method, copies
 
 
-def plain_features(state: TrainerState) -> LayeredNetwork:
-    """A copy of the network of images that the method's features are taken of."""
+def plain_features(state: TrainerState) -> tuple[Base, LayeredNetwork]:
+    """The method on copies of its networks, and of these the one of images that its features are
+    taken of.
+    """
     method, copies = plain_copies(state)
     role = state.features[0]
-    return feature_network(method, role, copies[role])
+    return method, feature_network(method, role, copies[role])
 
 
 def sample_real(images: ImageSet, labels: npt.NDArray[np.int64] | None, seed: int) -> Real:

@@ -151,6 +151,11 @@ def test_training_resumes_bit_for_bit_and_leaves_a_calibrated_snapshot(
 ) -> None:
     whole = trained(name, options, tmp_path / "whole")
     assert whole.complete and all(line["contrast"] > 0 for line in whole.stats)
+    method, products = whole.state.method, [path.name for path in whole.products]
+    for chart in method.charts:
+        assert any(key.startswith(chart.prefix) for line in whole.stats for key in line), chart
+    for kind in method.captions:
+        assert any(product.startswith(f"{kind}-") for product in products), kind
     trained(name, options, tmp_path / "parts", kimg=0.032)
     trained(name, options, tmp_path / "parts")
     a, b = (last_snapshot(tmp_path / f / "products") for f in ("whole", "parts"))

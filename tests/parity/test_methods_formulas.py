@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gan_core import registry
 from gan_core.methods import acgan, bigbigan, biggan, catgan, contrad, r3gan, ssgan
-from gan_core.methods.base import Base, Batch, Update
+from gan_core.methods.base import Base, Batch, Update, relative_distance
 from gan_core.methods.views import View, draw_view
 from gan_core.networks.make import Make
 
@@ -100,6 +100,26 @@ def test_latent_regression_is_the_squared_error_of_latents() -> None:
     errors = [(float(a) - float(b)) ** 2 for a, b in zip(z.flatten(), codes.flatten(), strict=True)]
     assert float(first.loss) == pytest.approx(sum(errors) / len(errors), rel=1e-5)
     assert first.real == COUNT and not method.nets["generator"].training
+
+
+@pytest.mark.parametrize("name", ["bigan", "ali", "bigbigan", "latent_regression"])
+def test_reconstructions_are_measured_by_the_distance_of_other_images(name: str) -> None:
+    method, make = bound(name, "dcgan32_svhn", 0.0625)
+    images, z = batch(make).images, batch(make).latents()
+    with torch.no_grad():
+        found = method.diagnostics(images, z, None)
+        code = method.feature_inputs("generator", images)[0]
+        rebuilt = method.nets["generator"](code).numpy()
+    x = images.numpy()
+    error = np.mean([np.linalg.norm(a - b) for a, b in zip(rebuilt, x, strict=True)])
+    others = np.mean([np.linalg.norm(x[i] - x[i - 1]) for i in range(len(x))])
+    assert float(found["reconstruction_pixels"]) == pytest.approx(error / others, rel=1e-4)
+    spread = code.numpy().std(0, ddof=1) / z.numpy().std(ddof=1)
+    assert float(found["code_deviation_least"]) == pytest.approx(spread.min(), rel=1e-3)
+    assert float(found["code_deviation_mean"]) == pytest.approx(spread.mean(), rel=1e-3)
+    assert ("reconstruction_features" in found) == ("discriminator" in method.nets)
+    assert float(relative_distance(images, images)) == 0
+    assert float(relative_distance(images.roll(1, 0), images)) == pytest.approx(1)
 
 
 def test_acgan_is_cross_entropy_of_both_heads() -> None:

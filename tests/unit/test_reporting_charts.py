@@ -135,6 +135,28 @@ def test_long_trainings_are_thinned_without_bias() -> None:
     assert np.mean(y) == pytest.approx(2500, rel=0.01)
 
 
+def test_what_the_method_declares_is_drawn_as_lines_or_as_the_last_bars() -> None:
+    rows = [
+        {
+            "kimg": k,
+            "survivor_a": 0.25 * k,
+            "survivor_b": 1 - 0.25 * k,
+            "share_0": 0.1,
+            "share_1": k,
+        }
+        for k in range(4)
+    ]
+    declared = [
+        {"title": "Survivors", "prefix": "survivor_", "kind": "lines"},
+        {"title": "Classes", "prefix": "share_", "kind": "bars"},
+        {"title": "Never logged", "prefix": "other_", "kind": "bars"},
+    ]
+    lines, bars = charts.training_charts(rows, declared)
+    assert [(line.name, line.y[-1]) for line in lines.series] == [("a", 0.75), ("b", 0.25)]
+    assert bars.bars and bars.ticks == ["0", "1"] and bars.series[0].y == [0.1, 3]
+    check_inside(line_charts([lines, bars]))
+
+
 def test_one_line_of_statistics_is_a_chart_and_none_is_not(tmp_path: Path) -> None:
     rows = [{"kimg": 1.024, "loss_discriminator": 0.3, "score_real": 0.9, "score_fake": 0.2}]
     for drawn in charts.training_charts(rows):

@@ -4,6 +4,7 @@ probe, memorisation, conditional nets.
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from gan_core.config import NetworkConfig, TrainConfig
 from gan_core.errors import RequestError
 from gan_core.inspection.memorisation import draw
 from gan_core.methods.augment import augment
+from gan_core.methods.base import Base
 from gan_core.methods.losses import gradient_penalty
 from gan_core.networks.layers import calibrate_batchnorm
 from gan_core.networks.snapshot import last_snapshot, load_snapshot
@@ -198,3 +200,33 @@ def test_width_and_latents_are_settings() -> None:
     settings = TrainConfig(network=NetworkConfig(width=0.25, latent_dim=16))
     state = build(settings, seed=0, device="cpu", image_size=32)
     assert state.grid_latents.shape == (64, 16) and state.spec["width"] == 0.25
+
+
+def test_clusters_are_matched_to_labels_as_the_best_permutation_does() -> None:
+    """Four clusters, three labels: against every assignment; held-out images are scored."""
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 3, 200)
+    truth = np.array([2, 0, 1])[labels]  # the cluster of a label, wrong for every fourth image
+    clusters = np.where(random.random(200) < 0.25, random.integers(0, 4, 200), truth)
+    pixels = np.zeros((200, 4, 4, 3), np.uint8)
+    pixels[..., 0] = clusters[:, None, None]
+    probe = Probe(ArrayImages(pixels), labels, seed=0)
+
+    class Clustering(Base):
+        def clusters(self, images: torch.Tensor) -> torch.Tensor:
+            number = ((images[:, 0, 0, 0] + 1) * 127.5).round().long()
+            return torch.nn.functional.one_hot(number, 4).float()
+
+    held, fit = (part[:, 0, 0, 0] for part in probe._pixels)
+    held_labels, fit_labels = (part.numpy() for part in probe._labels)
+    best = max(
+        itertools.permutations(range(4), 3),
+        key=lambda found: sum(
+            ((fit == found[label]) & (fit_labels == label)).sum() for label in range(3)
+        ),
+    )
+    expected = np.mean(
+        [cluster == best[label] for cluster, label in zip(held, held_labels, strict=True)]
+    )
+    assert probe.cluster_accuracy(Clustering()) == pytest.approx(expected)
+    assert expected > 0.7
