@@ -329,6 +329,19 @@ def list_(
         typer.echo(f"{name:<{width}}  {about}")
 
 
+@app.command("compare")
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="two runs or more, by name or folder")],
+    out: Annotated[Path | None, typer.Option("--out", help="write a page, such as c.html")] = None,
+    home: HomeOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Compare the scores of runs, with paired differences and their intervals."""
+    from flows.commands.compare import compare_runs
+
+    raise typer.Exit(compare_runs(home, runs, out, as_json=json_))
+
+
 @app.command("verify")
 def verify(
     artifact: Annotated[

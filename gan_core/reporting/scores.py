@@ -141,22 +141,25 @@ class Predictions:
         """The difference where both cells scored the same images in the same draws; None where they
         did not.
         """
-        first, second = self.draws(*ours), self.draws(*theirs)
-        shared = sorted(first.keys() & second.keys())
-        if not shared or first.keys() != second.keys():
+        return paired_difference(self.draws(*ours), self.draws(*theirs))
+
+
+def paired_difference(first: dict[int, pa.Table], second: dict[int, pa.Table]) -> Interval | None:
+    """The difference in accuracy of two cells, each draw to its predictions sorted by image; None
+    where they are not of the same draws and images.
+    """
+    if not first or first.keys() != second.keys():
+        return None
+    rights: tuple[list[npt.NDArray[np.bool_]], list[npt.NDArray[np.bool_]]] = ([], [])
+    for draw in sorted(first):
+        a, b = first[draw], second[draw]
+        if not (a["image_id"].equals(b["image_id"]) and a["box"].equals(b["box"])):
             return None
-        rights: tuple[list[npt.NDArray[np.bool_]], list[npt.NDArray[np.bool_]]] = ([], [])
-        for draw in shared:
-            a, b = first[draw], second[draw]
-            if not (a["image_id"].equals(b["image_id"]) and a["box"].equals(b["box"])):
-                return None
-            for table, into in zip((a, b), rights, strict=True):
-                into.append(
-                    pc.equal(table["label"], table["predicted"]).to_numpy(zero_copy_only=False)
-                )
-        if len({len(row) for row in (*rights[0], *rights[1])}) != 1:
-            return None
-        return difference_interval(np.stack(rights[0]), np.stack(rights[1]))
+        for table, into in zip((a, b), rights, strict=True):
+            into.append(pc.equal(table["label"], table["predicted"]).to_numpy(zero_copy_only=False))
+    if len({len(row) for row in (*rights[0], *rights[1])}) != 1:
+        return None
+    return difference_interval(np.stack(rights[0]), np.stack(rights[1]))
 
 
 def differences(rows: list[dict[str, Any]], predictions: Predictions) -> list[dict[str, Any]]:

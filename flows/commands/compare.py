@@ -1,0 +1,69 @@
+"""`discern compare RUN RUN ...`: scores side by side, with paired differences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from flows.commands import console
+from flows.home import open_store, resolve_home
+from gan_core.artifacts.store import Store
+from gan_core.contract import ArtifactRef
+from gan_core.errors import RequestError, UnknownName
+from gan_core.files import atomic_write_bytes, read_json
+from gan_core.reporting.compare import ComparedRun, compare, page, sentences
+
+
+def compare_runs(home: str | None, names: Sequence[str], out: Path | None, *, as_json: bool) -> int:
+    """Prints the comparison; with `out`, writes it as a page."""
+    if len(names) < 2:
+        raise RequestError(
+            f"{len(names)} run was given.",
+            expected="two runs or more, by name or folder",
+            remedy="the names are the folders in <home>/runs",
+        )
+    store = open_store(resolve_home(home))
+    runs = [_read(store, name) for name in names]
+    found = compare(runs)
+    if out is not None:
+        atomic_write_bytes(out, page(found, runs).encode())
+    if as_json:
+        console.print_json({**found, "page": str(out) if out else None})
+        return 0
+    for row in found["settings"]:
+        print(f"{row['setting']}: {' | '.join(str(value) for value in row['values'])}")
+    for line in sentences(found):
+        print(line)
+    if not found["scores"]:
+        print("No two of these runs have scored the same source, features, probe and labels.")
+    if out is not None:
+        print(f"page      {out}")
+    return 0
+
+
+def _read(store: Store, name: str) -> ComparedRun:
+    folder = Path(name) if Path(name, "run.json").is_file() else store.home / "runs" / name
+    if not (folder / "run.json").is_file():
+        known = [path.parent.name for path in sorted((store.home / "runs").glob("*/run.json"))]
+        raise UnknownName("run", name, known, remedy="name a folder of <home>/runs")
+    record = read_json(folder / "run.json")
+    refs = [
+        ArtifactRef.model_validate(node["ref"])
+        for node in record["nodes"]
+        if node["node"].startswith("evaluate:") and node["ref"]
+    ]
+    if not refs:
+        raise RequestError(
+            f"The run {folder.name} has no scores.",
+            expected="a run that evaluated features",
+            remedy=f"discern evaluate {record['recipe']}",
+        )
+    report = folder / "report.html"
+    return ComparedRun(
+        folder.name,
+        yaml.safe_load((folder / "recipe.yaml").read_text()),
+        tuple(store.home / ref.address for ref in refs),
+        report.resolve() if report.exists() else None,
+    )
