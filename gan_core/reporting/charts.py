@@ -311,7 +311,7 @@ def headline_plot(summary: dict[str, Any], *, width: int = 720) -> str:
 
     Args: width: in CSS pixels; below 500 a row's name is above its dot instead of left of it.
     """
-    rows = words.beside_headline(summary)
+    rows = words.compared_rows(summary)
     if not rows:
         return ""
     import matplotlib

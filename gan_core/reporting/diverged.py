@@ -1,7 +1,7 @@
 """The report of a run whose training diverged: the usual page up to the training, headed by what
 was seen and what to do.
 
-The report stage stands on a trained GAN and is never reached then. This page is made from what the
+The report stage needs a trained GAN and is never reached then. This page is made from what the
 run has (artifacts of the stages before, statistics and sample grids in the training's state
 folder), is no artifact, and lies in the run's folder alone.
 """
@@ -24,7 +24,7 @@ from gan_core.reporting.run_info import RunFacts, grids
 from gan_core.reporting.summary import summarise
 from gan_core.specs import REPORT_ROLES
 
-LOOKS = 8  # lines of statistics shown, the last one being that of the finding
+LINES_SHOWN = 8  # lines of statistics shown, the last one being that of the finding
 FIGURES = {
     "loss_discriminator": "D's loss",
     "loss_generator": "G's loss",
@@ -101,9 +101,7 @@ def _page(
         "sources": {**summary["sources"], "evaluate": []},
         "title": "The training diverged",
         "sentence": error.message,
-        "verdict": (
-            "No features were taken and nothing was scored: both stand on a trained network."
-        ),
+        "verdict": ("No features were taken and nothing was scored: both need a trained network."),
         "training": {
             "method": settings["method"],
             "options": settings.get("options", {}),
@@ -115,7 +113,7 @@ def _page(
         summary,
         inputs,
         facts,
-        {"remedy": error.remedy, "columns": _columns(lines), "lines": _looks(lines)},
+        {"remedy": error.remedy, "columns": _columns(lines), "lines": _text_rows(lines)},
     )
 
 
@@ -126,14 +124,14 @@ def _columns(lines: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _looks(lines: list[dict[str, Any]]) -> list[list[str]]:
+def _text_rows(lines: list[dict[str, Any]]) -> list[list[str]]:
     """The last lines of statistics as text, a row each; what is no finite number stays visible as
     such.
     """
     names = [name for name in FIGURES if any(name in line for line in lines)]
     return [
         [f"{line['kimg']:g}", *(_number(line.get(name, "")) for name in names)]
-        for line in lines[-LOOKS:]
+        for line in lines[-LINES_SHOWN:]
     ]
 
 

@@ -20,7 +20,7 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Image:
-    """An image for an <img>: its data URI, its size in pixels, and what stands beneath it."""
+    """An image for an <img>: its data URI, its size in pixels, its caption."""
 
     uri: str
     width: int
@@ -86,7 +86,7 @@ def sheet_image(
     """A contact sheet from a file, with transparent gaps where its layout is recognised; None when
     it cannot be read.
 
-    Args: columns: lay it out anew with so many images in a row, where that comes out even.
+    Args: columns: images in a row of a new layout, if that leaves no row unfilled.
     """
     try:
         sheet = read_image(path)

@@ -1,4 +1,4 @@
-"""The inspections as the page shows them: whatever `inspection.json` of each artifact holds."""
+"""The inspections of the page: the content of `inspection.json` of each artifact."""
 
 from __future__ import annotations
 

@@ -306,8 +306,8 @@ def result(summary: dict[str, Any], source: str) -> dict[str, Any]:
 
 
 def clean_rows(rows: list[dict[str, Any]], columns: list[str]) -> dict[str, Any]:
-    """Scores with all test images beside those without the leaked ones; {} where none leaked or
-    nobody counted.
+    """Scores with all test images and without the leaked ones; {} if none leaked or none were
+    counted.
     """
     counted = [
         row for row in rows if row["without_leaked"] is not None and row["features"] != CHANCE

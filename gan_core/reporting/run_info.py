@@ -25,7 +25,7 @@ class RunFacts:
             summary, warnings}].
         versions: package to version.
         run: the run's name.
-        notes: what the run's planner told the person (a smaller scale for want of a GPU, ...).
+        notes: what the plan reports to the user (a smaller scale without a GPU, ...).
         command: what was typed.
         made: when the page was written, UTC.
     """

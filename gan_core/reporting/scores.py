@@ -34,8 +34,8 @@ def score_rows(inputs: ReportInputs) -> list[dict[str, Any]]:
     and what was chosen.
 
     The accuracies are those with all test images; `without_leaked` holds the ones without those
-    that stand in the training split too ({mean, low, high, half, test_rows}), None where nobody
-    counted them.
+    that are in the training split too ({mean, low, high, half, test_rows}), None if they were
+    not counted.
     """
     table = read_tables(inputs.cells, "scores.parquet")
     if table is None or not table.num_rows:
@@ -164,7 +164,7 @@ def paired_difference(first: dict[int, pa.Table], second: dict[int, pa.Table]) -
 
 def differences(rows: list[dict[str, Any]], predictions: Predictions) -> list[dict[str, Any]]:
     """Learned features minus each baseline, at equal probe and equal labels, with the verdict:
-    above, below or not told apart.
+    above, below or level.
     """
     index = {(row["source"], row["features"], row["probe"], row["labels"]): row for row in rows}
     baselines = dict.fromkeys(row["features"] for row in rows if is_baseline(row["features"]))

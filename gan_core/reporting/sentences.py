@@ -23,7 +23,7 @@ SAW_LABELS = {
 
 
 def saw_labels_note(kinds: Iterable[str]) -> str:
-    """What the dagger beside some features means; '' where none saw labels."""
+    """What the dagger after some features means; '' where none saw labels."""
     found = sorted({str(kind) for kind in kinds if kind})
     return f"† {listed(SAW_LABELS.get(kind, kind) for kind in found)}." if found else ""
 
@@ -139,7 +139,7 @@ def around(row: Mapping[str, Any], *, gap: bool = False, signed: bool = False) -
 
 
 def spread(row: Mapping[str, Any], *, gap: bool = False, signed: bool = False) -> str:
-    """As `around`, to stand after the mean: '± 0.9', or '(0.0 to 65.8)'."""
+    """As `around`, to follow the mean: '± 0.9', or '(0.0 to 65.8)'."""
     text = around(row, gap=gap, signed=signed)
     return text if text.startswith("±") else f"({text})"
 
@@ -153,7 +153,9 @@ def uneven_note(rows: Iterable[Mapping[str, Any]], gaps: Iterable[Mapping[str, A
     """What brackets after a mean, or after a difference of `gaps`, are; '' where there are none."""
     if all(map(even, rows)) and all(even(gap, -1.0) for gap in gaps):
         return ""
-    return "Where the interval is not even about the mean, its two ends stand in brackets instead."
+    return (
+        "Where the interval is not even about the mean, its two ends are given in brackets instead."
+    )
 
 
 def one_draw_note(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -194,7 +196,7 @@ def count(n: int, one: str, many: str = "") -> str:
 
 
 def result_sentence(summary: dict[str, Any]) -> str:
-    """The report's first sentence: the leading score, with its interval, beside its baselines."""
+    """The report's first sentence: the leading score, with its interval, and its baselines."""
     best = summary.get("headline")
     if best is None:
         return f"{features_sentence(summary)} {nothing_to_evaluate(summary)}".strip()
@@ -208,15 +210,15 @@ def result_sentence(summary: dict[str, Any]) -> str:
         f"{features_name(best['features'])} reach {percent(best['mean'])} ({around(best)}) "
         f"{how}{where}"
     )
-    beside = [
+    others = [
         f"{short_name(row['features'])} {percent(row['mean'])}"
-        for row in beside_headline(summary)
+        for row in compared_rows(summary)
         if is_baseline(row["features"])
     ]
-    return f"{first}; {listed(beside, ',').replace(' , ', ', ')}." if beside else f"{first}."
+    return f"{first}; {listed(others, ',').replace(' , ', ', ')}." if others else f"{first}."
 
 
-def beside_headline(summary: dict[str, Any]) -> list[dict[str, Any]]:
+def compared_rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
     """The score rows at the headline's source, probe and labels: itself, its baselines, and chance
     at the same labels.
     """
@@ -279,8 +281,8 @@ def _one_draw_behind(best: dict[str, Any]) -> str:
 
 
 def leaks_sentence(summary: dict[str, Any]) -> str:
-    """The leading score without the test images that stand in the training split too; '' where
-    nobody counted.
+    """The leading score without the test images that are in the training split too; '' if they
+    were not counted.
     """
     best = summary.get("headline")
     if best is None or best["without_leaked"] is None:
@@ -291,9 +293,9 @@ def leaks_sentence(summary: dict[str, Any]) -> str:
         return (
             f"None of the {count(best['test_rows'], 'test image')} was found in the training split."
         )
-    stand = "also stands" if leaked == 1 else "also stand"
+    verb = "is" if leaked == 1 else "are"
     return (
-        f"{leaked:,} of the {count(best['test_rows'], 'test image')} {stand} in the training "
+        f"{leaked:,} of the {count(best['test_rows'], 'test image')} {verb} also in the training "
         "split; without them the score is "
         f"{percent(rest['mean'])} ({around(rest)}) instead of {percent(best['mean'])}."
     )
@@ -310,8 +312,8 @@ def _by(gap: dict[str, Any]) -> str:
 
 def _signed(gap: dict[str, Any]) -> str:
     mean, text = f"{100 * gap['mean']:+.1f}", around(gap, gap=True, signed=True)
-    told = f"{mean} {text} points" if text.startswith("±") else f"{mean} points, {text}"
-    return told.replace("-", "\u2212")
+    shown = f"{mean} {text} points" if text.startswith("±") else f"{mean} points, {text}"
+    return shown.replace("-", "\u2212")
 
 
 def nothing_to_evaluate(summary: dict[str, Any]) -> str:
@@ -368,9 +370,9 @@ def duplicates_sentence(summary: dict[str, Any]) -> str:
     """What dedup found, in words."""
     found = summary["duplicates"]
     if not found:
-        return "Near-duplicates were not looked for in this run."
+        return "Near-duplicates were not searched for in this run."
     if summary.get("dedup_mode") == "off":
-        return "Near-duplicates were not looked for: dedup is off in this recipe."
+        return "Near-duplicates were not searched for: dedup is off in this recipe."
     if not found["removed"]:
         return (
             f"No near-duplicates were found among the {count(found['rows'], 'training crop')}; "

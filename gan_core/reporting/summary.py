@@ -199,7 +199,7 @@ def scores_table(summary: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def table_notes(summary: dict[str, Any]) -> list[str]:
-    """Lines to stand below `scores_table`: what its marks and brackets mean, and what its intervals
+    """Lines below `scores_table`: what its marks and brackets mean, and what its intervals
     cannot say. None without scores.
     """
     rows = summary["scores"]

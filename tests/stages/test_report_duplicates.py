@@ -27,7 +27,7 @@ COPIES, ROWS = made_by.COPIES, 100
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str, Path]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str, Path]:
     """summary.json, the page and the folder of the stages: hash, dedup, extract, evaluate and
     report are the real ones.
     """
@@ -43,24 +43,24 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str,
             "test" if number >= ROWS - COPIES or number % 5 == 4 and number >= COPIES else "train"
         )
     write_rows(folders["crops"], pa.Table.from_pylist(rows, schema=schemas.CROPS))
-    made = {role: [made_by.stage_input(role, folders[role])] for role in ("images", "crops")}
+    inputs = {role: [made_by.stage_input(role, folders[role])] for role in ("images", "crops")}
     hashing = {"hash": {"epochs": 1, "min_steps": 40, "batch": 64}}
-    made["codes"] = [
+    inputs["codes"] = [
         made_by.stage_input(
-            "hash", made_by.run_stage("hash", home / "hash", hashing, {"crops": made["crops"]})[0]
+            "hash", made_by.run_stage("hash", home / "hash", hashing, {"crops": inputs["crops"]})[0]
         )
     ]
-    given = {"crops": made["crops"], "codes": made["codes"]}
-    made["duplicates"] = [
+    given = {"crops": inputs["crops"], "codes": inputs["codes"]}
+    inputs["duplicates"] = [
         made_by.stage_input(
             "dedup", made_by.run_stage("dedup", home / "dedup", {"dedup": {}}, given)[0]
         )
     ]
-    given = {"crops": made["crops"], "duplicates": made["duplicates"]}
+    given = {"crops": inputs["crops"], "duplicates": inputs["duplicates"]}
     work, _ = made_by.run_stage(
         "extract", home / "features", {"features": "pixels", "extract": {}}, given
     )
-    made["features"] = [made_by.stage_input("extract", work)]
+    inputs["features"] = [made_by.stage_input("extract", work)]
     part = {
         "features": "pixels",
         "probe": {"name": "knn", "grid": [1]},
@@ -70,17 +70,17 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str,
         "evaluate",
         home / "cell",
         part,
-        {"features": made["features"], "leaked": made["duplicates"]},
+        {"features": inputs["features"], "leaked": inputs["duplicates"]},
     )
-    made["cells"] = [made_by.stage_input("evaluate", work)]
-    work, _ = made_by.report(home / "report", made)
+    inputs["cells"] = [made_by.stage_input("evaluate", work)]
+    work, _ = made_by.report(home / "report", inputs)
     return json.loads((work / "summary.json").read_text()), (work / "report.html").read_text(), home
 
 
 def test_every_leaked_pair_is_shown_beside_its_reason(
-    told: tuple[dict[str, Any], str, Path],
+    made: tuple[dict[str, Any], str, Path],
 ) -> None:
-    summary, page, home = told
+    summary, page, home = made
     leaked = summary["duplicates"]["leaked"]
     assert leaked["splits"]["test"]["leaked"] >= COPIES
     table = pq.read_table(home / "dedup" / "leaked.parquet").to_pylist()
@@ -97,13 +97,13 @@ def test_every_leaked_pair_is_shown_beside_its_reason(
         assert f"{pair['held_out']['address']} and {pair['train']['address']}" in page
 
 
-def test_accuracy_stands_twice_on_the_page(told: tuple[dict[str, Any], str, Path]) -> None:
-    summary, page, _ = told
+def test_accuracy_stands_twice_on_the_page(made: tuple[dict[str, Any], str, Path]) -> None:
+    summary, page, _ = made
     best = summary["headline"]
     gone = best["test_rows"] - best["without_leaked"]["test_rows"]
     assert gone == summary["duplicates"]["leaked"]["splits"]["test"]["leaked"]
     assert summary["leaks"].startswith(
-        f"{gone} of the {best['test_rows']} test images also stand in the training split"
+        f"{gone} of the {best['test_rows']} test images are also in the training split"
     )
     for row in summary["scores"]:
         assert f"{100 * row['without_leaked']['mean']:.1f}<span" in page
@@ -115,9 +115,9 @@ def test_accuracy_stands_twice_on_the_page(told: tuple[dict[str, Any], str, Path
 
 
 def test_what_the_search_is_worth_stands_on_the_page(
-    told: tuple[dict[str, Any], str, Path],
+    made: tuple[dict[str, Any], str, Path],
 ) -> None:
-    summary, page, _ = told
+    summary, page, _ = made
     assert "used here" in page and "Copies put in on purpose" in page and "upside down" in page
     for name, share in summary["duplicates"]["quality"]["injected"]["kept_out"].items():
         assert f"<td>{name}</td>" in page and 0 <= share <= 1

@@ -257,7 +257,7 @@ def test_notes_below_the_table_say_what_its_marks_are() -> None:
     rows[2] |= {"draws": 1, "low": 0.1, "high": 0.5, "half": 0.2}
     notes = table_notes({"scores": [*rows, row("pixels", 0.9, source="other", draws=1)]})
     assert notes[0] == "* the highest mean of a column, for each source." and len(notes) == 4
-    assert "its two ends stand in brackets" in notes[2]
+    assert "its two ends are given in brackets" in notes[2]
     assert "one draw of labels at 10 and 100 per class" in notes[3] and "is not known" in notes[3]
 
 
