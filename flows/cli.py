@@ -488,6 +488,35 @@ def dedup(
     raise typer.Exit(dedup_folder(request))
 
 
+@app.command("validate")
+def validate(
+    place: Annotated[
+        Path,
+        typer.Argument(help="a folder of images, or Parquet files with images", metavar="PATH"),
+    ],
+    sheet: Annotated[
+        Path | None,
+        typer.Option("--sheet", help="contact sheet of odd images to write (.png, .jpg, .webp)"),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            "--dataset", help="kind of PATH: folder, parquet, tar, ... (default: found out)"
+        ),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option("--workers", help="how many read at a time (0: one for each core)", min=0)
+    ] = 0,
+    json_: JsonOption = False,
+) -> None:
+    """Count classes and splits, and find unreadable, dark, bright, blurry, empty, odd and equal
+    images.
+    """
+    from flows.commands.validate import validate as run
+
+    raise typer.Exit(run(place, sheet, dataset=dataset, workers=workers, as_json=json_))
+
+
 @app.command("import")
 def import_(
     kind: Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,7 +115,7 @@ def dedup_folder(request: DedupRequest) -> int:
             }
         )
     elif request.list_duplicates:
-        print(*duplicate_paths(found), sep="\n")
+        sys.stdout.writelines(f"{path}\n" for path in duplicate_paths(found))
         for warning in found.warnings:
             console.say(warning, "yellow")
     else:
