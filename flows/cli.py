@@ -342,6 +342,21 @@ def compare(
     raise typer.Exit(compare_runs(home, runs, out, as_json=json_))
 
 
+@app.command("similar")
+def similar(
+    image: Annotated[str, typer.Argument(help="an image id, or the end of an image's address")],
+    features: Annotated[str, typer.Option("--features", help="extract artifact, by key or folder")],
+    count: Annotated[int, typer.Option("-k", min=1, help="how many neighbours")] = 20,
+    out: Annotated[Path, typer.Option("--out", help="the sheet")] = Path("similar.png"),
+    home: HomeOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Find the images whose features are most similar, and write them as a sheet."""
+    from flows.commands.similar import similar as find_similar
+
+    raise typer.Exit(find_similar(home, image, features, count, out, as_json=json_))
+
+
 @app.command("verify")
 def verify(
     artifact: Annotated[

@@ -1,0 +1,119 @@
+"""`discern similar IMAGE --features ARTIFACT`: a sheet of an image and its nearest neighbours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from flows.commands import console
+from flows.home import open_store, resolve_home
+from gan_core.artifacts.manifest import Manifest
+from gan_core.artifacts.store import Store
+from gan_core.errors import RequestError, UnknownName
+from gan_core.features.parquet import read_rows
+from gan_core.features.similar import most_similar
+from gan_core.files import atomic_write_bytes
+from gan_core.shards import PixelShards
+from gan_core.vision.sheets import encode_png, sheet
+
+SIDE = 96  # pixels of an image on the sheet, at least
+
+
+def similar(
+    home: str | None, image: str, features: str, count: int, out: Path, *, as_json: bool
+) -> int:
+    """Writes the sheet and prints the neighbours."""
+    store = open_store(resolve_home(home))
+    manifest, folder = _artifact(store, features)
+    rows = read_rows(folder)
+    row = _find(store, manifest, rows, image)
+    found, cosines = most_similar(folder, row, count)
+    (crops,) = manifest.inputs["crops"]
+    shards = PixelShards(store.home / crops.address)
+    places = _places(
+        shards.table, pa.concat_tables([rows.slice(row, 1), found.select(rows.column_names)])
+    )
+    images = shards.pixels(places)
+    images = images.repeat(-(-SIDE // images.shape[1]), 1).repeat(-(-SIDE // images.shape[2]), 2)
+    labels = [str(label) if label is not None else "" for label in found["label"].to_pylist()]
+    captions = ["query", *(f"{c:.2f} {label}" for c, label in zip(cosines, labels, strict=True))]
+    atomic_write_bytes(out, encode_png(sheet(images, captions=captions)))
+    neighbours: list[dict[str, Any]] = [
+        {"image_id": name, "cosine": round(float(c), 6), "label": label, "split": split}
+        for name, c, label, split in zip(
+            found["image_id"].to_pylist(),
+            cosines,
+            found["label"].to_pylist(),
+            found["split"].to_pylist(),
+            strict=True,
+        )
+    ]
+    if as_json:
+        console.print_json(
+            {"image_id": rows["image_id"][row].as_py(), "neighbours": neighbours, "sheet": str(out)}
+        )
+        return 0
+    for one in neighbours:
+        print(f"{one['cosine']:.3f}  {one['image_id']}  label {one['label']}, {one['split']}")
+    print(f"sheet     {out}")
+    return 0
+
+
+def _artifact(store: Store, wanted: str) -> tuple[Manifest, Path]:
+    """The extract artifact whose name begins so, or whose folder this is."""
+    names = {f"{ref.stage}/{ref.key}/{ref.digest}": ref for ref in store.artifacts.refs()}
+    names = {name: ref for name, ref in names.items() if ref.stage == "extract"}
+    asked = wanted.removeprefix("extract/")
+    for name, ref in names.items():
+        folder = store.home / ref.address
+        if (
+            name.removeprefix("extract/").startswith(asked)
+            or folder.resolve() == Path(wanted).resolve()
+        ):
+            manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
+            return manifest, folder
+    raise UnknownName(
+        "features", wanted, list(names), remedy="run.json of a run names its artifacts"
+    )
+
+
+def _find(store: Store, manifest: Manifest, rows: pa.Table, image: str) -> int:
+    """The row of an image: by its id, or by the end of its address in the source."""
+    ids: list[str] = rows["image_id"].to_pylist()
+    if image in ids:
+        return ids.index(image)
+    (crops,) = manifest.inputs["crops"]
+    of_crops = Manifest.model_validate_json(
+        (store.home / crops.address / "manifest.json").read_text()
+    )
+    (ingested,) = of_crops.inputs["images"]
+    table = pq.read_table(
+        store.home / ingested.address / "images.parquet", columns=["image_id", "address"]
+    )
+    ends = table.filter(pc.ends_with(table["address"], image))
+    known = set(ids)
+    having = [one for one in ends["image_id"].to_pylist() if one in known]
+    if len(having) == 1:
+        return ids.index(having[0])
+    raise RequestError(
+        f"{len(having)} images of these features have an address that ends in {image!r}.",
+        expected="an image id, or the end of one image's address in its source",
+        remedy="columns image_id and address of the source's images.parquet name them all",
+    )
+
+
+def _places(table: pa.Table, rows: pa.Table) -> Any:
+    """Row numbers in a table of crops of the given rows."""
+    index = {
+        key: number
+        for number, key in enumerate(
+            zip(table["image_id"].to_pylist(), table["box"].to_pylist(), strict=True)
+        )
+    }
+    wanted = zip(rows["image_id"].to_pylist(), rows["box"].to_pylist(), strict=True)
+    return np.array([index[key] for key in wanted])
