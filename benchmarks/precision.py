@@ -7,9 +7,8 @@ and network, scored on the same draws.
 FLOAT32 and BF16 are extract artifacts (folders with features-*.parquet) that differ in
 `extract.precision` and in nothing else. Both are scored by linear_svm at one value of C on the same
 draws of training labels; the difference is paired by draw and by test image. The first artifact is
-scored once more with its solver's tolerance a hundred times tighter: what stopping early changes,
-and with it the probe's bf16 products, which give directions alone. Nothing is chosen here: C is
-given, and the test split is only read.
+scored once more with its solver's tolerance a hundred times tighter: what stopping early changes.
+Nothing is chosen here: C is given, and the test split is only read.
 """
 
 from __future__ import annotations

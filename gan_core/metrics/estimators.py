@@ -71,7 +71,7 @@ class _Linear(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 class LinearSVM(_Linear):
-    """The probe `linear_svm`: scikit-learn's `LinearSVC` objective with its defaults, by Newton-CG
+    """The probe `linear_svm`: scikit-learn's `LinearSVC` objective with its defaults, by L-BFGS
     with a certificate.
 
     Args:
