@@ -19,8 +19,13 @@ DUAL_SHARE = 0.5  # rows / dimensions up to which a float32 Gram matrix pays
 BLOCK_BYTES = 2**27  # of converted features at a time
 
 
+def is_exact(rows: int, dims: int) -> bool:
+    """Whether a problem of this shape is solved by a float64 Gram matrix."""
+    return rows < dims and rows <= EXACT_ROWS
+
+
 def is_dual(rows: int, dims: int) -> bool:
-    """Whether a problem of this shape is solved by its Gram matrix."""
+    """Whether a problem of this shape may be solved by its Gram matrix."""
     return rows < dims if rows <= EXACT_ROWS else rows <= min(DUAL_ROWS, DUAL_SHARE * dims)
 
 
@@ -37,7 +42,7 @@ class Dual:
 
     def __init__(self, source: Tensor) -> None:
         self.source = source
-        exact = len(source) <= EXACT_ROWS
+        exact = is_exact(*source.shape)
         matrix = gram(source, torch.float64 if exact else torch.float32)
         # Equal rows make the matrix singular; features that are all 0 have no size.
         jitter, failed = (1e-13 if exact else 1e-6) * float(matrix.diagonal().mean()) or 1.0, 1

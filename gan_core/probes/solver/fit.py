@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gan_core.probes.base import Features, Labels, LinearModel, as_tensor
-from gan_core.probes.solver.dual import Dual, is_dual
+from gan_core.probes.solver.dual import Dual, is_dual, is_exact
 from gan_core.probes.solver.lbfgs import Loss, Solution, minimise
 from gan_core.probes.solver.primal import Primal
 from gan_core.progress import Progress
@@ -54,7 +54,6 @@ def fit_values(
     source = (source.float() if source.dtype == torch.float64 else source).to(device)
     targets = targets.to(device)
     columns = len(targets)
-    dual = Dual(source) if is_dual(*source.shape) else None
     batch = max(1, MARGIN_BYTES // (4 * targets.numel()))
     models: list[LinearModel] = []
     for start in range(0, len(values), batch):
@@ -66,14 +65,13 @@ def fit_values(
         def of(kind: torch.dtype, settings: Tensor = settings) -> Loss:
             return loss(targets.to(kind), settings.to(kind))
 
-        found = solve(source, dual, of, shape, tolerance, seed, progress)
+        found = solve(source, of, shape, tolerance, seed, progress)
         models += split(found, some, classes, device)
     return models
 
 
 def solve(
     source: Tensor,
-    dual: Dual | None,
     loss: Callable[[torch.dtype], Loss],
     shape: tuple[int, int],
     tolerance: float,
@@ -82,18 +80,25 @@ def solve(
 ) -> Solution:
     """The weights of all groups and columns, float32.
 
-    With a Gram matrix the problem is solved on its factor in float32, and from there on what is
-    exact: the factor in float64 up to `EXACT_ROWS`, else the features. The second solution mostly
-    certifies the first.
+    A small problem with fewer rows than dimensions is solved on the factor of its Gram matrix in
+    float32 and certified on that factor in float64. A larger one may take as many iterations on
+    the features as cost what its Gram matrix costs (rows / 4 products of one column); what is not
+    solved by then is solved on the factor, and certified or corrected on the features.
     """
-    if dual is None:
-        start = torch.zeros(*shape, source.shape[1] + 1, device=source.device)
-        return minimise(Primal(source, seed), loss(torch.float32), start, tolerance, progress)
-    start = torch.zeros(*shape, len(source) + 1, device=source.device)
+    primal = Primal(source, seed)
+    start = torch.zeros(*shape, source.shape[1] + 1, device=source.device)
+    if not is_exact(*source.shape):
+        wide = is_dual(*source.shape)
+        steps = max(1, len(source) // (4 * shape[0] * shape[1])) if wide else 0
+        found = minimise(primal, loss(torch.float32), start, tolerance, progress, steps)
+        if not wide or bool((found.gap <= tolerance).all()):
+            return found
+    dual = Dual(source)
     quick = Primal(dual.root.float(), seed)
+    start = torch.zeros(*shape, len(source) + 1, device=source.device)
     near = minimise(quick, loss(torch.float32), start, 0.5 * tolerance, progress)
     small = dual.root.dtype == torch.float64
-    exact = Primal(dual.root if small else source, seed)
+    exact = Primal(dual.root, seed) if small else primal
     start = near.weights.double() if small else dual.lift(near.weights)
     found = minimise(exact, loss(start.dtype), start, tolerance, progress)
     found.steps += near.steps

@@ -132,6 +132,7 @@ def minimise(
     start: Tensor,
     tolerance: float,
     progress: Progress = silent,
+    max_steps: int = 0,
 ) -> Solution:
     """Minimises 1/2 |w|^2 + loss(Xw) until each group's gap is at most the tolerance.
 
@@ -142,8 +143,9 @@ def minimise(
         tolerance: relative gap at which a group is done. In float32 some 1e-6 can be reached, in
             float64 1e-10.
         progress: receives the number of groups done.
+        max_steps: iterations at most; 0: `MAX_STEPS`.
     """
-    weights, total = start, len(start)
+    weights, total, max_steps = start, len(start), max_steps or MAX_STEPS
     rounding, smallest = 4 * torch.finfo(start.dtype).eps, torch.finfo(start.dtype).tiny
     base = loss.evaluate(start.new_zeros(*start.shape[:2], data.rows))
     zero, floor = base.value, FLOOR * base.curvature
@@ -153,7 +155,7 @@ def minimise(
     found = loss.evaluate(margins)
     gradient = gradient_of(data, loss, weights, found)
     lowest, best, stuck = zero + torch.inf, zero + torch.inf, zero * 0
-    for step in range(MAX_STEPS + 1):
+    for step in range(max_steps + 1):
         norm = penalty(loss, weights, weights)
         value = 0.5 * norm + found.value
         gap = gap_bound(data, loss, found, gradient)
@@ -162,7 +164,7 @@ def minimise(
         stuck = torch.where(better, 0, stuck + 1)
         lowest, best = torch.minimum(lowest, value), torch.minimum(best, gap)
         going = (gap > tolerance) & (stuck < PATIENCE) & torch.isfinite(value)
-        going &= step < MAX_STEPS
+        going &= step < max_steps
         progress(total - int(going.sum()), total, "problems", gap=float(gap.max()))
         if not bool(going.all()):
             done, kept = (~going).nonzero()[:, 0], going.nonzero()[:, 0]
