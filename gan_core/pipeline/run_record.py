@@ -133,7 +133,8 @@ class Run:
         report = self.results.get("report")
         if report and report.ref:
             made = self.store.path(report.ref)
-            for name in ("report.html", "summary.json"):  # the page links to its numbers
+            # the page links to its numbers and cards
+            for name in ("report.html", "summary.json", "model-card.md", "data-card.md"):
                 if (made / name).exists():
                     _link(made / name, self.folder / name)
             if (made / "report.html").exists():

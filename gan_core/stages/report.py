@@ -15,6 +15,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     """Reads every artifact of the run; it states what is missing (labels, duplicates, a
     GAN).
     """
+    from gan_core.reporting.cards import cards
     from gan_core.reporting.inputs import ReportInputs
     from gan_core.reporting.page import figure_files, render
     from gan_core.reporting.run_info import RunFacts
@@ -27,6 +28,8 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     progress(1, 3, "parts")
     for name, data in figure_files(summary, inputs).items():
         atomic_write_bytes(request.work / name, data)
+    for name, text in cards(summary).items():
+        atomic_write_bytes(request.work / name, text.encode())
     progress(2, 3, "parts")
     page = render(summary, inputs, RunFacts.of(request.context))
     atomic_write_bytes(request.work / "report.html", page.encode())

@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import yaml
 
 from gan_core import schemas
 from gan_core.contract import StageInput
@@ -92,7 +93,8 @@ def test_page_is_whole_and_fetches_nothing(made: tuple[Path, Any]) -> None:
     assert not page.open
     assert "script" not in page.tags and "link" not in page.tags
     links = {address for address in page.addresses if not address.startswith("data:image/")}
-    assert links == {"summary.json", "#training"} and (made[0] / "summary.json").is_file()
+    files = {"summary.json", "model-card.md", "data-card.md"}
+    assert links == {*files, "#training"} and all((made[0] / name).is_file() for name in files)
     assert "url(" not in raw and "@import" not in raw
     assert len(raw.encode()) < 2_500_000
     assert {
@@ -117,6 +119,23 @@ def test_page_is_whole_and_fetches_nothing(made: tuple[Path, Any]) -> None:
     ):
         assert words in page.text
     assert "nan" not in page.text.lower().split() and "None" not in page.text
+
+
+def test_cards_name_the_data_and_every_score(made: tuple[Path, Any]) -> None:
+    summary = json.loads((made[0] / "summary.json").read_text())
+    text = (made[0] / "model-card.md").read_text()
+    front = yaml.safe_load(text.split("---\n")[1])
+    (model,) = front["model-index"]
+    learned = [row for row in summary["scores"] if row["features"] == "discriminator"]
+    given = [result["metrics"][0]["value"] for result in model["results"]]
+    assert learned and given == [round(row["mean"], 4) for row in learned]
+    for row in summary["scores"]:
+        if row["features"] != "chance":
+            cell = f"| {row['features']} | {row['probe']} | {row['labels']} | "
+            assert f"{cell}{100 * row['mean']:.1f} [" in text
+    data = (made[0] / "data-card.md").read_text()
+    for source, flow in summary["flow"].items():
+        assert f"## {source}" in data and f"{flow['images']['in']:,}, " in data
 
 
 def test_scores_are_those_of_the_predictions(
@@ -276,7 +295,10 @@ def test_names_of_files_cannot_become_markup(tmp_path: Path) -> None:
     page = Page((work / "report.html").read_text())
     assert "script" not in page.tags and not page.open
     assert "<script>alert(1)</script>.png" in page.text  # shown as text
-    assert all(address.startswith(("data:", "summary.json")) for address in page.addresses)
+    assert all(
+        address.startswith(("data:", "summary.json", "model-card.md", "data-card.md"))
+        for address in page.addresses
+    )
 
 
 def test_two_sources_without_duplicates(tmp_path: Path) -> None:
