@@ -56,6 +56,8 @@ class _ArraysOnly(pickle.Unpickler):
             return _reconstruct
         if module == "numpy" and name in ("ndarray", "dtype"):
             return getattr(np, name)
+        if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes for Python 2
+            return _encode
         raise UnreadableImage(
             "damaged", f"the batch file asks for {module}.{name}, which no CIFAR-10 batch holds"
         )
@@ -66,6 +68,29 @@ def _reconstruct(kind: type, shape: tuple[int, ...], code: bytes) -> Any:
     import numpy as np
 
     return np.ndarray.__new__(np.ndarray, shape, "b")
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """Bytes that were written as text of one character each."""
+    return text.encode("latin1")
+
+
+def read_pickle(path: Path) -> Any:
+    """The content of a pickle of plain values and numpy arrays; nothing in it is run.
+
+    Raises:
+        UnreadableImage: damaged, or it asks for something else.
+        OSError: as it comes.
+    """
+    with open(path, "rb") as file:
+        try:
+            return _ArraysOnly(file, encoding="bytes").load()
+        except UnreadableImage:
+            raise
+        except Exception as error:  # a damaged pickle raises nearly anything
+            raise UnreadableImage(
+                "damaged", f"the batch file cannot be read ({type(error).__name__})"
+            ) from error
 
 
 @functools.lru_cache(maxsize=2)
@@ -91,17 +116,14 @@ def read_batch(path: Path) -> tuple[npt.NDArray[np.uint8], list[int]]:
         rows = raw.reshape(-1, _PIXELS + 1)
         flat, labels = rows[:, 1:], rows[:, 0].tolist()
     else:
-        with open(path, "rb") as file:
-            try:
-                batch = _ArraysOnly(file, encoding="bytes").load()
-                flat, labels = batch[b"data"], [int(label) for label in batch[b"labels"]]
-                good = flat.dtype == np.uint8 and flat.shape == (len(labels), _PIXELS)
-            except UnreadableImage:
-                raise
-            except Exception as error:  # a damaged pickle raises nearly anything
-                raise UnreadableImage(
-                    "damaged", f"the batch file cannot be read ({type(error).__name__})"
-                ) from error
+        batch = read_pickle(path)
+        try:
+            flat, labels = batch[b"data"], [int(label) for label in batch[b"labels"]]
+            good = flat.dtype == np.uint8 and flat.shape == (len(labels), _PIXELS)
+        except Exception as error:  # any object may be in a damaged pickle
+            raise UnreadableImage(
+                "damaged", f"the batch file cannot be read ({type(error).__name__})"
+            ) from error
         if not good:
             raise UnreadableImage(
                 "damaged", "the batch file does not hold rows of 3,072 bytes and as many labels"

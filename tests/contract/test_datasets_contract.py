@@ -22,6 +22,7 @@ from gan_core.datasets.base import Entry, Source, fingerprint
 from gan_core.errors import RequestError, UnknownName
 from gan_core.vision.decode import decode
 from gan_core.vision.image_files import UnreadableImage
+from tests import published_sets
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = registry.names("datasets")
@@ -89,6 +90,13 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "tar": make_tar,
     "lmdb": make_lmdb,
     "cifar10": make_cifar10,
+    "cifar100": published_sets.make_cifar100,
+    "svhn": published_sets.make_svhn,
+    "stl10": published_sets.make_stl10,
+    "mnist": published_sets.make_mnist,
+    "fashion_mnist": published_sets.make_fashion_mnist,
+    "celeba": published_sets.make_celeba,
+    "hf": published_sets.make_hf,
 }
 
 
