@@ -602,6 +602,25 @@ def sample(
     )
 
 
+@app.command("export")
+def export(
+    artifact: Annotated[
+        str,
+        typer.Argument(
+            help="a crop or pack artifact: its folder, or STAGE/KEY (a beginning will do)"
+        ),
+    ],
+    to: Annotated[str, typer.Option("--to", help="imagefolder, webdataset or hf")],
+    out: Annotated[Path, typer.Option("--out", help="the folder to make")],
+    home: HomeOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Write an artifact's images for torchvision, WebDataset or Hugging Face's datasets."""
+    from flows.commands.export import export_artifact
+
+    raise typer.Exit(export_artifact(artifact, kind=to, out=out, home=home, as_json=json_))
+
+
 @app.command("doctor")
 def doctor(home: HomeOption = None, json_: JsonOption = False) -> None:
     """Check this installation: versions and their known traps, GPU, home, Prefect server."""
