@@ -19,6 +19,7 @@ from prefect.runtime import flow_run
 from flows.accuracy import report_accuracy_drop
 from flows.home import open_store
 from flows.hooks import close_dead_runs, close_leftover_task_runs
+from flows.publish import publish_run, tag_run
 from flows.resources import Needs, fits, needs_of
 from flows.runners import parse_runner
 from gan_core.artifacts.store import Store
@@ -206,6 +207,8 @@ def flow_run_of(request: RunRequest) -> Iterator[FlowRun]:
         close_leftover_task_runs([*FLOWS])
     prepared = _fetched(request, store)
     refuse_before_starting(prepared)
+    if flow_run.id:
+        tag_run(prepared)
     run = Run(store, prepared, flow_run=flow_run.id, attempt=flow_run.run_count or 1)
     if flow_run.run_count > 1:
         run.follows_up()
@@ -224,11 +227,13 @@ def flow_run_of(request: RunRequest) -> Iterator[FlowRun]:
             _report_divergence(run, error)
         with contextlib.suppress(OSError):  # on a full disk the first error counts
             run.finish("failed", _in_words(error))
+        publish_run(run)
         raise
     finally:
         interruption.current.reset(token)
     paused = any(result.paused for result in run.results.values())
     running.record = run.finish("paused" if paused else "completed")
+    publish_run(run)
     report_accuracy_drop(run)
 
 
@@ -263,8 +268,6 @@ def _report_divergence(run: Run, error: TrainingDiverged) -> None:
             f"# The training diverged\n\n{error.message}\n\n"
             f"What led to it, with samples and curves, is one file: `{path}`"
         )
-        create_markdown_artifact(
-            key="report", markdown=text, description="The report of this run, in short"
-        )
+        create_markdown_artifact(key="report", markdown=text, description="Report: diverged")
     except Exception as other:
         log.warning("The report of the diverged training could not be written: %s", other)

@@ -18,13 +18,9 @@ from typing import Any
 from uuid import UUID
 
 from prefect import Task
-from prefect.artifacts import (
-    create_markdown_artifact,
-    create_progress_artifact,
-    create_table_artifact,
-    update_progress_artifact,
-)
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Completed
 from prefect.tasks import exponential_backoff
@@ -37,7 +33,6 @@ from gan_core.pipeline import interruption
 from gan_core.pipeline.nodes import Node
 from gan_core.pipeline.runner import StageResult, execute, take
 from gan_core.progress import Estimate, display, line
-from gan_core.specs import spec_of
 from tasks.shares import spread
 
 log = logging.getLogger("gan_core.tasks")
@@ -79,14 +74,14 @@ def artifact_key(*names: str) -> str:
 
 class TaskProgress:
     """Shows progress as a Prefect artifact: made when work lasts, renewed every two seconds at
-    most.
+    most; and on the display of the command line, if there is one.
     """
 
     def __init__(
         self,
         node: str,
         *,
-        after: float = 2.0,
+        after: float = 5.0,
         every: float = 2.0,
         watch: Callable[[], None] | None = None,
     ) -> None:
@@ -118,6 +113,14 @@ class TaskProgress:
                 update_progress_artifact(self._artifact, progress=share, description=text)
             if self._watch:
                 self._watch()
+
+    def remove(self) -> None:
+        """Removes the artifact: what a stage has made says more. It stays where a stage was paused
+        or failed.
+        """
+        if self._artifact is not None:
+            with contextlib.suppress(Exception), get_client(sync_client=True) as client:
+                client.delete_artifact(self._artifact)
 
 
 @contextlib.contextmanager
@@ -167,8 +170,10 @@ def stage_task(
                     refresh=call.refresh,
                     spread=spread(),
                 )
-        if result.ref is not None:
-            _show(result, store.path(result.ref), publish)
+            if not result.paused:
+                progress.remove()
+        if result.ref is not None and publish is not None:
+            _publish(result, store.path(result.ref), publish)
         if result.paused:
             return Completed(
                 name="Paused",
@@ -180,18 +185,17 @@ def stage_task(
             return Completed(name="Cached", message=f"The store has it{waited}.", data=result)
         return Completed(message=f"Made in {result.seconds:.1f} s.", data=result)
 
-    spec = spec_of(stage)
     return Task(
         fn=run,
         name=stage,
+        tags={f"stage:{stage}"},
         task_run_name=_run_name,
         retries=retries,
         retry_delay_seconds=exponential_backoff(backoff_factor=2),
         retry_jitter_factor=0.5,
         retry_condition_fn=retryable,
-        # Stages in child processes are ended by `run_child`; the others by Prefect, in the flow's
-        # own thread.
-        timeout_seconds=None if spec.child else spec.time_limit,
+        # No `timeout_seconds`: stages in child processes are ended by `run_child`, and of a call in
+        # a thread Prefect only says afterwards that it took too long, with a warning for each task.
         cache_policy=NO_CACHE,
         persist_result=False,
     )
@@ -204,26 +208,9 @@ def _run_name() -> str:
     return call.node.id if isinstance(call, StageCall) else str(task_run.task_name)
 
 
-def _show(result: StageResult, folder: Path, publish: Publish | None) -> None:
-    """Counts as a table, warnings as a note, then the stage's own images; a display must never end
-    the work.
-    """
+def _publish(result: StageResult, folder: Path, publish: Publish) -> None:
+    """A display must never end the work."""
     try:
-        if result.outcome.counts:
-            rows = [{"what": name, "count": count} for name, count in result.outcome.counts.items()]
-            create_table_artifact(
-                key=artifact_key("counts", result.node),
-                table=rows,
-                description=f"Counts of {result.node}",
-            )
-        if result.outcome.warnings:
-            text = "\n".join(f"- {warning}" for warning in result.outcome.warnings)
-            create_markdown_artifact(
-                key=artifact_key("warnings", result.node),
-                markdown=text,
-                description=f"Warnings of {result.node}",
-            )
-        if publish:
-            publish(result, folder)
+        publish(result, folder)
     except Exception as error:
         log.warning("%s: its figures could not be shown in the Prefect UI: %s", result.node, error)

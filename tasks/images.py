@@ -6,12 +6,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from prefect.artifacts import create_markdown_artifact
 
 from gan_core.reporting.charts import line_charts, read_statistics, standalone, training_charts
 from gan_core.reporting.images import data_uri, read_image
 from gan_core.vision.sheets import encode_webp
-from tasks.base import artifact_key
 
 # The list of artifacts downloads all of them: a run's images stay under half a megabyte together,
 # as text. Inspect's share one part;
@@ -19,12 +17,6 @@ from tasks.base import artifact_key
 # has few points whatever its length.
 SAMPLES_BYTES = 80_000
 INSPECT_BYTES = 200_000
-
-
-def show_image(node: str, name: str, path: Path, caption: str, most: int = SAMPLES_BYTES) -> None:
-    """Publishes an image as a Markdown artifact with a data URI of at most `most` bytes."""
-    text = f"{image(path, caption, most)}\n\n{caption}. Full size: `{path}`"
-    create_markdown_artifact(key=artifact_key(name, node), markdown=text, description=caption)
 
 
 def image(path: Path, caption: str, most: int = SAMPLES_BYTES) -> str:

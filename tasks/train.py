@@ -7,7 +7,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
 from uuid import UUID
 
 from prefect.artifacts import create_markdown_artifact
@@ -20,36 +19,48 @@ from gan_core.contract import ArtifactRef
 from gan_core.pipeline.nodes import Node
 from gan_core.pipeline.runner import StageResult, trajectory_key
 from tasks.base import stage_task
-from tasks.images import image, show_image, training_curve
+from tasks.images import image, training_curve
 
 FIRST_LOOKS = 5.0  # seconds between looks until there is something to see
 LOOK_EVERY = 60.0
 
 
 def _publish(result: StageResult, folder: Path) -> None:
-    grids = sorted(folder.glob("grid-*.png"))
-    if grids:
-        show_image(
-            result.node,
-            "samples",
-            grids[-1],
-            f"Samples from the same latents at the end ({grids[-1].stem})",
-        )
-    if curve := training_curve(folder):
-        text = f"{curve}\n\nEvery figure: `{folder / 'stats.jsonl'}`"
-        create_markdown_artifact(
-            key="curve-train", markdown=text, description="Losses and verdicts over training"
-        )
+    """Curve and last samples; in the artifact that showed them so far, where there is one."""
+    if text := _shown(folder, folder, f"Every figure: `{folder / 'stats.jsonl'}`"):
+        _show(text)
+
+
+def _shown(statistics: Path, grids: Path, *more: str) -> str:
+    """Losses, scores and the newest samples as Markdown; '' while there are none."""
+    found = sorted(grids.glob("grid-*.png"))
+    parts = [
+        training_curve(statistics),
+        image(found[-1], f"Samples from the same latents ({found[-1].stem})") if found else "",
+    ]
+    drawn = [part for part in parts if part]
+    return "\n\n".join([*drawn, *more]) if drawn else ""
+
+
+# task run to its artifact: another attempt of the same task renews it
+_artifacts: dict[str, UUID] = {}
+
+
+def _show(text: str) -> None:
+    name = str(task_run.id)
+    if name in _artifacts:
+        with get_client(sync_client=True) as client:
+            client.update_artifact(_artifacts[name], ArtifactUpdate(data=text))
+        return
+    about = "Training: losses, scores and samples"
+    made = create_markdown_artifact(key="training", markdown=text, description=about)
+    _artifacts[name] = made  # type: ignore[assignment]
 
 
 class Watch:
     """Curve and newest samples of a training that is going on: one artifact, renewed once a minute
     and not stored anew.
     """
-
-    _artifacts: ClassVar[
-        dict[str, UUID]
-    ] = {}  # task run to its artifact: another try of the same task renews it
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -59,25 +70,11 @@ class Watch:
     def __call__(self) -> None:
         if time.monotonic() < self._next:
             return
-        grids = sorted(self._folder.glob("products/grid-*.png"))
-        parts = [
-            training_curve(self._folder),
-            image(grids[-1], f"Samples ({grids[-1].stem})") if grids else "",
-        ]
-        text = "\n\n".join(part for part in parts if part)
+        text = _shown(self._folder, self._folder / "products")
         self._next = time.monotonic() + (LOOK_EVERY if text else FIRST_LOOKS)
-        if not text or text == self._shown:
-            return
-        self._shown = text
-        name = str(task_run.id)
-        if name not in self._artifacts:
-            about = "Training so far: losses, verdicts, newest samples"
-            self._artifacts[name] = create_markdown_artifact(
-                key="training-so-far", markdown=text, description=about
-            )  # type: ignore[assignment]
-        else:
-            with get_client(sync_client=True) as client:
-                client.update_artifact(self._artifacts[name], ArtifactUpdate(data=text))
+        if text and text != self._shown:
+            self._shown = text
+            _show(text)
 
 
 def _watch(store: Store, node: Node, inputs: dict[str, ArtifactRef]) -> Callable[[], None] | None:

@@ -12,6 +12,8 @@ from typing import Any
 
 from flows.commands import console, outcome, progress
 from flows.home import open_store
+from flows.prefect_server import past_runs
+from flows.prefect_server.server import login_of, reachable
 from flows.prefect_server.settings import HEARTBEAT_SECONDS
 from flows.runners import parse_runner
 from gan_core.artifacts.store import Store
@@ -22,7 +24,6 @@ from gan_core.pipeline.run_record import Run
 from gan_core.pipeline.runner import result_of
 from gan_core.recipes import dump_recipe
 
-_FLOWS = {"report": "represent", "pack": "prepare"}
 _COUNTED = {
     "ingest",
     "crop",
@@ -137,7 +138,10 @@ def _nothing_to_do(store: Store, prepared: Prepared) -> dict[str, Any] | None:
             )
             return None
         run.results[name] = result_of(name, standing.manifest, cached=True)
-    return {**run.finish("completed"), "computed": []}
+    record = {**run.finish("completed"), "computed": []}
+    if (url := reachable(store.home)) is not None:
+        past_runs.enter_past_runs(store.home, url, login_of(store.home, url))
+    return record
 
 
 def _through_prefect(prepared: Prepared, store: Store, verbose: bool) -> dict[str, Any]:
@@ -151,12 +155,13 @@ def _through_prefect(prepared: Prepared, store: Store, verbose: bool) -> dict[st
 
     with prefect_server(store.home) as url:
         console.say(f"Prefect at {url.removesuffix('/api')}", "dim")
+        past_runs.enter_past_runs(store.home, url, login_of(store.home, url))
         console.log_to_stderr(verbose)
         from flows import represent, run_plan
 
         request = prepared.request
         run_plan.planned.set(prepared)
-        flow = represent.ALL[_FLOWS.get(request.until, request.until)]
+        flow = represent.ALL[past_runs.flow_of(request.until)]
         represent.typed.set(request.command)
         with progress.shown():
             record = flow(**represent.parameters_of(request))

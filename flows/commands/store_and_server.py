@@ -9,6 +9,7 @@ from typing import Any
 from flows.commands import console
 from flows.home import open_store, resolve_home
 from flows.prefect_server import server, settings
+from flows.prefect_server.past_runs import enter_past_runs
 from gan_core.artifacts.store import Store
 from gan_core.contract import ArtifactRef
 from gan_core.errors import RequestError, WorkError
@@ -68,7 +69,8 @@ def _name(ref: ArtifactRef) -> str:
 
 def start_server(home: str | None, *, as_json: bool) -> int:
     """Starts the home's server, which then runs until `discern server stop`."""
-    folder = open_store(resolve_home(home)).home / "prefect"
+    place = open_store(resolve_home(home)).home
+    folder = place / "prefect"
     folder.mkdir(parents=True, exist_ok=True)
     if server.holder(folder) is None:
         server.hold(folder)
@@ -79,6 +81,7 @@ def start_server(home: str | None, *, as_json: bool) -> int:
                 "The Prefect server did not come up.", remedy=f"its log is {folder / 'server.log'}"
             )
         time.sleep(0.3)
+    enter_past_runs(place, url, settings.credentials(folder))
     user, _, password = settings.credentials(folder).partition(":")
     started: dict[str, Any] = {
         "url": url.removesuffix("/api"),

@@ -38,7 +38,7 @@ from gan_core.artifacts.locks import file_lock
 from gan_core.errors import WorkError
 from gan_core.files import source_root, write_json
 
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 
 
 def configured(name: str) -> str | None:
@@ -141,6 +141,21 @@ def running(folder: Path) -> str | None:
     settings = read_file(server_file(folder))
     url, login = settings.get("PREFECT_API_URL"), settings.get("PREFECT_SERVER_API_AUTH_STRING")
     return url if url and login and healthy(url, login) else None
+
+
+def reachable(home: Path) -> str | None:
+    """The API address of the server that a run of this home would use, if it is up now."""
+    if (url := configured_api()) is not None:
+        return url if healthy(url, configured("PREFECT_API_AUTH_STRING"), timeout=3) else None
+    return running(home / "prefect")
+
+
+def login_of(home: Path, url: str) -> str | None:
+    """The 'user:password' for a server: the home's own, or the configured one."""
+    own = read_file(server_file(home / "prefect"))
+    if own.get("PREFECT_API_URL") == url:
+        return own.get("PREFECT_SERVER_API_AUTH_STRING")
+    return configured("PREFECT_API_AUTH_STRING")
 
 
 @contextlib.contextmanager

@@ -232,3 +232,30 @@ def best_cells(rows: list[dict[str, Any]]) -> dict[tuple[str, str], set[tuple[st
         top = max((row["mean"] for row in column), default=0.0)
         best[place] = {(row["features"], row["probe"]) for row in column if row["mean"] == top}
     return best
+
+
+def summary_markdown(summary: dict[str, Any], page: str) -> str:
+    """A report in short as Markdown: sentence, verdict, scores, caveat, and where the page is."""
+    parts = [f"# {summary.get('title') or 'Report'}"]
+    parts += [str(summary[name]) for name in ("sentence", "verdict") if summary.get(name)]
+    if rows := scores_table(summary):
+        parts.append(
+            "\n".join(
+                [
+                    "Test accuracy, % (95 % interval)",
+                    "",
+                    _row(rows[0]),
+                    _row(["---"] * len(rows[0])),
+                ]
+            )
+        )
+        parts[-1] += "".join(f"\n{_row(row.values())}" for row in rows)
+        parts += [note.replace("*", "\\*") for note in table_notes(summary)]
+    if summary.get("caveat"):
+        parts.append(f"> {summary['caveat']}")
+    parts.append(f"The whole report, with its figures, is one file: `{page}`")
+    return "\n\n".join(parts)
+
+
+def _row(cells: Any) -> str:
+    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"

@@ -361,28 +361,19 @@ def test_in_a_browser(operated: Worker, api: Api, tmp_path: Path) -> None:
         for one in api.ask("/flow_runs/filter", newest)
         if one["state_type"] == "COMPLETED" and one["parameters"] != {}
     )
-    image = next(
-        iter(
-            one
-            for one in api.ask("/artifacts/filter", {"limit": 200})
-            if one["key"] == "samples-train"
-        )
-    )
-    curve = next(
-        iter(
-            one
-            for one in api.ask("/artifacts/filter", {"limit": 200})
-            if one["key"] == "curve-train"
-        )
-    )
+    figures = {
+        one["key"]: one
+        for one in api.ask("/artifacts/filter", {"limit": 200})
+        if one["key"] in ("training", "inspections")
+    }
     decoded = (
         "[...document.images].filter(i => i.src.startsWith('data:') && i.naturalWidth > 100).length"
     )
     pages = {
         f"/v2/runs/flow-run/{run['id']}": f"document.body.innerText.includes({json.dumps(run['name'])}) && "  # noqa: E501
         "document.body.innerText.includes('Completed')",
-        f"/v2/artifacts/artifact/{image['id']}": decoded,
-        f"/v2/artifacts/artifact/{curve['id']}": decoded,
+        f"/v2/artifacts/artifact/{figures['training']['id']}": decoded,
+        f"/v2/artifacts/artifact/{figures['inspections']['id']}": decoded,
         f"/v2/deployments/deployment/{api.deployment('represent')['id']}/run": "['recipe', 'scale', 'refresh', "  # noqa: E501
         "'Stages to make again'].every(word => document.body.innerText.includes(word))",
     }

@@ -119,7 +119,7 @@ def test_states_names_and_lineage(home: Path, answer: Ask, api: Api) -> None:
     parents = {parent["id"] for parent in nodes["pack"]["parents"]}
     assert nodes["dedup"]["id"] in parents and nodes["crop:digits"]["id"] in parents
     keys = {artifact["key"] for artifact in nodes["train"]["artifacts"]}
-    assert "samples-train" in keys, "a cached stage shows its images in the new run, too"
+    assert "training" in keys, "a cached stage shows its figures in the new run, too"
 
 
 def test_a_training_shows_itself_while_it_goes_on(
@@ -146,8 +146,8 @@ def test_a_training_shows_itself_while_it_goes_on(
     shown = operator.artifacts(run)
     assert shown["progress-train"]["data"] > 0 and "kimg" in shown["progress-train"]["description"]
     assert (
-        "data:image/svg+xml" in shown["training-so-far"]["data"]
-        and len(shown["training-so-far"]["data"]) < 150_000
+        "data:image/svg+xml" in shown["training"]["data"]
+        and len(shown["training"]["data"]) < 150_000
     )
     lines = operator.until(
         lambda: operator.logs(run),
