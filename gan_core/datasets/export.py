@@ -7,6 +7,7 @@ hf            what Hugging Face's `DatasetDict.save_to_disk` writes; source `hf`
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -122,26 +123,22 @@ def _write_imagefolder(out: Path, splits: list[str], read: Rows, names: dict[int
 
 def _write_webdataset(out: Path, splits: list[str], read: Rows, names: dict[int, str]) -> None:
     for split in splits:
-        shard, archive = 0, None
-        for number, (row, image) in enumerate(read(split)):
-            if number % SHARD_IMAGES == 0:
-                if archive is not None:
-                    archive.close()
-                archive = tarfile.open(out / f"{split}-{shard:06d}.tar", "w")
-                shard += 1
-            assert archive is not None
-            label = {} if row["label"] is None else {"cls": str(row["label"]).encode()}
-            parts = {
-                "png": encode_png(image),
-                **label,
-                "json": json.dumps(row, ensure_ascii=False).encode(),
-            }
-            for ending, data in parts.items():
-                member = tarfile.TarInfo(f"{_stem(row)}.{ending}")
-                member.size = len(data)
-                archive.addfile(member, io.BytesIO(data))
-        if archive is not None:
-            archive.close()
+        with contextlib.ExitStack() as shard:
+            for number, (row, image) in enumerate(read(split)):
+                if number % SHARD_IMAGES == 0:
+                    shard.close()
+                    name = f"{split}-{number // SHARD_IMAGES:06d}.tar"
+                    archive = shard.enter_context(tarfile.open(out / name, "w"))
+                label = {} if row["label"] is None else {"cls": str(row["label"]).encode()}
+                parts = {
+                    "png": encode_png(image),
+                    **label,
+                    "json": json.dumps(row, ensure_ascii=False).encode(),
+                }
+                for ending, data in parts.items():
+                    member = tarfile.TarInfo(f"{_stem(row)}.{ending}")
+                    member.size = len(data)
+                    archive.addfile(member, io.BytesIO(data))
 
 
 def _write_hf(out: Path, splits: list[str], read: Rows, names: dict[int, str]) -> None:
