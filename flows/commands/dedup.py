@@ -46,7 +46,7 @@ class DedupRequest:
 
 
 def dedup_folder(request: DedupRequest) -> int:
-    """Writes the table of images and, beside it, a page to look at; returns the exit code.
+    """Writes the table of images and next to it a page of groups; returns the exit code.
 
     Raises:
         RequestError: nothing there, or a table that cannot be written or would replace another's
@@ -70,7 +70,7 @@ def dedup_folder(request: DedupRequest) -> int:
             f"--dataset {request.dataset} comes with a package, and does not lie at "
             f"{request.place}.",
             expected="a kind of files: folder, parquet, tar, lmdb",
-            remedy="leave --dataset out: it looks",
+            remedy="leave --dataset out: the kind is found out",
         )
     if request.keep not in KEEP:
         raise UnknownName("rule of --keep", request.keep, KEEP)
@@ -191,7 +191,7 @@ def _print(request: DedupRequest, found: FolderResult, sheet: Path) -> None:
         console.say(warning, "yellow")
     counts = found.counts
     if request.against:
-        already = f"{counts['duplicates']:,} already stand in {request.against}"
+        already = f"{counts['duplicates']:,} are already in {request.against}"
         print(f"{counts['in']:,} images: {already}, {counts['kept']:,} do not.")
     else:
         print(
@@ -213,7 +213,7 @@ def _print(request: DedupRequest, found: FolderResult, sheet: Path) -> None:
 def _title(place: Path, against: Path | None) -> str:
     name = place.resolve().name
     return (
-        f"Which images of {name} already stand in {against.resolve().name}"
+        f"Which images of {name} are already in {against.resolve().name}"
         if against
         else f"Near-duplicates in {name}"
     )

@@ -1,10 +1,10 @@
 """From pairs to groups with one representative each, so that a chain of weak links cannot swallow a
 class.
 
-Rows are taken in order of preference (largest original first, then image_id, then box). A row that
-is still free becomes a representative and takes those of its direct partners that are
-still free. So every row that is left out was itself found to be a duplicate of its representative,
-no two representatives are duplicates of one another, and A ~ B ~ C never ties A to C. Connected
+Rows are visited in order of preference (largest original first, then image_id, then box). A row
+that is still free becomes a representative, of those of its direct partners that are still free. So
+every row that is left out was itself found to be a duplicate of its representative, no two
+representatives are duplicates of one another, and A ~ B ~ C never ties A to C. Connected
 components, which would, are counted for comparison.
 """
 
@@ -84,19 +84,19 @@ def representative_balls(i: Rows, j: Rows, rank: Rows) -> Groups:
     stops = np.r_[starts[1:], len(ends)]
     row_of = np.empty(rows, np.int64)
     row_of[rank] = np.arange(rows)
-    taken = np.zeros(rows, np.bool_)
+    assigned = np.zeros(rows, np.bool_)
     for chooser, start, stop in zip(
         ends[starts].tolist(), starts.tolist(), stops.tolist(), strict=True
     ):
-        if taken[chooser]:
+        if assigned[chooser]:
             continue
-        taken[chooser] = True
+        assigned[chooser] = True
         partners = others[start:stop]
-        free = ~taken[partners]
+        free = ~assigned[partners]
         members = row_of[partners[free]]
         representative[members] = row_of[chooser]
         pair[members] = numbers[start:stop][free]
-        taken[partners[free]] = True
+        assigned[partners[free]] = True
     return Groups(representative, pair)
 
 

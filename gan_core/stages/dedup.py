@@ -57,7 +57,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     )
     if not len(training):
         raise DataError(
-            "No crop of a training split is usable, so there is nothing to look for duplicates in.",
+            "No crop of a training split is usable, so there is nothing to search for duplicates.",
             expected="at least one row with split 'train' and status 'ok' in the training sources",
             remedy=(
                 "read the columns status and reason of crops.parquet, and at the source's splits"

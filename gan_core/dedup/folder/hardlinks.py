@@ -1,4 +1,4 @@
-"""One file under several names: symbolic links, hard links, and a folder that stands in both of two
+"""One file under several names: symbolic links, hard links, and a folder that is in both of two
 sets.
 
 A link whose file is in the set must never be the image that is kept: otherwise deleting the
@@ -41,9 +41,9 @@ def is_real(path: str, root: Path) -> bool:
 
 
 def same_file(files: Rows, paths: Sequence[str], root: Path) -> Rows:
-    """For each row the row that stands for its file: int64 [n].
+    """For each row the row that represents its file: int64 [n].
 
-    Of several names the first that leads over no link is taken, else the first.
+    Of several names it is the first that leads over no link, else the first.
 
     Args:
         files: int64 [n, 2], `identities` of the paths.

@@ -1,4 +1,4 @@
-"""A page to look through the groups that dedup found: one HTML file with its images inside."""
+"""A page that shows the groups that dedup found: one HTML file with its images inside."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ details { margin: 0 0 1rem; }
 
 
 def page(result: FolderResult, title: str = "Near-duplicates", most: int = GROUPS) -> str:
-    """The page: groups with the least certain pair first (those are the ones to look at), the kept
+    """The page: groups with the least certain pair first (those are the ones to check), the kept
     image framed.
 
     Args:
@@ -107,13 +107,13 @@ def _head(result: FolderResult, title: str, groups: int, shown: int) -> str:
         lines = [
             f"{counts['in']:,} images, {counts['duplicates']:,} of them duplicates in {groups:,} "
             f"groups; {counts['kept']:,} are kept. "
-            "The framed image of a group is the one that is kept: the largest. Nothing was deleted."
+            "The framed image of a group is the one that is kept."
         ]
     else:
         lines = [
-            f"{counts['in']:,} images, {counts['duplicates']:,} of them already stand in the "
+            f"{counts['in']:,} images, {counts['duplicates']:,} of them are already in the "
             f"other set; {counts['kept']:,} do not. "
-            "The framed image of a group is the one in the other set. Nothing was deleted."
+            "The framed image of a group is the one in the other set."
         ]
     if shown < groups:
         lines.append(
@@ -172,18 +172,18 @@ def _views(images: Images, wanted: Sequence[int]) -> dict[int, str]:
     out = {}
     for number, blob in zip(numbers, images.source.read_many(requests), strict=True):
         try:
-            picture = decode(blob.read())
+            image = decode(blob.read())
         except UnreadableImage:
-            picture = np.asarray(images.thumbnails[number])
+            image = np.asarray(images.thumbnails[number])
         out[number] = (
-            "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(_fit(picture), 80)).decode()
+            "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(_fit(image), 80)).decode()
         )
     return out
 
 
-def _fit(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    height, width = picture.shape[:2]
+def _fit(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    height, width = image.shape[:2]
     scale = SIDE / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(picture, size, interpolation=how), np.uint8)
+    return np.asarray(cv2.resize(image, size, interpolation=how), np.uint8)

@@ -32,7 +32,7 @@ def open_place(location: Path, name: str, dataset: str | None = None) -> tuple[S
 
     Args:
         name: the source's, which is part of every id.
-        dataset: kind of source; None looks.
+        dataset: kind of source; None: found out from the files.
 
     Raises:
         RequestError: nothing there, or another kind than `dataset`.
@@ -50,7 +50,7 @@ def open_place(location: Path, name: str, dataset: str | None = None) -> tuple[S
         if holds_images(files.get(stamp.address, location)) is False
     }
     if 0 < len(without) < len(stamps):
-        # Our own tables and annotations lie beside the images' tables; damaged files stay, as rows.
+        # Our own tables and annotations are in the folder too; damaged files stay, as rows.
         source.ignored["Parquet files without a column of images"] = len(without)
         stamps = [stamp for stamp in stamps if stamp.address not in without]
     return source, stamps

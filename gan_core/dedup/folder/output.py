@@ -70,7 +70,7 @@ def is_ours(path: Path, columns: Sequence[str] = ()) -> bool:
 def check_destination(
     out: Path, places: Sequence[Path], columns: Sequence[str] = (), *, force: bool = False
 ) -> Path:
-    """Makes sure, before any work, that `out` and the page beside it can be written and destroy
+    """Makes sure, before any work, that `out` and the page next to it can be written and destroy
     nothing.
 
     Args:
@@ -119,15 +119,13 @@ def _check_replaceable(
         ):
             raise RequestError(
                 f"{path} is a file of {place}, which is only read: it is not replaced.",
-                expected="a name that is not taken, or a table that this command wrote",
+                expected="a name that is free, or a table that this command wrote",
                 remedy="choose another name with --out",
             )
     if not force:
         raise RequestError(
             f"{path} is there and was not written by this command.",
-            expected=(
-                "a name that is not taken, or a table and a page of an earlier `discern dedup`"
-            ),
+            expected=("a name that is free, or a table and a page of an earlier `discern dedup`"),
             remedy="choose another name with --out, or replace the file with --force",
         )
 

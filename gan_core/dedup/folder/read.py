@@ -84,7 +84,7 @@ class Images:
 
     @cached_property
     def same(self) -> Rows:
-        """int64 [n], for each image the one that stands for its file: itself but for links."""
+        """int64 [n], for each image the one that represents its file: itself but for links."""
         if not isinstance(self.source, FolderSource):
             return np.arange(len(self.ids))
         return same_file(self.files, self.paths(range(len(self.ids))), self.root)

@@ -108,7 +108,7 @@ def dedup_images(
     prefer: Sequence[str] = (),
     progress: Progress = silent,
 ) -> FolderResult:
-    """Finds the near-duplicates in a folder, or the images of a folder that already stand in
+    """Finds the near-duplicates in a folder, or the images of a folder that are already in
     another one.
 
     Args:
@@ -116,7 +116,7 @@ def dedup_images(
         against: a second place; then an image of `location` is a duplicate when it has a duplicate
             there, and duplicates within `location` do not count.
         dataset: kind of source of `location` ('folder', 'parquet', a name of gan_core/datasets);
-            None looks.
+            None: found out from the files.
         keep: which image of a group represents it: 'best' (the best source, `best_source`),
             'largest', 'oldest' or 'first' (`families.representative_rank`).
         prefer: folders within `location` whose images are kept before all others.
@@ -145,7 +145,7 @@ def dedup_images(
     ):
         raise RequestError(
             f"{str(location)!r} and --against {str(against)!r} are the same place: every image "
-            "stands in it.",
+            "is in it.",
             expected="another set",
             remedy="leave out --against to find duplicates within one set",
         )
@@ -387,7 +387,7 @@ def _result(
     share = (counts["duplicates"] - links) / max(1, counts["in"] - links)
     if theirs is None and counts["in"] >= FEW and share > LARGE_SHARE:
         warnings.append(
-            f"{100 * share:.0f} % of the images count as duplicates of others: look at the page "
+            f"{100 * share:.0f} % of the images count as duplicates of others: check the page "
             "before you delete anything; "
             "raise --threshold if they are different images."
         )

@@ -41,7 +41,7 @@ MANY = 4_000
 BORDERED = 64  # pixels of the smaller side from which a plain border is left out
 _PLAIN = 8  # grey levels that a plain border may vary, for the noise of JPEG
 _RINGING = 4  # pixels next to a plain border that JPEG has mixed with it
-# The numbers of all blocks stand in the pipe before anybody reads: they must fit its smallest
+# The numbers of all blocks are in the pipe before the first read: they must fit its smallest
 # capacity, one page.
 _BLOCKS = 1_000
 _SMALLEST_BLOCK = 64
@@ -303,7 +303,7 @@ class _WorkerPool:
             self.helpers.append((process, listener))
 
     def work(self) -> None:
-        """Reads blocks until none is left, then those that a dead helper had taken."""
+        """Reads blocks until none is left, then those that a dead process had claimed."""
         while (block := self.blocks.claim()) is not None:
             self._record(block, self.blocks.read(block))
         for process, listener in self.helpers:

@@ -214,7 +214,7 @@ def fit(
         raise DataError(
             "There is no image to fit the autoencoder on.",
             expected="at least one usable training crop",
-            remedy="look at the reasons in images.parquet and crops.parquet",
+            remedy="check the reasons in images.parquet and crops.parquet",
         )
     data = torch.from_numpy(np.ascontiguousarray(resize_to(pixels))).reshape(len(pixels), INPUTS)
     batch = min(config.batch, len(data))

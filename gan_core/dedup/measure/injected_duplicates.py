@@ -79,7 +79,7 @@ def _through(share: float) -> Alteration:
 
 def _noise(sigma: float) -> Alteration:
     def alter(image: Image) -> Image:
-        # Fixed by the image's own content: the same image gets the same noise wherever it stands.
+        # Fixed by the image's own content: the same image gets the same noise everywhere.
         noise = numpy_stream(int(image.sum()), "injection", "noise").normal(0, sigma, image.shape)
         return np.clip((image + noise).round(), 0, 255).astype(np.uint8)
 

@@ -1,4 +1,4 @@
-"""Leakage: images of the test and validation splits that also stand in the training split.
+"""Leakage: images of the test and validation splits that are also in the training split.
 
 CIFAR-10's test split has 3 % of them (Barz and Denzler, "Do we train on test data?", J. Imaging
 2020, found 286 by hand on the nearest neighbours of a network's features; the search here finds
@@ -14,12 +14,11 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from gan_core.config import DedupConfig
 from gan_core.dedup.search.across_sets import find_across
 from gan_core.dedup.search.descriptors import Fetch
-from gan_core.dedup.tables import Found, pairs_table
+from gan_core.dedup.tables import Found
 from gan_core.progress import Progress, silent
 from gan_core.vision import sheets
 
@@ -62,13 +61,6 @@ def find_leakage(
         for split in sorted(set(names[held_out].tolist()))
     }
     return Leakage(found, leaked, {"splits": by_split, **found.summary})
-
-
-def leakage_table(crops: pa.Table, leakage: Leakage) -> pa.Table:
-    """The pairs as a table (gan_core.dedup.tables.PAIRS): a is the held-out crop, b the training
-    crop.
-    """
-    return pairs_table(crops, leakage.found)
 
 
 def contact_sheet(

@@ -1,4 +1,4 @@
-"""Duplicates across two sets: which of these images already stand in those."""
+"""Duplicates across two sets: which of these images are already in those."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def _best(accepted: Verified, asked: npt.NDArray[np.bool_]) -> Callable[[Rows], 
 def _exact_duplicates(described: Described, queries: Rows, targets: Rows) -> Rows:
     """For each query the first target with equal pixels, or -1."""
     classes, first = equal_codes(described.digest[np.concatenate([targets, queries])])
-    standing = first[classes[len(targets) :]]
+    known = first[classes[len(targets) :]]
     if not len(targets):
         return np.full(len(queries), -1, np.int64)
-    return np.where(standing < len(targets), targets[np.minimum(standing, len(targets) - 1)], -1)
+    return np.where(known < len(targets), targets[np.minimum(known, len(targets) - 1)], -1)

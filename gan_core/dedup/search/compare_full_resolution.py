@@ -63,9 +63,12 @@ def same_details(
         if len(rough):
             better = _refined(grey_a[rough], grey_b[rough], found[rough])
             new_share, new_fit = _disagreeing(grey_a[rough], grey_b[rough], better)
-            taken = new_fit >= fit[rough]
-            share[rough[taken]], found[rough[taken]] = new_share[taken], better[taken]
-            fit[rough[taken]] = new_fit[taken]
+            improved = new_fit >= fit[rough]
+            share[rough[improved]], found[rough[improved]] = (
+                new_share[improved],
+                better[improved],
+            )
+            fit[rough[improved]] = new_fit[improved]
         return np.asarray((_details(share, fit) & _colours(a, b, found)).numpy(), np.bool_)
 
 
@@ -128,7 +131,7 @@ def _disagreeing(a: Tensor, b: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
     each [n].
 
     Places are squares of 16 pixels, 8 apart. Details are what lies between blurs of 0.8 and 4
-    pixels; a common gain is taken out.
+    pixels; a common gain is removed.
     """
     seen, mask = align.warp(b, maps)
     fine_a, fine_b = (align.blur(one, 0.8) - align.blur(one, 4.0) for one in (a, seen))

@@ -43,7 +43,7 @@ class Described:
         small: uint8 [n, 16, 16] grey.
         digest: uint8 [n, 16], equal for images of equal pixels at 32x32.
         blank: bool [n], images of one tone.
-        centre: float32 [128], what was taken off every descriptor before its length was made one.
+        centre: float32 [128], subtracted from every descriptor before normalisation.
     """
 
     edges: Floats

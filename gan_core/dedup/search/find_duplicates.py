@@ -68,8 +68,8 @@ WIDENED = (
 PLAIN = 0.02
 # what the gates let pass in addition where pairs are compared at full resolution anyway
 PATIENCE = 0.12
-# below so many images every pair is a candidate: their mean says little, and descriptors are taken
-# from it
+# below so many images every pair is a candidate: their mean says little, and descriptors are
+# relative to it
 SMALL_SET = 200
 
 

@@ -86,8 +86,8 @@ def _places(pairs: Verified) -> npt.NDArray[np.uint64]:
 
 
 def maps_in_groups(found: Duplicates, joins: Verified) -> Floats:
-    """What takes a place in the image that a joined group stands around to one in each of its rows,
-    mirroring included: float64 [n, 3, 3].
+    """Maps from the centre of each joined group to each of its rows, mirroring included: float64
+    [n, 3, 3].
     """
     join = np.tile(np.eye(3), (len(found.same), 1, 1))
     join[joins.j] = _signed(joins)
@@ -95,7 +95,7 @@ def maps_in_groups(found: Duplicates, joins: Verified) -> Floats:
 
 
 def _from_representatives(found: Duplicates) -> Floats:
-    """What takes a place in each row's representative to one in the row: float64 [n, 3, 3]."""
+    """Map from each row's representative to the row: float64 [n, 3, 3]."""
     groups, accepted = found.groups, found.accepted
     out = np.tile(np.eye(3), (len(found.same), 1, 1))
     own = np.flatnonzero((groups.pair >= 0) & (groups.pair < len(accepted.i)))

@@ -90,7 +90,7 @@ def nearest(
     Args:
         edges: float32 [n, 128], `descriptors.Described.edges`.
         floor: least cosine of a candidate; zeros (blank images) never are one when it is above 0.
-        mirror: look for mirror images too.
+        mirror: search for mirror images too.
         queries: rows asked for; None: all.
         targets: rows searched; None: all.
     """
