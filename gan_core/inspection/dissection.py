@@ -62,7 +62,7 @@ LEAST_PIXELS = 1e-3  # classes with a smaller share of the pixels are left out (
 RANDOM_SETS = 20
 FITTED_PIXELS, FITTED_IOU = 1e-2, 0.5  # of a fitted segmenter: share of pixels, its own IoU
 PLACES = 2000  # insertions of each class
-DIM = 0.25  # light of an image where a unit is off
+FADED, GREY = 0.25, 0.6  # share of an image where a unit is off, and the grey of the rest
 STRONG = 0.99  # quantile of activations that is inserted beside the mean
 STEPS, RATE, PENALTY = 100, 0.05, 0.1  # of optimised coefficients (ours; Adam, 2-norm)
 Floats = npt.NDArray[np.float64]
@@ -192,7 +192,7 @@ def inspect(context: Context, options: Options) -> Inspection:
         ),
         image_sheet(
             "dissection_units",
-            darkened(
+            highlighted(
                 shown.images,
                 shown.activations[:, [found.units[n]["agreement"][0] for n in names]],
             ),
@@ -559,11 +559,11 @@ def before_and_after(study: Units, chosen: Sequence[Sequence[int]]) -> Images:
     )
 
 
-def darkened(images: Tensor, maps: Tensor) -> Images:
-    """Images in the light of a unit's map, a row for each unit: uint8 [units * n, S, S, 3].
+def highlighted(images: Tensor, maps: Tensor) -> Images:
+    """Images under a unit's map, a row for each unit: uint8 [units * n, S, S, 3].
 
-    A place is fully lit where the unit is above the 98th percentile of these maps, and at DIM where
-    it is off.
+    A place is as it is where the unit is above the 98th percentile of these maps, and fades to
+    light grey where it is off, so that dark photographs show as much as bright ones.
 
     Args: images: [n, 3, S, S]. maps: activations of the units [n, units, h, w].
     """
@@ -571,9 +571,9 @@ def darkened(images: Tensor, maps: Tensor) -> Images:
     large = F.interpolate(maps.float(), size=size, mode="bilinear", align_corners=False)
     flat = large.transpose(0, 1).flatten(1)
     most = torch.quantile(flat, 0.98, dim=1).clamp(min=1e-6)
-    light = DIM + (1 - DIM) * (large / most[:, None, None]).clamp(0, 1)
-    rows = [as_images((images + 1) * light[:, n : n + 1] - 1) for n in range(maps.shape[1])]
-    return np.concatenate(rows)
+    part = FADED + (1 - FADED) * (large / most[:, None, None]).clamp(0, 1)
+    mixed = [images * share + GREY * (1 - share) for share in torch.split(part, 1, dim=1)]
+    return np.concatenate([as_images(one) for one in mixed])
 
 
 def _histogram(segment: Segmenter, images: Tensor) -> list[float]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gan_core.config import Section, SegmenterConfig
 from gan_core.inspection.base import Context, Inspection, Table, as_float, image_sheet
-from gan_core.inspection.dissection import LEAST_PIXELS, compare, count_units, darkened
+from gan_core.inspection.dissection import LEAST_PIXELS, compare, count_units, highlighted
 from gan_core.inspection.guided import prepared
 from gan_core.inspection.segmenters import VOID, of_context
 from gan_core.networks.base import LayeredNetwork
@@ -123,7 +123,7 @@ def inspect(context: Context, options: Options) -> Inspection:
     for row, n in zip(rows, shown, strict=True):
         most = (labels == n).float().mean((1, 2)).argsort(descending=True)[:SHOWN]
         maps = _maps(trained, str(row[2]), images[most])[:, [row[3]]]
-        sheets.append(darkened(images[most], maps))
+        sheets.append(highlighted(images[most], maps))
     names = ", ".join(classes[n] for n in shown)
     figures = [
         image_sheet(
