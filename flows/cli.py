@@ -305,7 +305,10 @@ def status(
 @app.command("list")
 def list_(
     what: Annotated[
-        str, typer.Argument(help="recipes, methods, networks, datasets, probes or baselines")
+        str,
+        typer.Argument(
+            help="recipes, methods, networks, datasets, probes, baselines or inspections"
+        ),
     ] = "recipes",
     json_: JsonOption = False,
 ) -> None:
@@ -315,12 +318,13 @@ def list_(
     from gan_core.errors import UnknownName
     from gan_core.recipes import read_recipe_file, recipe_names
 
+    what = "inspection" if what == "inspections" else what
     if what == "recipes":
         found = {name: str(read_recipe_file(name).get("about", "")) for name in recipe_names()}
     elif what in registry.KINDS:
         found = {name: registry.about(what, name) for name in registry.names(what)}
     else:
-        raise UnknownName("list", what, ["recipes", *registry.KINDS])
+        raise UnknownName("list", what, ["recipes", "inspections", *registry.KINDS])
     if json_:
         console.print_json({what: found})
         return

@@ -25,7 +25,7 @@ from gan_core.contract import StageRequest
 from gan_core.errors import DiscernError
 from gan_core.pipeline.child_process import peak_memory_mb
 from gan_core.progress import Throttled, silent
-from gan_core.signals import asked_to_end, die_with_parent, end_at_a_good_place
+from gan_core.signals import die_with_parent, stop_on_signal, stop_requested
 from gan_core.specs import spec_of
 
 
@@ -133,7 +133,7 @@ def main(given: argparse.Namespace) -> int:
         _say(progress={"done": done, "total": total, "unit": unit, "figures": figures})
 
     if given.stage == "train":
-        end_at_a_good_place(alone=given.parent is None)
+        stop_on_signal(alone=given.parent is None)
     try:
         request = StageRequest.model_validate_json(given.request.read_bytes())
         module = importlib.import_module(f"gan_core.stages.{spec_of(given.stage).name}")
@@ -196,7 +196,7 @@ def main(given: argparse.Namespace) -> int:
             }
         )
         return 1
-    if asked_to_end() and not outcome.complete:
+    if stop_requested() and not outcome.complete:
         message = f"{given.stage} was ended by a signal; its state is saved."
         _say(
             error={

@@ -27,9 +27,9 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def end_at_a_good_place(*, alone: bool) -> None:
-    """From now on SIGTERM and SIGINT (Ctrl-C) are remembered: a caller of `asked_to_end` saves its
-    work and ends by itself.
+def stop_on_signal(*, alone: bool) -> None:
+    """SIGTERM and SIGINT (Ctrl-C) are remembered from now on: a caller of `stop_requested` saves
+    its work and ends by itself.
 
     Args:
         alone: no parent sends SIGKILL when that takes too long
@@ -47,6 +47,6 @@ def end_at_a_good_place(*, alone: bool) -> None:
         signal.signal(number, remember)
 
 
-def asked_to_end() -> bool:
-    """Whether this process was asked to end since `end_at_a_good_place`."""
+def stop_requested() -> bool:
+    """Whether this process was asked to end since `stop_on_signal`."""
     return _told.is_set()

@@ -3,8 +3,9 @@ and on from a block.
 
 A network file (`gan_core/networks/<name>.py`) offers ABOUT, VERSION, IMAGE_SIZE (side in pixels; 0:
 points instead of images), LATENT_DIM, PRIOR ('uniform': U(-1, 1), 'normal': N(0, 1)) and functions
-for the roles it has: `generator(width, latent_dim)`, `discriminator(width, outputs)`,
-`encoder(width, outputs)`, `joint(width, latent_dim, outputs)`. A function with a parameter
+for the roles it has, with defaults: `generator(width=1.0, latent_dim=LATENT_DIM)`,
+`discriminator(width=1.0, outputs=1)`, `encoder(width=1.0, outputs=LATENT_DIM)`,
+`joint(width=1.0, latent_dim=LATENT_DIM, outputs=1)`. A function with a parameter
 `classes` can be made conditional on labels; CONDITIONAL = True says that the networks always are.
 Optional: `class Options(Section)`, given to functions with a parameter `options`, and
 `initialise(network, random)` in place of the DCGAN authors' initialisation.

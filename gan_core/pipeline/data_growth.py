@@ -37,19 +37,19 @@ class Growth:
     """A decision about a training set that has grown.
 
     Attributes:
-        how: keep the present training, or continue from its last state.
+        action: keep the present training, or continue from its last state.
         training: the present training.
         older_set: what it was trained on, where that is not the set at hand.
-        new, of: images of the set at hand that the training has not seen, and all of them.
+        new_images, all_images: of the set at hand, those that the training has not seen, and all.
         state: folder of its last state, for `continue`.
         kimg: length of the whole training when it is continued.
     """
 
-    how: Literal["keep", "continue"]
+    action: Literal["keep", "continue"]
     training: Manifest
     older_set: ArtifactRef | None
-    new: int
-    of: int
+    new_images: int
+    all_images: int
     state: Path | None = None
     kimg: float = 0.0
 
@@ -58,11 +58,11 @@ class Growth:
         """The set that stays in use with a training that is kept; None where everything rests on
         the set at hand.
         """
-        return self.older_set if self.how == "keep" else None
+        return self.older_set if self.action == "keep" else None
 
     def applied(self, node: Node) -> Node:
         """The train node of the plan, as decided."""
-        if self.how == "keep":
+        if self.action == "keep":
             inputs: dict[str, tuple[str, ...]] = {"pack": ("pack:trained",), "grown": ("pack",)}
             return replace(
                 node, inputs=inputs if self.kept_set else node.inputs, pinned=self.training.ref()
@@ -86,17 +86,23 @@ class Growth:
 
     def sentence(self) -> str:
         """For people: what has grown, and what is done about it."""
+        share = self.new_images / max(1, self.all_images)
         grown = (
-            f"{self.new:,} of {self.of:,} training images ({self.new / max(1, self.of):.1%}) "
-            "are new since the present snapshot"
+            f"{self.new_images:,} of {self.all_images:,} training images ({share:.1%}) are new "
+            "since the present snapshot"
         )
-        if self.how == "continue":
+        if self.action == "continue":
             return f"{grown}: training goes on from its state to {self.kimg:g} kimg."
         return f"{grown}: it stays, and they get features and scores from it."
 
     def as_json(self) -> dict[str, Any]:
         """For the run's record."""
-        facts = {"how": self.how, "training": self.training.digest, "new": self.new, "of": self.of}
+        facts = {
+            "how": self.action,
+            "training": self.training.digest,
+            "new": self.new_images,
+            "of": self.all_images,
+        }
         return {**facts, "trained_on": self.older_set.digest} if self.older_set else facts
 
 
@@ -147,7 +153,7 @@ def decide(
             "begins again on the grown set.",
         )
     more = recipe.train.continue_kimg or recipe.train.kimg
-    on = replace(kept, how="continue", state=state, kimg=images_of(training) / 1000 + more)
+    on = replace(kept, action="continue", state=state, kimg=images_of(training) / 1000 + more)
     return on, on.sentence()
 
 

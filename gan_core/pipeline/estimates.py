@@ -112,6 +112,7 @@ class Needs:
             lines.append(
                 f"{name:<8}  {_gib(size)}: "
                 f"{', '.join(f'{kind} {_gib(part)}' for kind, part in parts.items())}"
+                + ("; each process needs about 1.2 GiB of its own" if name == "memory" else "")
             )
         return [f"images  {known}", *lines]
 

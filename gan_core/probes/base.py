@@ -5,9 +5,10 @@ A probe is a file in this folder with
     ABOUT      one sentence
     VERSION    raised when the same request would give another model; in the key of what uses it
     TITLE      what the report calls it
-    Options    its further settings (`gan_core.config.Section`); none of the present probes has any
+    Options    its further settings (`gan_core.config.Section`); `fit` of a probe that has any gets
+               them as the keyword `options`
     SETTING    the name of what its values set ('C', 'k'), or '' when nothing is chosen
-    GRID       the values tried when a recipe names none
+    GRID       the values tried when a recipe names none; [0.0] where nothing is chosen
     LEAST      optional: the smallest value there is; a best value there is at no edge of the grid
     ABOVE      optional: values are above this number
     WHOLE      optional: True where values are whole numbers

@@ -4,6 +4,7 @@ evaluation's tables alone.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from typing import Any
 
@@ -12,6 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gan_core import registry
+from gan_core.errors import RequestError
 from gan_core.metrics.intervals import (
     Interval,
     accuracy_interval,
@@ -42,7 +45,7 @@ def score_rows(inputs: ReportInputs) -> list[dict[str, Any]]:
         return []
     cells: dict[tuple[str, str, str, str], list[dict[str, Any]]] = {}
     for row in table.to_pylist():
-        features = CHANCE if row["probe"] == CHANCE else str(row["features"])
+        features = CHANCE if _is_reference(str(row["probe"])) else str(row["features"])
         cells.setdefault(
             (str(row["source"]), features, str(row["probe"]), str(row["labels"])), []
         ).append(row)
@@ -57,6 +60,13 @@ def score_rows(inputs: ReportInputs) -> list[dict[str, Any]]:
             label_order(row["labels"]),
         ),
     )
+
+
+def _is_reference(probe: str) -> bool:
+    """Whether a probe needs no features, so that it is scored once for each source."""
+    with contextlib.suppress(RequestError):
+        return bool(registry.literal("probes", probe, "REFERENCE", False))
+    return False
 
 
 def _rank(features: str) -> int:

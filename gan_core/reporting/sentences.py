@@ -52,15 +52,15 @@ def capital(text: str) -> str:
 
 def chosen_values(rows: Iterable[dict[str, Any]]) -> str:
     """What was chosen on validation in the cells of one line: 'C 1e-4, 5e-4', once where it is the
-    same; '' for chance.
+    same; '' for a probe that chooses nothing.
     """
     rows = list(rows)
     values = [small_number(value) for row in rows for value in row.get("chosen", [])]
-    if not values or rows[0]["probe"] == CHANCE:
-        return ""
     setting = "value"
     with contextlib.suppress(RequestError):
         setting = registry.literal("probes", rows[0]["probe"], "SETTING", setting)
+    if not values or not setting:
+        return ""
     return f"{setting} {', '.join(values if len(set(values)) > 1 else values[:1])}"
 
 
@@ -106,7 +106,8 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
-# of an interval's half-width: further off the mean its middle may not be for ± to tell its ends
+# the largest distance between the interval's middle and the mean at which ± is still shown, as a
+# share of the half-width
 UNEVEN = 0.15
 
 

@@ -12,6 +12,7 @@ same ones: which images leaked touches no fit and no choice.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gan_core import registry, schemas
-from gan_core.config import EvaluateConfig, ProbeConfig
+from gan_core.config import EvaluateConfig, ProbeConfig, Section
 from gan_core.contract import EvaluateRequest, StageOutcome, StageRequest
 from gan_core.errors import DataError
 from gan_core.features.parquet import read_features, read_lineage, read_rows
@@ -293,6 +294,12 @@ class _Scoring:
         """The probe's module."""
         return registry.load("probes", self.settings.name)
 
+    @functools.cached_property
+    def options(self) -> Section | None:
+        """The probe's options; None for a probe that has none."""
+        options = registry.options("probes", self.settings.name, self.settings.options)
+        return options if type(options).model_fields else None
+
     def score_all(self, names: dict[str, str], progress: Progress) -> _Results:
         """Every number of labels of the protocol."""
         cell, protocol = self.cell, self.protocol
@@ -315,8 +322,9 @@ class _Scoring:
     def fit(self, draw: Draw, values: list[float]) -> list[Model]:
         """A model of each value on the rows of a draw."""
         features, labels = _rows(self.cell, draw)
+        given = {"options": self.options} if self.options is not None else {}
         found: list[Model] = self.probe.fit(
-            features, labels, values, seed=self.seed, device=self.device
+            features, labels, values, seed=self.seed, device=self.device, **given
         )
         return found
 

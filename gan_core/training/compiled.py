@@ -84,7 +84,7 @@ def refuse_lost_device(device: str, error: BaseException) -> None:
         raise WorkError(
             f"The GPU answers nothing in this process since it said: {first_line(error)}.",
             expected=(
-                "a step that can be capture as a CUDA graph, or fails without taking the GPU along"
+                "a step that can be captured as a CUDA graph, or fails without taking the GPU along"
             ),
             remedy=(
                 "--set train.compile=off trains without; the same command then continues from "

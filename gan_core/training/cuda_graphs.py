@@ -184,7 +184,7 @@ def make_step(
     state: TrainerState, context: Context, step: Step, shape: tuple[int, int, int], labelled: bool
 ) -> tuple[Callable[[Tensor, Tensor | None], None], Context]:
     """How `state` take a minibatch, and the context that says so: by replay where the context has
-    graphs and they can be capture.
+    graphs and they can be captured.
 
     Args: shape: (S, S, 3) of an image; labelled: whether minibatches carry labels.
     """
@@ -201,7 +201,7 @@ def make_step(
             for parameter in state.parameters(name):
                 parameter.grad = None  # what broke off may have left some that nobody computed
         logger.warning(
-            "The step could not be capture as a CUDA graph: %s. Training runs without.",
+            "The step could not be captured as a CUDA graph: %s. Training runs without.",
             first_line(error),
         )
         without = replace(context, compiled="off")

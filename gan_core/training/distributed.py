@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from gan_core.errors import RequestError
 from gan_core.networks.layers import BatchNorm
-from gan_core.signals import asked_to_end
+from gan_core.signals import stop_requested
 
 ASK_EVERY = 100  # minibatches between two questions whether time is over, at most
 
@@ -139,7 +139,7 @@ class Deadline:
 
     def over(self) -> bool:
         """The same answer in every process."""
-        if self.processes.count == 1 and asked_to_end():
+        if self.processes.count == 1 and stop_requested():
             return True
         if self.seconds is None and self.processes.count == 1:
             return False
@@ -150,7 +150,7 @@ class Deadline:
         many = round(self._every / max(now - self._asked, 1e-3)) if self.processes.count > 1 else 1
         late = self.seconds is not None and now - self.since > self.seconds
         over, self._every = self.processes.broadcast(
-            [late or asked_to_end(), max(1, min(many, ASK_EVERY))]
+            [late or stop_requested(), max(1, min(many, ASK_EVERY))]
         )
         self._left, self._asked = self._every, now
         return bool(over)

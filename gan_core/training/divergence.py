@@ -1,22 +1,23 @@
-"""Signs that a training is lost, looked for at every line of statistics, so noticed within one
-logging interval.
+"""Signs that a training has failed, checked at every line of statistics.
 
-| sign | what is measured | when it counts | |---|---|---| | nan | losses and weights | anything
-that is no finite number | | certain | score of real minus score of generated images, mean over the
-interval | above 0.997; above 0.99, three running | | constant | standard deviation over the 64
-fixed latents, mean over pixels | below 2 % of the real images' | | few | median distance of these
-64 to the nearest other, over that to any other | below a quarter of the real images' | |
-oscillating | share of the variation within images in one fine stripe common to all latents | above
-20 % and twice the least so far | | spike | largest singular value of each layer's weights | over
-twice the value before |
+    nan          losses or weights are not finite
+    certain      score of real minus score of generated images, mean over the interval: above 0.997;
+                 above 0.99 three intervals in a row
+    constant     standard deviation over the 64 fixed latents, mean over pixels: below 2 % of the
+                 real images'
+    few          median distance of these 64 samples to the nearest other, over that to any other:
+                 below a quarter of the real images'
+    oscillating  share of the variation within images in one fine stripe common to all latents:
+                 above 20 % and twice the least so far
+    spike        largest singular value of each layer's weights: over twice the value before
 
-One interval's evidence is enough, once the first five are over: a young training may look `certain`
-(three intervals running count there) or `constant` (two) and recover; `few`, `oscillating` and
-`spike` are not looked for there. What healthy trainings of the recipes show stands in
-docs/training.md. `oscillating` is the failure that the DCGAN paper names: with longer training
-a subset of filters collapses to a single oscillating mode; what to measure is ours: in the authors'
-SVHN generator and in our own healthy ones the share is below 0.6 %; young weights draw checks too,
-up to 27 %. `spike`: the BigGAN paper saw the largest singular values of G jump before a collapse.
+One interval is enough once the first five are over: a young training may be `certain` (three
+intervals in a row count there) or `constant` (two) and recover; `few`, `oscillating` and `spike` do
+not count there. docs/training.md has what healthy trainings of the recipes show. `oscillating` is
+the failure that the DCGAN paper names: with longer training a subset of filters collapses to a
+single oscillating mode; what to measure is ours: in the authors' SVHN generator and in our own
+healthy ones the share is below 0.6 %; young weights draw checks too, up to 27 %. `spike`: the
+BigGAN paper saw the largest singular values of G jump before a collapse.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from gan_core.config import Section
 from gan_core.networks.base import LayeredNetwork
 from gan_core.networks.layers import Block
 
-CERTAIN, SURE = 0.99, 0.997  # what losses of 0.01 and 0.003 come to
+CERTAIN, CERTAIN_AT_ONCE = 0.99, 0.997  # losses of 0.01 and 0.003
 CONSTANT = 0.02
 FEW = 0.25
 OSCILLATING = 0.2
@@ -120,7 +121,7 @@ class Monitor:
     real_variation: float
     real_spacing: float = 1.0
     real_contrast: float = 1.0
-    strikes: dict[str, int] = field(default_factory=dict)
+    consecutive: dict[str, int] = field(default_factory=dict)
     sigmas: dict[str, float] = field(default_factory=dict)
     reported: list[str] = field(default_factory=list)
     least_oscillation: float = 1.0
@@ -128,7 +129,7 @@ class Monitor:
 
     def state(self) -> dict[str, Any]:
         return {
-            "strikes": dict(self.strikes),
+            "consecutive": dict(self.consecutive),
             "sigmas": dict(self.sigmas),
             "reported": list(self.reported),
             "least_oscillation": self.least_oscillation,
@@ -137,7 +138,7 @@ class Monitor:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Takes over what `state` gave."""
-        self.strikes, self.sigmas = dict(state["strikes"]), dict(state["sigmas"])
+        self.consecutive, self.sigmas = dict(state["consecutive"]), dict(state["sigmas"])
         self.reported = list(state["reported"])
         self.least_oscillation, self.intervals = (
             float(state["least_oscillation"]),
@@ -147,19 +148,19 @@ class Monitor:
     @property
     def clean(self) -> bool:
         """Whether the last look found nothing, not even a sign that is still given time."""
-        return not self.strikes
+        return not self.consecutive
 
     def check(self, line: Mapping[str, Any]) -> list[Finding]:
         """Signs in a line of statistics that count from this line on: each is told once for as long
         as it lasts.
         """
         seen, young = self._signs(line), self.intervals < WARM_UP
-        self.strikes = {sign: self.strikes.get(sign, 0) + 1 for sign in seen}
+        self.consecutive = {sign: self.consecutive.get(sign, 0) + 1 for sign in seen}
         self.intervals += 1
         counts = {
             sign
             for sign, (_, value) in seen.items()
-            if self.strikes[sign] >= patience(sign, value, young)
+            if self.consecutive[sign] >= patience(sign, value, young)
         }
         new = counts - set(self.reported)
         self.reported = sorted(counts | (set(self.reported) & set(seen)))
@@ -209,7 +210,7 @@ class Monitor:
 def patience(sign: str, value: float, young: bool) -> int:
     """How many intervals running a sign must be seen to count."""
     if sign == "certain":
-        return 3 if young or value <= SURE else 1
+        return 3 if young or value <= CERTAIN_AT_ONCE else 1
     return 2 if sign == "constant" and young else 1
 
 

@@ -22,7 +22,7 @@ class Optimiser:
     Attributes:
         parameters: the weights it moves, all on one device.
         base_rate: without schedules; rate: the learning rate, a tensor of no dimensions: changing
-            it reaches capture steps, too.
+            it reaches captured steps, too.
     """
 
     def __init__(self, networks: Sequence[nn.Module], rule: Rule, settings: TrainConfig) -> None:
@@ -106,10 +106,3 @@ class Optimiser:
         """Puts back what `tensors` gave, in place, so that the memory layout stays."""
         for key, value in self.tensors(name).items():
             value.copy_(tensors[key])
-
-
-@torch.no_grad()
-def copy_tensors(target: Sequence[Tensor], source: Sequence[Tensor]) -> None:
-    """Copies each tensor of `source` into its partner."""
-    for into, value in zip(target, source, strict=True):
-        into.copy_(value)

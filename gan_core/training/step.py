@@ -27,16 +27,22 @@ def step(
     Args: pixels: this process's share, uint8 [n, S, S, 3] on the device, or points, float [n, d].
         random: None: the minibatch's own stream, and rates for its place.
     """
-    s, me, at = context.settings, context.processes, state.position
+    parts, processes, position = context.settings.accumulate, context.processes, state.position
     device = str(pixels.device)
     if random is None:
-        random = torch_stream(context.seed, "batch", at.index, at.attempt, device=device)
+        random = torch_stream(
+            context.seed, "batch", position.index, position.attempt, device=device
+        )
         prepare(state, context)
     batches = [
         batch_of(
-            state, context, some, None if labels is None else labels[i :: s.accumulate], random
+            state,
+            context,
+            some,
+            None if labels is None else labels[i::parts],
+            random,
         )
-        for i, some in enumerate(pixels[i :: s.accumulate] for i in range(s.accumulate))
+        for i, some in enumerate(pixels[i::parts] for i in range(parts))
     ]
     rounds = [state.method.updates(batch) for batch in batches]
     while True:
@@ -45,23 +51,23 @@ def step(
             with autocast(context.precision, device):
                 given = next(updates, None)
             for update in [given] if isinstance(given, Update) else given or []:
-                loss = update.loss if s.accumulate == 1 else update.loss / s.accumulate
+                loss = update.loss if parts == 1 else update.loss / parts
                 loss.backward()  # type: ignore[no-untyped-call]
                 state.figures.add(update.figures)
-                at.images += update.real * me.count
+                position.images += update.real * processes.count
                 moved[update.name] = None
             del given
         if not moved:
             break
         for name in moved:
-            me.average_gradients(state.parameters(name))
+            processes.average_gradients(state.parameters(name))
             state.optimisers[name].step()
-            at.updates[name] = at.updates.get(name, 0) + 1
-    at.index += 1
+            position.updates[name] = position.updates.get(name, 0) + 1
+    position.index += 1
 
 
 def prepare(state: TrainerState, context: Context) -> None:
-    """What is set before each minibatch, outside of capture steps: rates, the stream of dropout."""
+    """Sets the rates and the stream of dropout before each minibatch, outside of captured steps."""
     state.set_rates()
     if state.random_layers:
         at = state.position

@@ -134,8 +134,8 @@ def test_each_sign_is_noticed_within_one_interval_and_rolled_back(
         # clear
     ):
         gaps = certain_gaps(seen, first["kimg"])
-        assert gaps[-1] > divergence.SURE or len(gaps) == 3
-        assert max(gaps[:-1], default=0.0) <= divergence.SURE
+        assert gaps[-1] > divergence.CERTAIN_AT_ONCE or len(gaps) == 3
+        assert max(gaps[:-1], default=0.0) <= divergence.CERTAIN_AT_ONCE
     else:
         assert first["kimg"] - hook.done[0] <= BASE["log_kimg"] + 1e-9
     assert trained.state.position.attempt >= 1
