@@ -64,6 +64,6 @@ def _read(store: Store, name: str) -> ComparedRun:
     return ComparedRun(
         folder.name,
         yaml.safe_load((folder / "recipe.yaml").read_text()),
-        tuple(store.home / ref.address for ref in refs),
+        tuple(store.path(ref) for ref in refs),
         report.resolve() if report.exists() else None,
     )

@@ -34,7 +34,7 @@ def similar(
     row = _find(store, manifest, rows, image)
     found, cosines = most_similar(folder, row, count)
     (crops,) = manifest.inputs["crops"]
-    shards = PixelShards(store.home / crops.address)
+    shards = PixelShards(store.path(crops))
     places = _places(
         shards.table, pa.concat_tables([rows.slice(row, 1), found.select(rows.column_names)])
     )
@@ -70,7 +70,7 @@ def _artifact(store: Store, wanted: str) -> tuple[Manifest, Path]:
     names = {name: ref for name, ref in names.items() if ref.stage == "extract"}
     asked = wanted.removeprefix("extract/")
     for name, ref in names.items():
-        folder = store.home / ref.address
+        folder = store.path(ref)
         if (
             name.removeprefix("extract/").startswith(asked)
             or folder.resolve() == Path(wanted).resolve()
@@ -88,13 +88,9 @@ def _find(store: Store, manifest: Manifest, rows: pa.Table, image: str) -> int:
     if image in ids:
         return ids.index(image)
     (crops,) = manifest.inputs["crops"]
-    of_crops = Manifest.model_validate_json(
-        (store.home / crops.address / "manifest.json").read_text()
-    )
+    of_crops = Manifest.model_validate_json((store.path(crops) / "manifest.json").read_text())
     (ingested,) = of_crops.inputs["images"]
-    table = pq.read_table(
-        store.home / ingested.address / "images.parquet", columns=["image_id", "address"]
-    )
+    table = pq.read_table(store.path(ingested) / "images.parquet", columns=["image_id", "address"])
     ends = table.filter(pc.ends_with(table["address"], image))
     known = set(ids)
     having = [one for one in ends["image_id"].to_pylist() if one in known]

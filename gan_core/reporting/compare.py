@@ -12,6 +12,7 @@ from typing import Any
 from gan_core.metrics.intervals import Interval, unpaired_difference
 from gan_core.reporting.inputs import ReportInputs
 from gan_core.reporting.scores import Predictions, paired_difference, score_rows, verdict
+from gan_core.reporting.sentences import CHANCE
 
 Cell = tuple[str, str, str, str]
 
@@ -42,6 +43,7 @@ def compare(runs: Sequence[ComparedRun]) -> dict[str, Any]:
         rows = {
             (row["source"], row["features"], row["probe"], row["labels"]): row
             for row in score_rows(inputs)
+            if row["features"] != CHANCE
         }
         read.append((run.name, rows, Predictions(inputs)))
     places = dict.fromkeys(place for _, rows, _ in read for place in rows)
