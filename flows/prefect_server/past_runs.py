@@ -12,7 +12,6 @@ from typing import Any
 from flows.prefect_server.server import ask
 from gan_core.artifacts.locks import file_lock
 from gan_core.files import read_json, write_json
-from gan_core.reporting.summary import summary_markdown
 
 log = logging.getLogger("gan_core.run")
 _FLOWS = {"report": "represent", "pack": "prepare"}
@@ -82,6 +81,8 @@ def _enter(home: Path, record: dict[str, Any], url: str, login: str | None) -> s
 
 
 def _enter_report(home: Path, record: dict[str, Any], run: str, post: Any) -> None:
+    from gan_core.reporting.summary import summary_markdown  # brings OpenCV
+
     node = next((node for node in record["nodes"] if node["node"] == "report"), None)
     if node is None or not node["ref"]:
         return

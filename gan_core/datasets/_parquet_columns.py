@@ -117,6 +117,8 @@ class Columns:
         leaves = [metadata.column(number) for number in range(metadata.num_columns)]
         wanted = {self.image, f"{self.image}.bytes", f"{self.image}.path"}
         leaves = [leaf for leaf in leaves if leaf.path_in_schema in wanted]
+        if not leaves:  # no statistics (an Arrow stream)
+            return range(rows)
         empty = min(map(_nulls, leaves), default=0)
         if rows and empty == rows:
             return range(0)

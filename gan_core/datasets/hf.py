@@ -91,7 +91,10 @@ class _ArrowFile:
         with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
             self.schema_arrow = stream.schema
             self._batches = list(stream)
-        groups = [SimpleNamespace(num_rows=batch.num_rows) for batch in self._batches]
+        # a stream has no statistics of its columns
+        groups = [
+            SimpleNamespace(num_rows=batch.num_rows, num_columns=0) for batch in self._batches
+        ]
         self.metadata = SimpleNamespace(
             num_rows=sum(group.num_rows for group in groups),
             num_row_groups=len(groups),
@@ -101,11 +104,13 @@ class _ArrowFile:
     def iter_batches(
         self,
         batch_size: int,
-        columns: Sequence[str],
         row_groups: Sequence[int] | None = None,
+        columns: Sequence[str] = (),
         use_threads: bool = False,
     ) -> Iterator[Any]:
-        """Batches of the columns; one within a struct ('image.path') brings the whole struct."""
+        """Batches of the columns, as pyarrow's ParquetFile gives them; one within a struct
+        ('image.path') brings the whole struct.
+        """
         names = list(dict.fromkeys(name.split(".")[0] for name in columns))
         chosen = range(len(self._batches)) if row_groups is None else row_groups
         for number in chosen:

@@ -1,4 +1,4 @@
-"""The probes as scikit-learn estimators: for pipelines, grid searches and users who know
+"""The probes as scikit-learn estimators: for pipelines, grid searches and whoever knows
 `LinearSVC`.
 
 They pass scikit-learn's own `check_estimator`. float16 and float32 features are used as they come,
@@ -71,7 +71,7 @@ class _Linear(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 class LinearSVM(_Linear):
-    """The probe `linear_svm`: scikit-learn's `LinearSVC` objective with its defaults, by L-BFGS
+    """The probe `linear_svm`: scikit-learn's `LinearSVC` objective with its defaults, by Newton-CG
     with a certificate.
 
     Args:

@@ -173,7 +173,8 @@ def test_every_entry_is_named_once_and_can_be_read(name: str, place: Path | None
     blobs = list(source.read_many(names))
     assert [(blob.address, blob.member) for blob in blobs] == names
     for blob in blobs:
-        assert decode(blob.read()).ndim == 3 and blob.read_mask() is None
+        assert decode(blob.read()).ndim == 3
+        assert source.has_masks or blob.read_mask() is None
     assert {entry.split for entry in found} <= {"", "train", "validation", "test"}
     assert all(entry.label is None or entry.label >= 0 for entry in found)
 
@@ -202,7 +203,9 @@ def test_the_fingerprint_sees_what_changes(name: str, place: Path | None) -> Non
         return
     moved = place.rename(place.with_name("moved"))
     assert fingerprint(opened(name, moved).stamps()) == before, "the place itself is no part of it"
-    one = next(path for path in sorted(moved.rglob("*")) if path.is_file())
+    addresses = tuple(stamp.address for stamp in opened(name, moved).stamps())
+    files = (path for path in sorted(moved.rglob("*")) if path.is_file())
+    one = next(path for path in files if path.as_posix().endswith(addresses))
     os.utime(one, ns=(0, one.stat().st_mtime_ns + 1))
     touched = fingerprint(opened(name, moved).stamps())
     assert touched != before

@@ -8,13 +8,21 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from gan_core.config import SourceConfig
+from gan_core.config import Section, SourceConfig
 from gan_core.datasets.base import Entry, Source, Stamp
 from gan_core.datasets.digits import DigitsSource
 from gan_core.errors import DataError, TransientError
 
 ABOUT = "the digits, not at once"
 NEEDS_LOCATION = False
+
+
+class Options(Section):
+    """How it fails."""
+
+    counter: str = ""
+    failures: int = 0
+    kind: str = "transient"
 
 
 def open_source(config: SourceConfig, location: Path | None) -> Source:
@@ -33,9 +41,10 @@ class FlakyDigits(DigitsSource):
 
     def __init__(self, config: SourceConfig) -> None:
         super().__init__(config.model_copy(update={"options": {}}))
-        self.counter = Path(config.options["counter"])
-        self.failures = int(config.options["failures"])
-        self.kind = str(config.options.get("kind", "transient"))
+        options = Options.model_validate(config.options)
+        self.counter = Path(options.counter)
+        self.failures = options.failures
+        self.kind = options.kind
 
     def entries(self, stamp: Stamp) -> Iterator[Entry]:
         if self.kind != "crop":

@@ -26,7 +26,7 @@ def noise(side: int) -> torch.Tensor:
 def read(
     batch: np.ndarray, views: Views, pool: str = "max", grid: int = 4
 ) -> dict[str, np.ndarray]:
-    network = random.network("resnet10", 0.0625, 0)
+    network = random.network({"name": "resnet10", "width": 0.0625}, 0)
     network.calibrate([noise(32)])
     selection = select_layers(network, "dcgan", None, 4, pool, views)  # type: ignore[arg-type]
     found, _ = extract.extract_features(network.activations, batch, selection, batch=3)
@@ -54,7 +54,7 @@ def test_shifts_and_mirror_are_the_mean_over_eighteen_images() -> None:
 
 def test_crops_are_averaged_by_quadrant() -> None:
     batch = images(3)
-    network = random.network("resnet10", 0.0625, 0)
+    network = random.network({"name": "resnet10", "width": 0.0625}, 0)
     network.calibrate([noise(16)])
     views = Views(crop=16, crops=4)
     selection = select_layers(network, "dcgan", ["stage4_1"], 4, "average", views)
