@@ -133,6 +133,7 @@ def external(tmp_path: Path) -> Iterator[dict[str, str]]:
         process.wait(60)
 
 
+@pytest.mark.slow
 def test_an_external_server_is_used(
     home: Path, discern: Ask, external: dict[str, str], api: Api
 ) -> None:
