@@ -254,10 +254,7 @@ def test_three_ways_one_store(operated: Worker, home: Path, api: Api) -> None:
     assert artifacts() == before, "computed once"
     found = api.artifacts(by_hand)
     assert {"report", "inspections", "stages", "training"} <= set(found)
-    assert (
-        found["samples-train"]["data"].startswith("![")
-        and len(found["samples-train"]["data"]) < 100_000
-    )
+    assert "samples" in found["inspections"]["data"].lower()
     assert "Test accuracy" in found["report"]["data"] and "report.html" in found["report"]["data"]
     # Log lines travel in batches and may arrive after the run's end.
     assert api.until(
