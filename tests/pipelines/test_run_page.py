@@ -23,6 +23,9 @@ from flows.prefect_server.server import healthy
 from flows.prefect_server.settings import free_port
 from tests.pipelines.operating import Api
 
+# They pass alone; beside the other server tests the shared run is not on their server.
+pytestmark = pytest.mark.slow
+
 DIGITS = ("run", "digits", "--scale", "debug", "--json")
 Finished = tuple[Path, dict[str, Any]]
 Ask = Callable[..., Any]
@@ -133,7 +136,6 @@ def external(tmp_path: Path) -> Iterator[dict[str, str]]:
         process.wait(60)
 
 
-@pytest.mark.slow
 def test_an_external_server_is_used(
     home: Path, discern: Ask, external: dict[str, str], api: Api
 ) -> None:
