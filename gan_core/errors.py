@@ -1,12 +1,13 @@
-"""Every error that Discern raises on purpose, drawn as a tree.
+"""Every error that Discern raises on purpose.
 
-DiscernError ├── RequestError        the request was wrong: a name, a value, a path (exit code 2,
-never retried) │   └── UnknownName     a name that does not exist, with the nearest one that does
-├── WorkError           the work failed (exit code 1) │   ├── DataError       the data cannot serve:
-too few images, one class only, a damaged file (never retried) │   ├── StoreError      an artifact
-is damaged, the home cannot be written, the disk is full (never retried) │   ├── TrainingDiverged
-training has collapsed or met a NaN (never retried) │   └── TransientError  something that may be
-gone in a minute: a lost child, a full GPU (retried)
+    DiscernError
+        RequestError          the request was wrong (exit code 2, never retried)
+            UnknownName       a name that does not exist, with the nearest one that does
+        WorkError             the work failed (exit code 1)
+            DataError         too few images, one class only, a damaged file (never retried)
+            StoreError        a damaged artifact, a home that cannot be written (never retried)
+            TrainingDiverged  training has collapsed or met a NaN (never retried)
+            TransientError    may be gone in a minute: a lost child, a full GPU (retried)
 
 Each one says what was given, what was expected, and what to do next; `explain` puts that on a few
 lines.

@@ -87,11 +87,11 @@ def inspect_snapshot(
     packs = [training_set] if training_set else _own_training_set(path)
     _check_training_set(packs)
     context = Context(loaded, seed, place, packs)
-    told: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for name, options in wanted.items():
         applicable, found = inspect(context, name, options)
         write(out / name, name, found, applicable)
-        told.append(
+        rows.append(
             {
                 "inspection": name,
                 "applicable": applicable,
@@ -108,10 +108,10 @@ def inspect_snapshot(
             {
                 "snapshot": str(path),
                 "training_set": [str(folder) for folder in packs],
-                "inspections": told,
+                "inspections": rows,
             }
         )
-    return 1 if only and not told[0]["applicable"] else 0
+    return 1 if only and not rows[0]["applicable"] else 0
 
 
 def _defaults() -> list[str]:

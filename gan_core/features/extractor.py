@@ -82,8 +82,7 @@ def network_extractor(
         about: its entry in the lineage.
     """
     from gan_core.features import extract
-    from gan_core.features.modes import WHOLE, BatchNormCReLU, select_layers, uneven
-    from gan_core.features.views import Views
+    from gan_core.features.modes import WHOLE, BatchNormCReLU, select_configured, uneven
 
     config = job.settings
     assumed = network.assumed
@@ -94,14 +93,7 @@ def network_extractor(
             remedy="set crop.size to the size that the network was trained on",
         )
     network.without_labels = True  # features of an image must not know its label
-    selection = select_layers(
-        network,
-        config.mode,
-        config.layers and network.columns(config.layers),
-        config.grid,
-        config.pool,
-        Views(config.shift, config.mirror, config.crop, config.crops),
-    )
+    selection = select_configured(network, config)
     after = BatchNormCReLU() if selection.crelu else None
     statistics = _set_statistics(job, network, images, selection, after)
     lineage = {

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gan_core.config import FeatureMode
+from gan_core.config import ExtractConfig, FeatureMode
 from gan_core.errors import DataError, UnknownName
 from gan_core.features.base import FeatureNetwork
 from gan_core.features.views import QUADRANTS, WHOLE_IMAGE, Views
@@ -97,6 +97,21 @@ def select_layers(
                 height = width = QUADRANTS
             sizes.append(LayerSize(info.name, info.shape, (twice * channels, height, width)))
     return Selection(sizes, grid, pool, mode == "bn_crelu", views)
+
+
+def select_configured(network: FeatureNetwork, config: ExtractConfig) -> Selection:
+    """The layers, pooling and views that a recipe's section `extract` asks for.
+
+    Raises: as `select_layers`.
+    """
+    return select_layers(
+        network,
+        config.mode,
+        config.layers and network.columns(config.layers),
+        config.grid,
+        config.pool,
+        Views(config.shift, config.mirror, config.crop, config.crops),
+    )
 
 
 def _choose(mode: str, infos: Sequence[LayerInfo]) -> list[str]:

@@ -20,8 +20,7 @@ from torch import Tensor
 
 from gan_core.config import Section
 from gan_core.methods.base import Batch, Inputs, Rule, Update, WithEncoder
-from gan_core.methods.losses import bce, probability
-from gan_core.networks.layers import frozen
+from gan_core.methods.losses import swapped_pairs
 
 if TYPE_CHECKING:
     from gan_core.networks.base import LayeredNetwork
@@ -74,24 +73,9 @@ class Method(WithEncoder):
 
     def updates(self, batch: Batch) -> Iterator[Update | list[Update]]:
         """One simultaneous step of both optimisers."""
-        discriminator = self.nets["discriminator"]
-        x, z = batch.images, batch.latents()
-        code, fake = self.encode(x, self.noise(batch)), self.nets["generator"](z)
-        on_real = discriminator(x, latents=code.detach())
-        on_fake = discriminator(fake.detach(), latents=z)
-        loss = bce(on_real, 1.0) + bce(on_fake, 0.0)
-        with frozen(discriminator):
-            swapped = bce(discriminator(x, latents=code), 0.0)
-            swapped = swapped + bce(discriminator(fake, latents=z), 1.0)
-        figures = {
-            "loss_discriminator": loss.detach(),
-            "score_real": probability(on_real),
-            "score_fake": probability(on_fake),
-        }
-        yield [
-            Update("discriminator", loss, len(x), figures),
-            Update("generator", swapped, figures={"loss_generator": swapped.detach()}),
-        ]
+        z = batch.latents()
+        code, fake = self.encode(batch.images, self.noise(batch)), self.nets["generator"](z)
+        yield swapped_pairs(self.nets["discriminator"], batch.images, code, fake, z)
 
     def calibration(
         self, role: str, images: Tensor, latents: Tensor, labels: Tensor | None

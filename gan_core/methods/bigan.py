@@ -15,9 +15,8 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from gan_core.methods.base import Batch, Inputs, Rule, Update, WithEncoder
-from gan_core.methods.losses import bce, probability
+from gan_core.methods.losses import swapped_pairs
 from gan_core.networks.base import LayeredNetwork
-from gan_core.networks.layers import frozen
 from gan_core.networks.make import Make
 
 ABOUT = "BiGAN: an encoder learned against a discriminator of pairs of image and latent"
@@ -50,23 +49,9 @@ class Method(WithEncoder):
 
     def updates(self, batch: Batch) -> Iterator[Update | list[Update]]:
         """See the head of this file."""
-        d = self.nets["discriminator"]
-        x, z = batch.images, batch.latents()
-        code, fake = self.encode(x), self.nets["generator"](z)
-        on_real = d(x, latents=code.detach())
-        on_fake = d(fake.detach(), latents=z)
-        loss = bce(on_real, 1.0) + bce(on_fake, 0.0)
-        with frozen(d):
-            swapped = bce(d(x, latents=code), 0.0) + bce(d(fake, latents=z), 1.0)
-        figures = {
-            "loss_discriminator": loss.detach(),
-            "score_real": probability(on_real),
-            "score_fake": probability(on_fake),
-        }
-        yield [
-            Update("discriminator", loss, len(x), figures),
-            Update("generator", swapped, figures={"loss_generator": swapped.detach()}),
-        ]
+        z = batch.latents()
+        code, fake = self.encode(batch.images), self.nets["generator"](z)
+        yield swapped_pairs(self.nets["discriminator"], batch.images, code, fake, z)
 
     def calibration(
         self, role: str, images: Tensor, latents: Tensor, labels: Tensor | None

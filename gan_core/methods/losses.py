@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gan_core.methods.base import Update
 from gan_core.networks.base import LayeredNetwork
+from gan_core.networks.layers import frozen
 
 
 def bce(logits: Tensor, target: float) -> Tensor:
@@ -42,3 +44,28 @@ def gradient_penalty(
         scores = discriminator(x, labels)
         (gradient,) = torch.autograd.grad(scores.sum(), x, create_graph=True)
     return gradient.square().sum(tuple(range(1, x.dim()))).mean()
+
+
+def swapped_pairs(
+    discriminator: LayeredNetwork, images: Tensor, codes: Tensor, fake: Tensor, latents: Tensor
+) -> list[Update]:
+    """The simultaneous step of BiGAN and ALI: pairs (x, E(x)) against (G(z), z), swapped labels for
+    generator and encoder.
+
+    Args: images: [n, C, S, S]; codes: E(x) [n, dim]; fake: G(z); latents: z [n, dim].
+    """
+    on_real = discriminator(images, latents=codes.detach())
+    on_fake = discriminator(fake.detach(), latents=latents)
+    loss = bce(on_real, 1.0) + bce(on_fake, 0.0)
+    with frozen(discriminator):
+        swapped = bce(discriminator(images, latents=codes), 0.0)
+        swapped = swapped + bce(discriminator(fake, latents=latents), 1.0)
+    figures = {
+        "loss_discriminator": loss.detach(),
+        "score_real": probability(on_real),
+        "score_fake": probability(on_fake),
+    }
+    return [
+        Update("discriminator", loss, len(images), figures),
+        Update("generator", swapped, figures={"loss_generator": swapped.detach()}),
+    ]

@@ -38,21 +38,15 @@ def estimate(recipe: Recipe, device: str, rows: int) -> Estimate:
     """Estimates a recipe for `rows` evaluated images. Imports torch: the networks themselves say
     how large they are.
     """
-    from gan_core.features.modes import length_of, select_layers
-    from gan_core.features.views import Views
+    from gan_core.features.modes import length_of, select_configured
     from gan_core.networks.snapshot import feature_network
     from gan_core.training.step_cost import step_cost
 
     cost = step_cost(recipe.train)
     features, length, role = 0, "", recipe.extract.network
     if role in cost.networks:
-        settings = recipe.extract
         network = feature_network(cost.method, role, cost.networks[role])
-        views = Views(settings.shift, settings.mirror, settings.crop, settings.crops)
-        selection = select_layers(
-            network, settings.mode, settings.layers, settings.grid, settings.pool, views
-        )
-        sizes = selection.sizes
+        sizes = select_configured(network, recipe.extract).sizes
         features, length = sum(size.dims for size in sizes), length_of(sizes)
     step = cost.gflop_per_image
     precision = recipe.train.precision

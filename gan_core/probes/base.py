@@ -88,8 +88,8 @@ class LinearModel:
 
 
 def predict_many(models: Sequence[Model], features: Features) -> list[Labels]:
-    """Answers of several models to the same features; linear models share one pass over them,
-    neighbours one search.
+    """Predictions of several models for the same features, int64 [rows] each. Linear models share
+    one pass over the features, neighbours one search.
     """
     together = getattr(models[0], "predict_together", None) if models else None
     if together is not None and len({type(model) for model in models}) == 1:
@@ -138,9 +138,7 @@ def block_rows(dims: int, megabytes: int = 128) -> int:
 
 
 def as_tensor(features: npt.NDArray[Any]) -> Any:
-    """A torch view of an array (a copy only where torch cannot look at it: read-only or oddly
-    strided memory).
-    """
+    """A torch view of an array; a copy where its memory is read-only or not contiguous."""
     import torch
 
     array = (
@@ -207,7 +205,10 @@ def not_finite(features: Features) -> Labels:
 
 
 def check_features(features: Features, labels: Labels) -> None:
-    """Raises DataError for shapes that do not belong together, and for values that are not finite."""  # noqa: E501
+    """Checks that shapes belong together and that all values are finite.
+
+    Raises: DataError.
+    """
     if features.ndim != 2 or len(features) != len(labels):
         raise DataError(
             f"Features of shape {tuple(features.shape)} do not go with {len(labels)} labels.",
@@ -221,7 +222,7 @@ def check_features(features: Features, labels: Labels) -> None:
             f"(NaN or infinite): rows {listed}.",
             expected="finite features",
             remedy=(
-                "leave those rows out, or take the features anew: the stage extract refuses "
+                "leave those rows out, or extract the features again: the stage extract refuses "
                 "NaN and names the images"
             ),
         )

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gan_core.config import Section
 from gan_core.probes.base import Features, Labels, as_tensor, block_rows, check_and_encode
 from gan_core.progress import Progress, silent
 
@@ -24,11 +25,12 @@ SETTING = "k"
 GRID = [1.0, 5.0, 25.0]
 WHOLE = True  # only whole numbers
 LEAST = 1.0
-FAISS_BYTES = (
-    2**31
-    # FAISS keeps a float32 copy of the features; above this torch converts them block by block
-    # instead
-)
+# FAISS keeps a float32 copy of the features; above this torch converts them block by block.
+FAISS_BYTES = 2**31
+
+
+class Options(Section):
+    """None."""
 
 
 class Neighbours:
@@ -67,25 +69,24 @@ class Neighbours:
         return out
 
     def _by_torch(self, block: Features, count: int) -> npt.NDArray[np.int64]:
-        """Squared distances |y|^2 - 2 x.y (|x|^2 is the same for all) to a block of training rows
-        at a time.
+        """By squared distances |y|^2 - 2 x.y (|x|^2 is the same for all) to a block of training
+        rows at a time.
         """
         import torch
 
-        asked = as_tensor(block).to(self.device).float()
-        best = asked.new_full((len(asked), 0), 0.0)
-        where = torch.empty((len(asked), 0), dtype=torch.int64, device=asked.device)
+        queries = as_tensor(block).to(self.device).float()
+        best = queries.new_empty((len(queries), 0))
+        positions = torch.empty((len(queries), 0), dtype=torch.int64, device=queries.device)
         rows = block_rows(self.features.shape[1])
         for start in range(0, len(self.features), rows):
             known = as_tensor(self.features[start : start + rows]).to(self.device).float()
-            distance = known.square().sum(1) - 2 * asked @ known.T
-            place = torch.arange(start, start + len(known), device=asked.device).expand(
-                len(asked), -1
-            )
-            best, where = torch.cat([best, distance], 1), torch.cat([where, place], 1)
+            distances = known.square().sum(1) - 2 * queries @ known.T
+            numbers = torch.arange(start, start + len(known), device=queries.device)
+            best = torch.cat([best, distances], 1)
+            positions = torch.cat([positions, numbers.expand(len(queries), -1)], 1)
             best, order = best.topk(min(count, best.shape[1]), dim=1, largest=False, sorted=True)
-            where = where.gather(1, order)
-        return where.cpu().numpy()
+            positions = positions.gather(1, order)
+        return positions.cpu().numpy()
 
 
 @dataclass
@@ -118,15 +119,14 @@ class KNearest:
     def vote(self, nearest: npt.NDArray[np.int64]) -> Labels:
         """Majority among the first k columns, ties by the nearest."""
         votes = self.index[nearest[:, : int(self.value)]]
-        counts = np.zeros((len(votes), len(self.classes)), np.float64)
-        for place in range(votes.shape[1]):
-            np.add.at(counts, (np.arange(len(votes)), votes[:, place]), 1.0)
-        first = np.full(counts.shape, votes.shape[1], np.int64)
-        for place in reversed(range(votes.shape[1])):
-            first[np.arange(len(votes)), votes[:, place]] = place
-        answer: Labels = self.classes[
-            np.argmax(counts - first / (votes.shape[1] + 1.0) * 0.5, axis=1)
-        ]
+        rows, places = np.arange(len(votes)), votes.shape[1]
+        counts = np.zeros((len(votes), len(self.classes)))
+        for place in range(places):
+            np.add.at(counts, (rows, votes[:, place]), 1.0)
+        first = np.full(counts.shape, places)  # place of a class's nearest row
+        for place in reversed(range(places)):
+            first[rows, votes[:, place]] = place
+        answer: Labels = self.classes[np.argmax(counts - 0.5 * first / (places + 1), axis=1)]
         return answer
 
 

@@ -30,7 +30,7 @@ FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
 class Api:
-    """A few questions to a Prefect server with authentication and CSRF."""
+    """A few questions to a Prefect server with authentication, and CSRF where it is on."""
 
     def __init__(self, environment: dict[str, str]) -> None:
         self.url = environment["PREFECT_API_URL"]
@@ -39,8 +39,9 @@ class Api:
     def ask(self, path: str, body: Any = None, method: str | None = None) -> Any:
         headers = {"Authorization": f"Basic {self.login}", "Content-Type": "application/json"}
         if body is not None or method:
-            token = self.ask("/csrf-token?client=tests")["token"]
-            headers |= {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": "tests"}
+            with contextlib.suppress(urllib.error.HTTPError):  # 422: no protection on this server
+                token = self.ask("/csrf-token?client=tests")["token"]
+                headers |= {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": "tests"}
         data = json.dumps(body).encode() if body is not None else None
         request = urllib.request.Request(
             f"{self.url}{path}", data=data, headers=headers, method=method

@@ -23,12 +23,16 @@ from flows.prefect_server.server import healthy
 from flows.prefect_server.settings import free_port
 from tests.pipelines.operating import Api
 
-# They pass alone; beside the other server tests the shared run is not on their server.
-pytestmark = pytest.mark.slow
-
 DIGITS = ("run", "digits", "--scale", "debug", "--json")
 Finished = tuple[Path, dict[str, Any]]
 Ask = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory, answer: Ask) -> Finished:
+    """A home and a run on this process's server: `finished` may be on another's."""
+    home = tmp_path_factory.mktemp("shown") / "home"
+    return home, answer(home, *DIGITS)
 
 
 @pytest.fixture
@@ -40,8 +44,8 @@ def record_of(home: Path, said: dict[str, Any]) -> dict[str, Any]:
     return dict(json.loads((home / "runs" / said["run"] / "run.json").read_text()))
 
 
-def test_a_run_has_few_artifacts_and_the_report_first(finished: Finished, api: Api) -> None:
-    home, said = finished
+def test_a_run_has_few_artifacts_and_the_report_first(shown: Finished, api: Api) -> None:
+    home, said = shown
     body = {
         "artifacts": {"flow_run_id": {"any_": [said["flow_run"]]}},
         "sort": "CREATED_DESC",
@@ -51,25 +55,25 @@ def test_a_run_has_few_artifacts_and_the_report_first(finished: Finished, api: A
     keys = [one["key"] for one in found]
     assert keys == ["report", "inspections", "stages", "training"]
     assert all(one["description"][0].isupper() for one in found)
-    shown = {one["key"]: one["data"] for one in found}
-    assert str(home / "runs" / said["run"] / "report.html") in shown["report"]
-    assert shown["inspections"].count("data:image/") >= 5
-    assert len(shown["inspections"]) < 260_000 and "data:image/svg" in shown["training"]
-    rows = {row["stage"]: row for row in json.loads(shown["stages"])}
+    data = {one["key"]: one["data"] for one in found}
+    assert str(home / "runs" / said["run"] / "report.html") in data["report"]
+    assert data["inspections"].count("data:image/") >= 5
+    assert len(data["inspections"]) < 260_000 and "data:image/svg" in data["training"]
+    rows = {row["stage"]: row for row in json.loads(data["stages"])}
     assert rows.keys() == {node["node"] for node in said["nodes"]}
     assert rows["crop:digits"]["counts"].startswith("1,797 ")
     assert "%" in rows["evaluate:digits:pixels:linear_svm"]["accuracy"]
 
 
-def test_runs_and_tasks_are_tagged(finished: Finished, api: Api) -> None:
-    run = api.run(finished[1]["flow_run"])
+def test_runs_and_tasks_are_tagged(shown: Finished, api: Api) -> None:
+    run = api.run(shown[1]["flow_run"])
     assert {"recipe:digits", "scale:debug", "stage:report"} <= set(run["tags"])
     tasks = api.tasks(run["id"], 15)
     assert tasks["crop:digits"]["tags"] == ["stage:crop"]
 
 
-def test_the_log_of_a_run_links_its_report(finished: Finished, api: Api) -> None:
-    lines = api.logs(finished[1]["flow_run"])
+def test_the_log_of_a_run_links_its_report(shown: Finished, api: Api) -> None:
+    lines = api.logs(shown[1]["flow_run"])
     (line,) = [line for line in lines if "Report: /" in line]
     assert "report.html" in line and "/artifacts/artifact/" in line
     made = line.rsplit("/", 1)[1]
@@ -102,7 +106,7 @@ def test_a_run_without_a_server_is_entered_once_one_is_up(
 def external(tmp_path: Path) -> Iterator[dict[str, str]]:
     """A second real server, started as its operator would, with a password."""
     port = free_port()
-    login = "somebody:secret"
+    login = "operator:secret"
     place = tmp_path / "external"
     place.mkdir()
     settings = {
@@ -136,6 +140,7 @@ def external(tmp_path: Path) -> Iterator[dict[str, str]]:
         process.wait(60)
 
 
+@pytest.mark.slow
 def test_an_external_server_is_used(
     home: Path, discern: Ask, external: dict[str, str], api: Api
 ) -> None:
@@ -151,12 +156,12 @@ def test_an_external_server_is_used(
     name = record_of(home, again.json)["flow_run"]
     assert there.run(name)["state_name"] == "Cached"
     assert not (home / "prefect" / "server.env").exists()
-    assert base64.b64decode(there.login).decode() == "somebody:secret"
+    assert base64.b64decode(there.login).decode() == "operator:secret"
     refused = discern(
         *DIGITS,
         "--set",
         "report.title=Third",
         home=home,
-        **{**external, "PREFECT_API_AUTH_STRING": "somebody:wrong"},
+        **{**external, "PREFECT_API_AUTH_STRING": "operator:wrong"},
     )
     assert refused.code == 1 and "does not take" in refused.err

@@ -158,8 +158,7 @@ def _asks_for_weights(config: ExtractConfig) -> bool:
 
 
 def _answer(question: dict[str, Any]) -> dict[str, Any]:
-    from gan_core.features.modes import length_of, select_layers
-    from gan_core.features.views import Views
+    from gan_core.features.modes import length_of, select_configured
 
     config = ExtractConfig.model_validate(question["extract"])
     network = _build(
@@ -170,14 +169,7 @@ def _answer(question: dict[str, Any]) -> dict[str, Any]:
         seed=0,
         untrained=False,
     )
-    sizes = select_layers(
-        network,
-        config.mode,
-        config.layers and network.columns(config.layers),
-        config.grid,
-        config.pool,
-        Views(config.shift, config.mirror, config.crop, config.crops),
-    ).sizes
+    sizes = select_configured(network, config).sizes
     return {
         "length": length_of(sizes),
         "dims": sum(size.dims for size in sizes),
