@@ -54,7 +54,9 @@ def test_elsewhere_there_is_a_plain_line_every_ten_seconds(
     clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stderr", io.StringIO())
-    monkeypatch.setattr(logging.getLogger("gan_core"), "propagate", True)
+    logger = logging.getLogger("gan_core")
+    monkeypatch.setattr(logger, "propagate", True)
+    monkeypatch.setattr(logger, "handlers", [])  # Prefect, once imported, has added its own
     with caplog.at_level(logging.INFO, "gan_core"), progress.shown() as shown:
         report = progress.progress_of(shown, "train")
         shown.begin("train")
