@@ -141,6 +141,34 @@ def test_a_new_version_of_a_stage_is_made(home: Path, monkeypatch: pytest.Monkey
     assert {standing.state for standing in rest} == {"after"}
 
 
+def test_runs_are_compared_and_similar_images_found(
+    home: Path, finished: tuple[Path, Answer], answer: Ask, tmp_path: Path
+) -> None:
+    import pyarrow.parquet as pq
+    from PIL import Image
+
+    first, again = finished[1]["run"], answer(home, *DIGITS)["run"]
+    page = tmp_path / "compared.html"
+    found = answer(home, "compare", first, again, "--out", str(page), "--json")
+    assert found["settings"] == [] and len(found["scores"]) >= 12
+    for cell in found["scores"]:
+        gap = cell["runs"][again]["difference"]
+        assert gap["paired"] and gap["mean"] == 0 and gap["verdict"] == "level"
+    assert page.read_text().count("<tr>") > len(found["scores"])
+    error = answer(home, "compare", first, f"{first}x", "--json", code=2)["error"]
+    assert f"{first}x" in error and f"did you mean '{first}'" in error
+
+    (folder,) = artifact(home, finished[1], "extract:digits:discriminator").glob("[0-9a-f]*/")
+    rows = pq.read_table(folder / "features-00000.parquet", columns=["image_id", "label"])
+    image, sheet = rows["image_id"][0].as_py(), tmp_path / "similar.png"
+    words = (image, "--features", folder.parent.name, "-k", "5", "--out", str(sheet), "--json")
+    said = answer(home, "similar", *words)
+    assert said["image_id"] == image and len(said["neighbours"]) == 5
+    same = [one["label"] == rows["label"][0].as_py() for one in said["neighbours"]]
+    assert sum(same) >= 3, "digits of one kind are alike"
+    assert Image.open(sheet).size[0] > 2 * 96
+
+
 def test_a_damaged_artifact_is_named_and_mended(
     home: Path, finished: tuple[Path, Answer], answer: Ask
 ) -> None:
