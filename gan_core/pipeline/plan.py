@@ -160,25 +160,41 @@ def _pinned(store: Store, node: Node, ref: ArtifactRef, *, verify: bool) -> Stan
 
 
 def explain(store: Store, node: Node, digests: dict[str, str]) -> str:
-    """Why a node has to be made: what differs from the newest artifact of the same place."""
-    latest: Manifest | None = None
-    for ref in store.artifacts.refs(node.stage):
-        manifest = store.artifacts.get(ref)
-        if manifest is None or manifest.node != node.id:
-            continue
-        if latest is None or manifest.made.get("at", "") > latest.made.get("at", ""):
-            latest = manifest
-    if latest is None:
+    """Why a node has to be made: what differs from the artifact of the same place that differs
+    least, the newest of several.
+    """
+    manifests = (store.artifacts.get(ref) for ref in store.artifacts.refs(node.stage))
+    made = [manifest for manifest in manifests if manifest and manifest.node == node.id]
+    if not made:
         return "not made before"
-    spec = spec_of(node.stage)
-    if latest.version != spec.version:
-        return f"the stage's version went from {latest.version} to {spec.version}"
-    changed = _differences(latest.part, node.key_part)
-    for role, ids in node.inputs.items():
-        before = [ref.digest for ref in latest.inputs.get(role, [])]
-        if before != [digests[name] for name in ids]:
-            changed.append(f"input {role} ({', '.join(ids)})")
+    changes = {one.key: _changes(one, node, digests) for one in made}
+    nearest = max(made, key=lambda one: (-len(changes[one.key]), one.made.get("at", "")))
+    version = spec_of(node.stage).version
+    if nearest.version != version:
+        return f"the stage's version went from {nearest.version} to {version}"
+    changed = changes[nearest.key]
+    if any(not text.startswith("version of ") for text in changed):
+        # With other settings another plug-in may be in a place: its version says nothing.
+        changed = [text for text in changed if not text.startswith("version of ")]
     return "changed: " + ", ".join(changed) if changed else "its artifact is gone or damaged"
+
+
+def _changes(manifest: Manifest, node: Node, digests: dict[str, str]) -> list[str]:
+    """Settings, inputs and versions in which a node differs from an artifact."""
+    old, new = dict(manifest.part), dict(node.key_part)
+    before, after = old.pop("plugins", {}), new.pop("plugins", {})
+    changed = _differences(old, new)
+    for role, ids in node.inputs.items():
+        used = [ref.digest for ref in manifest.inputs.get(role, [])]
+        if used != [digests[name] for name in ids]:
+            changed.append(f"input {role} ({', '.join(ids)})")
+    for name in sorted({*before, *after}):
+        versions = before.get(name, 1), after.get(name, 1)  # version 1 is in no key
+        if versions[0] != versions[1]:
+            changed.append(f"version of {name} ({versions[0]} to {versions[1]})")
+    if manifest.version != spec_of(node.stage).version:
+        changed.append("version of the stage")
+    return changed
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

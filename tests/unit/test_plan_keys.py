@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gan_core import devices, registry
+from gan_core.artifacts.manifest import Manifest
 from gan_core.artifacts.store import Store
 from gan_core.config import ProbeConfig, Recipe
 from gan_core.errors import RequestError
@@ -213,18 +214,36 @@ def test_look_up_says_what_waits_for_what(tmp_path: Path) -> None:
     )
 
 
-def test_explain_names_the_changed_setting(tmp_path: Path) -> None:
-    from gan_core.artifacts.manifest import Manifest
+def add_artifact(store: Store, stage: str, key: str, part: dict[str, Any], at: int) -> None:
+    """Publishes an artifact of the node 'STAGE:x' without inputs."""
+    work = store.work(stage, key)
+    (work / "made.parquet").write_text(key)
+    same = {"stage": stage, "version": spec_of(stage).version, "node": f"{stage}:x"}
+    made = Manifest(**same, key=key, digest="", part=part, made={"at": str(at)})
+    store.publish(work, made, ("*.parquet",))
 
+
+def test_explain_compares_with_the_artifact_that_differs_least(tmp_path: Path) -> None:
     store = Store(tmp_path)
     node = Node("crop:x", "crop", {}, {"crop": {"size": 64}}, {"images": ("ingest:x",)})
-    work = store.work("crop", "old")
-    (work / "crops.parquet").write_text("x")
-    same = {"stage": "crop", "version": spec_of("crop").version, "node": "crop:x"}
-    old = Manifest(**same, key="old", digest="", part={"crop": {}}, inputs={}, made={"at": "1"})
-    store.publish(work, old, ("*.parquet",))
-    told = explain(store, node, {"ingest:x": "d"})
-    assert told == "changed: crop.size, input images (ingest:x)"
+    add_artifact(store, "crop", "old", {"crop": {}}, at=1)
+    assert explain(store, node, {"ingest:x": "d"}) == "changed: crop.size, input images (ingest:x)"
+    add_artifact(store, "crop", "other recipe", {"crop": {"kind": "face", "margin": 1}}, at=2)
+    assert explain(store, node, {"ingest:x": "d"}) == "changed: crop.size, input images (ingest:x)"
+
+
+def test_explain_names_a_plug_in_whose_version_alone_changed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    network = {"network": {"name": "dcgan32"}}
+    add_artifact(store, "train", "a", network, at=1)
+    add_artifact(store, "train", "b", {"network": {"name": "mine"}}, at=2)
+    newer = Node("train:x", "train", {}, {**network, "plugins": {"networks/dcgan32": 2}})
+    assert explain(store, newer, {}) == "changed: version of networks/dcgan32 (1 to 2)"
+    add_artifact(store, "train", "c", newer.key_part, at=3)
+    other = Node("train:x", "train", {}, {"network": {"name": "resnet32"}})
+    assert explain(store, other, {}) == "changed: network.name"
+    newest = Node("train:x", "train", {}, {**network, "plugins": {"networks/dcgan32": 3}})
+    assert explain(store, newest, {}) == "changed: version of networks/dcgan32 (2 to 3)"
 
 
 def test_dedup_s_threshold_re_runs_dedup_and_what_follows_but_not_hash() -> None:
