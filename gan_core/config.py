@@ -627,6 +627,13 @@ class SegmenterConfig(Section):
     steps: int = Field(1500, ge=10, description="minibatches of 32 that the unet is fitted on")
 
 
+def default_inspections() -> list[str]:
+    """Inspections that are made unless a recipe leaves them out, in the report's order."""
+    names = registry.names("inspection")
+    wanted = [name for name in names if registry.literal("inspection", name, "DEFAULT", True)]
+    return sorted(wanted, key=lambda name: registry.literal("inspection", name, "ORDER", 100))
+
+
 class Recipe(Section):
     """One run's choices. `scales` holds overlays (`debug`, `small`, `full`) over the sections below
     it.
@@ -650,9 +657,21 @@ class Recipe(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     inspect: dict[str, Any] = Field(
         default_factory=dict,
-        description="options of inspections by name; null or false leaves one of the defaults out",
+        description=(
+            "options of inspections by name, added to the defaults; null or false leaves one out; "
+            "a list of names: these alone"
+        ),
     )
     report: ReportConfig = ReportConfig()
+
+    @field_validator("inspect", mode="before")
+    @classmethod
+    def _these_alone(cls, value: Any) -> Any:
+        if not isinstance(value, list):
+            return value
+        if not all(isinstance(name, str) for name in value):
+            raise ValueError("a list holds names of inspections; options need a mapping")
+        return dict.fromkeys(default_inspections(), False) | {name: {} for name in value}
 
     @field_validator("inspect")
     @classmethod
@@ -701,13 +720,8 @@ class Recipe(Section):
 
     def inspections(self) -> dict[str, dict[str, Any]]:
         """Inspection to its options, in the report's order: the defaults, then what is named."""
-        wanted = [
-            name
-            for name in registry.names("inspection")
-            if registry.literal("inspection", name, "DEFAULT", True)
-        ]
-        wanted.sort(key=lambda name: registry.literal("inspection", name, "ORDER", 100))
-        given = {name: self.inspect.get(name, {}) for name in [*wanted, *self.inspect]}
+        wanted = [*default_inspections(), *self.inspect]
+        given = {name: self.inspect.get(name, {}) for name in wanted}
         return {name: options for name, options in given.items() if isinstance(options, dict)}
 
     def all_sources(self) -> list[SourceConfig]:

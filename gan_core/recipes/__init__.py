@@ -1,6 +1,7 @@
 """Recipes: YAML files in this folder or anywhere else, turned into a checked `Recipe`.
 
-Order of what wins: the file, the overlay of the scale, then each `--set`.
+Order of what wins: the file, the overlay of the scale, then each `--set`. A mapping of the overlay
+is merged with the file's; the value of a `--set` replaces what is there, a whole section too.
 """
 
 from __future__ import annotations

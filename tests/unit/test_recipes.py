@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,6 +45,22 @@ def test_list_entries_are_set_by_name_or_number() -> None:
     assert by_name.evaluate.probes[1].grid == []
     limited, _ = load_recipe("digits", overrides=["sources.train.digits.limit=50"])
     assert limited.sources.train[0].limit == 50
+
+
+def test_a_mapping_of_inspections_changes_the_defaults_and_a_list_replaces_them() -> None:
+    def made(*overrides: str) -> dict[str, dict[str, Any]]:
+        return load_recipe("scenes", overrides=overrides)[0].inspections()
+
+    assert {"dissection", "walks", "samples"} <= set(made())
+    changed = set(made("inspect={walks: false}"))
+    assert "samples" in changed and not {"walks", "dissection"} & changed
+    assert made("inspect=[walks, samples]") == {"samples": {}, "walks": {}}
+    assert made("inspect=[]") == {}
+    for wrong in ("inspect={wakls: false}", "inspect=[wakls]", "inspect.wakls={}"):
+        with pytest.raises(UnknownName, match="did you mean 'walks'"):
+            made(wrong)
+    with pytest.raises(RequestError, match="options need a mapping"):
+        made("inspect=[walks, samples]", "inspect.walks.steps=5")
 
 
 @pytest.mark.parametrize(
