@@ -184,6 +184,15 @@ for _name, _until, _help in (
     app.command(_name, help=_help)(_command(_until))
 
 
+MethodOption = Annotated[
+    str | None,
+    typer.Option(
+        "--method",
+        help="of a snapshot: dotted path of its method where it is not Discern's: its code is run",
+    ),
+]
+
+
 @app.command("inspect")
 def inspect(
     target: Annotated[
@@ -211,6 +220,7 @@ def inspect(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="of a snapshot: other latents")] = 0,
     network: NetworkOption = None,
+    method: MethodOption = None,
     data: DataOption = None,
     scale: ScaleOption = None,
     home: HomeOption = None,
@@ -250,7 +260,7 @@ def inspect(
         overrides=set_ or [],
         out=out,
         training_set=training_set,
-        network=network,
+        allow=[name for name in (network, method) if name],
         device=device,
         seed=seed,
         as_json=json_,
@@ -583,6 +593,7 @@ def sample(
             help="dotted path of the snapshot's network where it is not Discern's: its code is run",
         ),
     ] = None,
+    method: MethodOption = None,
     force: Annotated[
         bool, typer.Option("--force", help="replace a file that something else wrote")
     ] = False,
@@ -600,6 +611,7 @@ def sample(
             columns=columns,
             reject=reject,
             network=network,
+            method=method,
             force=force,
             as_json=json_,
         )

@@ -10,6 +10,7 @@ from flows.commands import console
 from flows.home import open_store
 from gan_core import registry
 from gan_core.artifacts.manifest import MANIFEST, Manifest
+from gan_core.config import default_inspections
 from gan_core.errors import RequestError
 from gan_core.pipeline.nodes import imported_key
 from gan_core.recipes import recipe_names, settings_of
@@ -47,7 +48,7 @@ def inspect_snapshot(
     overrides: Sequence[str],
     out: Path,
     training_set: Path | None,
-    network: str | None,
+    allow: Sequence[str],
     device: str,
     seed: int,
     as_json: bool,
@@ -58,9 +59,10 @@ def inspect_snapshot(
     Args:
         overrides: 'a.b=value' of the inspection's options; 'inspect.NAME.' before it may be there.
         out: folder; each inspection writes to a folder of its name.
+        allow: dotted paths of modules outside the project that the snapshot may import.
         training_set: a pack artifact; None: that of the snapshot's own artifact, if it is there.
     """
-    names = [only] if only else _defaults()
+    names = [only] if only else default_inspections()
     for name in names:
         registry.check("inspection", name)
     given = settings_of(overrides)
@@ -83,7 +85,7 @@ def inspect_snapshot(
 
     path = chosen_snapshot(snapshot) if snapshot.is_dir() else snapshot
     place = resolve_device(device)
-    loaded = load_snapshot(path, place, allow=[network] if network else [])
+    loaded = load_snapshot(path, place, allow=allow)
     packs = [training_set] if training_set else _own_training_set(path)
     _check_training_set(packs)
     context = Context(loaded, seed, place, packs)
@@ -112,15 +114,6 @@ def inspect_snapshot(
             }
         )
     return 1 if only and not rows[0]["applicable"] else 0
-
-
-def _defaults() -> list[str]:
-    names = [
-        name
-        for name in registry.names("inspection")
-        if registry.literal("inspection", name, "DEFAULT", True)
-    ]
-    return sorted(names, key=lambda name: registry.literal("inspection", name, "ORDER", 100))
 
 
 def _own_training_set(path: Path) -> list[Path]:

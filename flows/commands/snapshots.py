@@ -104,6 +104,7 @@ def sample(
     columns: int,
     reject: Path | None,
     network: str | None,
+    method: str | None,
     force: bool = False,
     as_json: bool,
 ) -> int:
@@ -111,8 +112,8 @@ def sample(
     exit code.
 
     Args:
-        network: dotted path of a network module from outside the project that the snapshot names,
-            and whose code then runs.
+        network, method: dotted paths of modules outside the project that the snapshot names, and
+            whose code then runs.
         force: replace a file that something else wrote.
     Raises:
         RequestError: a destination that is no PNG, or another program's; more samples than memory
@@ -130,15 +131,10 @@ def sample(
             expected="a .safetensors file, or a train artifact's folder",
         )
     path = chosen_snapshot(snapshot) if snapshot.is_dir() else snapshot
-    loaded = load_snapshot(path, allow=[network] if network else [])
+    loaded = load_snapshot(path, allow=[name for name in (network, method) if name])
     named = str(loaded.meta["network"]["name"])
-    if network is not None and network != named:
-        raise RequestError(
-            f"The snapshot {path.name} is of the network {named}, and --network names {network}.",
-            expected="the network that the snapshot names"
-            + ("" if "." in named else ", which is Discern's own"),
-            remedy="leave --network out" if "." not in named else f"--network {named}",
-        )
+    _check_module(path, "network", network, named)
+    _check_module(path, "method", method, str(loaded.meta["method"]))
     among = _training_images(reject) if reject else None
     _refuse_too_many(count, registry.load("networks", named).IMAGE_SIZE)
     images, rejected = draw(loaded, count, seed=seed, reject=among)
@@ -160,6 +156,16 @@ def sample(
             + (f", {rejected} rejected as memorised" if reject else "")
         )
     return 0
+
+
+def _check_module(path: Path, kind: str, given: str | None, named: str) -> None:
+    if given is not None and given != named:
+        raise RequestError(
+            f"The snapshot {path.name} is of the {kind} {named}, and --{kind} names {given}.",
+            expected=f"the {kind} that the snapshot names"
+            + ("" if "." in named else ", which is Discern's own"),
+            remedy=f"leave --{kind} out" if "." not in named else f"--{kind} {named}",
+        )
 
 
 def _training_images(folder: Path) -> Any:

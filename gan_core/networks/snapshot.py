@@ -345,8 +345,7 @@ def refuse_external(meta: Mapping[str, Any], name: str, allow: Collection[str]) 
             "it would run that module's code.",
             expected=f"one of {', '.join((*known, *filter(None, allow)))}",
             remedy=f"load_snapshot(path, allow=[{given!r}])"
-            + (f" or `discern sample --network {given}`" if kind == "networks" else "")
-            + ", where you trust that module",
+            + f" or `discern sample --{kind[:-1]} {given}`, where you trust that module",
         )
 
 

@@ -54,7 +54,7 @@ class RunRecord:
     Attributes:
         kind: what was asked for; '' when the record cannot be read.
         live: its process is at work; pinned: it is to be kept for good.
-        names: artifacts that it names.
+        names: artifacts that it names, that of `train.start` among them.
         begun: keys (stage, key) that it began to make, and ('trajectory', name) of its trainings;
             None in a record without the field.
     """
@@ -155,9 +155,9 @@ def _read_run(folder: Path) -> RunRecord:
     try:
         record: dict[str, Any] = read_json(folder / "run.json")
         started = datetime.fromisoformat(record["started"]).timestamp()
-        refs = [node["ref"] for node in record["nodes"] if node.get("ref")] + (
-            record.get("plan", []) if live else []
-        )
+        refs = [node["ref"] for node in record["nodes"] if node.get("ref")]
+        refs += record.get("plan", []) if live else []
+        refs += [record["start"]] if "start" in record else []
         names = frozenset((ref["stage"], ref["key"], ref["digest"][:12]) for ref in refs)
         kind, state, begun = _kind(record), str(record["state"]), _begun(record)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -80,6 +80,10 @@ class Run:
         self.prepared = prepared
         refs = [standing.ref for standing in prepared.standings.values() if standing.ref]
         self.record["plan"] = [ref.model_dump(include={"stage", "key", "digest"}) for ref in refs]
+        start, artifacts = prepared.settings.start, (self.store.home / "artifacts").resolve()
+        if start and start.path.resolve().is_relative_to(artifacts):
+            stage, key, digest = start.path.resolve().relative_to(artifacts).parts[:3]
+            self.record["start"] = {"stage": stage, "key": key, "digest": digest}
         if prepared.growth:
             self.record["growth"] = prepared.growth.as_json()
         self._write()

@@ -288,6 +288,23 @@ def test_what_a_living_run_has_claimed_or_planned_stays(tmp_path: Path) -> None:
     assert keys(store) == set(), "the run is over and did not name it"
 
 
+def test_the_training_that_a_kept_run_starts_from_stays(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    work = store.work("train", "ab" * 16)
+    (work / "snapshot-000001.safetensors").write_bytes(b"weights")
+    trained = Manifest(stage="train", version=1, key="ab" * 16, digest="", part={"train": {}})
+    store.publish(work, trained, spec_of("train").content)
+    settings = ["train.method=latent_regression", f"train.start=artifacts/train/{'ab' * 16}"]
+    request = RunRequest(recipe="digits", home=str(tmp_path), overrides=settings)
+    run = Run(store, prepare(request, store))
+    run.finish("completed")
+    clean(store, 1, dry_run=False)
+    assert keys(store) == {"ab" * 16}
+    shutil.rmtree(run.folder)
+    clean(store, 1, dry_run=False)
+    assert not keys(store)
+
+
 def test_nothing_to_keep_and_object_stores_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="would remove every run"):
         clean(Store(tmp_path), 0, dry_run=True)

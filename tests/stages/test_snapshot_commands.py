@@ -40,10 +40,10 @@ def answer(*arguments: object, code: int = 0) -> Any:
     return json.loads(done.stdout)
 
 
-def snapshot(folder: Path) -> Path:
+def snapshot(folder: Path, method: str = "dcgan") -> Path:
     state = build(TrainConfig(network={"width": 0.125}), seed=0, device="cpu", image_size=32)
     meta = {
-        "method": "dcgan",
+        "method": method,
         "network": state.spec,
         "prior": {"distribution": "uniform", "dim": 100, "classes": 0},
     }
@@ -150,6 +150,22 @@ def test_sample_replaces_its_own_grids_and_nothing_else(
         RequestError, match="is of the network dcgan32_svhn, and --network names json"
     ):
         answer("sample", path, "--n", 4, "--out", grid, "--network", "json")
+
+
+def test_a_method_from_outside_is_imported_where_the_command_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_methods").mkdir()
+    (tmp_path / "my_methods" / "mine.py").write_text("from gan_core.methods.dcgan import *")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    path = snapshot(tmp_path, method="my_methods.mine")
+    drawn = ("sample", path, "--n", 4, "--out", tmp_path / "grid.png")
+    with pytest.raises(RequestError) as caught:
+        answer(*drawn)
+    assert "discern sample --method my_methods.mine" in caught.value.remedy
+    assert answer(*drawn, "--method", "my_methods.mine")["samples"] == 4
+    inspected = ("inspect", path, "--only", "samples", "--out", tmp_path / "inspection")
+    assert answer(*inspected, "--method", "my_methods.mine")["inspections"]
 
 
 def test_a_folder_without_training_images_is_named(tmp_path: Path) -> None:
