@@ -105,7 +105,7 @@ _ALL = (
         ("*.json", "*.png", "*.safetensors"),
         ("stages/inspect.py", "inspection", "networks"),
     ),
-    StageSpec("report", 6, ("summary.json",), ("stages/report.py", "reporting")),
+    StageSpec("report", 7, ("summary.json",), ("stages/report.py", "reporting")),
 )
 
 STAGES: dict[str, StageSpec] = {spec.name: spec for spec in _ALL}

@@ -18,7 +18,7 @@ from markupsafe import Markup
 from gan_core.reporting import charts
 from gan_core.reporting import duplicates as dedup
 from gan_core.reporting import sentences as words
-from gan_core.reporting.images import sheet_image
+from gan_core.reporting.images import as_image, sheet_image, strip
 from gan_core.reporting.inputs import ReportInputs
 from gan_core.reporting.inside import image_side, inspections
 from gan_core.reporting.run_info import RunFacts, costs, duration, grids, memory, seconds_of, volume
@@ -121,6 +121,7 @@ def render(
                 for source in dict.fromkeys(row["source"] for row in summary["scores"])
             ],
             confusion=_safe(charts.confusion_chart(summary["by_class"])),
+            mistakes=mistakes(summary, inputs),
             flows=[flow_steps(summary, name) for name in summary["flow"]],
             duplicates=dedup.group_images(dedup.shown_groups(summary, inputs)),
             duplicates_sentence=together(words.duplicates_sentence(summary)),
@@ -303,6 +304,18 @@ def result(summary: dict[str, Any], source: str) -> dict[str, Any]:
         ],
         "clean": clean_rows(rows, columns),
     }
+
+
+def mistakes(summary: dict[str, Any], inputs: ReportInputs) -> list[dict[str, Any]]:
+    """The misclassified test images that are shown, each with its pixels."""
+    shown = (summary["by_class"] or {}).get("mistakes", {}).get("shown", [])
+    pixels = dedup.pixels_of(inputs, shown)
+    places = [(one["image_id"], one["box"]) for one in shown]
+    return [
+        {**one, "image": as_image(strip([pixels[place]]))}
+        for one, place in zip(shown, places, strict=True)
+        if place in pixels
+    ]
 
 
 def clean_rows(rows: list[dict[str, Any]], columns: list[str]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from gan_core.reporting.inputs import ReportInputs, label_names, read_tables
 from gan_core.reporting.sentences import CHANCE, is_baseline
 
 MOST_CLASSES = 20  # larger confusion matrices are no longer readable: the page lists pairs instead
+MISTAKES_SHOWN = 24
 
 
 def label_order(labels: str) -> tuple[int, int]:
@@ -242,8 +243,8 @@ def by_class(
 ) -> dict[str, Any] | None:
     """Per-class accuracy and confusion of one cell, summed over its draws.
 
-    Returns: classes (names), counts[true][predicted], accuracy per class, most frequent confusions;
-        None without predictions.
+    Returns: classes (names), counts[true][predicted], accuracy per class, most frequent
+        confusions, misclassified images (`_mistakes`); None without predictions.
     """
     if cell is None:
         return None
@@ -282,5 +283,31 @@ def by_class(
                 "share": round(n / int(totals[i]), 6),
             }
             for n, i, j in pairs[:10]
+        ],
+        "mistakes": _mistakes(table, names),
+    }
+
+
+def _mistakes(table: pa.Table, names: dict[int, str]) -> dict[str, Any]:
+    """The misclassified images of a cell.
+
+    Returns: count: pairs of an image and a wrong answer; shown [{image_id, box, true, predicted,
+        draws}]: the most frequent first, equal ones by image id, which is a hash.
+    """
+    keys = ["image_id", "box", "label", "predicted"]
+    wrong = table.filter(pc.not_equal(table["label"], table["predicted"]))
+    counts = wrong.group_by(keys).aggregate([([], "count_all")])
+    order = [("count_all", "descending"), *((key, "ascending") for key in keys)]
+    return {
+        "count": counts.num_rows,
+        "shown": [
+            {
+                "image_id": row["image_id"],
+                "box": int(row["box"]),
+                "true": names.get(int(row["label"]), str(row["label"])),
+                "predicted": names.get(int(row["predicted"]), str(row["predicted"])),
+                "draws": int(row["count_all"]),
+            }
+            for row in counts.sort_by(order).slice(0, MISTAKES_SHOWN).to_pylist()
         ],
     }

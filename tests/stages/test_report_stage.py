@@ -171,6 +171,29 @@ def test_scores_are_those_of_the_predictions(
     )  # one best in each column of labels
 
 
+def test_misclassified_images_are_those_of_the_predictions(
+    chain: dict[str, list[StageInput]], made: tuple[Path, Any]
+) -> None:
+    import pyarrow.parquet as pq
+
+    found = json.loads((made[0] / "summary.json").read_text())["by_class"]
+    place = {name: found[name] for name in ("features", "probe", "labels")}
+    wrong: list[tuple[str, int, int]] = []
+    for cell in chain["cells"]:
+        for row in pq.read_table(cell.path / "predictions.parquet").to_pylist():
+            if row | place == row and row["label"] != row["predicted"]:
+                wrong.append((row["image_id"], row["label"], row["predicted"]))
+    shown = [
+        (one["image_id"], int(one["true"]), int(one["predicted"]))
+        for one in found["mistakes"]["shown"]
+    ]
+    assert 0 < len(shown) <= found["mistakes"]["count"] == len(wrong)  # one draw: all labels
+    assert shown == sorted(wrong)[: len(shown)]
+    raw = (made[0] / "report.html").read_text()
+    for _, true, predicted in shown:
+        assert f'alt="test image of class {true}, predicted {predicted}"' in raw
+
+
 def test_differences_are_paired_by_image(
     chain: dict[str, list[StageInput]], made: tuple[Path, Any]
 ) -> None:
