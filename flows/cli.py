@@ -218,6 +218,13 @@ def inspect(
             help="of a snapshot: a pack artifact (default: the one it was trained on, if there)",
         ),
     ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            "--features",
+            help="of a snapshot: an extract artifact of labelled images, for inspections of it",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="of a snapshot: other latents")] = 0,
     network: NetworkOption = None,
     method: MethodOption = None,
@@ -261,6 +268,7 @@ def inspect(
         out=out,
         training_set=training_set,
         allow=[name for name in (network, method) if name],
+        features=features,
         device=device,
         seed=seed,
         as_json=json_,

@@ -48,7 +48,7 @@ def chain(run: FlowRun) -> None:
     snapshot = run(tasks.train, packed)
     features = run(tasks.extract, crops, duplicates, packed, snapshot)
     scores = run(tasks.evaluate, features, duplicates)
-    figures = run(tasks.inspect, snapshot, packed)
+    figures = run(tasks.inspect, snapshot, packed, crops, features)
     made = (images, crops, codes, duplicates, packed, snapshot, features, scores, figures)
     run.finish()
     run(tasks.report, *made)

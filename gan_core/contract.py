@@ -288,7 +288,8 @@ class TrainRequest:
 @dataclass(frozen=True)
 class InspectRequest:
     """Attributes: allow: modules of the recipe's network and method, which the snapshot may import;
-    packs: training images.
+    packs: training images; features, crops: of the source that is evaluated, for inspections that
+    need them.
     """
 
     name: str
@@ -297,12 +298,15 @@ class InspectRequest:
     allow: tuple[str, ...]
     snapshot: Path
     packs: tuple[Path, ...]
+    features: Path | None
+    crops: Path | None
     execution: Execution
 
     @classmethod
     def of(cls, request: StageRequest) -> InspectRequest:
         """Read from JSON."""
         wanted = request.part["inspection"]
+        features, crops = request.folders("features"), request.folders("crops")
         return cls(
             str(wanted["name"]),
             dict(wanted.get("options", {})),
@@ -310,6 +314,8 @@ class InspectRequest:
             tuple(request.context.get("allow") or ()),
             request.one("snapshot").path,
             request.folders("pack"),
+            features[0] if features else None,
+            crops[0] if crops else None,
             Execution.of(request),
         )
 

@@ -60,6 +60,13 @@ class PixelShards:
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
+    def rows_of(self, image_ids: Sequence[str], boxes: Sequence[int]) -> npt.NDArray[np.int64]:
+        """Row numbers of crops, int64 [n]. Raises KeyError for one that is not there."""
+        known = zip(self.table["image_id"].to_pylist(), self.table["box"].to_pylist(), strict=True)
+        index = {place: row for row, place in enumerate(known)}
+        wanted = zip(image_ids, boxes, strict=True)
+        return np.array([index[place] for place in wanted], np.int64)
+
     @cached_property
     def shape(self) -> tuple[int, int, int]:
         """(height, width, 3) of every image."""

@@ -49,6 +49,7 @@ def inspect_snapshot(
     out: Path,
     training_set: Path | None,
     allow: Sequence[str],
+    features: Path | None,
     device: str,
     seed: int,
     as_json: bool,
@@ -61,6 +62,7 @@ def inspect_snapshot(
         out: folder; each inspection writes to a folder of its name.
         allow: dotted paths of modules outside the project that the snapshot may import.
         training_set: a pack artifact; None: that of the snapshot's own artifact, if it is there.
+        features: an extract artifact, for inspections that need one.
     """
     names = [only] if only else default_inspections()
     for name in names:
@@ -86,9 +88,10 @@ def inspect_snapshot(
     path = chosen_snapshot(snapshot) if snapshot.is_dir() else snapshot
     place = resolve_device(device)
     loaded = load_snapshot(path, place, allow=allow)
-    packs = [training_set] if training_set else _own_training_set(path)
+    packs = [training_set] if training_set else _inputs_of(path.parent, "pack")
     _check_training_set(packs)
-    context = Context(loaded, seed, place, packs)
+    crops = _crops_of(features) if features else None
+    context = Context(loaded, seed, place, packs, features, crops)
     rows: list[dict[str, Any]] = []
     for name, options in wanted.items():
         applicable, found = inspect(context, name, options)
@@ -116,17 +119,27 @@ def inspect_snapshot(
     return 1 if only and not rows[0]["applicable"] else 0
 
 
-def _own_training_set(path: Path) -> list[Path]:
-    """The packed training set that the artifact of a snapshot names, where the store holds it."""
-    file = path.parent / MANIFEST
+def _inputs_of(folder: Path, role: str) -> list[Path]:
+    """The inputs that an artifact's manifest names, as far as the store holds them."""
+    file = folder / MANIFEST
     if not file.is_file():
         return []
     manifest = Manifest.model_validate_json(file.read_text())
-    artifacts = path.parent.parents[2]  # artifacts/<stage>/<key>/<digest12>
+    artifacts = folder.resolve().parents[2]  # artifacts/<stage>/<key>/<digest12>
     folders = [
-        artifacts / ref.stage / ref.key / ref.digest[:12] for ref in manifest.inputs.get("pack", [])
+        artifacts / ref.stage / ref.key / ref.digest[:12] for ref in manifest.inputs.get(role, [])
     ]
     return [folder for folder in folders if folder.is_dir()]
+
+
+def _crops_of(features: Path) -> Path:
+    if not (found := _inputs_of(features, "crops")):
+        raise RequestError(
+            f"{features} is no extract artifact whose images are in the store.",
+            expected="a folder with features-*.parquet and manifest.json",
+            remedy="HOME/artifacts/extract/KEY/DIGEST of a run; run.json names it",
+        )
+    return found[0]
 
 
 def _check_training_set(folders: Sequence[Path]) -> None:

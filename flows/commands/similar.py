@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -35,10 +34,8 @@ def similar(
     found, cosines = most_similar(folder, row, count)
     (crops,) = manifest.inputs["crops"]
     shards = PixelShards(store.path(crops))
-    places = _places(
-        shards.table, pa.concat_tables([rows.slice(row, 1), found.select(rows.column_names)])
-    )
-    images = shards.pixels(places)
+    shown = pa.concat_tables([rows.slice(row, 1), found.select(rows.column_names)])
+    images = shards.pixels(shards.rows_of(shown["image_id"].to_pylist(), shown["box"].to_pylist()))
     images = images.repeat(-(-SIDE // images.shape[1]), 1).repeat(-(-SIDE // images.shape[2]), 2)
     labels = [str(label) if label is not None else "" for label in found["label"].to_pylist()]
     captions = ["query", *(f"{c:.2f} {label}" for c, label in zip(cosines, labels, strict=True))]
@@ -101,15 +98,3 @@ def _find(store: Store, manifest: Manifest, rows: pa.Table, image: str) -> int:
         expected="an image id, or the end of one image's address in its source",
         remedy="columns image_id and address of the source's images.parquet name them all",
     )
-
-
-def _places(table: pa.Table, rows: pa.Table) -> Any:
-    """Row numbers in a table of crops of the given rows."""
-    index = {
-        key: number
-        for number, key in enumerate(
-            zip(table["image_id"].to_pylist(), table["box"].to_pylist(), strict=True)
-        )
-    }
-    wanted = zip(rows["image_id"].to_pylist(), rows["box"].to_pylist(), strict=True)
-    return np.array([index[key] for key in wanted])

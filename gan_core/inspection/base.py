@@ -6,6 +6,7 @@ An inspection is a file of this folder with the literals
     TITLE    its heading in the report
     VERSION  raised when the same request gives other figures or numbers
     ORDER    its place in the report; DEFAULT = False keeps it out of recipes that do not name it
+    NEEDS    optional: ("features",) where it reads features of the source that is evaluated
 
 a `class Options(Section)`, and `inspect(context, options) -> Inspection`. It raises NotApplicable
 where the snapshot or the data lack what it needs.
@@ -74,6 +75,8 @@ class Context:
 
     Attributes:
         packs: folders of the packed training set; empty for an imported snapshot.
+        features, crops: artifacts of the source that is evaluated, for inspections whose NEEDS
+            names features.
         device: where the networks are.
     """
 
@@ -81,6 +84,8 @@ class Context:
     seed: int = 0
     device: str = "cpu"
     packs: Sequence[Path] = ()
+    features: Path | None = None
+    crops: Path | None = None
 
     @cached_property
     def training_set(self) -> PixelShards:

@@ -199,11 +199,19 @@ def _trajectory(settings: TrainConfig, device: str) -> dict[str, Any]:
 
 
 def inspect(chain: Chain, name: str, options: dict[str, Any]) -> Node:
-    """One inspection of the trained networks."""
+    """One inspection of the trained networks.
+
+    Its file's `NEEDS` says what it reads in addition to them and the training set: 'features' (of
+    the first source that is evaluated, and its crops).
+    """
     train = chain.recipe.train
     part = {"inspection": {"name": name, "options": options}, **chain.common}
     keyed = {"inspection": {"name": name, "options": _keyed_options(options)}, **chain.common}
     inputs: Inputs = {"snapshot": ("train",), "pack": chain.trained_on["pack"]}
+    if "features" in registry.literal("inspection", name, "NEEDS", ()):
+        source = chain.recipe.evaluated()[0].name
+        inputs["crops"] = (f"crop:{source}",)
+        inputs["features"] = (f"extract:{source}:{chain.recipe.extract.network}",)
     return Node(
         f"inspect:{name}",
         "inspect",

@@ -106,8 +106,6 @@ def make_plan(
     plan.add(stages.pack(chain))
     if external is None:
         chain = _add_training(plan, chain, until)
-        for name, options in recipe.inspections().items():
-            plan.add(stages.inspect(chain, name, options))
     for one in recipe.evaluated():
         features = [stages.extract(chain, one.name)]
         if plan.has_labels(one.name):
@@ -118,6 +116,9 @@ def make_plan(
             probes = recipe.evaluate.probes
             _add_all(plan, (stages.evaluate(chain, node, p) for node in features for p in probes))
             _add_all(plan, stages.reference_cells(chain, features))
+    if external is None:
+        inspections = recipe.inspections().items()
+        _add_all(plan, (stages.inspect(chain, name, options) for name, options in inspections))
     plan.add(stages.report(chain, list(plan.standings)))
     return plan
 

@@ -32,7 +32,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     device = job.execution.device
     use_threads(job.execution.threads)
     snapshot = load_snapshot(chosen_snapshot(job.snapshot), device, allow=job.allow)
-    context = Context(snapshot, job.seed, device, list(job.packs))
+    context = Context(snapshot, job.seed, device, list(job.packs), job.features, job.crops)
     applicable, found = inspect(context, job.name, job.options)
     progress(1, 1, "inspections")
     write(request.work, job.name, found, applicable)
