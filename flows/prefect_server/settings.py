@@ -227,8 +227,9 @@ _SERVER_HEAD = """\
 """
 _WORKER_HEAD = """\
 # Settings of workers and shells that use this home's Prefect server:
-# `set -a; . worker.env; set +a`. `discern setup` writes it from server.env. Holds the password: keep it to yourself (mode 0600).
-"""  # noqa: E501
+# `set -a; . worker.env; set +a`. `discern setup` writes it from server.env. Holds the password:
+# keep it to yourself (mode 0600).
+"""
 
 
 def _update_file(path: Path, changes: Environment, head: str, *, must_exist: bool = False) -> None:

@@ -138,8 +138,9 @@ def _opened(folder: Path) -> Any:
         raise RequestError(
             "The package lmdb is not installed, and LMDB databases cannot be read without it.",
             expected="the extra `lmdb` of Discern",
-            remedy="pip install 'discern-gan[lmdb]' (in a checkout: .venv/bin/python -m pip install lmdb), or images exported "  # noqa: E501
-            "to a folder with --set sources.train.NAME.dataset=folder",
+            remedy="pip install 'discern-gan[lmdb]' (in a checkout: .venv/bin/python -m pip "
+            "install lmdb), or images exported to a folder with --set "
+            "sources.train.NAME.dataset=folder",
         ) from error
     if not (folder / _FILE).is_file():
         raise lmdb.Error(f"{folder.name}/{_FILE} is not there")

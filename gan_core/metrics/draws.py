@@ -87,10 +87,10 @@ def draws_of(
             ", ..." if len(short) > 5 else ""
         )
         if int(sizes.max()) <= number:
+            same = ", it would be the same as all labels" if "all" in wanted else ""
             warnings.append(
                 f"{number} labels per class were asked for and no class has more than "
-                f"{int(sizes.max())} outside the validation "
-                f"split: left out{', it would be the same as all labels' if 'all' in wanted else ''}."  # noqa: E501
+                f"{int(sizes.max())} outside the validation split: left out{same}."
             )
             continue
         if short:

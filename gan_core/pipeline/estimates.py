@@ -1,4 +1,4 @@
-"""What a run will settings, in figures rough enough to be right within a factor of three: enough to
+"""What a run will take, in figures rough enough to be right within a factor of three: enough to
 refuse what cannot work.
 
 Used before anything starts. Nothing here is measured on this machine; the constants say where they
@@ -217,13 +217,14 @@ def refuse_the_impossible(
     found = estimate(recipe, device, rows)
     refuse_what_exceeds_memory(rows, found.features)
     if trains and found.training_seconds > DAY:
+        kimg = recipe.train.kimg * DAY / found.training_seconds
         raise RequestError(
             f"Training {recipe.train.kimg:,g} kimg of {recipe.train.network.name} (width "
-            f"{recipe.train.network.width:g}) would settings about "
+            f"{recipe.train.network.width:g}) would take about "
             f"{found.training_seconds / 3600:.0f} hours on {device} ({found.gflop_per_image:.2f} "
             "GFLOP an image).",
             expected="a training that ends within a day",
-            remedy=f"--scale small, a GPU, --set train.kimg={recipe.train.kimg * DAY / found.training_seconds:.0f}, "  # noqa: E501
-            "or --max-seconds to train in portions",
+            remedy=f"--scale small, a GPU, --set train.kimg={kimg:.0f}, or --max-seconds to train "
+            "in portions",
         )
     return found

@@ -95,6 +95,9 @@ def test_code_and_version_move_together(stage: str) -> None:
 
 def test_comments_and_docstrings_are_no_change() -> None:
     plain = "def f(x):\n    return x + 1\n"
-    told = '"""A module."""\n# a comment\ndef f(x):\n    """Adds."""\n    return (x +\n            1)\n'  # noqa: E501
+    told = (
+        '"""A module."""\n# a comment\ndef f(x):\n    """Adds."""\n'
+        "    return (x +\n            1)\n"
+    )
     assert tree_text(plain) == tree_text(told)
     assert tree_text(plain) != tree_text(plain.replace("1", "2"))

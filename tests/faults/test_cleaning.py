@@ -413,8 +413,10 @@ from gan_core.artifacts.store import Store
 store = Store(sys.argv[1])
 own = Path(sys.argv[1]).with_suffix(".yaml")
 source = {"name": "digits", "dataset": "digits"}
-for size in (8, 12, 8, 16, 12, 8, 12):  # a recipe that is changed, and back: it finds what an earlier run made, or makes it again
-    own.write_text(json.dumps({"name": "own", "about": "", "sources": {"train": [source]}, "crop": {"size": size}}))
+# a recipe that is changed, and back: it finds what an earlier run made, or makes it again
+for size in (8, 12, 8, 16, 12, 8, 12):
+    recipe = {"name": "own", "about": "", "sources": {"train": [source]}, "crop": {"size": size}}
+    own.write_text(json.dumps(recipe))
     request = RunRequest(recipe=str(own), until="crop", home=sys.argv[1])
     prepared = prepare(request, store)
     run = Run(store, prepared)
@@ -427,7 +429,7 @@ for size in (8, 12, 8, 16, 12, 8, 12):  # a recipe that is changed, and back: it
         assert not store.verify(result.ref), result
     run.finish("completed")
     print(size, *[result.ref.digest for result in results.values()], flush=True)
-"""  # noqa: E501
+"""
 
 
 def test_cleaning_over_and_over_beside_runs_changes_no_digest(tmp_path: Path) -> None:

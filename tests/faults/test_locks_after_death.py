@@ -52,10 +52,13 @@ import sys, time
 from pathlib import Path
 from gan_core.pipeline import gpu_lock as gpus
 gpus.PLACE = Path(sys.argv[1])
-with gpus.exclusive_use(sys.argv[3:], sys.argv[2], lambda holder: print("waits for", holder, flush=True)):
+def waiting(holder):
+    print("waits for", holder, flush=True)
+
+with gpus.exclusive_use(sys.argv[3:], sys.argv[2], waiting):
     print("has it", flush=True)
     time.sleep(60)
-"""  # noqa: E501
+"""
 
 
 def test_a_gpu_belongs_to_one_run_until_it_dies(tmp_path: Path) -> None:

@@ -24,11 +24,15 @@ from gan_core.training.data import ArrayImages
 from gan_core.training.context import Context
 from gan_core.training.loop import train
 torch.set_num_threads(1)
-settings = TrainConfig(network={"width": 0.125}, batch=16, kimg=1.6, log_kimg=0.1, state_kimg=0.064, options={"mode": sys.argv[3]}, flip=True)
+settings = TrainConfig(
+    network={"width": 0.125}, batch=16, kimg=1.6, log_kimg=0.1, state_kimg=0.064,
+    options={"mode": sys.argv[3]}, flip=True,
+)
 def said(done, total, unit, **figures):
     print(done, flush=True)
-train(ArrayImages(np.load(sys.argv[1])), Context(settings, Path(sys.argv[2]), 32, precision=sys.argv[4]), progress=said)
-"""  # noqa: E501
+context = Context(settings, Path(sys.argv[2]), 32, precision=sys.argv[4])
+train(ArrayImages(np.load(sys.argv[1])), context, progress=said)
+"""
 
 
 def start(images: Path, folder: Path, mode: str, precision: str) -> subprocess.Popen[str]:

@@ -46,17 +46,20 @@ from gan_core.training.loop import train
 torch.set_num_threads(1)
 processes, device = join("cpu")
 images, folder, mode, kimg, network, *options = sys.argv[1:]
+more = {"augment": ["color", "translation", "cutout"], "r1": 1.0} if options else {}
 settings = TrainConfig(
-    network={"name": network, "width": 0.125}, batch=16, kimg=float(kimg), log_kimg=0.032, state_kimg=0.032, flip=True, beta1=0.5,
-    options={"mode": mode, **({"augment": ["color", "translation", "cutout"], "r1": 1.0} if options else {})},
+    network={"name": network, "width": 0.125}, batch=16, kimg=float(kimg), log_kimg=0.032,
+    state_kimg=0.032, flip=True, beta1=0.5, options={"mode": mode, **more},
 )
-context = Context(settings, Path(folder) / str(processes.rank), 32, device=device, processes=processes, max_seconds=300.0)
+place = Path(folder) / str(processes.rank)
+context = Context(settings, place, 32, device=device, processes=processes, max_seconds=300.0)
 trained = train(ArrayImages(np.load(images)), context)
-weights = sum(float(p.double().sum()) for network in trained.state.networks.values() for p in network.parameters())
+networks = trained.state.networks.values()
+weights = sum(float(p.double().sum()) for network in networks for p in network.parameters())
 torch.distributed.destroy_process_group() if processes.count > 1 else None
 ended = (processes.rank, processes.count, trained.complete, trained.started_at, weights)
 (Path(folder) / f"ended-{processes.rank}").write_text(" ".join(map(str, ended)))
-"""  # noqa: E501
+"""
 
 
 def run(folder: Path, name: str, processes: int, *how: str) -> list[list[str]]:

@@ -39,7 +39,7 @@ Matrix = npt.NDArray[np.float64]
 
 
 def digits_features(rows: int, dims: int) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.int64]]:
-    """ReLU features of real digits: correlated, not centred, not scaled, as a discriminator's are."""  # noqa: E501
+    """ReLU features of real digits: correlated, neither centred nor scaled, as a network's are."""
     digits = load_digits()
     weights = np.random.default_rng(1).standard_normal((64, dims)) / 8
     return np.maximum((digits.data[:rows] / 8 - 1) @ weights, 0).astype(np.float16), digits.target[

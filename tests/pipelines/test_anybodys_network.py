@@ -31,11 +31,12 @@ from blocks import block
 class Net(nn.Module):
     def __init__(self, maps):
         super().__init__()
-        self.main = nn.Sequential(*block(3, maps), *block(maps, 8), nn.Conv2d(8, 1, 4), nn.Sigmoid())
+        last = nn.Conv2d(8, 1, 4), nn.Sigmoid()
+        self.main = nn.Sequential(*block(3, maps), *block(maps, 8), *last)
 
     def forward(self, x):
         return self.main(x)
-"""  # noqa: E501
+"""
 BLOCKS = """
 from torch import nn
 

@@ -60,11 +60,12 @@ with get_client(sync_client=True) as client:
             there = False
         only = ArtifactFilterFlowRunId(any_=[UUID(name)])
         artifacts = len(client.read_artifacts(artifact_filter=ArtifactFilter(flow_run_id=only)))
-        tasks = len(client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[UUID(name)]))))
+        run = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(name)]))
+        tasks = len(client.read_task_runs(flow_run_filter=run))
         logs = len(client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[UUID(name)]))))
         found[name] = [there, artifacts, tasks, logs > 0]
 print(json.dumps(found))
-"""  # noqa: E501
+"""
 
 
 def python(code: str, server: dict[str, str], *arguments: str) -> Any:

@@ -360,13 +360,14 @@ def test_in_a_browser(operated: Worker, api: Api, tmp_path: Path) -> None:
     decoded = (
         "[...document.images].filter(i => i.src.startsWith('data:') && i.naturalWidth > 100).length"
     )
+    text, form = "document.body.innerText", api.deployment("represent")["id"]
     pages = {
-        f"/v2/runs/flow-run/{run['id']}": f"document.body.innerText.includes({json.dumps(run['name'])}) && "  # noqa: E501
-        "document.body.innerText.includes('Completed')",
+        f"/v2/runs/flow-run/{run['id']}": f"{text}.includes({json.dumps(run['name'])}) && "
+        f"{text}.includes('Completed')",
         f"/v2/artifacts/artifact/{figures['training']['id']}": decoded,
         f"/v2/artifacts/artifact/{figures['inspections']['id']}": decoded,
-        f"/v2/deployments/deployment/{api.deployment('represent')['id']}/run": "['recipe', 'scale', 'refresh', "  # noqa: E501
-        "'Stages to make again'].every(word => document.body.innerText.includes(word))",
+        f"/v2/deployments/deployment/{form}/run": "['recipe', 'scale', 'refresh', "
+        f"'Stages to make again'].every(word => {text}.includes(word))",
     }
     seen = Browser(api, tmp_path / "profile").look(
         pages, images=tmp_path if os.environ.get("DISCERN_SHOTS") else None

@@ -47,9 +47,11 @@ def in_four_shards(ref):
         write_shard(work, shard, shards.pixels(np.flatnonzero(place == shard)))
     table = shards.table.drop_columns(["folder"])
     for name, values in (("shard", place), ("row", np.arange(len(shards)) // 4)):
-        table = table.set_column(table.schema.get_field_index(name), name, pa.array(values, pa.int32()))
+        column = table.schema.get_field_index(name)
+        table = table.set_column(column, name, pa.array(values, pa.int32()))
     write_rows(work, table)
-    return store.publish(work, Manifest(stage="crop", version=1, key="0" * 32, digest=""), ("crops.parquet", "pixels-*.npy"))[0]
+    made = Manifest(stage="crop", version=1, key="0" * 32, digest="")
+    return store.publish(work, made, ("crops.parquet", "pixels-*.npy"))[0]
 
 @flow(name="shares")
 def shares():
@@ -61,13 +63,15 @@ def shares():
     with spreading(*parse_runner(runner)):
         for node in prepare(RunRequest(recipe="digits", until="crop", home=home), store).nodes:
             make(node)
-        done["four"] = StageResult(node="four", ref=in_four_shards(done["crop:digits"].ref), cached=False)
+        four = in_four_shards(done["crop:digits"].ref)
+        done["four"] = StageResult(node="four", ref=four, cached=False)
         part = {"features": "pixels", "seed": 0, "threads": 1}
-        make(Node("extract:digits:pixels", "extract", part, part, {"crops": ("four",)}, {"device": "cpu"}))
-    return {name: [result.ref.digest, result.outcome.summary.get("read")] for name, result in done.items()}
+        inputs, context = {"crops": ("four",)}, {"device": "cpu"}
+        make(Node("extract:digits:pixels", "extract", part, part, inputs, context))
+    return {name: [one.ref.digest, one.outcome.summary.get("read")] for name, one in done.items()}
 
 print(json.dumps(shares()))
-"""  # noqa: E501
+"""
 
 
 def work(home: Path, runner: str, server: dict[str, str]) -> dict[str, Any]:

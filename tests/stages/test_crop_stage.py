@@ -403,7 +403,8 @@ def test_odd_images_become_crops_and_bad_ones_rows(tmp_path: Path) -> None:
     bench.ingest()
     folder, outcome = bench.crop(max_megapixels=0.1)
     rows = {row["address"]: row for row in pq.read_table(folder / "crops.parquet").to_pylist()}
-    assert {name: row["reason"].partition(":")[0] for name, row in rows.items() if row["status"] != "ok"} == {  # noqa: E501
+    assert {name: row["reason"].partition(":")[0] for name,
+    row in rows.items() if row["status"] != "ok"} == {
         "cut.jpg": "truncated", "inside.png": "damaged", "large.png": "too_large",
     }  # fmt: skip
     assert (

@@ -118,7 +118,8 @@ def test_nothing_is_lost_and_every_failure_has_a_reason(tmp_path: Path) -> None:
         if row["status"] == "failed"
     }
     assert reasons == {
-        "cat/empty.jpg": "empty", "cat/cut.png": "truncated", "dog/page.jpg": "not_an_image", "dog/gone.png": "unreadable",  # noqa: E501
+        "cat/empty.jpg": "empty", "cat/cut.png": "truncated", "dog/page.jpg": "not_an_image",
+        "dog/gone.png": "unreadable",
     }  # fmt: skip
     assert (
         by_name["dog/really a png.jpg"]["format"] == "PNG" and by_name["cat/cut.png"]["width"] == 9
@@ -215,8 +216,10 @@ _memory._PIECE_ROWS = 40
 folder = Path(sys.argv[1])
 part = {"source": SourceConfig(name="mine").model_dump(mode="json")}
 context = {"location": str(folder / "data"), "state": str(folder / "state"), "workers": 1}
-ingest.run(StageRequest(stage="ingest", node="i", key="0" * 32, part=part, context=context, work=folder), watch)
-"""  # noqa: E501
+key = "0" * 32
+request = StageRequest(stage="ingest", node="i", key=key, part=part, context=context, work=folder)
+ingest.run(request, watch)
+"""
 
 
 def test_a_killed_ingest_keeps_what_it_has_read(tmp_path: Path) -> None:

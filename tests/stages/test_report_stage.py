@@ -351,8 +351,9 @@ OUTSIDE = """
 from torch import nn
 
 def make(maps=4, weights=None):
-    return nn.Sequential(nn.Conv2d(3, maps, 3, 2, 1), nn.BatchNorm2d(maps), nn.ReLU(), nn.Flatten(), nn.Linear(maps * 256, 2))
-"""  # noqa: E501
+    convolution = nn.Conv2d(3, maps, 3, 2, 1), nn.BatchNorm2d(maps), nn.ReLU()
+    return nn.Sequential(*convolution, nn.Flatten(), nn.Linear(maps * 256, 2))
+"""
 
 
 def outside_features(
@@ -459,10 +460,11 @@ CHROMIUM = (
 )
 LOOK = """JSON.stringify({wide: document.documentElement.scrollWidth, window: innerWidth,
   broken: [...document.images].filter(i => !i.naturalWidth).length, images: document.images.length,
-  fetched: performance.getEntriesByType('resource').map(e => e.name).filter(n => !n.startsWith('data:')),
+  fetched: performance.getEntriesByType('resource')
+    .map(e => e.name).filter(n => !n.startsWith('data:')),
   beyond: [...document.querySelectorAll('svg.chart text')].filter(t => {
     const a = t.getBoundingClientRect(), b = t.closest('.body, .card').getBoundingClientRect();
-    return a.width && (a.right > b.right + 1 || a.left < b.left - 1)}).map(t => t.textContent)})"""  # noqa: E501
+    return a.width && (a.right > b.right + 1 || a.left < b.left - 1)}).map(t => t.textContent)})"""
 
 
 @pytest.mark.skipif(

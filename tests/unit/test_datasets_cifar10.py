@@ -53,7 +53,8 @@ def python2_pickle(pixels: np.ndarray, labels: list[int]) -> bytes:
     array = (
         b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tU\x01btR"
         + b"(K\x01" + b"(" + number(pixels.shape[0]) + number(pixels.shape[1]) + b"t"
-        + b"cnumpy\ndtype\n(U\x02u1K\x00K\x01tR(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"  # noqa: E501
+        + b"cnumpy\ndtype\n(U\x02u1K\x00K\x01tR(K\x03U\x01|NNN"
+        + b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
         + b"\x89" + text(pixels.tobytes()) + b"tb"
     )  # fmt: skip
     listed = b"](" + b"".join(number(label) for label in labels) + b"e"

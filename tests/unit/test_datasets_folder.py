@@ -53,7 +53,8 @@ def told(source: Source) -> dict[str, tuple[str, str]]:
 def test_subfolders_are_classes(tmp_path: Path) -> None:
     lay(tmp_path, "cat/a.png", "cat/deeper/b.png", "dog/c.png", "d.png")
     assert told(opened(tmp_path)) == {
-        "cat/a.png": ("", "cat"), "cat/deeper/b.png": ("", "cat"), "d.png": ("", ""), "dog/c.png": ("", "dog"),  # noqa: E501
+        "cat/a.png": ("", "cat"), "cat/deeper/b.png": ("", "cat"), "d.png": ("", ""),
+        "dog/c.png": ("", "dog"),
     }  # fmt: skip
     assert set(told(opened(tmp_path, labels=False)).values()) == {("", "")}
 

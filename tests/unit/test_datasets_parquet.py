@@ -62,7 +62,8 @@ def test_hugging_face_files_tell_names_of_classes(tmp_path: Path) -> None:
     pq.write_table(table.slice(0, 2), tmp_path / "data" / "train-00000-of-00001.parquet")
     pq.write_table(table.slice(2), tmp_path / "data" / "validation-00000-of-00001.parquet")
     found = entries(opened(tmp_path))
-    assert [(e.address.split("/")[1][:5], e.member, e.label, e.label_name, e.split) for e in found] == [  # noqa: E501
+    assert [(e.address.split("/")[1][:5], e.member, e.label, e.label_name,
+    e.split) for e in found] == [
         ("train", "0", 0, "cat", "train"), ("train", "1", 1, "dog", "train"),
         ("valid", "0", 1, "dog", "validation"), ("valid", "1", None, "", "validation"),
     ]  # fmt: skip
@@ -94,8 +95,10 @@ def test_columns_are_found_under_many_names(
 
 def test_other_columns_travel_and_long_ones_stay(tmp_path: Path) -> None:
     table = pa.table({
-        "image": images(2), "caption": ["a", "b" * 2000], "box": [[1.0, 2.0], [float("nan"), 4.0]], "blob": [b"x", b"y"],  # noqa: E501
-        "vector": pa.array([[0.0] * 512] * 2, pa.list_(pa.float32(), 512)), "when": pa.array([0, 1], pa.timestamp("s")),  # noqa: E501
+        "image": images(2), "caption": ["a", "b" * 2000], "box": [[1.0, 2.0], [float("nan"), 4.0]],
+        "blob": [b"x", b"y"],
+        "vector": pa.array([[0.0] * 512] * 2, pa.list_(pa.float32(), 512)), "when": pa.array([0,
+        1], pa.timestamp("s")),
         "flag": [True, None],
     })  # fmt: skip
     pq.write_table(table, tmp_path / "a.parquet")
@@ -127,8 +130,10 @@ def test_splits_of_a_column_go_before_the_file_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("address", "split"), [
-    ("train-00000-of-00004.parquet", "train"), ("data/test-0.parquet", "test"), ("validation.parquet", "validation"),  # noqa: E501
-    ("default/train/0000.parquet", "train"), ("training_set.parquet", "train"), ("trainees.parquet", ""), ("0.parquet", ""),  # noqa: E501
+    ("train-00000-of-00004.parquet", "train"), ("data/test-0.parquet", "test"),
+    ("validation.parquet", "validation"),
+    ("default/train/0000.parquet", "train"), ("training_set.parquet", "train"),
+    ("trainees.parquet", ""), ("0.parquet", ""),
 ])  # fmt: skip
 def test_splits_by_file_name(tmp_path: Path, address: str, split: str) -> None:
     (tmp_path / address).parent.mkdir(parents=True, exist_ok=True)

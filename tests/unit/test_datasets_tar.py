@@ -44,13 +44,16 @@ def entries(source: Source) -> list[Entry]:
 
 def test_what_lies_beside_a_image_describes_it(tmp_path: Path) -> None:
     shard(tmp_path / "train-0000.tar", {
-        "a.jpg": png(0), "a.cls": b"3", "dir/b.c.seg.png": png(1), "dir/b.json": json.dumps({"label": 5, "lon": 1.5}).encode(),  # noqa: E501
-        "d.png": png(2), "d.txt": b"ein Bild", "e.png": png(3), "e.cls": b"tabby cat", "readme.md": b"x",  # noqa: E501
+        "a.jpg": png(0), "a.cls": b"3", "dir/b.c.seg.png": png(1),
+        "dir/b.json": json.dumps({"label": 5, "lon": 1.5}).encode(),
+        "d.png": png(2), "d.txt": b"ein Bild", "e.png": png(3), "e.cls": b"tabby cat",
+        "readme.md": b"x",
     })  # fmt: skip
     shard(tmp_path / "sub/val-0000.tar", {"f.jpg": png(4), "f.cls": b"-1"})
     found = {entry.member: entry for entry in entries(opened(tmp_path))}
     assert [(name, e.label, e.label_name, e.split) for name, e in found.items()] == [
-        ("f.jpg", None, "", "validation"), ("a.jpg", 3, "3", "train"), ("dir/b.c.seg.png", 5, "5", "train"),  # noqa: E501
+        ("f.jpg", None, "", "validation"), ("a.jpg", 3, "3", "train"), ("dir/b.c.seg.png", 5, "5",
+        "train"),
         ("d.png", None, "", "train"), ("e.png", None, "tabby cat", "train"),
     ]  # fmt: skip
     assert found["dir/b.c.seg.png"].attributes == {"lon": 1.5} and found["d.png"].attributes == {

@@ -152,8 +152,9 @@ values = np.random.default_rng(0).standard_normal((500, 1024, 4, 4)).astype(np.f
 with store.FeatureWriter(path, {"conv": (1024, 4, 4)}, {}) as writer:
     for number in range(int(sys.argv[2])):
         writer.write(rows(500, 500 * number), {"conv": values})
-print(sum(len(part) for part, _ in store.stream(path.parent)), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
-"""  # noqa: E501
+rows = sum(len(part) for part, _ in store.stream(path.parent))
+print(rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
 
 
 def test_memory_does_not_grow_with_the_number_of_rows(tmp_path: Path) -> None:

@@ -66,9 +66,7 @@ def test_batch_norm_is_the_formula(shape: tuple[int, ...]) -> None:
         assert torch.allclose(out[:, c].double(), expected, atol=1e-5)
 
 
-def test_measured_statistics_are_the_mean_over_batches_with_earlier_layers_on_batch_statistics() -> (  # noqa: E501
-    None
-):
+def test_measured_statistics_are_the_mean_over_batches_that_earlier_layers_normalise() -> None:
     """The authors' script written out: layer 3 is seen with layer 2 normalised by its batch's
     statistics; batches count equally.
     """

@@ -153,8 +153,10 @@ def bombs() -> dict[str, bytes]:
         "png": tiny_png(50_000, 50_000),
         "png of the largest size": tiny_png(2**31 - 1, 2**31 - 1),
         "webp": b"RIFF" + struct.pack("<I", len(body)) + body,
-        "gif": b"GIF89a" + struct.pack("<HHBBB", 65_535, 65_535, 0, 0, 0) + b"," + bytes(4) + b"\xff" * 4 + b"\0\2\1\0\0;",  # noqa: E501
-        "bmp": b"BM" + struct.pack("<IIIIiiHHIIiiII", 60, 0, 54, 40, 50_000, 50_000, 1, 24, 0, 0, 0, 0, 0, 0) + b"\0" * 8,  # noqa: E501
+        "gif": b"GIF89a" + struct.pack("<HHBBB", 65_535, 65_535, 0, 0,
+        0) + b"," + bytes(4) + b"\xff" * 4 + b"\0\2\1\0\0;",
+        "bmp": b"BM" + struct.pack("<IIIIiiHHIIiiII", 60, 0, 54, 40, 50_000, 50_000, 1, 24, 0, 0,
+        0, 0, 0, 0) + b"\0" * 8,
         "ppm": b"P6\n50000 50000\n255\n" + b"\0" * 100,
         "pgm": b"P5\n50000 50000\n255\n" + b"\0" * 100,
         "jpeg": b"\xff\xd8\xff\xc0" + struct.pack(">HBHHB", 11, 8, 50_000, 50_000, 1) + b"\1\x11\0"

@@ -51,7 +51,8 @@ def test_the_shorter_side_becomes_the_size(width: int, height: int, size: int) -
 
 
 @pytest.mark.parametrize(("width", "height", "size", "left", "top"), [
-    (33, 32, 32, 1, 0), (35, 32, 32, 2, 0), (32, 37, 32, 0, 3), (40, 32, 32, 4, 0), (32, 32, 32, 0, 0),  # noqa: E501
+    (33, 32, 32, 1, 0), (35, 32, 32, 2, 0), (32, 37, 32, 0, 3), (40, 32, 32, 4, 0), (32, 32, 32, 0,
+    0),
 ])  # fmt: skip
 def test_the_centre_is_where_the_authors_cut(
     width: int, height: int, size: int, left: int, top: int
@@ -121,7 +122,8 @@ def test_cutting_the_ends_first_moves_nothing() -> None:
 
 
 @given(
-    st.integers(20, 300), st.integers(20, 300), st.floats(0, 1), st.floats(0, 1), st.integers(10, 200), st.integers(10, 200),  # noqa: E501
+    st.integers(20, 300), st.integers(20, 300), st.floats(0, 1), st.floats(0, 1), st.integers(10,
+    200), st.integers(10, 200),
     st.floats(1, 3),
 )  # fmt: skip
 @settings(max_examples=200, deadline=None)
