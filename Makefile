@@ -8,7 +8,7 @@ LOOSE := --no-warn-unused-ignores $(addprefix --disable-error-code=,assignment o
 .PHONY: help setup demo test test-slow lint lock clean
 
 help:
-	@echo "make demo       set everything up and run the main job on scikit-learn's digits (a few minutes)"
+	@echo "make demo       install, then run the chain on cluttered digits, from image to report (minutes)"
 	@echo "make setup      install into .venv; with CPU=1 the CPU-only builds of torch and FAISS (about 5 GB less)"
 	@echo "make test       the tests (under 15 minutes on 2 cores)"
 	@echo "make test-slow  the tests that take minutes each"
@@ -43,7 +43,7 @@ $(TOOLS): $(INSTALLED)
 	@touch $@
 
 demo: setup
-	$(BIN)/discern run digits
+	$(BIN)/discern run cluttered-digits
 
 # By file, and not by test: what a file's tests share (a server, a finished run) is made once.
 test: $(TOOLS)

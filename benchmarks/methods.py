@@ -2,12 +2,17 @@
 discriminator's first layer (dcgan's option `first_bias`) does to contrast and features.
 
     python benchmarks/methods.py cost [--network dcgan32_svhn] [--width 0.5] [--rounds 5]
+    python benchmarks/methods.py networks [--networks dcgan32 resnet64 ...] [--rounds 3]
     python benchmarks/methods.py first_bias [--kimg 8] [--width 0.125] [--seeds 3]
 
 Cost: the methods take turns, one period of minibatches each, so that what else the machine does
 meets all alike; the median over rounds of one thread's processor time per real image (of generated
 ones for methods that are shown no real ones). Methods that lack a role on this network are left
 out.
+
+Networks: every network at width 1 in a process of its own, float32, batch 16, one thread: forward
+passes of generator and discriminator, a training step of dcgan, and the growth of the process's
+peak memory, which holds weights, gradients, moments and activations.
 
 First bias: trainings on scikit-learn's digits (32 px), with the option and without, the same seeds;
 contrast of samples over real images (mean of the last five lines of statistics), and the accuracy
@@ -17,9 +22,12 @@ of the linear probe on held-out labels at the end.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
+import resource
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +40,7 @@ from gan_core import registry
 from gan_core.config import TrainConfig
 from gan_core.errors import RequestError
 from gan_core.networks.make import Make
+from gan_core.networks.snapshot import sample_latents
 from gan_core.training.context import Context
 from gan_core.training.data import ArrayImages
 from gan_core.training.loop import train
@@ -76,6 +85,58 @@ def cost(given: argparse.Namespace) -> None:
         )
 
 
+def networks(given: argparse.Namespace) -> None:
+    every = registry.names("networks")
+    names = given.networks or [name for name in every if Make({"name": name}).image_size >= 32]
+    print(
+        "| network | px | weights G, D (million) | ms forward G, D | ms step | GFLOP step "
+        "| MiB, batch 16 |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    spawned = multiprocessing.get_context("spawn")
+    for name in names:
+        with spawned.Pool(1) as pool:  # a fresh process: its peak memory is this network's
+            print(pool.apply(network_row, (name, given.rounds)), flush=True)
+
+
+def network_row(name: str, rounds: int) -> str:
+    """One line of the table of networks."""
+    torch.set_num_threads(1)
+    size, batch = Make({"name": name}).image_size, 16
+    settings = TrainConfig(network={"name": name}, batch=batch, ema_kimg=0)
+    try:
+        cost = step_cost(settings)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        state = build(settings, seed=0, device="cpu", image_size=size, classes=0)
+    except RequestError as error:
+        return f"| `{name}` | {size} | {str(error)[:60]} | | | | |"
+    pixels = torch.randint(0, 256, (batch, size, size, 3), dtype=torch.uint8)
+    context = Context(settings, Path(), size)
+    latents = sample_latents(state.prior, batch, torch.Generator().manual_seed(0))
+    real = torch.zeros(batch, *state.networks["discriminator"].input_shape)
+    generator, discriminator = (state.networks[role] for role in ("generator", "discriminator"))
+    took: dict[str, list[float]] = {"g": [], "d": [], "step": []}
+    for _ in range(rounds + 1):
+        with torch.no_grad():
+            took["g"].append(seconds_of(lambda: generator(latents)))
+            took["d"].append(seconds_of(lambda: discriminator(real)))
+        took["step"].append(seconds_of(lambda: step(state, context, pixels, None)))
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    g, d, steps = (1000 * statistics.median(values[1:]) / batch for values in took.values())
+    weights = [cost.parameters(role) / 1e6 for role in ("generator", "discriminator")]
+    return (
+        f"| `{name}` | {size} | {weights[0]:.1f}, {weights[1]:.1f} | {g:.1f}, {d:.1f} | "
+        f"{steps:.1f} | {cost.gflop_per_image:.2f} | {grown / 1024:.0f} |"
+    )
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """Processor seconds of one call."""
+    started = time.process_time()
+    work()
+    return time.process_time() - started
+
+
 def first_bias(given: argparse.Namespace) -> None:
     digits = load_digits()
     levels = (digits.images * 15.9375).astype(np.uint8)
@@ -111,9 +172,10 @@ def run(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["cost", "first_bias"])
+    parser.add_argument("what", choices=["cost", "networks", "first_bias"])
     parser.add_argument("--network", default="dcgan32_svhn")
     parser.add_argument("--width", type=float)
+    parser.add_argument("--networks", nargs="+")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--kimg", type=float, default=8)
     parser.add_argument("--seeds", type=int, default=3)
@@ -121,7 +183,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if given.width is None:
         given.width = 0.5 if given.what == "cost" else 0.125
-    {"cost": cost, "first_bias": first_bias}[given.what](given)
+    {"cost": cost, "networks": networks, "first_bias": first_bias}[given.what](given)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ class DigitsSource:
 
     def __init__(self, config: SourceConfig) -> None:
         self._rotate = Options.model_validate(config.options).rotate
-        self._file = _find()
+        self._file = find_digits()
         self.ignored: dict[str, int] = {}
         self.warnings: list[str] = []
 
@@ -70,16 +70,16 @@ class DigitsSource:
         return [Stamp(FILE, len(data), 0, hashlib.sha256(data).hexdigest())]
 
     def entries(self, stamp: Stamp) -> Iterator[Entry]:
-        for row, label in enumerate(_load(self._file)[1]):
+        for row, label in enumerate(load_digits(self._file)[1]):
             yield Entry(FILE, str(row), int(label), str(int(label)))
 
     def read_many(self, requests: Sequence[tuple[str, str]]) -> Iterator[Blob]:
-        images, _ = _load(self._file)
+        images, _ = load_digits(self._file)
         for address, member in requests:
             yield Blob(address, member, data=_enlarged(images[int(member)], self._rotate))
 
 
-def _find() -> Path:
+def find_digits() -> Path:
     """The file within scikit-learn, found without importing it (which takes seconds)."""
     spec = importlib.util.find_spec("sklearn")
     for folder in (spec.submodule_search_locations or []) if spec else []:
@@ -95,7 +95,7 @@ def _find() -> Path:
 
 
 @functools.lru_cache(maxsize=1)
-def _load(file: Path) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+def load_digits(file: Path) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """Images float32 [1797, 8, 8] in 0..16 and labels int64 [1797]."""
     import numpy as np
 

@@ -1,9 +1,10 @@
 """E-GAN (Wang et al. 2019): a population of one generator whose children are trained on different
 losses; the fittest becomes the next parent.
 
-    minimax        1/2 E log(1 - D(G(z))) heuristic     -1/2 E log D(G(z)) least_squares      E
-    (D(G(z)) - 1)^2 fitness        E D(G(z)) - gamma log |grad_D(L_D)|      on latents of its own,
-    all children alike
+    minimax         1/2 E log(1 - D(G(z)))
+    heuristic       -1/2 E log D(G(z))
+    least_squares   E (D(G(z)) - 1)^2
+    fitness         E D(G(z)) - gamma log |grad_D(L_D)|, on latents that all children share
 
 All children of a generation start from the parent's weights and Adam moments: siblings, as in the
 paper. (The authors' Theano code aliases the parent's list, so that there each child continues from

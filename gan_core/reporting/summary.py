@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gan_core import registry
 from gan_core.reporting import sentences as words
 from gan_core.reporting.duplicates import duplicates_record
 from gan_core.reporting.inputs import (
@@ -78,7 +79,7 @@ def summarise(inputs: ReportInputs) -> dict[str, Any]:
         "by_class": by_class(inputs, best, predictions),
         "inspect": inspection_numbers(inputs),
     }
-    summary["title"] = inputs.report.get("title") or title(summary)
+    summary["title"] = inputs.report.get("title") or title(summary, set_titles(recipe))
     summary["sentence"] = words.result_sentence(summary)
     summary["verdict"] = words.verdict_sentence(summary)
     summary["leaks"] = words.leaks_sentence(summary)
@@ -86,9 +87,23 @@ def summarise(inputs: ReportInputs) -> dict[str, Any]:
     return summary
 
 
-def title(summary: dict[str, Any]) -> str:
-    """A heading for runs whose recipe names none: from the sources and the method."""
-    train, evaluated = summary["sources"]["train"], summary["sources"]["evaluate"]
+def set_titles(recipe: dict[str, Any]) -> dict[str, str]:
+    """Titles of the sources that have the name of their dataset: `cifar10` reads CIFAR-10."""
+    given = [source for sources in recipe.get("sources", {}).values() for source in sources or []]
+    return {
+        source["name"]: registry.title("datasets", source["dataset"])
+        for source in given
+        if source["name"] == source["dataset"]
+    }
+
+
+def title(summary: dict[str, Any], titles: dict[str, str]) -> str:
+    """A heading for runs whose recipe names none: from the sources, by their titles or else their
+    names, and the method."""
+    train, evaluated = (
+        [titles.get(name, name) for name in summary["sources"][role]]
+        for role in ("train", "evaluate")
+    )
     if summary["outside"]:
         where = f" on {words.listed(evaluated)}" if evaluated else ""
         return f"Features of {summary['outside']['name']}{where}"

@@ -277,7 +277,7 @@ def test_a_verdict_on_one_draw_of_labels_says_so() -> None:
 def test_a_network_from_outside_is_not_said_to_have_learned_here() -> None:
     outside = {"name": "my_net:Net", "weights": "ab" * 32, "images": 330, "crelu_images": 0}
     found = summary(ROWS, []) | {"outside": outside}
-    assert title(found) == "Features of my_net:Net on digits"
+    assert title(found, {}) == "Features of my_net:Net on digits"
     assert "with weights abababababab; not trained here" in words.outside_words(outside)
     assert (
         words.outside_use(outside)
