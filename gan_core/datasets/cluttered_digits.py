@@ -121,4 +121,5 @@ def draw(
     turn[:, 2] += random.integers(0, SIZE - height + 1, 2)
     placed = cv2.warpAffine(digits[row], turn, (SIZE, SIZE), flags=cv2.INTER_LINEAR)
     image = np.maximum(image, placed) + random.normal(0, options.noise, image.shape)
-    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    levels: npt.NDArray[np.uint8] = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    return levels
