@@ -1,4 +1,4 @@
-"""scikit-learn's digits made harder: each one turned, placed anywhere and among clutter, with noise.
+"""scikit-learn's digits made harder: turned, placed at random and among clutter, with noise.
 
 Every digit is drawn several times, each time at another place and angle, over pieces of other
 digits. All drawings of one digit are in one split: the test split holds digits that the training
