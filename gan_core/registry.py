@@ -46,6 +46,11 @@ def names(kind: str) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.py") if is_plugin(path))
 
 
+def is_name(kind: str, name: str) -> bool:
+    """Whether a name is that of a plug-in of this kind, or a dotted path."""
+    return "." in name or name in names(kind)
+
+
 def is_plugin(path: Path) -> bool:
     """Whether a file of a plug-in folder is one, and not a base that they share."""
     return path.parent.name in KINDS and "ABOUT" in _literals(path)

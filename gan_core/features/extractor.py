@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from gan_core.shards import PixelShards
 if TYPE_CHECKING:
     from gan_core.features.base import FeatureNetwork
     from gan_core.features.modes import BatchNormCReLU, LayerSize, Selection
+    from gan_core.networks.snapshot import Snapshot
 
 Half = npt.NDArray[np.float16]
 Images = npt.NDArray[np.uint8]
@@ -72,6 +74,16 @@ def training_images(
     return (lambda rows: images.pixels(train[rows])), len(train)
 
 
+def snapshot_entry(snapshot: Snapshot, path: Path, role: str) -> dict[str, Any]:
+    """The entry 'network' in the lineage of features of a snapshot's role. Args: path: its file."""
+    from gan_core.networks.snapshot import saw_labels
+
+    about = {name: snapshot.meta.get(name) for name in ("network", "method", "options", "kimg")}
+    if saw := saw_labels(snapshot.meta):
+        about["saw_labels"] = saw
+    return about | {"role": role, "file": path.name, "sha256": sha256_file(path)}
+
+
 def network_extractor(
     job: ExtractRequest, network: FeatureNetwork, about: dict[str, Any], images: PixelShards
 ) -> Extractor:
@@ -95,7 +107,7 @@ def network_extractor(
     network.without_labels = True  # features of an image must not know its label
     selection = select_configured(network, config)
     after = BatchNormCReLU() if selection.crelu else None
-    statistics = _set_statistics(job, network, images, selection, after)
+    statistics = set_statistics(job, network, images, selection, after)
     lineage = {
         "network": about,
         "layers": [size.as_json() for size in selection.sizes],
@@ -130,7 +142,7 @@ def network_extractor(
     return Extractor(selection.sizes, extract_batch, lineage, warnings, assumed)
 
 
-def _set_statistics(
+def set_statistics(
     job: ExtractRequest,
     network: FeatureNetwork,
     images: PixelShards,

@@ -21,6 +21,7 @@ from gan_core.config import (
 )
 from gan_core.contract import ArtifactRef
 from gan_core.devices import resolve_compile, resolve_precision, resolve_processes
+from gan_core.errors import RequestError
 from gan_core.features.external.fingerprint import Stamp, from_outside, stamp_of
 from gan_core.pipeline.nodes import EXTERNAL, Inputs, Node, Settings, plugins
 from gan_core.specs import REPORT_ROLES, spec_of
@@ -257,8 +258,10 @@ def extract(chain: Chain, source: str) -> Node:
 def extract_baseline(chain: Chain, source: str, baseline: BaselineConfig) -> Node:
     """Features of a baseline.
 
-    Its file's `NEEDS` says what it reads in addition to the crops: 'pack' (the training images) and
-    'network' (the architecture and the settings of extract).
+    Its file's `NEEDS` says what it reads in addition to the crops: 'pack' (the training images),
+    'network' (the architecture and the settings of extract), 'snapshot' (the trained networks).
+
+    Raises: RequestError: it needs a snapshot, and the network is an external one.
     """
     recipe, name = chain.recipe, baseline.name
     needs = _needs(baseline)
@@ -283,6 +286,16 @@ def extract_baseline(chain: Chain, source: str, baseline: BaselineConfig) -> Nod
             part |= {"network": network.model_dump(mode="json"), **size}
             key_part |= {"network": network.key_part(), **size}
             used += [("networks", network.name), ("methods", recipe.train.method)]
+    if "snapshot" in needs:
+        if chain.external:
+            raise RequestError(
+                f"The baseline {name} reads the snapshot of a GAN, and the features of an external "
+                "network need none.",
+                remedy=f"leave {name} out of evaluate.baselines",
+            )
+        inputs["snapshot"] = ("train",)
+        context |= chain.modules
+        used += [("networks", recipe.train.network.name), ("methods", recipe.train.method)]
     key_part |= plugins(*used)
     return Node(f"extract:{source}:{name}", "extract", part, key_part, inputs, context)
 

@@ -74,7 +74,7 @@ def small_number(value: float) -> str:
 
 def is_baseline(features: str) -> bool:
     """Whether features are a baseline's: a file of `baselines/` or a dotted path."""
-    return "." in features or features in registry.names("baselines")
+    return registry.is_name("baselines", features)
 
 
 def short_name(features: str) -> str:

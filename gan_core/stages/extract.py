@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from gan_core import registry
 from gan_core.contract import EXTERNAL, ExtractRequest, StageOutcome, StageRequest
 from gan_core.errors import DataError, RequestError
-from gan_core.features.extractor import Extractor, network_extractor
+from gan_core.features.extractor import Extractor, network_extractor, snapshot_entry
 from gan_core.files import canonical_json, read_json, sha256_file, sha256_text, write_json
 from gan_core.progress import Progress
 from gan_core.shards import PixelShards
@@ -104,10 +104,10 @@ def make_extractor(job: ExtractRequest, images: PixelShards, progress: Progress)
         from gan_core.features.external.preflight import load_external
 
         return network_extractor(job, *load_external(job, images.shape[0]), images)
-    if job.snapshot is None:
+    if job.snapshot is None or registry.is_name("baselines", job.features):
         made: Extractor = registry.load("baselines", job.features).make(job, images, progress)
         return made
-    from gan_core.networks.snapshot import chosen_snapshot, load_snapshot, saw_labels
+    from gan_core.networks.snapshot import chosen_snapshot, load_snapshot
 
     path, role = chosen_snapshot(job.snapshot), job.features
     snapshot = load_snapshot(path, job.execution.device, allow=job.allow)
@@ -117,10 +117,7 @@ def make_extractor(job: ExtractRequest, images: PixelShards, progress: Progress)
             expected=f"one of {', '.join(snapshot.networks)}",
             remedy=f"--set extract.network={snapshot.features[0]}",
         )
-    about = {name: snapshot.meta.get(name) for name in ("network", "method", "options", "kimg")}
-    if saw := saw_labels(snapshot.meta):
-        about["saw_labels"] = saw
-    about |= {"role": role, "file": path.name, "sha256": sha256_file(path)}
+    about = snapshot_entry(snapshot, path, role)
     return network_extractor(job, snapshot.feature_network(role), about, images)
 
 

@@ -214,6 +214,28 @@ def test_a_snapshot_gives_its_discriminator_and_refuses_an_encoder_it_has_not(
     assert read_lineage(tmp_path / "work")["network"]["method"] == "dcgan"
     with pytest.raises(RequestError, match="no encoder"):
         extract.run(extract_request(crops, tmp_path / "other", "encoder", inputs=inputs), silent)
+    options = {"weights": 64, "images": 32}
+    asked = extract_request(crops, tmp_path / "f", "fisher", options=options, inputs=inputs)
+    assert extract.run(asked, silent).summary["length"] == "64 (fisher) = 64"
+    lineage = read_lineage(tmp_path / "f")
+    assert lineage["fisher"]["of"] == sum(w.numel() for w in networks["discriminator"].parameters())
+    assert lineage["network"]["role"] == "discriminator" and lineage["statistics"]["images"] == 400
+    assert np.isfinite(read_features(tmp_path / "f")[0]).all()
+
+
+def test_fisher_vectors_need_a_score(crops: Path, tmp_path: Path) -> None:
+    from gan_core.networks.snapshot import load_method, rebuild_networks, write_snapshot
+
+    spec = {"name": "dcgan32_svhn", "width": 0.125, "image_size": 32}
+    networks = rebuild_networks(spec, load_method("catgan", {}))
+    prior = {"distribution": "uniform", "dim": 100, "classes": 0}
+    meta = {"network": spec, "prior": prior, "method": "catgan", "options": {}, "kimg": 1.0}
+    path = tmp_path / "train" / "snapshot-000001.safetensors"
+    path.parent.mkdir()
+    write_snapshot(path, networks, torch.zeros(64, 100), meta)
+    inputs = {"snapshot": [given("train", path.parent, "c")]}
+    with pytest.raises(RequestError, match="catgan, gives images none"):
+        extract.run(extract_request(crops, tmp_path / "f", "fisher", inputs=inputs), silent)
 
 
 def test_random_weights_are_built_by_the_method(crops: Path, tmp_path: Path) -> None:

@@ -338,6 +338,15 @@ def outside(*overrides: str, digest: str = "w", place: str = "here") -> dict[str
     return found
 
 
+def test_fisher_vectors_hang_on_the_snapshot_and_on_no_setting_of_extract() -> None:
+    named, node = "evaluate.baselines=[fisher]", "extract:digits:fisher"
+    before = keys(named)
+    assert before[node] != keys(named, "train.kimg=61")[node]
+    assert before[node] == keys(named, "extract.grid=2")[node]
+    with pytest.raises(RequestError, match="fisher reads the snapshot of a GAN"):
+        outside(named)
+
+
 def test_with_a_network_from_outside_no_gan_is_planned() -> None:
     stages = {name.split(":")[0] for name in outside()}
     assert stages == {"ingest", "crop", "hash", "dedup", "pack", "extract", "evaluate", "report"}
