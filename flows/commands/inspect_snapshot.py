@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def inspect_snapshot(
 
     from gan_core.devices import resolve_device
     from gan_core.inspection.base import Context
-    from gan_core.networks.snapshot import chosen_snapshot, load_snapshot
+    from gan_core.networks.snapshot import chosen_snapshot, load_snapshot, load_snapshots
     from gan_core.stages.inspect import inspect, write
 
     path = chosen_snapshot(snapshot) if snapshot.is_dir() else snapshot
@@ -91,7 +92,8 @@ def inspect_snapshot(
     packs = [training_set] if training_set else _inputs_of(path.parent, "pack")
     _check_training_set(packs)
     crops = _crops_of(features) if features else None
-    context = Context(loaded, seed, place, packs, features, crops)
+    history = partial(load_snapshots, path.parent, place, allow=allow)
+    context = Context(loaded, seed, place, packs, features, crops, history)
     rows: list[dict[str, Any]] = []
     for name, options in wanted.items():
         applicable, found = inspect(context, name, options)

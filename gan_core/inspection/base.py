@@ -14,7 +14,7 @@ where the snapshot or the data lack what it needs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -78,6 +78,8 @@ class Context:
         features, crops: artifacts of the source that is evaluated, for inspections whose NEEDS
             names features.
         device: where the networks are.
+        history: gives the snapshots of this training in order, this one among them; none where
+            only one is known.
     """
 
     snapshot: Snapshot
@@ -86,6 +88,7 @@ class Context:
     packs: Sequence[Path] = ()
     features: Path | None = None
     crops: Path | None = None
+    history: Callable[[], Iterable[Snapshot]] = tuple
 
     @cached_property
     def training_set(self) -> PixelShards:

@@ -16,7 +16,7 @@ recorded. Example:
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -420,3 +420,13 @@ def last_snapshot(folder: Path) -> Path:
             expected="a file snapshot-<kimg>.safetensors that `train` wrote",
         )
     return found[-1]
+
+
+def load_snapshots(
+    folder: Path, device: str = "cpu", *, allow: Collection[str] = ()
+) -> Iterator[Snapshot]:
+    """The snapshots that a training wrote on its way, in order, one in memory at a time; arguments
+    as in `load_snapshot`.
+    """
+    for path in sorted(folder.glob("snapshot-[0-9]*.safetensors")):
+        yield load_snapshot(path, device, allow=allow)

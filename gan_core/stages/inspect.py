@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +27,14 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     figures as PNG files. An inspection that cannot be done here says why and has no figures.
     """
     from gan_core.inspection.base import Context
-    from gan_core.networks.snapshot import chosen_snapshot, load_snapshot
+    from gan_core.networks.snapshot import chosen_snapshot, load_snapshot, load_snapshots
 
     job = InspectRequest.of(request)
     device = job.execution.device
     use_threads(job.execution.threads)
     snapshot = load_snapshot(chosen_snapshot(job.snapshot), device, allow=job.allow)
-    context = Context(snapshot, job.seed, device, list(job.packs), job.features, job.crops)
+    history = partial(load_snapshots, job.snapshot, device, allow=job.allow)
+    context = Context(snapshot, job.seed, device, list(job.packs), job.features, job.crops, history)
     applicable, found = inspect(context, job.name, job.options)
     progress(1, 1, "inspections")
     write(request.work, job.name, found, applicable)

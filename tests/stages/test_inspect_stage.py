@@ -153,3 +153,31 @@ def test_a_collapsed_generator_gets_a_warning(snapshot_folder: Path, tmp_path: P
     outcome = run(tmp_path, tmp_path / "out", "samples", count=16)
     assert len(outcome.warnings) == 1 and "not learned to draw" in outcome.warnings[0]
     assert not run(snapshot_folder, tmp_path / "fine", "samples", count=16).warnings
+
+
+def test_subspaces_of_a_training_set_with_labels(
+    snapshot_folder: Path, tmp_path: Path, pack: Path
+) -> None:
+    outcome = run(snapshot_folder, tmp_path / "none", "subspaces", pack)
+    assert not outcome.summary["applicable"] and "no labels" in outcome.summary["sentence"]
+    digits = load_digits()
+    grey = np.stack(
+        [cv2.resize(image.astype(np.float32) * 15, (32, 32)) for image in digits.images]
+    )
+    write_shard(tmp_path, 0, grey[:150, ..., None].repeat(3, 3).round().astype(np.uint8))
+    rows = [
+        {"image_id": f"{n:032x}", "box": 0, "status": "ok", "shard": 0, "row": n, "label": label}
+        for n, label in enumerate(digits.target[:150].tolist())
+    ]
+    write_rows(tmp_path, pa.Table.from_pylist(rows, schema=schemas.CROPS))
+    options = {"images": 150, "samples": 60, "ranks": [2], "noise": [0.1]}
+    outcome = run(snapshot_folder, tmp_path / "out", "subspaces", tmp_path, **options)
+    numbers = outcome.summary["numbers"]
+    assert outcome.counts == {"figures": 2} and numbers["linear_head"]
+    assert set(numbers["subspaces"]) == {"values, rank 1", "maps, rank 2"}
+    whole, without = numbers["all"], numbers["subspaces"]["values, rank 1"]["rest"]
+    assert whole["classes"][0] > 0.6  # chance is 0.1
+    assert abs(without["classes"][0] - whole["classes"][0]) < 0.05
+    (last,) = numbers["over_training"]
+    expected = numbers["subspaces"]["maps, rank 2"]["energy"]["real"]
+    assert last["energy"]["maps, rank 2"]["real"] == pytest.approx(expected, rel=0.2)
