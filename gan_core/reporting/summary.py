@@ -91,9 +91,9 @@ def set_titles(recipe: dict[str, Any]) -> dict[str, str]:
     """Titles of the sources that have the name of their dataset: `cifar10` reads CIFAR-10."""
     given = [source for sources in recipe.get("sources", {}).values() for source in sources or []]
     return {
-        source["name"]: registry.title("datasets", source["dataset"])
+        source["name"]: registry.title("datasets", source["name"])
         for source in given
-        if source["name"] == source["dataset"]
+        if source["name"] == source.get("dataset")
     }
 
 

@@ -115,7 +115,7 @@ def test_page_is_whole_and_fetches_nothing(made: tuple[Path, Any]) -> None:
         CAVEAT,
         "cached",
         "has not learned to draw yet",
-        "Features learned from scikit-learn's digits by DCGAN",
+        "Features learned from digits by DCGAN",
     ):
         assert words in page.text
     assert "nan" not in page.text.lower().split() and "None" not in page.text
@@ -338,7 +338,7 @@ def test_two_sources_without_duplicates(tmp_path: Path) -> None:
     recipe = RECIPE | {"sources": {"train": [{"name": "digits"}], "evaluate": [{"name": "turned"}]}}
     work, _ = report(tmp_path / "report", inputs, recipe)
     summary = json.loads((work / "summary.json").read_text())
-    assert summary["title"] == "Features learned from scikit-learn's digits, tested on turned"
+    assert summary["title"] == "Features learned from digits, tested on turned"
     assert (
         list(summary["flow"]) == ["digits", "turned"] and "packed" not in summary["flow"]["turned"]
     )
@@ -434,7 +434,7 @@ def test_a_network_from_outside_without_weights(
     inputs |= {"features": [features], "cells": [stage_input("evaluate", cell)]}
     work, _ = report(tmp_path / "report", inputs)
     summary = json.loads((work / "summary.json").read_text())
-    assert summary["title"] == "Features of strangers_net:make(maps=4) on scikit-learn's digits"
+    assert summary["title"] == "Features of strangers_net:make(maps=4) on digits"
     raw = (work / "report.html").read_text()
     page = Page(raw)
     assert (

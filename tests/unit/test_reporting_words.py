@@ -12,7 +12,7 @@ from gan_core.reporting import sentences as words
 from gan_core.reporting.page import compact, figure, together, undrawn_note
 from gan_core.reporting.run_info import costs, duration, memory, volume
 from gan_core.reporting.scores import headline
-from gan_core.reporting.summary import scores_table, table_notes, title
+from gan_core.reporting.summary import scores_table, set_titles, table_notes, title
 
 
 def row(
@@ -272,6 +272,16 @@ def test_a_verdict_on_one_draw_of_labels_says_so() -> None:
     assert "one draw" not in words.verdict_sentence(
         summary([row("discriminator", 0.7, draws=1)], [gap("random", 0.1, "above")])
     )
+
+
+def test_a_heading_names_a_dataset_by_its_title() -> None:
+    recipe = {"sources": {"train": [{"name": "digits", "dataset": "digits"}], "evaluate": None}}
+    renamed = {"sources": {"train": [{"name": "digits", "dataset": "cifar10"}]}}
+    found = summary(ROWS, []) | {"outside": None, "training": {}, "transfer": False}
+    found["sources"] = {"train": ["digits"], "evaluate": ["digits"]}
+    heading = "Features learned from"
+    assert title(found, set_titles(recipe)) == f"{heading} scikit-learn's digits"
+    assert title(found, set_titles(renamed)) == f"{heading} digits"
 
 
 def test_a_network_from_outside_is_not_said_to_have_learned_here() -> None:
