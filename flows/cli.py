@@ -467,6 +467,13 @@ def dedup(
         list[str] | None,
         typer.Option("--prefer", help="a folder within the set whose images are kept first"),
     ] = None,
+    overlays: Annotated[
+        bool,
+        typer.Option(
+            "--overlays",
+            help="an image with text or a logo on it is a copy too (default: it is another image)",
+        ),
+    ] = False,
     force: Annotated[
         bool,
         typer.Option(
@@ -510,6 +517,7 @@ def dedup(
         mirror=not no_mirror,
         keep=keep,
         prefer=tuple(prefer or ()),
+        overlays=overlays,
         dataset=dataset,
         workers=workers,
         max_megapixels=max_megapixels,

@@ -260,6 +260,7 @@ def find_duplicates(
     against: str | Path | None = None,
     keep: Literal["best", "largest", "oldest", "first"] = "best",
     prefer: Sequence[str] = (),
+    overlays: bool = False,
     workers: int = 0,
     progress: Progress = silent,
 ) -> pa.Table:
@@ -268,6 +269,7 @@ def find_duplicates(
     Args:
         against: another folder; then duplicates are images that are already in it.
         keep, prefer: which image of a group represents it, as in `discern dedup`.
+        overlays: an image with text or a logo on it is a duplicate of the one without.
         workers: threads or processes that read; 0: one for each core.
     Returns: columns image_id, address, member, width, height, status, keep, representative_id,
         representative_address, representative_member, score, reason, group.
@@ -277,7 +279,13 @@ def find_duplicates(
 
     other = Path(against) if against is not None else None
     return dedup_images(
-        Path(folder), against=other, keep=keep, prefer=prefer, workers=workers, progress=progress
+        Path(folder),
+        against=other,
+        keep=keep,
+        prefer=prefer,
+        overlays=overlays,
+        workers=workers,
+        progress=progress,
     ).table
 
 

@@ -32,6 +32,7 @@ class DedupRequest:
     mirror: bool = True
     keep: str = "best"
     prefer: tuple[str, ...] = ()
+    overlays: bool = False
     dataset: str | None = None
     workers: int = 0
     max_megapixels: float = 100.0
@@ -96,6 +97,7 @@ def dedup_folder(request: DedupRequest) -> int:
             max_megapixels=request.max_megapixels,
             keep=request.keep,
             prefer=request.prefer,
+            overlays=request.overlays,
             progress=Throttled(progress.progress_of(display, "dedup"), 0.25),
         )
     write_images(found.table, request.out)

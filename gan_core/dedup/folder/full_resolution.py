@@ -20,7 +20,7 @@ from gan_core.dedup.folder.best_source import EVIDENCE, examine
 from gan_core.dedup.folder.read import Images
 from gan_core.dedup.folder.thumbnails import Shared, trim_border
 from gan_core.dedup.hashing.autoencoder import SIDE
-from gan_core.dedup.search import compare_full_resolution
+from gan_core.dedup.search import compare_full_resolution, overlays
 from gan_core.dedup.search.verify_pairs import Verified
 from gan_core.progress import Progress, silent
 from gan_core.vision.decode import decode
@@ -39,6 +39,7 @@ COLOURED = (
     # colours)
 )
 PAIRS = 2048  # compared together
+OVERLAYS = 512  # pairs compared together for overlays; an original takes up to 440 kB
 IN_MEMORY = 8192  # originals held, 27 kB each
 
 
@@ -122,6 +123,45 @@ class Originals:
                 self._progress(place[row] + 1, len(rows), "images of groups examined")
         return out
 
+    def area(self, rows: Rows) -> Rows:
+        """Pixels of each row's image."""
+        return np.asarray(self._facts[rows, 0] * self._facts[rows, 1], np.int64)
+
+    def overlaid(
+        self, first: Rows, second: Rows
+    ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+        """`overlays.overlaid` of each pair, whole frames: int8 [n] and float32 [n]; 0 for what
+        cannot be read again.
+        """
+
+        def work(_: int, blob: Blob) -> npt.NDArray[np.uint8] | None:
+            try:
+                image = decode(blob.read(), self._max)
+            except UnreadableImage:
+                return None
+            factor = min(1.0, overlays.SIDE / max(image.shape[:2]))
+            height, width = (max(1, round(side * factor)) for side in image.shape[:2])
+            return resize(image, width, height)
+
+        which, agree = np.zeros(len(first), np.int8), np.zeros(len(first), np.float32)
+        order = np.lexsort((second, first))
+        for start in range(0, len(order), OVERLAYS):
+            chosen = order[start : start + OVERLAYS]
+            held: dict[int, npt.NDArray[np.uint8] | None] = {}
+            for images, numbers, mine in self._by_part(
+                np.unique(np.concatenate([first[chosen], second[chosen]]))
+            ):
+                seen = read_ordered(images.source, _requests(images, numbers), work, self._workers)
+                held |= dict(zip(mine.tolist(), seen, strict=True))
+            for at in chosen.tolist():
+                one, other = held[int(first[at])], held[int(second[at])]
+                if one is not None and other is not None:
+                    which[at], agree[at] = overlays.overlaid(one, other)
+            self._progress(
+                min(start + OVERLAYS, len(order)), len(order), "pairs compared for overlays"
+            )
+        return which, agree
+
     @property
     def summary(self) -> dict[str, Any]:
         """How many pairs were asked about, and how many denied: plain JSON."""
@@ -162,8 +202,7 @@ class Originals:
 
     def _smaller(self, pairs: Verified) -> Rows:
         """Pixels of the smaller image of each pair."""
-        areas = self._facts[:, 0] * self._facts[:, 1]
-        return np.asarray(np.minimum(areas[pairs.i], areas[pairs.j]), np.int64)
+        return np.minimum(self.area(pairs.i), self.area(pairs.j))
 
     def _there(self, pairs: Verified) -> npt.NDArray[np.bool_]:
         """Reads the originals of pairs; whether both could be read."""

@@ -27,10 +27,12 @@ from gan_core.dedup.folder.families import (
 )
 from gan_core.dedup.folder.full_resolution import Originals
 from gan_core.dedup.folder.hardlinks import is_real, kind_of
+from gan_core.dedup.folder.overlays import overlay_pairs, tie_overlays
 from gan_core.dedup.folder.read import Images, read_images
 from gan_core.dedup.groups import Groups
 from gan_core.dedup.hashing.autoencoder import SIDE
 from gan_core.dedup.search.across_sets import find_across
+from gan_core.dedup.search.descriptors import describe
 from gan_core.dedup.search.find_duplicates import find_duplicates
 from gan_core.dedup.tables import size_report
 from gan_core.devices import cpu_cores
@@ -106,6 +108,7 @@ def dedup_images(
     max_megapixels: float = 100.0,
     keep: str = "best",
     prefer: Sequence[str] = (),
+    overlays: bool = False,
     progress: Progress = silent,
 ) -> FolderResult:
     """Finds the near-duplicates in a folder, or the images of a folder that are already in
@@ -120,6 +123,8 @@ def dedup_images(
         keep: which image of a group represents it: 'best' (the best source, `best_source`),
             'largest', 'oldest' or 'first' (`families.representative_rank`).
         prefer: folders within `location` whose images are kept before all others.
+        overlays: an image with text or a logo on it is a duplicate of the one without, even where
+            that hides most of it (`gan_core/dedup/search/overlays.py`).
         workers: threads or processes that read; 0: one for each core.
 
     Raises:
@@ -157,9 +162,9 @@ def dedup_images(
 
         ours = _read(location, dataset, workers, max_megapixels, Path(scratch), progress)
         if against is None:
-            return _within(ours, config, open_originals, progress, keep, prefer)
+            return _within(ours, config, open_originals, progress, keep, prefer, overlays=overlays)
         theirs = _read(against, None, workers, max_megapixels, Path(scratch), progress)
-        return _between(ours, theirs, config, open_originals, progress)
+        return _between(ours, theirs, config, open_originals, progress, overlays=overlays)
 
 
 def _read(
@@ -190,6 +195,8 @@ def _within(
     progress: Progress,
     keep: str,
     prefer: Sequence[str],
+    *,
+    overlays: bool,
 ) -> FolderResult:
     usable = ours.usable
     # Further names of a file are no images of their own: they are tied to the file that is there.
@@ -207,6 +214,11 @@ def _within(
     )
     tier = preference(ours, own, prefer) if keep == "best" else None
     found = families(ours, own, duplicates, rank, confirm, tier)
+    if overlays:
+        every = np.arange(len(own))
+        pairs = overlay_pairs(duplicates.described, ours.thumbnails[own], every, every, confirm)
+        names = [ours.addresses[number] for number in own.tolist()]
+        found = tie_overlays(found, pairs, rank, tier, names)
     representative = np.arange(len(ours.ids))
     representative[own] = own[found.representative]
     assigned = Assignment(
@@ -249,6 +261,8 @@ def _between(
     config: DedupConfig,
     open_originals: OpenOriginals,
     progress: Progress,
+    *,
+    overlays: bool,
 ) -> FolderResult:
     queries = ours.usable
     shared = _shared(ours, theirs)
@@ -280,7 +294,23 @@ def _between(
     rows, first = np.unique(found.i[best], return_index=True)
     pair[queries[rows]] = best[first]
     representative[queries[rows]] = targets[found.j[best[first]] - len(queries)]
-    table = _table(ours, theirs, Assignment.of(representative, pair, found), representative >= 0)
+    assigned = Assignment.of(representative, pair, found)
+    if overlays:
+        described = describe(fetch, count)
+        free = np.flatnonzero(representative[queries] < 0)
+        clean, over, agree = overlay_pairs(
+            described, fetch(np.arange(count)), free, rows_of_theirs, confirm
+        )
+        for one, other, score in sorted(
+            zip(*(side.tolist() for side in (clean, over, agree)), strict=True),
+            key=lambda pair: pair[2],
+        ):
+            query, target = min(one, other), max(one, other)
+            number, what = queries[query], "with" if query == other else "without"
+            representative[number] = targets[target - len(queries)]
+            assigned.hit[number], assigned.score[number] = True, score
+            assigned.reason[number] = f"the same {what} an overlay"
+    table = _table(ours, theirs, assigned, representative >= 0)
     result = _result(ours, theirs, table, found.summary | confirm.summary, config)
     if len(shared):
         result.warnings.append(
