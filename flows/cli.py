@@ -313,7 +313,7 @@ def status(
             {
                 "recipe": prepared.recipe.name,
                 "scale": prepared.recipe.scale,
-                "plan": console.plan_rows(prepared.standings),
+                "plan": console.plan_rows(prepared.statuses),
             }
         )
     else:

@@ -35,7 +35,7 @@ from gan_core.pipeline.request import (
     replan_after_ingest,
 )
 from gan_core.pipeline.run_record import Run
-from gan_core.pipeline.runner import StageResult, take
+from gan_core.pipeline.runner import StageResult, use_cached
 from tasks.base import StageCall
 from tasks.fetch import fetch_source
 from tasks.shares import spreading
@@ -94,7 +94,7 @@ class FlowRun:
         Raises:
             DataError: they keep changing.
         """
-        ingests = [one for one in self.prepared.standings.values() if one.node.stage == "ingest"]
+        ingests = [one for one in self.prepared.statuses.values() if one.node.stage == "ingest"]
         if self.prepared.request.only or all(one.state == "cached" for one in ingests):
             return False
         self.finish()
@@ -140,9 +140,9 @@ class FlowRun:
 
     def use_inputs(self) -> None:
         """For one stage alone: its inputs are used as they are, without tasks of their own."""
-        for name, standing in self.prepared.standings.items():
-            if standing.node.stage != self.prepared.request.only and standing.manifest:
-                result = take(self.store, replace(standing.node, pinned=standing.ref))
+        for name, status in self.prepared.statuses.items():
+            if status.node.stage != self.prepared.request.only and status.manifest:
+                result = use_cached(self.store, replace(status.node, pinned=status.ref))
                 self.states[name] = result
                 self.run.add(result)
 
@@ -158,8 +158,8 @@ class FlowRun:
                 self._start(task, node, needs)
 
     def _needs(self, node: Node) -> Needs:
-        standing = self.prepared.standings[node.id]
-        if standing.state == "cached" and node.stage not in self.prepared.settings.refresh:
+        status = self.prepared.statuses[node.id]
+        if status.state == "cached" and node.stage not in self.prepared.settings.refresh:
             return Needs()
         return needs_of(node, self.prepared.recipe.threads, self.results)
 

@@ -2,7 +2,7 @@
 heavy.
 
 Raise `version` when a change alters what the stage writes for the same request;
-`tests/contract/test_stage_versions.py` compares the syntax trees of a stage's `rooms` with the
+`tests/contract/test_stage_versions.py` compares the syntax trees of a stage's `code` with the
 remembered ones and says which line to edit.
 """
 
@@ -22,7 +22,7 @@ class StageSpec:
         version: in the key; raised when equal requests would give other content.
         content: glob patterns of the files whose bytes make the digest; every other file is a
             by-product.
-        rooms: files and folders of gan_core whose code decides the content.
+        code: files and folders of gan_core whose code decides the content.
         child: runs in a process of its own, which a time limit can end and which gives its GPU
             memory back.
         time_limit: seconds after which the task ends it.
@@ -34,7 +34,7 @@ class StageSpec:
     name: str
     version: int
     content: tuple[str, ...]
-    rooms: tuple[str, ...]
+    code: tuple[str, ...]
     child: bool = False
     time_limit: float = 6 * 3600
     keyless: frozenset[str] = field(default_factory=frozenset)

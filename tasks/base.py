@@ -31,7 +31,7 @@ from gan_core.contract import ArtifactRef
 from gan_core.errors import DiscernError
 from gan_core.pipeline import interruption
 from gan_core.pipeline.nodes import Node
-from gan_core.pipeline.runner import StageResult, execute, take
+from gan_core.pipeline.runner import StageResult, execute, use_cached
 from gan_core.progress import Estimate, display, line
 from tasks.shares import spread
 
@@ -154,7 +154,7 @@ def stage_task(
         if (
             call.node.pinned is not None
         ):  # used as it is, whatever its inputs are; shown like all that the store has
-            result = take(store, call.node)
+            result = use_cached(store, call.node)
         else:
             progress = TaskProgress(
                 call.node.id, watch=watch(store, call.node, refs) if watch else None

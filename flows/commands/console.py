@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gan_core.pipeline.nodes import Standing
+from gan_core.pipeline.nodes import NodeStatus
 from gan_core.pipeline.request import Prepared
 
 MARKS = {"cached": "[green]cached[/]", "to do": "[yellow]to do[/]", "after": "[dim]after[/]"}
@@ -42,18 +42,18 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
-def plan_rows(standings: dict[str, Standing]) -> list[dict[str, Any]]:
+def plan_rows(statuses: dict[str, NodeStatus]) -> list[dict[str, Any]]:
     """The plan as plain rows: node, state, key, digest, why."""
     return [
         {
             "node": name,
-            "state": standing.state,
-            "key": standing.key,
-            "digest": standing.manifest.digest if standing.manifest else None,
-            "seconds": standing.manifest.made.get("seconds") if standing.manifest else None,
-            "why": standing.why,
+            "state": status.state,
+            "key": status.key,
+            "digest": status.manifest.digest if status.manifest else None,
+            "seconds": status.manifest.made.get("seconds") if status.manifest else None,
+            "why": status.why,
         }
-        for name, standing in standings.items()
+        for name, status in statuses.items()
     ]
 
 
@@ -70,7 +70,7 @@ def print_plan(prepared: Prepared) -> None:
     )
     for column in ("stage", "state", "key", "why or seconds"):
         table.add_column(column, no_wrap=True)
-    for row in plan_rows(prepared.standings):
+    for row in plan_rows(prepared.statuses):
         note = row["why"] or (f"{row['seconds']:.1f} s" if row["seconds"] is not None else "")
         table.add_row(
             escape(row["node"]), MARKS[row["state"]], (row["key"] or "")[:12], escape(note)

@@ -84,7 +84,7 @@ def _show_plan(prepared: Prepared, as_json: bool) -> int:
     if as_json:
         console.print_json(
             {
-                "plan": console.plan_rows(prepared.standings),
+                "plan": console.plan_rows(prepared.statuses),
                 "download": prepared.to_fetch,
                 "estimate": asdict(rough) if rough else None,
                 "features": asdict(outside) if outside else None,
@@ -130,14 +130,14 @@ def _nothing_to_do(store: Store, prepared: Prepared) -> dict[str, Any] | None:
     after the plan was made.
     """
     run = Run(store, prepared)
-    for name, standing in prepared.standings.items():
-        assert standing.manifest is not None
-        if not store.artifacts.pin(standing.manifest.ref()):
+    for name, status in prepared.statuses.items():
+        assert status.manifest is not None
+        if not store.artifacts.pin(status.manifest.ref()):
             run.finish(
                 "failed", f"{name} was removed while the run was planned; it is planned anew"
             )
             return None
-        run.results[name] = result_of(name, standing.manifest, cached=True)
+        run.results[name] = result_of(name, status.manifest, cached=True)
     record = {**run.finish("completed"), "computed": []}
     if (url := reachable(store.home)) is not None:
         past_runs.enter_past_runs(store.home, url, login_of(store.home, url))

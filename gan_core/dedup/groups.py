@@ -45,7 +45,7 @@ class Groups:
         ]
 
 
-def preference(
+def rank_by_size(
     areas: npt.NDArray[Any], image_ids: npt.NDArray[Any], boxes: npt.NDArray[Any]
 ) -> Rows:
     """Rank of each row, 0 the most preferred: largest original, then smallest image_id, then

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gan_core import schemas
-from gan_core.dedup.groups import Groups, preference
+from gan_core.dedup.groups import Groups, rank_by_size
 
 Rows = npt.NDArray[np.int64]
 
@@ -59,7 +59,7 @@ def ranks(crops: pa.Table) -> Rows:
         for name in ("x0", "y0", "x1", "y1")
     ]
     areas = (sides[2] - sides[0]) * (sides[3] - sides[1])
-    return preference(areas, crops["image_id"].to_numpy(), crops["box"].to_numpy())
+    return rank_by_size(areas, crops["image_id"].to_numpy(), crops["box"].to_numpy())
 
 
 def group_names(crops: pa.Table, groups: Groups) -> list[str]:

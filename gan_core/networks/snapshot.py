@@ -107,7 +107,7 @@ class Snapshot:
         return scores
 
 
-class FeatureNetwork(LayeredNetwork):
+class ImageOnlyNetwork(LayeredNetwork):
     """A role's network as a function of images alone: its further inputs are made by the method.
 
     A generator's maps count as feature maps here: it is run at E(x).
@@ -170,7 +170,7 @@ class FeatureNetwork(LayeredNetwork):
 
 
 def feature_network(method: Any, role: str, network: LayeredNetwork) -> LayeredNetwork:
-    """The network itself where it takes images alone, else a `FeatureNetwork` of it."""
+    """The network itself where it takes images alone, else a `ImageOnlyNetwork` of it."""
     shapes = [net.input_shape for net in method.nets.values() if len(net.input_shape) == 3]
     base = role.removesuffix(EMA)
     image_only = len(network.input_shape) == 3 and base != "generator"
@@ -180,7 +180,7 @@ def feature_network(method: Any, role: str, network: LayeredNetwork) -> LayeredN
             x, _, latents = method.feature_inputs(base, probe)
         if x is probe and latents is None:
             return network
-    return FeatureNetwork(method, base, network, shapes[0])
+    return ImageOnlyNetwork(method, base, network, shapes[0])
 
 
 def sample_latents(prior: Prior, n: int, generator: torch.Generator) -> Tensor:

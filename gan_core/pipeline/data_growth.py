@@ -22,7 +22,7 @@ from gan_core.artifacts.manifest import Manifest, make_key, problems
 from gan_core.artifacts.store import Store
 from gan_core.config import Recipe, TrainConfig
 from gan_core.contract import ArtifactRef
-from gan_core.pipeline.nodes import Node, Standing
+from gan_core.pipeline.nodes import Node, NodeStatus
 from gan_core.specs import spec_of
 
 if TYPE_CHECKING:
@@ -113,14 +113,14 @@ def concerns(recipe: Recipe) -> bool:
 
 
 def decide(
-    store: Store, recipe: Recipe, standings: dict[str, Standing]
+    store: Store, recipe: Recipe, statuses: dict[str, NodeStatus]
 ) -> tuple[Growth | None, str]:
     """What to do about the training set, once it is packed; and a sentence about it for people (''
     for nothing to say).
 
     A training of exactly this set goes before everything else.
     """
-    train, pack = standings.get("train"), standings.get("pack")
+    train, pack = statuses.get("train"), statuses.get("pack")
     if (
         not concerns(recipe)
         or train is None

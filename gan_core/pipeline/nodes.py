@@ -75,7 +75,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Standing:
+class NodeStatus:
     """What the store has for a node.
 
     Attributes:

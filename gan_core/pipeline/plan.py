@@ -18,7 +18,7 @@ from gan_core.features.external.fingerprint import Stamp
 from gan_core.pipeline import chain as stages
 from gan_core.pipeline.chain import Chain
 from gan_core.pipeline.data_growth import Growth, decide
-from gan_core.pipeline.nodes import Node, Settings, Standing, key_of
+from gan_core.pipeline.nodes import Node, NodeStatus, Settings, key_of
 from gan_core.specs import spec_of
 
 TO_THE_SET = ("ingest", "crop", "hash", "dedup", "pack")  # the stages that make the training set
@@ -37,44 +37,44 @@ class Plan:
     store: Store | None = None
     refresh: frozenset[str] = frozenset()
     verify: bool = False
-    standings: dict[str, Standing] = field(default_factory=dict)
+    statuses: dict[str, NodeStatus] = field(default_factory=dict)
     growth: Growth | None = None
     note: str = ""
 
     @property
     def nodes(self) -> list[Node]:
         """The nodes in order."""
-        return [standing.node for standing in self.standings.values()]
+        return [status.node for status in self.statuses.values()]
 
-    def add(self, node: Node) -> Standing:
+    def add(self, node: Node) -> NodeStatus:
         """Takes a node into the plan and looks it up in the store."""
-        found = self.standings[node.id] = self._look_up(node)
+        found = self.statuses[node.id] = self._look_up(node)
         return found
 
-    def _look_up(self, node: Node) -> Standing:
+    def _look_up(self, node: Node) -> NodeStatus:
         if self.store is None:
-            return Standing(node, "to do")
+            return NodeStatus(node, "to do")
         if node.pinned is not None:
             return _pinned(self.store, node, node.pinned, verify=self.verify)
-        inputs = {name: self.standings[name].ref for name in node.input_ids}
+        inputs = {name: self.statuses[name].ref for name in node.input_ids}
         missing = [name for name, ref in inputs.items() if ref is None]
         if missing:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            return Standing(node, "after", why=f"after {missing[0]}{more}")
+            return NodeStatus(node, "after", why=f"after {missing[0]}{more}")
         digests = {name: ref.digest for name, ref in inputs.items() if ref}
         key = key_of(node, digests)
         manifest = self.store.find(node.stage, key)
         damage = self.store.damage(manifest.ref()) if manifest and self.verify else []
         if damage:
-            return Standing(node, "to do", key, None, f"damaged: {damage[0]}")
+            return NodeStatus(node, "to do", key, None, f"damaged: {damage[0]}")
         if manifest is not None and node.stage not in self.refresh:
-            return Standing(node, "cached", key, manifest)
+            return NodeStatus(node, "cached", key, manifest)
         why = "to be refreshed" if manifest else explain(self.store, node, digests)
-        return Standing(node, "to do", key, None, why)
+        return NodeStatus(node, "to do", key, None, why)
 
     def has_labels(self, source: str) -> bool:
         """Whether a source has labels, as far as it is ingested: without them nothing is scored."""
-        manifest = self.standings[f"ingest:{source}"].manifest
+        manifest = self.statuses[f"ingest:{source}"].manifest
         return manifest is None or bool(manifest.outcome.summary.get("labelled", True))
 
 
@@ -119,7 +119,7 @@ def make_plan(
     if external is None:
         inspections = recipe.inspections().items()
         _add_all(plan, (stages.inspect(chain, name, options) for name, options in inspections))
-    plan.add(stages.report(chain, list(plan.standings)))
+    plan.add(stages.report(chain, list(plan.statuses)))
     return plan
 
 
@@ -143,9 +143,9 @@ def _add_training(plan: Plan, chain: Chain, until: str) -> Chain:
     training = plan.add(stages.train(chain))
     wanted = until not in TO_THE_SET and "train" not in plan.refresh
     if plan.store is not None and wanted:
-        plan.growth, plan.note = decide(plan.store, chain.recipe, plan.standings)
+        plan.growth, plan.note = decide(plan.store, chain.recipe, plan.statuses)
     if plan.growth is not None:
-        del plan.standings["train"]
+        del plan.statuses["train"]
         if plan.growth.kept_set is not None:
             chain = replace(chain, kept_set=plan.growth.kept_set)
             plan.add(stages.pack_of_kept_training(chain))
@@ -153,11 +153,11 @@ def _add_training(plan: Plan, chain: Chain, until: str) -> Chain:
     return chain
 
 
-def _pinned(store: Store, node: Node, ref: ArtifactRef, *, verify: bool) -> Standing:
+def _pinned(store: Store, node: Node, ref: ArtifactRef, *, verify: bool) -> NodeStatus:
     manifest = store.artifacts.get(ref)
     if manifest is None or problems(store.path(ref), manifest, deep=verify, byproducts=False):
-        return Standing(node, "to do", ref.key, None, "its artifact is gone or damaged")
-    return Standing(node, "cached", ref.key, manifest)
+        return NodeStatus(node, "to do", ref.key, None, "its artifact is gone or damaged")
+    return NodeStatus(node, "cached", ref.key, manifest)
 
 
 def explain(store: Store, node: Node, digests: dict[str, str]) -> str:

@@ -88,7 +88,7 @@ def _refuse_batch(prepared: Prepared) -> None:
     if "train" not in _stages_to_do(prepared) or train.snapshot is not None or prepared.undecided:
         return
     refuse_uneven(train.batch, resolve_processes(train.processes, prepared.settings.device))
-    pack = prepared.standings.get("pack")
+    pack = prepared.statuses.get("pack")
     if pack is not None and pack.manifest is not None:
         counts = pack.manifest.outcome.counts
         if "kept" in counts:
@@ -105,10 +105,10 @@ def _training_images(prepared: Prepared) -> int | None:
         return None
     most = 0
     for source in prepared.recipe.sources.train:
-        standing = prepared.standings.get(f"ingest:{source.name}")
-        if standing is None or standing.manifest is None:
+        status = prepared.statuses.get(f"ingest:{source.name}")
+        if status is None or status.manifest is None:
             return None
-        outcome = standing.manifest.outcome
+        outcome = status.manifest.outcome
         # how many cannot be used is known of all splits together
         most += min(
             outcome.counts.get("ok", 0), int(outcome.summary.get("splits", {}).get("train", 0))
@@ -128,17 +128,17 @@ def _refuse_the_large(prepared: Prepared) -> None:
 
 
 def _stages_to_do(prepared: Prepared) -> set[str]:
-    return {standing.node.stage for standing in prepared.to_do}
+    return {status.node.stage for status in prepared.to_do}
 
 
 def _rows_to_evaluate(prepared: Prepared) -> int:
     """Images that evaluation will hold at once, as far as their sources are known."""
     evaluated = {f"ingest:{source.name}" for source in prepared.recipe.evaluated()}
     return sum(
-        standing.manifest.outcome.counts.get("ok", 0)
-        for name, standing in prepared.standings.items()
+        status.manifest.outcome.counts.get("ok", 0)
+        for name, status in prepared.statuses.items()
         if name in evaluated
-        and standing.manifest
+        and status.manifest
         and any(other.node.stage == "evaluate" for other in prepared.to_do)
     )
 
@@ -150,8 +150,8 @@ def _look_at_network(prepared: Prepared) -> Checked | None:
     from gan_core.features.external.preflight import inspect_network
 
     if prepared.external is None or not any(
-        standing.node.id.endswith(f":{EXTERNAL}") and standing.node.stage == "extract"
-        for standing in prepared.to_do
+        status.node.id.endswith(f":{EXTERNAL}") and status.node.stage == "extract"
+        for status in prepared.to_do
     ):
         return None
     return inspect_network(prepared.recipe.extract, prepared.external, prepared.recipe.crop.size)

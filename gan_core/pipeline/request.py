@@ -17,7 +17,7 @@ from gan_core.devices import cuda_count, resolve_device
 from gan_core.errors import DataError, RequestError, UnknownName
 from gan_core.features.external.fingerprint import Stamp, stamp_of
 from gan_core.pipeline.data_growth import Growth, concerns
-from gan_core.pipeline.nodes import Node, Settings, Standing, imported_key, up_to
+from gan_core.pipeline.nodes import Node, NodeStatus, Settings, imported_key, up_to
 from gan_core.pipeline.plan import build_plan, make_plan
 from gan_core.pipeline.sources import Location, fingerprint, locate
 from gan_core.pipeline.start import find_start
@@ -129,7 +129,7 @@ class Prepared:
     settings: Settings
     locations: dict[str, Location]
     fingerprints: dict[str, str]
-    standings: dict[str, Standing]
+    statuses: dict[str, NodeStatus]
     external: Stamp | None = None
     growth: Growth | None = None
 
@@ -138,7 +138,7 @@ class Prepared:
         """Whether the training set has to be packed before it is known which training is used
         (`train.on_new_data`).
         """
-        train, pack = self.standings.get("train"), self.standings.get("pack")
+        train, pack = self.statuses.get("train"), self.statuses.get("pack")
         if train is None or pack is None or "train" in self.settings.refresh:
             return False
         return concerns(self.recipe) and train.state != "cached" and pack.state != "cached"
@@ -146,12 +146,12 @@ class Prepared:
     @property
     def nodes(self) -> list[Node]:
         """The plan, inputs first."""
-        return [standing.node for standing in self.standings.values()]
+        return [status.node for status in self.statuses.values()]
 
     @property
-    def to_do(self) -> list[Standing]:
+    def to_do(self) -> list[NodeStatus]:
         """What has to be made."""
-        return [standing for standing in self.standings.values() if standing.state != "cached"]
+        return [status for status in self.statuses.values() if status.state != "cached"]
 
     @property
     def to_fetch(self) -> list[str]:
@@ -235,8 +235,8 @@ def replan_after_ingest(prepared: Prepared, store: Store) -> tuple[Prepared, lis
     again = prepare(prepared.request.model_copy(update={"refresh": rest, "rehash": False}), store)
     changed = [
         name
-        for name, standing in again.standings.items()
-        if standing.node.stage == "ingest" and standing.state != "cached"
+        for name, status in again.statuses.items()
+        if status.node.stage == "ingest" and status.state != "cached"
     ]
     return again, changed
 
@@ -269,9 +269,9 @@ def _look_up(prepared: Prepared, store: Store) -> Prepared:
     notes = [plan.note, *(_NO_LABELS for stage in request.refresh if stage not in there)]
     new = [note for note in dict.fromkeys(notes) if note and note not in prepared.notes]
     wanted = plan.nodes if request.only else up_to(plan.nodes, request.until)
-    standings = {node.id: plan.standings[node.id] for node in wanted}
+    statuses = {node.id: plan.statuses[node.id] for node in wanted}
     planned = replace(
-        prepared, standings=standings, growth=plan.growth, notes=[*prepared.notes, *new]
+        prepared, statuses=statuses, growth=plan.growth, notes=[*prepared.notes, *new]
     )
     return _alone(planned) if request.only else planned
 
@@ -330,12 +330,12 @@ def _alone(prepared: Prepared) -> Prepared:
     missing.
     """
     wanted = [
-        standing
-        for standing in prepared.standings.values()
-        if standing.node.stage == prepared.request.only
+        status
+        for status in prepared.statuses.values()
+        if status.node.stage == prepared.request.only
     ]
-    names = [name for standing in wanted for ids in standing.node.inputs.values() for name in ids]
-    missing = [name for name in dict.fromkeys(names) if prepared.standings[name].state != "cached"]
+    names = [name for status in wanted for ids in status.node.inputs.values() for name in ids]
+    missing = [name for name in dict.fromkeys(names) if prepared.statuses[name].state != "cached"]
     if missing:
         whole = _whole(prepared.request)
         raise RequestError(
@@ -346,9 +346,9 @@ def _alone(prepared: Prepared) -> Prepared:
                 f"`{as_typed(whole)}` makes them; `{as_typed(whole, 'status')}` shows what is there"
             ),
         )
-    kept = {name: prepared.standings[name] for name in dict.fromkeys(names)}
-    kept.update({standing.node.id: standing for standing in wanted})
-    return replace(prepared, standings=kept)
+    kept = {name: prepared.statuses[name] for name in dict.fromkeys(names)}
+    kept.update({status.node.id: status for status in wanted})
+    return replace(prepared, statuses=kept)
 
 
 def images_expected(prepared: Prepared) -> dict[str, int]:
@@ -357,9 +357,9 @@ def images_expected(prepared: Prepared) -> dict[str, int]:
     """
     found: dict[str, int] = {}
     for source in prepared.recipe.all_sources():
-        standing = prepared.standings.get(f"ingest:{source.name}")
-        if standing is not None and standing.manifest is not None:
-            found[source.name] = standing.manifest.outcome.counts.get("ok", 0)
+        status = prepared.statuses.get(f"ingest:{source.name}")
+        if status is not None and status.manifest is not None:
+            found[source.name] = status.manifest.outcome.counts.get("ok", 0)
         elif source.images is not None:
             most = (
                 source.limit * len(source.splits or ("train", "validation", "test"))

@@ -78,7 +78,7 @@ class Run:
         decided.
         """
         self.prepared = prepared
-        refs = [standing.ref for standing in prepared.standings.values() if standing.ref]
+        refs = [status.ref for status in prepared.statuses.values() if status.ref]
         self.record["plan"] = [ref.model_dump(include={"stage", "key", "digest"}) for ref in refs]
         start, artifacts = prepared.settings.start, (self.store.home / "artifacts").resolve()
         if start and start.path.resolve().is_relative_to(artifacts):

@@ -128,7 +128,7 @@ def execute(
         raise explain_os_error(error, store.home) from error
 
 
-def take(store: Store, node: Node) -> StageResult:
+def use_cached(store: Store, node: Node) -> StageResult:
     """The result of a node that the plan has pinned: its artifact as it is.
 
     Raises:

@@ -12,7 +12,7 @@ from gan_core.pipeline.nodes import Node
 from gan_core.pipeline.preflight import refuse_before_starting
 from gan_core.pipeline.request import RunRequest, prepare, replan, replan_after_ingest
 from gan_core.pipeline.run_record import Run
-from gan_core.pipeline.runner import execute, take
+from gan_core.pipeline.runner import execute, use_cached
 from gan_core.pipeline.sources import fetch
 from gan_core.progress import Progress, silent
 
@@ -58,9 +58,9 @@ class _Sequence:
     def make_all(self) -> None:
         prepared = self._run.prepared
         if only := prepared.request.only:
-            for standing in prepared.standings.values():
-                if standing.node.stage != only:
-                    self._run.add(take(self._store, replace(standing.node, pinned=standing.ref)))
+            for status in prepared.statuses.values():
+                if status.node.stage != only:
+                    self._run.add(use_cached(self._store, replace(status.node, pinned=status.ref)))
             return self._make(prepared.nodes)
         self._make([node for node in prepared.nodes if node.stage == "ingest"])
         if any(not result.cached for result in self._run.results.values()):
@@ -92,7 +92,7 @@ class _Sequence:
             if len(there) < len(set(node.input_ids)):
                 continue
             if node.pinned is not None:
-                run.add(take(self._store, node))
+                run.add(use_cached(self._store, node))
                 continue
             refresh = node.stage in settings.refresh or (settings.rehash and node.stage == "ingest")
             if node.stage == "report":

@@ -1,4 +1,4 @@
-"""The stages: one module each, which reads its inputs' folders, calls the library's rooms, and
+"""The stages: one module each, which reads its inputs' folders, calls the library, and
 writes into a work folder.
 
 A stage module offers `run(request, progress) -> StageOutcome` and nothing that costs an import of

@@ -2,7 +2,7 @@
 version or recorded as harmless.
 
 `stage_sources.yaml` beside this file remembers, for each stage, its version and a hash of the
-syntax trees of its rooms (comments, docstrings and formatting left out).
+syntax trees of its code (comments, docstrings and formatting left out).
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _QUIET = {
 
 
 def code_hash(spec: StageSpec) -> str:
-    """16 hex digits over the syntax trees of a stage's rooms."""
+    """16 hex digits over the syntax trees of a stage's code."""
     whole = hashlib.sha256()
-    for room in spec.rooms:
-        place = CORE / room
-        assert place.exists(), f"{spec.name} names {room}, which is not there"
+    for name in spec.code:
+        place = CORE / name
+        assert place.exists(), f"{spec.name} names {name}, which is not there"
         for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
             if registry.is_plugin(path):  # its own VERSION is in the keys
                 continue

@@ -37,7 +37,7 @@ def test_a_flipped_byte_is_noticed_and_its_artifact_made_again(tmp_path: Path) -
     def to_do(*, verify: bool = False) -> dict[str, str]:
         prepared = prepare(request.model_copy(update={"verify": verify}), store)
         assert not prepared.request.verify and not prepared.settings.verify
-        return {standing.node.id: standing.why for standing in prepared.to_do}
+        return {status.node.id: status.why for status in prepared.to_do}
 
     assert to_do() == {}
     (pixels, *_) = sorted((home / "artifacts" / "crop").rglob("pixels-*.npy"))

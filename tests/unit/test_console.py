@@ -29,9 +29,9 @@ def test_words_of_a_recipe_are_no_marks(
         "seconds": 1.0,
         "why": NASTY,
     }
-    monkeypatch.setattr(console, "plan_rows", lambda standings: [row])
+    monkeypatch.setattr(console, "plan_rows", lambda statuses: [row])
     recipe = SimpleNamespace(name="mine", scale="[/x]")
-    console.print_plan(SimpleNamespace(recipe=recipe, standings={}, to_fetch=[], locations={}))  # type: ignore[arg-type]
+    console.print_plan(SimpleNamespace(recipe=recipe, statuses={}, to_fetch=[], locations={}))  # type: ignore[arg-type]
     said = capsys.readouterr()
     assert said.err.strip() == NASTY
     assert (

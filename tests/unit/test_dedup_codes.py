@@ -1,4 +1,4 @@
-"""The health report of codes, on codes with planted faults; tables and preference."""
+"""The health report of codes, on codes with planted faults; tables and ranks."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_hamming_counts_differing_bits() -> None:
 
 
 def test_the_largest_original_is_preferred_then_the_smallest_id_then_the_box() -> None:
-    rank = groups.preference(
+    rank = groups.rank_by_size(
         np.array([4.0, 9, 9, 9]), np.array(["a", "c", "b", "b"]), np.array([0, 0, 1, 0])
     )
     assert rank.tolist() == [3, 2, 1, 0]

@@ -205,7 +205,7 @@ def test_inputs_come_first() -> None:
 
 def test_look_up_says_what_waits_for_what(tmp_path: Path) -> None:
     recipe, _ = load_recipe("digits")
-    found = make_plan(recipe, {"digits": "f"}, Settings(), store=Store(tmp_path)).standings
+    found = make_plan(recipe, {"digits": "f"}, Settings(), store=Store(tmp_path)).statuses
     assert (
         found["ingest:digits"].state == "to do" and found["ingest:digits"].why == "not made before"
     )

@@ -220,7 +220,7 @@ def test_a_training_starts_from_a_file_or_an_artifact_and_its_digest_is_in_the_k
 
     def train_node(start: str) -> Any:
         asked = [method, f"train.start={start}"]
-        return planned(tmp_path, overrides=asked).standings["train"]
+        return planned(tmp_path, overrides=asked).statuses["train"]
 
     folder = publish(tmp_path, b"weights")
     one, other = tmp_path / "one.safetensors", tmp_path / "other.safetensors"

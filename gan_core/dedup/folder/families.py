@@ -75,13 +75,13 @@ def representative_rank(
         keys.append(np.array([_modified(path) for path in images.paths(rows.tolist())]))
     if keep == "first":
         keys = [np.array([images.members[at] for at in rows.tolist()]), np.array(addresses)]
-    order = np.lexsort((*keys, preference(images, rows, prefer)))
+    order = np.lexsort((*keys, folder_tier(images, rows, prefer)))
     rank = np.empty(len(rows), np.int64)
     rank[order] = np.arange(len(rows))
     return rank
 
 
-def preference(images: Images, rows: Rows, prefer: Sequence[str]) -> Rows:
+def folder_tier(images: Images, rows: Rows, prefer: Sequence[str]) -> Rows:
     """Place of each image's folder among the preferred ones, their number for all others."""
     return np.array(
         [
@@ -119,7 +119,7 @@ def families(
 
     Args:
         rows: numbers of the images that were searched; everything else counts in their places.
-        tier: `preference` of the rows, of which the lowest of a family has its best source; None:
+        tier: `folder_tier` of the rows, of which the lowest of a family has its best source; None:
             the rank decides.
     """
     order = np.lexsort((rank, -found.groups.sizes, is_grey(images, rows)))

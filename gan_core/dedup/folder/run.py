@@ -22,7 +22,7 @@ from gan_core.config import DedupConfig
 from gan_core.dedup.folder.families import (
     Assignment,
     families,
-    preference,
+    folder_tier,
     representative_rank,
 )
 from gan_core.dedup.folder.full_resolution import Originals
@@ -212,7 +212,7 @@ def _within(
         confirm=confirm,
         identical=confirm.identical,
     )
-    tier = preference(ours, own, prefer) if keep == "best" else None
+    tier = folder_tier(ours, own, prefer) if keep == "best" else None
     found = families(ours, own, duplicates, rank, confirm, tier)
     if overlays:
         every = np.arange(len(own))
