@@ -1,5 +1,5 @@
-"""Flows and the command line. Importing this package sets how OpenMP threads wait, which must stand
-before torch is loaded.
+"""Flows and the command line. Importing this package sets how OpenMP threads wait, before torch is
+loaded.
 """
 
 from __future__ import annotations

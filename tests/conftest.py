@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
-import flows  # noqa: F401  sets how OpenMP threads wait, before any test loads torch
+# Two tests run at once: their threads must not wait for each other's cores. Before torch is loaded.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+import flows  # noqa: F401  sets how OpenMP threads wait
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -1,9 +1,8 @@
-"""One Prefect server for all pipeline tests, and a finished run of `digits` at debug scale that
-tests may copy.
-"""
+"""One Prefect server for all pipeline tests, and finished runs of `digits` that tests may copy."""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -16,20 +15,40 @@ from typing import Any
 
 import pytest
 
+from flows.prefect_server.server import client_environment, start
+
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = ("run", "digits", "--scale", "debug", "--json")
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment of a client of a real Prefect server on loopback, shared by the session."""
-    from flows.prefect_server.server import client_environment, start
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the session: one for all processes of pytest-xdist."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
-    folder = tmp_path_factory.mktemp("server") / "prefect"
-    folder.mkdir(mode=0o700)
+
+@contextlib.contextmanager
+def serving(home: Path) -> Iterator[dict[str, str]]:
+    """The environment of a client of a home's own Prefect server, which runs meanwhile."""
+    folder = home / "prefect"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with open(folder / "users.lock", "a") as user:
         fcntl.flock(user, fcntl.LOCK_SH)
         yield client_environment(folder, start(folder))
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A real Prefect server on loopback that all tests share: one that asks for a run names it."""
+    with serving(shared_folder(tmp_path_factory) / "server") as environment:
+        yield environment
+
+
+@pytest.fixture(scope="module")
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A server of the module alone, for tests of a pool, a worker or `gc`."""
+    with serving(tmp_path_factory.mktemp("own")) as environment:
+        yield environment
 
 
 @pytest.fixture(scope="session")
@@ -85,17 +104,14 @@ def finished(
     """A home with an undisturbed run of digits at debug scale, and what the command said. Not to be
     changed: copy it.
     """
-    shared = tmp_path_factory.getbasetemp()
-    shared = (
-        shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
-    )  # one for all processes of pytest-xdist
-    home, said = shared / "finished" / "home", shared / "finished" / "said.json"
+    shared = shared_folder(tmp_path_factory)
+    home, result = shared / "finished" / "home", shared / "finished" / "said.json"
     with open(shared / "finished.lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not said.exists():
+        if not result.exists():
             home.mkdir(parents=True)
-            said.write_text(json.dumps(answer(home, *DIGITS)))
-    return home, json.loads(said.read_text())
+            result.write_text(json.dumps(answer(home, *DIGITS)))
+    return home, json.loads(result.read_text())
 
 
 @pytest.fixture

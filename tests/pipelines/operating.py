@@ -26,6 +26,16 @@ PREFECT = [sys.executable, "-m", "prefect"]
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 )
+# Beyond what `finished` has trained: ingest to pack are cached, training goes on from 2 kimg.
+LONG = {
+    "recipe": "digits",
+    "scale": "debug",
+    "only": "train",
+    "overrides": ["train.kimg=400", "train.state_kimg=1"],
+}
+REST = {**LONG, "max_seconds": 3}
+FIVE_MINUTES = 300.0
+START = 300.0  # a process that imports Prefect and torch, on a machine that others use, too
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
@@ -57,7 +67,7 @@ class Api:
                     raise
                 time.sleep(1)
             except TimeoutError:
-                # a question may be asked again; whether a change was made nobody knows
+                # a question may be asked again; whether a change was made is unknown
                 if (
                     attempt == 7
                     or method
@@ -78,7 +88,7 @@ class Api:
 
     def no_schedules(self) -> None:
         """Turns the schedules of all deployments off: tests that run at three in the morning share
-        the pool with nobody.
+        the pool with no other run.
         """
         for one in self.ask("/deployments/filter", {}):
             for schedule in one["schedules"]:
@@ -110,10 +120,10 @@ class Api:
         )
 
     def until(
-        self, look: Callable[[], Any], good: Callable[[Any], bool], seconds: float = 600
+        self, ask: Callable[[], Any], good: Callable[[Any], bool], seconds: float = 600
     ) -> Any:
         deadline = time.monotonic() + seconds
-        while not good(found := look()):
+        while not good(found := ask()):
             assert time.monotonic() < deadline, f"after {seconds} s still {found}"
             time.sleep(0.5)
         return found
@@ -122,12 +132,12 @@ class Api:
         """Name to the newest task run; they arrive some seconds after the flow has ended."""
         body = {"flow_runs": {"id": {"any_": [run]}}, "sort": "EXPECTED_START_TIME_ASC"}
 
-        def look() -> dict[str, dict[str, Any]]:
+        def ask() -> dict[str, dict[str, Any]]:
             return {found["name"]: found for found in self.ask("/task_runs/filter", body)}
 
         return dict(
             self.until(
-                look,
+                ask,
                 lambda found: sum(task["state_type"] in FINAL for task in found.values()) >= count,
             )
         )
@@ -210,7 +220,7 @@ class Worker:
 
 
 class Browser:
-    """Headless Chromium, signed in to a server's UI; each look opens a page and waits until an
+    """Headless Chromium, signed in to a server's UI; `open` opens pages and waits until an
     expression is true.
     """
 
@@ -219,7 +229,7 @@ class Browser:
         self.login = api.login
         self.profile = profile
 
-    def look(
+    def open(
         self,
         pages: dict[str, str],
         *,
@@ -230,9 +240,9 @@ class Browser:
         """Opens each page (path to the JavaScript expression that must become a non-empty text) and
         returns those texts.
         """
-        return asyncio.run(self._look(pages, width, height, images))
+        return asyncio.run(self._open(pages, width, height, images))
 
-    async def _look(
+    async def _open(
         self, pages: dict[str, str], width: int, height: int, images: Path | None
     ) -> dict[str, str]:
         from websockets.asyncio.client import connect
@@ -271,7 +281,7 @@ class Browser:
         self, page: _Page, pages: dict[str, str], width: int, height: int, images: Path | None
     ) -> dict[str, str]:
         await page.open(width, height)
-        # what the UI itself keeps once somebody has typed the password
+        # what the UI itself keeps once the password is typed
         store = f"localStorage.setItem('prefect-password', {json.dumps(self.login)})"
         await page.call(
             "Page.addScriptToEvaluateOnNewDocument", source=f"try {{ {store} }} catch (e) {{}}"
@@ -334,3 +344,54 @@ class _Page:
     async def value(self, expression: str) -> str:
         answer = await self.call("Runtime.evaluate", expression=expression)
         return str(answer["result"].get("value", ""))
+
+
+def training(api: Api, worker: Worker, **variables: str) -> tuple[str, int, int]:
+    """A run that trains: its id, and the processes of the flow and of the training. Variables go
+    into its environment.
+    """
+    deployment = api.deployment("represent")
+    job = {"env": {**deployment["job_variables"]["env"], **variables}}
+    body = {"parameters": LONG, "state": {"type": "SCHEDULED"}, "job_variables": job}
+    run = str(api.ask(f"/deployments/{deployment['id']}/create_flow_run", body)["id"])
+    (child,) = api.until(lambda: worker.children("-m gan_core train"), bool, START)
+    parent = int((Path("/proc") / str(child) / "stat").read_text().rsplit(")", 1)[1].split()[1])
+    time.sleep(5)  # some training, and a heartbeat
+    return run, parent, child
+
+
+def marked(api: Api, run: str, since: float) -> float:
+    """Waits until the run is Crashed and its slot free; returns after how many seconds that was."""
+    ended = api.wait(run, "CRASHED", seconds=FIVE_MINUTES - (time.monotonic() - since))
+    assert ended["state_type"] == "CRASHED"
+    api.until(api.slots, lambda held: held == 0, 5)
+    return time.monotonic() - since
+
+
+def goes_on(api: Api, server: dict[str, str], home: Path, tmp_path: Path, dead: str) -> None:
+    """Another run, with a worker that lives, gets the slot and continues the training; it closes
+    what the dead run has left.
+    """
+    worker = Worker(environment(server, home), tmp_path / f"{tmp_path.name}-next.log")
+    try:
+        run = api.start("represent", **REST)
+        assert api.wait(run, seconds=START)["state_type"] == "COMPLETED"
+        assert api.tasks(run, 1)["train"]["state_name"] == "Paused"
+        assert any("Training continues from" in line for line in api.logs(run)), api.logs(run)
+        unfinished = {"state": {"type": {"any_": ["RUNNING", "PENDING"]}}}
+        body = {
+            "task_runs": unfinished,
+            "flow_runs": {"id": {"any_": [dead, run]}},
+        }  # other tests use this server, too
+        assert api.ask("/task_runs/filter", body) == [], "what the dead run left Running is closed"
+    finally:
+        worker.end()
+
+
+def gone(process: int) -> bool:
+    try:
+        return (Path("/proc") / str(process) / "stat").read_text().rsplit(")", 1)[1].split()[
+            0
+        ] == "Z"
+    except FileNotFoundError:
+        return True

@@ -83,29 +83,28 @@ def python(code: str, server: dict[str, str], *arguments: str) -> Any:
 def record(home: Path, name: str, started: str, flow_run: str) -> None:
     folder = home / "runs" / name
     folder.mkdir(parents=True)
-    told = {
+    message = {
         "recipe": "digits",
         "state": "completed",
         "started": started,
         "nodes": [],
         "flow_run": flow_run,
     }
-    (folder / "run.json").write_text(json.dumps(told))
+    (folder / "run.json").write_text(json.dumps(message))
 
 
 def test_flow_runs_go_with_their_runs(
-    tmp_path: Path, server: dict[str, str], answer: Callable[..., Any]
+    tmp_path: Path, own_server: dict[str, str], answer: Callable[..., Any]
 ) -> None:
-    *names, cancelled = python(RUNS, server)
+    *names, cancelled = python(RUNS, own_server)
     home = tmp_path / "home"
     for minute, name in enumerate(names):
         record(home, f"digits-{minute}", f"2026-11-24T10:0{minute}:00+00:00", name)
-    told = answer(home, "gc", "--keep", "1", "--dry-run", "--json")
-    assert told["prefect"]["flow_runs"] == 2 and len(told["removed"]) == 2
-    assert answer(home, "gc", "--keep", "1", "--json")["prefect"]["flow_runs"] == 2, (
-        "the dry run deleted none"
-    )
-    left = python(READ, server, *names, cancelled)
+    message = answer(home, "gc", "--keep", "1", "--dry-run", "--json", **own_server)
+    assert message["prefect"]["flow_runs"] == 2 and len(message["removed"]) == 2
+    done = answer(home, "gc", "--keep", "1", "--json", **own_server)
+    assert done["prefect"]["flow_runs"] == 2, "the dry run deleted none"
+    left = python(READ, own_server, *names, cancelled)
     assert left[names[0]] == left[names[1]] == [False, 0, 0, False], (
         "artifacts, task runs and logs went, too"
     )
@@ -115,12 +114,12 @@ def test_flow_runs_go_with_their_runs(
     # and never became a run.
     own = tmp_path / "own"
     shutil.copytree(
-        Path(server["PREFECT_HOME"]),
+        Path(own_server["PREFECT_HOME"]),
         own / "prefect",
         ignore=shutil.ignore_patterns("*.db*", "*.lock", "storage"),
     )
     record(own, "digits-1", datetime.now(UTC).isoformat(), names[2])
-    said = answer(own, "gc", "--keep", "1", "--json")
-    assert said["removed"] == [] and said["prefect"]["flow_runs"] >= 1
-    left = python(READ, server, names[2], cancelled)
+    result = answer(own, "gc", "--keep", "1", "--json", **own_server)
+    assert result["removed"] == [] and result["prefect"]["flow_runs"] >= 1
+    left = python(READ, own_server, names[2], cancelled)
     assert left[cancelled] == [False, 0, 0, False] and left[names[2]] == [True, 1, 1, True]

@@ -21,6 +21,16 @@ import pytest
 from tests.pipelines.conftest import DIGITS
 from tests.pipelines.operating import ROOT, Api
 
+SETTINGS = (
+    "sources.train.digits.limit=300",
+    "hash.min_steps=20",
+    "evaluate.labels_per_class=[10]",
+    "evaluate.probes=[{name: linear_svm, grid: [0.001]}]",
+    "evaluate.baselines=[pixels]",
+    "inspect=[samples]",
+)
+SMALL = (*DIGITS, *(word for setting in SETTINGS for word in ("--set", setting)))
+
 Answer = dict[str, Any]
 Ask = Callable[..., Answer]
 
@@ -35,8 +45,8 @@ def artifact(home: Path, answer: Answer, node: str) -> Path:
 
 
 def test_it_makes_everything_and_a_report(finished: tuple[Path, Answer]) -> None:
-    home, said = finished
-    stages = {node["ref"]["stage"] for node in said["nodes"]}
+    home, result = finished
+    stages = {node["ref"]["stage"] for node in result["nodes"]}
     assert stages == {
         "ingest",
         "crop",
@@ -49,19 +59,19 @@ def test_it_makes_everything_and_a_report(finished: tuple[Path, Answer]) -> None
         "evaluate",
         "report",
     }
-    assert set(said["computed"]) == {node["node"] for node in said["nodes"]}
-    report = Path(said["report"]).read_text()
-    assert Path(said["report"]).with_name("summary.json").is_file()
+    assert set(result["computed"]) == {node["node"] for node in result["nodes"]}
+    report = Path(result["report"]).read_text()
+    assert Path(result["report"]).with_name("summary.json").is_file()
     assert "<html" in report and "http://" not in report.replace("http://www.w3.org", "")
-    assert (home / "runs" / said["run"] / "recipe.yaml").exists()
+    assert (home / "runs" / result["run"] / "recipe.yaml").exists()
 
 
 def test_features_lead_back_to_the_images(finished: tuple[Path, Answer]) -> None:
     import pyarrow.parquet as pq
 
-    home, said = finished
-    (folder,) = artifact(home, said, "extract:digits:discriminator").glob("[0-9a-f]*/")
-    (images,) = artifact(home, said, "ingest:digits").glob("[0-9a-f]*/")
+    home, result = finished
+    (folder,) = artifact(home, result, "extract:digits:discriminator").glob("[0-9a-f]*/")
+    (images,) = artifact(home, result, "ingest:digits").glob("[0-9a-f]*/")
     features = pq.read_table(sorted(folder.glob("features-*.parquet")))
     known = pq.read_table(images / "images.parquet")
     assert features.num_rows == known.num_rows == 1797
@@ -83,8 +93,6 @@ def test_a_second_run_computes_nothing_and_imports_nothing_heavy(home: Path, ans
         "finally: print([m for m in ('torch', 'prefect', 'faiss', 'cv2', 'sklearn') if m in "
         "sys.modules], file=sys.stderr)"
     )
-    import subprocess
-
     done = subprocess.run(
         [sys.executable, "-c", code, *DIGITS],
         capture_output=True,
@@ -104,26 +112,18 @@ def test_a_c_grid_re_runs_its_cells_and_the_report_only(home: Path, answer: Ask)
     }
 
 
-def test_a_deleted_artifact_is_made_again_and_nothing_else(
+def test_a_deleted_and_a_refreshed_artifact_are_made_again_and_nothing_else(
     home: Path, finished: tuple[Path, Answer], answer: Ask
 ) -> None:
     shutil.rmtree(artifact(home, finished[1], "crop:digits"))
-    again = answer(home, *DIGITS)
-    assert again["computed"] == ["crop:digits"]
-    assert digests(again) == digests(finished[1])
-
-
-def test_refresh_and_only(home: Path, finished: tuple[Path, Answer], answer: Ask) -> None:
-    again = answer(home, *DIGITS, "--only", "hash", "--refresh", "hash")
-    assert again["computed"] == ["hash"]
-    assert digests(again)["hash"] == digests(finished[1])["hash"], (
-        "the same seed and threads give the same digest"
-    )
+    again = answer(home, *DIGITS, "--refresh", "hash")
+    assert again["computed"] == ["crop:digits", "hash"]
+    assert digests(again) == digests(finished[1]), "the same seed and threads, the same digests"
 
 
 def test_only_refuses_when_inputs_are_missing(tmp_path: Path, answer: Ask) -> None:
-    said = answer(tmp_path / "empty", *DIGITS, "--only", "train", code=2)
-    assert "pack" in said["error"] and "discern run digits" in said["remedy"]
+    result = answer(tmp_path / "empty", *DIGITS, "--only", "train", code=2)
+    assert "pack" in result["error"] and "discern run digits" in result["remedy"]
 
 
 def test_a_new_version_of_a_stage_is_made(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +138,7 @@ def test_a_new_version_of_a_stage_is_made(home: Path, monkeypatch: pytest.Monkey
     monkeypatch.setitem(specs.STAGES, "pack", replace(specs.STAGES["pack"], version=99))
     (first, *rest) = prepare(request, Store(home)).to_do
     assert first.node.id == "pack" and "version went from" in first.why
-    assert {standing.state for standing in rest} == {"after"}
+    assert {status.state for status in rest} == {"after"}
 
 
 def test_runs_are_compared_and_similar_images_found(
@@ -162,9 +162,9 @@ def test_runs_are_compared_and_similar_images_found(
     rows = pq.read_table(folder / "features-00000.parquet", columns=["image_id", "label"])
     image, sheet = rows["image_id"][0].as_py(), tmp_path / "similar.png"
     words = (image, "--features", folder.parent.name, "-k", "5", "--out", str(sheet), "--json")
-    said = answer(home, "similar", *words)
-    assert said["image_id"] == image and len(said["neighbours"]) == 5
-    same = [one["label"] == rows["label"][0].as_py() for one in said["neighbours"]]
+    result = answer(home, "similar", *words)
+    assert result["image_id"] == image and len(result["neighbours"]) == 5
+    same = [one["label"] == rows["label"][0].as_py() for one in result["neighbours"]]
     assert sum(same) >= 3, "digits of one kind are alike"
     assert Image.open(sheet).size[0] > 2 * 96
 
@@ -181,8 +181,10 @@ def test_a_damaged_artifact_is_named_and_mended(
     shard.write_bytes(bytes(data))
     # the disk's fault, not a program's: the cheap check by time of change does not see it
     os.utime(shard, ns=(before.st_atime_ns, before.st_mtime_ns))
-    said = answer(home, *DIGITS, "--refresh", "train", code=1)
-    assert "pack/" in said["error"] and "damaged" in said["error"] and "verify" in said["remedy"]
+    result = answer(home, *DIGITS, "--refresh", "train", code=1)
+    assert (
+        "pack/" in result["error"] and "damaged" in result["error"] and "verify" in result["remedy"]
+    )
     assert answer(home, "verify", "--all", "--json", code=1)["damaged"]
     assert answer(home, "verify", "--all", "--remove", "--json")["removed"]
     again = answer(home, *DIGITS)
@@ -194,19 +196,19 @@ def test_a_run_whose_training_diverged_leaves_a_report(home: Path, answer: Ask) 
     shown in a page of its own.
     """
     settings = ("train.learning_rate=0.5", "train.log_kimg=0.1", "train.kimg=4")
-    said = answer(
+    result = answer(
         home, *DIGITS, *(word for setting in settings for word in ("--set", setting)), code=1
     )
-    assert "Training diverged at 0." in said["error"]
+    assert "Training diverged at 0." in result["error"]
     (folder,) = (
         path.parent
         for path in home.glob("runs/*/run.json")
         if json.loads(path.read_text())["state"] == "failed"
     )
-    assert str(folder / "report.html") in said["remedy"]
+    assert str(folder / "report.html") in result["remedy"]
     report = (folder / "report.html").read_text()
     assert (
-        said["error"] in html.unescape(report).replace("\xa0", " ")
+        result["error"] in html.unescape(report).replace("\xa0", " ")
         and "What was seen" in report
         and "learning_rate" in report
     )
@@ -236,7 +238,7 @@ def test_ctrl_c_in_a_training_loses_no_minibatch(
     home: Path, server: dict[str, str], answer: Ask, processes: int
 ) -> None:
     """The terminal sends it to the whole group. No state was due before: without one saved now,
-    training would begin anew.
+    training would begin again.
     """
     longer = (
         "train",
@@ -286,13 +288,13 @@ def test_ctrl_c_in_a_training_loses_no_minibatch(
         and "saves its state first" in err
         and "Traceback" not in err
     ), err
-    said = answer(home, *longer, "--max-seconds", "1", "--json")
-    assert said["state"] == "paused"
+    result = answer(home, *longer, "--max-seconds", "1", "--json")
+    assert result["state"] == "paused"
     found = [
         json.loads(path.read_text())["position"]["images"]
         for path in (home / "state" / "train").glob("*/state-*/state.json")
     ]
-    assert max(found) > reached, "on from where it was told to end"
+    assert max(found) > reached, "it continues where the signal ended it"
     stopped = next(
         json.loads(path.read_text())
         for path in sorted((home / "runs").glob("digits-*/run.json"))[::-1]
@@ -301,35 +303,37 @@ def test_ctrl_c_in_a_training_loses_no_minibatch(
     assert stopped["error"].startswith("KeyboardInterrupt")
 
 
-def test_two_runs_at_once_share_the_work(
-    finished: tuple[Path, Answer], tmp_path: Path, command: Callable[..., Any]
-) -> None:
-    import json
-
-    home = tmp_path / "home"
+@pytest.fixture(scope="module")
+def two_runs(tmp_path_factory: pytest.TempPathFactory, command: Callable[..., Any]) -> list[Answer]:
+    """What two small runs at once in one home printed."""
+    home = tmp_path_factory.mktemp("two") / "home"
     home.mkdir()
-    runs = [command(home, *DIGITS) for _ in range(2)]
-    said = []
-    for process in runs:
+    answers = []
+    for process in [command(home, *SMALL) for _ in range(2)]:
         out, err = process.communicate(timeout=1500)
         assert process.returncode == 0, err[-3000:]
-        said.append(json.loads(out))
-    made = [set(one["computed"]) for one in said]
+        answers.append(json.loads(out))
+    return answers
+
+
+def test_two_runs_at_once_share_the_work(two_runs: list[Answer]) -> None:
+    first, second = two_runs
+    made = [set(one["computed"]) for one in two_runs]
     assert not made[0] & made[1], "exactly one of them computes each stage"
-    assert made[0] | made[1] == set(digests(said[0]))
-    assert digests(said[0]) == digests(said[1]) == digests(finished[1])
+    assert made[0] | made[1] == set(digests(first))
+    assert digests(first) == digests(second)
 
 
 @pytest.mark.timeout(3600)
 def test_kill_9_in_every_stage_and_the_same_command_again(
-    finished: tuple[Path, Answer],
+    two_runs: list[Answer],
     tmp_path: Path,
     command: Callable[..., Any],
     answer: Ask,
     server: dict[str, str],
 ) -> None:
-    """One home, killed in one stage after another; what comes out at the end is what an undisturbed
-    run gives.
+    """One home, killed in one stage after another; what comes out at the end is what runs give that
+    nothing killed.
 
     Prefect would show the killed runs as Running for ever: the next run closes them, and none that
         is being tried again.
@@ -338,7 +342,7 @@ def test_kill_9_in_every_stage_and_the_same_command_again(
     home.mkdir()
     killed = []
     for stage in ("ingest", "crop", "hash", "train", "extract", "evaluate", "report"):
-        process = command(home, *DIGITS)
+        process = command(home, *SMALL)
         if _kill_when_at_work(process, home, stage):
             killed.append(stage)
     assert set(killed) >= {"train", "extract"}, killed
@@ -360,7 +364,7 @@ def test_kill_9_in_every_stage_and_the_same_command_again(
         "each closes those before"
     )
     retried = _tried_again(api, home, next(iter(dead.values())))
-    again = answer(home, *DIGITS)
+    again = answer(home, *SMALL)
     assert {api.run(run)["state_type"] for run in dead} == {"CRASHED"}
     unfinished = {"state": {"type": {"any_": ["RUNNING", "PENDING"]}}}
     assert (
@@ -376,7 +380,7 @@ def test_kill_9_in_every_stage_and_the_same_command_again(
         "failed",
         "completed",
     }
-    assert digests(again) == digests(finished[1])
+    assert digests(again) == digests(two_runs[0])
     assert answer(home, "verify", "--all", "--json")["damaged"] == {}
     assert published, "what was finished before the kills was kept"
 

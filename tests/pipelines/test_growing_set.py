@@ -23,7 +23,7 @@ SETTINGS = (
     "evaluate.labels_per_class=[5]",
     "evaluate.probes=[{name: ridge}]",
     "evaluate.baselines=[random]",
-    "inspect.guided=false",
+    "inspect=[samples]",
 )
 
 
@@ -58,17 +58,17 @@ def spoil(data: Path) -> None:
         os.utime(path, ns=(known.st_atime_ns, known.st_mtime_ns))
 
 
-def node(said: Answer, name: str) -> dict[str, Any]:
-    return next(entry for entry in said["nodes"] if entry["node"] == name)
+def node(result: Answer, name: str) -> dict[str, Any]:
+    return next(entry for entry in result["nodes"] if entry["node"] == name)
 
 
-def folder_of(home: Path, said: Answer, name: str) -> Path:
-    ref = node(said, name)["ref"]
+def folder_of(home: Path, result: Answer, name: str) -> Path:
+    ref = node(result, name)["ref"]
     return home / "artifacts" / ref["stage"] / ref["key"] / ref["digest"][:12]
 
 
-def manifest_of(home: Path, said: Answer, name: str) -> dict[str, Any]:
-    return json.loads((folder_of(home, said, name) / "manifest.json").read_text())
+def manifest_of(home: Path, result: Answer, name: str) -> dict[str, Any]:
+    return json.loads((folder_of(home, result, name) / "manifest.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -83,12 +83,12 @@ def before(tmp_path_factory: pytest.TempPathFactory, answer: Ask) -> tuple[Path,
 @pytest.fixture
 def grown(before: tuple[Path, Path, Answer], tmp_path: Path) -> tuple[Path, Path, Answer]:
     """Copies, the folder grown by 40 images, and no old file readable any more."""
-    home, data, said = before
+    home, data, result = before
     shutil.copytree(home, tmp_path / "home", symlinks=True)
     shutil.copytree(data, tmp_path / "data")
     spoil(tmp_path / "data")
     add_digits(tmp_path / "data", 160, 200)
-    return tmp_path / "home", tmp_path / "data", said
+    return tmp_path / "home", tmp_path / "data", result
 
 
 def test_ignore_keeps_the_snapshot_and_new_images_get_features_and_scores(
@@ -97,20 +97,18 @@ def test_ignore_keeps_the_snapshot_and_new_images_get_features_and_scores(
     import pyarrow.parquet as pq
 
     home, data, first = grown
-    said = answer(home, *run_of(data, "train.on_new_data=ignore"))
+    result = answer(home, *run_of(data, "train.on_new_data=ignore"))
     api = Api(server)
     shown = api.until(
-        lambda: api.tasks(said["flow_run"], 1),
+        lambda: api.tasks(result["flow_run"], 1),
         lambda tasks: {"train", "pack:trained", "report"} <= set(tasks),
     )
     assert shown["train"]["state_name"] == shown["pack:trained"]["state_name"] == "Cached"
-    assert {"training", "report"} <= set(api.artifacts(said["flow_run"])), (
+    assert {"training", "report"} <= set(api.artifacts(result["flow_run"])), (
         "the run's page shows what is in use"
     )
-    made = set(said["computed"])
-    assert "train" not in made and "inspect" not in made, (
-        "what stands on the old snapshot alone stays"
-    )
+    made = set(result["computed"])
+    assert not {"train", "inspect:samples"} & made, "they read the old snapshot and its set alone"
     assert {
         "ingest:folder",
         "crop:folder",
@@ -118,28 +116,28 @@ def test_ignore_keeps_the_snapshot_and_new_images_get_features_and_scores(
         "extract:folder:discriminator",
         "report",
     } <= made
-    assert node(said, "train")["ref"] == node(first, "train")["ref"]
+    assert node(result, "train")["ref"] == node(first, "train")["ref"]
     # Only new files were read: the old ones hold zeros by now.
-    assert manifest_of(home, said, "ingest:folder")["outcome"]["summary"]["read"] == 40
-    crop = manifest_of(home, said, "crop:folder")["outcome"]
+    assert manifest_of(home, result, "ingest:folder")["outcome"]["summary"]["read"] == 40
+    crop = manifest_of(home, result, "crop:folder")["outcome"]
     assert (crop["summary"]["read"], crop["summary"]["reused"]) == (40, 160) and crop["counts"][
         "ok"
     ] == 200
     # Every image has features; their lineage names the set of the snapshot and the one that it has
     # grown to.
-    (features,) = folder_of(home, said, "extract:folder:discriminator").glob("features-*.parquet")
+    (features,) = folder_of(home, result, "extract:folder:discriminator").glob("features-*.parquet")
     table = pq.read_table(features)
     assert table.num_rows == 200
     lineage = json.loads(table.schema.metadata[b"discern"])
     assert lineage["inputs"]["pack"] == [node(first, "pack")["ref"]["digest"]]
     assert (
         lineage["inputs"]["grown"]
-        == [node(said, "pack")["ref"]["digest"]]
+        == [node(result, "pack")["ref"]["digest"]]
         != lineage["inputs"]["pack"]
     )
     assert lineage["inputs"]["snapshot"] == [node(first, "train")["ref"]["digest"]]
     predictions = pq.read_table(
-        folder_of(home, said, "evaluate:folder:discriminator:ridge") / "predictions.parquet"
+        folder_of(home, result, "evaluate:folder:discriminator:ridge") / "predictions.parquet"
     )
     old = pq.read_table(
         next(folder_of(home, first, "extract:folder:discriminator").glob("features-*.parquet"))
@@ -147,7 +145,9 @@ def test_ignore_keeps_the_snapshot_and_new_images_get_features_and_scores(
     assert set(predictions["image_id"].to_pylist()) - set(old["image_id"].to_pylist()), (
         "new test images are scored"
     )
-    assert said["growth"]["how"] == "keep" and 0 < said["growth"]["new"] < said["growth"]["of"]
+    assert (
+        result["growth"]["how"] == "keep" and 0 < result["growth"]["new"] < result["growth"]["of"]
+    )
     # The store alone decides: asked again, nothing is done.
     assert answer(home, *run_of(data, "train.on_new_data=ignore"))["computed"] == []
 
@@ -164,11 +164,15 @@ def test_few_new_images_leave_the_snapshot_and_many_do_not(
     )
     kept = answer(home, *run_of(data, "train.min_new_share=0.5", verb="train"))
     assert node(kept, "train")["ref"] == node(first, "train")["ref"]
-    anew = answer(home, *run_of(data, "train.min_new_share=0.1", verb="train"))
-    assert anew["computed"] == ["train"]
+    retrained = answer(home, *run_of(data, "train.min_new_share=0.1", verb="train"))
+    assert retrained["computed"] == ["train"]
     usual = answer(home, *run_of(data, verb="train"))
-    assert usual["computed"] == [], "trained anew is what the default does"
-    assert node(usual, "train")["ref"] == node(anew, "train")["ref"] != node(first, "train")["ref"]
+    assert usual["computed"] == [], "the default trains again"
+    assert (
+        node(usual, "train")["ref"]
+        == node(retrained, "train")["ref"]
+        != node(first, "train")["ref"]
+    )
 
 
 @pytest.mark.slow
@@ -177,17 +181,17 @@ def test_continue_goes_on_from_the_old_state_and_says_so_in_its_key(
     grown: tuple[Path, Path, Answer], answer: Ask, tmp_path: Path
 ) -> None:
     home, data, first = grown
-    twin = tmp_path / "twin"
-    shutil.copytree(home, twin, symlinks=True)
+    second = tmp_path / "second"
+    shutil.copytree(home, second, symlinks=True)
     ask = run_of(data, "train.on_new_data=continue", "train.continue_kimg=0.1", verb="train")
-    said = answer(home, *ask)
-    assert "train" in said["computed"]
-    made = manifest_of(home, said, "train")
+    result = answer(home, *ask)
+    assert "train" in result["computed"]
+    made = manifest_of(home, result, "train")
     assert made["part"]["continued"] == {
         "training": node(first, "train")["ref"]["digest"],
         "kimg": 0.2,
     }
-    assert made["inputs"]["pack"][0]["digest"] == node(said, "pack")["ref"]["digest"]
+    assert made["inputs"]["pack"][0]["digest"] == node(result, "pack")["ref"]["digest"]
     summary = made["outcome"]["summary"]
     old = manifest_of(home, first, "train")["outcome"]["summary"]
     assert summary["started_at_kimg"] == old["kimg"] and summary["kimg"] == pytest.approx(
@@ -198,16 +202,16 @@ def test_continue_goes_on_from_the_old_state_and_says_so_in_its_key(
         home, *run_of(data, "train.on_new_data=continue", "train.continue_kimg=0.1"), "--dry-run"
     )["plan"]
     assert "pack:trained" not in {row["node"] for row in plan}, (
-        "what follows stands on the set that was trained on last"
+        "later stages use the set that was trained on last"
     )
     # Equal requests give equal weights, also by way of a state that was taken over.
-    assert node(answer(twin, *ask), "train")["ref"] == node(said, "train")["ref"]
-    # Without the old state nothing can go on: it is trained anew, under the key of that, and the
+    assert node(answer(second, *ask), "train")["ref"] == node(result, "train")["ref"]
+    # Without the old state nothing can go on: it is trained again, under the key of that, and the
     # run says why.
-    shutil.rmtree(twin / "state" / "train")
-    shutil.rmtree(twin / "artifacts" / "train" / node(said, "train")["ref"]["key"])
-    anew = answer(twin, *ask)
+    shutil.rmtree(second / "state" / "train")
+    shutil.rmtree(second / "artifacts" / "train" / node(result, "train")["ref"]["key"])
+    retrained = answer(second, *ask)
     assert (
-        anew["computed"] == ["train"]
-        and "continued" not in manifest_of(twin, anew, "train")["part"]
+        retrained["computed"] == ["train"]
+        and "continued" not in manifest_of(second, retrained, "train")["part"]
     )

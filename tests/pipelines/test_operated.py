@@ -1,7 +1,7 @@
 """Discern as it is operated: a server with authentication, a pool, a worker; runs by schedule, by
 hand, of one stage, and again.
 
-One story on one server, told in the order of this file; what is slow in it (starting processes) is
+Tests on one server, in the order of this file; what is slow in it (starting processes) is
 started once.
 """
 
@@ -11,9 +11,11 @@ import http.server
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -24,7 +26,19 @@ from typing import Any
 import pytest
 
 from flows.prefect_server import provision
-from tests.pipelines.operating import CHROMIUM, PREFECT, ROOT, Api, Browser, Worker, environment
+from tests.pipelines.operating import (
+    CHROMIUM,
+    PREFECT,
+    ROOT,
+    Api,
+    Browser,
+    Worker,
+    environment,
+    goes_on,
+    gone,
+    marked,
+    training,
+)
 
 CHAINS = {"represent", "prepare", "train", "extract", "evaluate", "inspect", "stage"}
 DEPLOYMENTS = {*CHAINS, "gc"}
@@ -33,7 +47,7 @@ WANTED = {"recipe": "digits", "scale": "debug"}
 
 
 class Hook(http.server.BaseHTTPRequestHandler):
-    """Somebody who wants to be told."""
+    """An address that receives notifications."""
 
     heard: list[str] = []
 
@@ -57,22 +71,22 @@ def hook() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def home(server: dict[str, str], finished: tuple[Path, dict[str, Any]]) -> Path:
-    """The home of the session's server, holding what the command line has made in `finished`."""
-    place = Path(server["PREFECT_HOME"]).parent
+def home(own_server: dict[str, str], finished: tuple[Path, dict[str, Any]]) -> Path:
+    """The home of the server, holding what the command line has made in `finished`."""
+    place = Path(own_server["PREFECT_HOME"]).parent
     for name in ("artifacts", "runs", "state"):
         shutil.copytree(finished[0] / name, place / name, symlinks=True, dirs_exist_ok=True)
     return place
 
 
 @pytest.fixture(scope="module")
-def shell(server: dict[str, str], home: Path) -> dict[str, str]:
-    return environment(server, home)
+def shell(own_server: dict[str, str], home: Path) -> dict[str, str]:
+    return environment(own_server, home)
 
 
 @pytest.fixture(scope="module")
-def api(server: dict[str, str]) -> Api:
-    return Api(server)
+def api(own_server: dict[str, str]) -> Api:
+    return Api(own_server)
 
 
 def discern(shell: dict[str, str], *words: str) -> Any:
@@ -95,12 +109,12 @@ def operated(
     """Set up, deployed, and with a worker: what docs/operations.md says, in its order."""
     made = discern(shell, "setup")
     assert "work pool discern" in made["changed"] and "block discern-notify" not in made["changed"]
-    told = discern(shell, "setup", "--notify", hook)
-    assert set(told["changed"]) == {
+    message = discern(shell, "setup", "--notify", hook)
+    assert set(message["changed"]) == {
         "block discern-notify",
         *(f"automation {name!r}" for name in (provision.FAILED, provision.FELL)),
-    }, "an automation that nobody edited follows what is asked for"
-    assert "secret-path" not in json.dumps(told), "an address may be the secret"
+    }, "an unedited automation follows the request"
+    assert "secret-path" not in json.dumps(message), "an address may be the secret"
     done = subprocess.run(
         [*PREFECT, "--no-prompt", "deploy", "--all"],
         env=shell,
@@ -260,8 +274,8 @@ def test_three_ways_one_store(operated: Worker, home: Path, api: Api) -> None:
     assert api.until(
         lambda: api.logs(by_hand), lambda lines: any("gan_core" in line for line in lines), 30
     )
-    told = api.until(lambda: [text for text in Hook.heard if "accuracy fell" in text], bool, 30)
-    assert "was 110.0" in told[0]
+    message = api.until(lambda: [text for text in Hook.heard if "accuracy fell" in text], bool, 30)
+    assert "was 110.0" in message[0]
 
 
 def plant_a_better_run(home: Path) -> None:
@@ -295,7 +309,7 @@ def test_one_stage_again(operated: Worker, api: Api) -> None:
     assert {name: task["state_name"] for name, task in tasks.items()} == {"report": "Completed"}
 
 
-def test_a_failed_run_is_told_of_and_goes_on_when_retried(
+def test_a_failed_run_is_reported_and_goes_on_when_retried(
     operated: Worker, api: Api, tmp_path: Path
 ) -> None:
     """Wrong settings end a run before any task; a wrong file is mended, and the same run retried as
@@ -369,15 +383,15 @@ def test_in_a_browser(operated: Worker, api: Api, tmp_path: Path) -> None:
         f"/v2/deployments/deployment/{form}/run": "['recipe', 'scale', 'refresh', "
         f"'Stages to make again'].every(word => {text}.includes(word))",
     }
-    seen = Browser(api, tmp_path / "profile").look(
+    seen = Browser(api, tmp_path / "profile").open(
         pages, images=tmp_path if os.environ.get("DISCERN_SHOTS") else None
     )
     assert all(seen.values()) and len(seen) == 4
 
 
 def test_only_who_signs_in(operated: Worker, api: Api, shell: dict[str, str], home: Path) -> None:
-    """The shipped settings: nobody without the password, no foreign page, nothing that others on
-    the machine may read.
+    """The shipped settings: the password is needed, no other origin is served, nothing that others
+    on the machine may read.
     """
 
     def ask(path: str, method: str = "GET", **headers: str) -> int:
@@ -397,10 +411,14 @@ def test_only_who_signs_in(operated: Worker, api: Api, shell: dict[str, str], ho
     assert (
         ask("/flow_runs/filter", "POST", **known, **{"Content-Type": "application/json"}) == 403
     ), "no CSRF token"
-    foreign = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
-    assert ask("/flow_runs/filter", "OPTIONS", **foreign) == 400
+    other_origin = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+    assert ask("/flow_runs/filter", "OPTIONS", **other_origin) == 400
     assert (
-        ask("/flow_runs/filter", "OPTIONS", **{**foreign, "Origin": api.url.removesuffix("/api")})
+        ask(
+            "/flow_runs/filter",
+            "OPTIONS",
+            **{**other_origin, "Origin": api.url.removesuffix("/api")},
+        )
         == 200
     )
     folder = home / "prefect"
@@ -411,8 +429,8 @@ def test_only_who_signs_in(operated: Worker, api: Api, shell: dict[str, str], ho
         (folder / "worker.env", 0o600),
     ):
         assert path.stat().st_mode & 0o777 == mode, path
-    stranger = {**shell, "DISCERN_HOME": f"{home}-other", "PREFECT_HOME": f"{home}-other"}
-    for words, change, told in (
+    other_home = {**shell, "DISCERN_HOME": f"{home}-other", "PREFECT_HOME": f"{home}-other"}
+    for words, change, message in (
         (["setup"], {"PREFECT_API_AUTH_STRING": ""}, "worker.env"),
         (["setup"], {"PREFECT_API_AUTH_STRING": "wrong:login"}, "worker.env"),
         (["setup", "--port", "4300"], {}, "its operator's"),
@@ -420,14 +438,14 @@ def test_only_who_signs_in(operated: Worker, api: Api, shell: dict[str, str], ho
         command = [sys.executable, "-m", "flows.cli", *words]
         done = subprocess.run(
             command,
-            env={**stranger, **change},
+            env={**other_home, **change},
             capture_output=True,
             text=True,
             cwd=ROOT,
             timeout=100,
         )
         assert (
-            done.returncode in (1, 2) and told in done.stderr and "Traceback" not in done.stderr
+            done.returncode in (1, 2) and message in done.stderr and "Traceback" not in done.stderr
         ), done.stderr
     port = int(api.url.split(":")[2].split("/")[0])
     tables = [
@@ -442,3 +460,18 @@ def test_only_who_signs_in(operated: Worker, api: Api, shell: dict[str, str], ho
         if state == "0A" and int(address.rsplit(":", 1)[1], 16) == port
     ]
     assert listening == [f"0100007F:{port:04X}"], "127.0.0.1 alone"
+
+
+def test_kill_of_the_flows_process(
+    operated: Worker, api: Api, own_server: dict[str, str], home: Path, tmp_path: Path
+) -> None:
+    run, flow, child = training(api, operated)
+    os.kill(flow, signal.SIGKILL)
+    seconds = marked(api, run, time.monotonic())
+    assert seconds < 60, "its worker sees it at once"
+    assert gone(child), "the training dies with its task"
+    api.until(
+        lambda: api.tasks(run, 1), lambda tasks: tasks["train"]["state_type"] == "CRASHED", 30
+    )
+    operated.end()
+    goes_on(api, own_server, home, tmp_path, run)

@@ -84,8 +84,8 @@ def test_its_plan_is_printed_where_nothing_is_there_yet(name: str, tmp_path: Pat
     ]
     done = CliRunner().invoke(app, typed)
     assert done.exit_code == 0, done.output
-    said = json.loads(done.stdout)
-    nodes = [node["node"] for node in said["plan"]]
+    result = json.loads(done.stdout)
+    nodes = [node["node"] for node in result["plan"]]
     kinds = {node.partition(":")[0] for node in nodes}
     assert {"pack", "train", "inspect", "extract", "report"} <= kinds
     recipe, _ = load_recipe(name)
@@ -101,11 +101,11 @@ def test_at_debug_scale_it_runs_on_a_stand_in(
     name: str, real_data: Path, answer: Callable[..., Any], tmp_path: Path
 ) -> None:
     (tmp_path / "home").mkdir()
-    said = answer(
+    result = answer(
         tmp_path / "home", "run", name, "--data", str(real_data), "--scale", "debug", "--json"
     )
-    assert said["state"] == "completed" and said["report"]
-    (trained,) = [node for node in said["nodes"] if node["node"] == "train"]
+    assert result["state"] == "completed" and result["report"]
+    (trained,) = [node for node in result["nodes"] if node["node"] == "train"]
     folder = (
         tmp_path
         / "home"

@@ -24,7 +24,7 @@ SETTINGS = [
     "sources.train.digits.limit=300",
     "evaluate.probes=[{name: ridge, grid: [1.0]}]",
     "evaluate.baselines=[pixels]",
-    "inspect={guided: false, arithmetic: false, memorisation: false, walks: false}",
+    "inspect=[samples]",
     "dedup.mode=off",
 ]
 

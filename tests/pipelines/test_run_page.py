@@ -21,18 +21,11 @@ import pytest
 from flows.prefect_server.past_runs import enter_past_runs
 from flows.prefect_server.server import healthy
 from flows.prefect_server.settings import free_port
+from tests.pipelines.conftest import DIGITS
 from tests.pipelines.operating import Api
 
-DIGITS = ("run", "digits", "--scale", "debug", "--json")
 Finished = tuple[Path, dict[str, Any]]
 Ask = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def shown(tmp_path_factory: pytest.TempPathFactory, answer: Ask) -> Finished:
-    """A home and a run on this process's server: `finished` may be on another's."""
-    home = tmp_path_factory.mktemp("shown") / "home"
-    return home, answer(home, *DIGITS)
 
 
 @pytest.fixture
@@ -40,14 +33,14 @@ def api(server: dict[str, str]) -> Api:
     return Api(server)
 
 
-def record_of(home: Path, said: dict[str, Any]) -> dict[str, Any]:
-    return dict(json.loads((home / "runs" / said["run"] / "run.json").read_text()))
+def record_of(home: Path, result: dict[str, Any]) -> dict[str, Any]:
+    return dict(json.loads((home / "runs" / result["run"] / "run.json").read_text()))
 
 
-def test_a_run_has_few_artifacts_and_the_report_first(shown: Finished, api: Api) -> None:
-    home, said = shown
+def test_a_run_has_few_artifacts_and_the_report_first(finished: Finished, api: Api) -> None:
+    home, result = finished
     body = {
-        "artifacts": {"flow_run_id": {"any_": [said["flow_run"]]}},
+        "artifacts": {"flow_run_id": {"any_": [result["flow_run"]]}},
         "sort": "CREATED_DESC",
         "limit": 200,
     }
@@ -56,24 +49,24 @@ def test_a_run_has_few_artifacts_and_the_report_first(shown: Finished, api: Api)
     assert keys == ["report", "inspections", "stages", "training"]
     assert all(one["description"][0].isupper() for one in found)
     data = {one["key"]: one["data"] for one in found}
-    assert str(home / "runs" / said["run"] / "report.html") in data["report"]
+    assert str(home / "runs" / result["run"] / "report.html") in data["report"]
     assert data["inspections"].count("data:image/") >= 5
     assert len(data["inspections"]) < 260_000 and "data:image/svg" in data["training"]
     rows = {row["stage"]: row for row in json.loads(data["stages"])}
-    assert rows.keys() == {node["node"] for node in said["nodes"]}
+    assert rows.keys() == {node["node"] for node in result["nodes"]}
     assert rows["crop:digits"]["counts"].startswith("1,797 ")
     assert "%" in rows["evaluate:digits:pixels:linear_svm"]["accuracy"]
 
 
-def test_runs_and_tasks_are_tagged(shown: Finished, api: Api) -> None:
-    run = api.run(shown[1]["flow_run"])
+def test_runs_and_tasks_are_tagged(finished: Finished, api: Api) -> None:
+    run = api.run(finished[1]["flow_run"])
     assert {"recipe:digits", "scale:debug", "stage:report"} <= set(run["tags"])
     tasks = api.tasks(run["id"], 15)
     assert tasks["crop:digits"]["tags"] == ["stage:crop"]
 
 
-def test_the_log_of_a_run_links_its_report(shown: Finished, api: Api) -> None:
-    lines = api.logs(shown[1]["flow_run"])
+def test_the_log_of_a_run_links_its_report(finished: Finished, api: Api) -> None:
+    lines = api.logs(finished[1]["flow_run"])
     (line,) = [line for line in lines if "Report: /" in line]
     assert "report.html" in line and "/artifacts/artifact/" in line
     made = line.rsplit("/", 1)[1]
@@ -81,11 +74,11 @@ def test_the_log_of_a_run_links_its_report(shown: Finished, api: Api) -> None:
 
 
 def test_a_cached_run_is_entered(home: Path, answer: Ask, api: Api) -> None:
-    said = answer(home, *DIGITS)
-    assert said["computed"] == []
-    run = api.run(record_of(home, said)["flow_run"])
+    result = answer(home, *DIGITS)
+    assert result["computed"] == []
+    run = api.run(record_of(home, result)["flow_run"])
     assert (run["state_type"], run["state_name"]) == ("COMPLETED", "Cached")
-    assert said["started"] in run["state"]["message"]
+    assert result["started"] in run["state"]["message"]
     assert {"recipe:digits", "scale:debug"} <= set(run["tags"])
     assert run["name"].startswith("digits represent 20")
     assert list(api.artifacts(run["id"])) == ["report"]
@@ -94,12 +87,12 @@ def test_a_cached_run_is_entered(home: Path, answer: Ask, api: Api) -> None:
 def test_a_run_without_a_server_is_entered_once_one_is_up(
     home: Path, discern: Ask, server: dict[str, str], api: Api
 ) -> None:
-    said = discern(*DIGITS, home=home).json
-    assert said["computed"] == [] and record_of(home, said)["flow_run"] is None
+    result = discern(*DIGITS, home=home).json
+    assert result["computed"] == [] and record_of(home, result)["flow_run"] is None
     login = server["PREFECT_API_AUTH_STRING"]
     assert enter_past_runs(home, server["PREFECT_API_URL"], login) == 1
     assert enter_past_runs(home, server["PREFECT_API_URL"], login) == 0
-    assert api.run(record_of(home, said)["flow_run"])["state_name"] == "Cached"
+    assert api.run(record_of(home, result)["flow_run"])["state_name"] == "Cached"
 
 
 @pytest.fixture
@@ -145,11 +138,11 @@ def test_an_external_server_is_used(
     home: Path, discern: Ask, external: dict[str, str], api: Api
 ) -> None:
     """Computed and cached runs go to the server of PREFECT_API_URL; the home starts none."""
-    said = discern(*DIGITS, "--set", "report.title=Elsewhere", home=home, **external)
-    assert said.code == 0, said.err
-    assert said.json["computed"] == ["report"]
+    result = discern(*DIGITS, "--set", "report.title=Elsewhere", home=home, **external)
+    assert result.code == 0, result.err
+    assert result.json["computed"] == ["report"]
     there = Api(external)
-    run = there.run(said.json["flow_run"])
+    run = there.run(result.json["flow_run"])
     assert run["state_type"] == "COMPLETED" and "recipe:digits" in run["tags"]
     assert there.artifacts(run["id"])["report"]["description"] == "Report: Elsewhere"
     again = discern(*DIGITS, "--set", "report.title=Elsewhere", home=home, **external)

@@ -141,15 +141,15 @@ def test_shares_on_two_processes_give_the_same_digests(
 def test_a_runner_that_is_not_there_is_refused_with_the_remedy(
     discern: Callable[..., Any], tmp_path: Path
 ) -> None:
-    said = discern("run", "digits", "--runner", "spark", "--json")
-    assert said.code == 2 and "dask" in said.json["expected"]
+    result = discern("run", "digits", "--runner", "spark", "--json")
+    assert result.code == 2 and "dask" in result.json["expected"]
     hidden = tmp_path / "hidden"
     hidden.mkdir()
     (hidden / "sitecustomize.py").write_text(
         "import importlib.util as u\nfind = u.find_spec\n"
         "u.find_spec = lambda name, *rest: None if name == 'prefect_ray' else find(name, *rest)\n"
     )
-    said = discern(
+    result = discern(
         "run", "digits", "--runner", "ray:2", "--json", PYTHONPATH=f"{hidden}{os.pathsep}{ROOT}"
     )
-    assert said.code == 2 and ".[ray]" in said.json["remedy"]
+    assert result.code == 2 and ".[ray]" in result.json["remedy"]

@@ -31,18 +31,11 @@ evaluate:
   labels_per_class: [10]
   draws: 2
   probes: [{name: linear_svm, grid: [0.001, 0.1]}]
+inspect: [samples]
 """
 
-SMALL = (
-    "--scale",
-    "debug",
-    "--set",
-    "train.network.width=0.125",
-    "--set",
-    "train.kimg=1",
-    "--set",
-    "train.batch=8",
-)
+SETTINGS = ("train.network.width=0.125", "train.kimg=0.2", "train.batch=8", "inspect=[samples]")
+SMALL = ("--scale", "debug", *(word for setting in SETTINGS for word in ("--set", setting)))
 
 
 def write_images(folder: Path, count: int, seed: int) -> None:
@@ -63,24 +56,24 @@ def write_images(folder: Path, count: int, seed: int) -> None:
 def test_trained_on_one_set_and_evaluated_on_another(tmp_path: Path, answer: Ask) -> None:
     recipe = tmp_path / "askew.yaml"
     recipe.write_text(TRANSFER)
-    said = answer(tmp_path / "home", "run", str(recipe), "--json")
-    made = set(said["computed"])
+    result = answer(tmp_path / "home", "run", str(recipe), "--json")
+    made = set(result["computed"])
     assert {"ingest:digits", "ingest:turned", "crop:turned", "extract:turned:discriminator"} <= made
     assert not any(name.startswith(("extract:digits", "evaluate:digits")) for name in made)
-    scores = {(row["features"], row["probe"]): row["mean"] for row in said["summary"]["scores"]}
+    scores = {(row["features"], row["probe"]): row["mean"] for row in result["summary"]["scores"]}
     assert scores["discriminator", "linear_svm"] > 0.5, (
         "features of upright digits still tell turned ones apart"
     )
-    assert said["summary"]["transfer"] is True
+    assert result["summary"]["transfer"] is True
 
 
 def test_a_folder_with_classes_is_evaluated(tmp_path: Path, answer: Ask) -> None:
     for seed, name in enumerate(("cats", "dogs", "birds")):
         write_images(tmp_path / "images" / name, 24, seed)
-    said = answer(
+    result = answer(
         tmp_path / "home", "run", "folder", "--data", str(tmp_path / "images"), *SMALL, "--json"
     )
-    assert {row["probe"] for row in said["summary"]["scores"]} >= {
+    assert {row["probe"] for row in result["summary"]["scores"]} >= {
         "linear_svm",
         "logistic",
         "chance",
@@ -89,12 +82,12 @@ def test_a_folder_with_classes_is_evaluated(tmp_path: Path, answer: Ask) -> None
 
 def test_a_folder_without_classes_does_the_rest_and_says_so(tmp_path: Path, answer: Ask) -> None:
     write_images(tmp_path / "images", 60, 0)
-    said = answer(
+    result = answer(
         tmp_path / "home", "run", "folder", "--data", str(tmp_path / "images"), *SMALL, "--json"
     )
-    assert not any(name.startswith("evaluate") for name in said["computed"])
-    assert "extract:folder:discriminator" in said["computed"]
-    assert "nothing to evaluate" in Path(said["report"]).read_text().lower()
+    assert not any(name.startswith("evaluate") for name in result["computed"])
+    assert "extract:folder:discriminator" in result["computed"]
+    assert "nothing to evaluate" in Path(result["report"]).read_text().lower()
     again = answer(
         tmp_path / "home", "run", "folder", "--data", str(tmp_path / "images"), *SMALL, "--json"
     )
@@ -104,26 +97,26 @@ def test_a_folder_without_classes_does_the_rest_and_says_so(tmp_path: Path, answ
 @pytest.mark.slow
 def test_one_class_only_is_said_and_the_rest_is_done(tmp_path: Path, answer: Ask) -> None:
     write_images(tmp_path / "images" / "cats", 60, 0)
-    said = answer(
+    result = answer(
         tmp_path / "home", "run", "folder", "--data", str(tmp_path / "images"), *SMALL, "--json"
     )
     assert (
-        "nothing to evaluate" in said["summary"]["sentence"]
-        and "labels" in said["summary"]["sentence"]
+        "nothing to evaluate" in result["summary"]["sentence"]
+        and "labels" in result["summary"]["sentence"]
     )
-    assert not any(name.startswith("evaluate") for name in said["computed"])
+    assert not any(name.startswith("evaluate") for name in result["computed"])
 
 
 def test_fewer_images_than_a_batch(tmp_path: Path, answer: Ask) -> None:
     write_images(tmp_path / "images", 9, 0)
     arguments = ("--data", str(tmp_path / "images"), *SMALL, "--set", "train.batch=64", "--json")
-    said = answer(tmp_path / "home", "run", "folder", *arguments, code=1)
-    assert "batch" in said["error"] and said["remedy"]
+    result = answer(tmp_path / "home", "run", "folder", *arguments, code=1)
+    assert "batch" in result["error"] and result["remedy"]
 
 
 @pytest.mark.data
 def test_cifar10_from_parquet_at_debug_scale(tmp_path: Path, answer: Ask, real_data: Path) -> None:
-    said = answer(
+    result = answer(
         tmp_path / "home",
         "run",
         "cifar10",
@@ -131,13 +124,17 @@ def test_cifar10_from_parquet_at_debug_scale(tmp_path: Path, answer: Ask, real_d
         str(real_data / "cifar10"),
         "--scale",
         "debug",
+        "--set",
+        "inspect=[samples]",
+        "--set",
+        "evaluate.probes=[{name: linear_svm, grid: [1.0e-3]}]",
         "--json",
     )
-    flow = said["summary"]["flow"]["cifar10"]
-    assert flow, said["summary"]
+    flow = result["summary"]["flow"]["cifar10"]
+    assert flow, result["summary"]
     scores = {
         (row["features"], row["labels"]): row["mean"]
-        for row in said["summary"]["scores"]
+        for row in result["summary"]["scores"]
         if row["probe"] == "linear_svm"
     }
     assert scores["discriminator", "40"] > 0.15, "better than chance on ten classes"

@@ -1,4 +1,4 @@
-"""The wheel outside a checkout: installed without its dependencies, beside this environment's."""
+"""The wheel outside a checkout: installed without its dependencies, next to this environment's."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_run_from_an_empty_folder_ends_with_a_report(installed: tuple[Run, Pat
         "sources.train.digits.limit=200",
         "evaluate.probes=[{name: ridge, grid: [1.0]}]",
         "evaluate.baselines=[pixels]",
-        "inspect={guided: false, arithmetic: false, memorisation: false, walks: false}",
+        "inspect=[samples]",
     ):
         words += ["--set", setting]
     answer = run("discern", "run", *words, "--json")

@@ -1,4 +1,4 @@
-"""Anybody's network through the command: its features and scores, what makes it run again, no
+"""An external network through the command: its features and scores, what makes it run again, no
 labels, the README's example.
 """
 
@@ -51,13 +51,15 @@ LITTLE = (
     "evaluate.labels_per_class=[all]",
     "--set",
     "evaluate.draws=1",
+    "--set",
+    "evaluate.probes=[{name: ridge}]",
 )
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A working directory with a stranger's two files, weights of theirs, and digits in class
-    folders and without.
+    """A working directory with the two files of an external network, its weights, and digits in
+    class folders and without.
     """
     (tmp_path / "my_net.py").write_text(MODULE)
     (tmp_path / "blocks.py").write_text(BLOCKS)
@@ -92,19 +94,24 @@ def test_from_images_to_scores_and_what_runs_again(
 ) -> None:
     home = folder / "home"
     data = ("--data", str(folder / "digits"))
-    said = answer(home, "evaluate", *NETWORK, *data, *LITTLE, "--json")
-    assert said["features"][0]["length"] == "64 (main_0) + 128 (main_3) = 192"
-    assert {row["features"] for row in said["scores"]} == {"network", "random", "pixels", "chance"}
-    stages = {node["node"].split(":")[0] for node in said["nodes"]}
+    result = answer(home, "evaluate", *NETWORK, *data, *LITTLE, "--json")
+    assert result["features"][0]["length"] == "64 (main_0) + 128 (main_3) = 192"
+    assert {row["features"] for row in result["scores"]} == {
+        "network",
+        "random",
+        "pixels",
+        "chance",
+    }
+    stages = {node["node"].split(":")[0] for node in result["nodes"]}
     assert not stages & {"train", "hash", "dedup", "inspect"}, "no GAN is trained"
 
-    artifact = Path(said["features"][0]["folder"])
+    artifact = Path(result["features"][0]["folder"])
     lineage = read_lineage(artifact)["network"]
     assert lineage["weights"] == sha256_file(folder / "net.safetensors")
     assert sorted(lineage["sources"]) == ["blocks.py", "my_net.py"]
 
     matrix, rows = read_features(artifact)
-    pictures = np.stack(
+    pixels = np.stack(
         [cv2.imread(str(folder / "digits" / address)) for address in rows["address"].to_pylist()]
     )
     module = load_weights(
@@ -112,7 +119,7 @@ def test_from_images_to_scores_and_what_runs_again(
     )
     # The command measures batch-norm statistics over the training rows alone: put them in by hand.
     restore_statistics(ExternalNetwork(module), load_file(artifact / "statistics.safetensors"))
-    same, _ = features(module, pictures, device="cpu")
+    same, _ = features(module, pixels, device="cpu")
     np.testing.assert_allclose(
         matrix.astype(np.float32), same.astype(np.float32), rtol=2e-3, atol=2e-3
     )
@@ -130,19 +137,19 @@ def test_from_images_to_scores_and_what_runs_again(
 def test_without_labels_features_come_and_scores_say_why_not(
     folder: Path, answer: Callable[..., Any]
 ) -> None:
-    said = answer(
+    result = answer(
         folder / "home", "run", *NETWORK, "--data", str(folder / "heap"), *LITTLE, "--json"
     )
-    assert said["features"][0]["dims"] == 192
-    assert "nothing to evaluate" in said["summary"]["sentence"]
-    assert "No GAN was trained" in Path(said["report"]).read_text()
+    assert result["features"][0]["dims"] == 192
+    assert "nothing to evaluate" in result["summary"]["sentence"]
+    assert "No GAN was trained" in Path(result["report"]).read_text()
 
 
 def test_mistakes_are_named_before_any_work(folder: Path, discern: Callable[..., Any]) -> None:
     data = ("--data", str(folder / "digits"), "--dry-run")
     wrong = torch.nn.Conv2d(3, 5, 4).state_dict()
     save_file(wrong, folder / "other.safetensors")
-    for options, told in (
+    for options, message in (
         (("--network", "my_net:Net"), "--network-args maps=..."),
         (
             (
@@ -156,8 +163,10 @@ def test_mistakes_are_named_before_any_work(folder: Path, discern: Callable[...,
             "do not fit Net",
         ),
     ):
-        said = discern("extract", *options, *data, cwd=folder)
-        assert said.code in (1, 2) and told in said.err and "Traceback" not in said.err, said.err
+        result = discern("extract", *options, *data, cwd=folder)
+        assert result.code in (1, 2) and message in result.err and "Traceback" not in result.err, (
+            result.err
+        )
 
 
 def test_the_readmes_second_example_in_short(tmp_path: Path, discern: Callable[..., Any]) -> None:
@@ -180,15 +189,15 @@ def test_the_readmes_second_example_in_short(tmp_path: Path, discern: Callable[.
         str(tmp_path / "netD.pth"),
     )
     data = ("--data", str(tmp_path / "digits"))
-    said = discern("run", *network, *data, "--dry-run", "--json", cwd=ROOT / "examples")
-    assert said.code == 0, said.err
-    assert said.json["features"]["dims"] == 15_360
+    result = discern("run", *network, *data, "--dry-run", "--json", cwd=ROOT / "examples")
+    assert result.code == 0, result.err
+    assert result.json["features"]["dims"] == 15_360
     module = build_module("tutorial_dcgan:Discriminator", {"ngpu": 1}, root=ROOT / "examples")
     sys.path.remove(str(ROOT / "examples"))
     names = sorted((tmp_path / "digits").rglob("*.png"))
     assert len(names) == 1797
-    pictures = np.stack([cv2.imread(str(name)) for name in names[::300]])
-    matrix, sizes = features(load_weights(module, tmp_path / "netD.pth"), pictures, device="cpu")
+    pixels = np.stack([cv2.imread(str(name)) for name in names[::300]])
+    matrix, sizes = features(load_weights(module, tmp_path / "netD.pth"), pixels, device="cpu")
     assert [(size.name, size.dims) for size in sizes] == [
         ("main_0", 1024),
         ("main_2", 2048),
@@ -228,9 +237,9 @@ def test_the_readmes_second_example(tmp_path: Path, answer: Callable[..., Any]) 
     )
     path = f"{ROOT}:{ROOT / 'examples'}"
     data = ("--data", str(tmp_path / "digits"))
-    said = answer(
+    result = answer(
         tmp_path / "home", "evaluate", *network, *data, *protocol, "--json", PYTHONPATH=path
     )
-    assert said["features"][0]["dims"] == 15_360
-    score = {row["features"]: row["mean"] for row in said["scores"]}
+    assert result["features"][0]["dims"] == 15_360
+    score = {row["features"]: row["mean"] for row in result["scores"]}
     assert score["network"] > 0.6 > score["chance"]
