@@ -78,14 +78,14 @@ def main() -> int:
                 for name, value in result.outcome.summary.items()
                 if len(json.dumps(value)) < 400
             }
-            said = {
+            output = {
                 "node": node.id,
                 "seconds": round(time.perf_counter() - began, 2),
                 "cached": result.cached,
                 "paused": result.paused,
             }
             print(
-                json.dumps({**said, "summary": summary, "warnings": result.outcome.warnings}),
+                json.dumps({**output, "summary": summary, "warnings": result.outcome.warnings}),
                 flush=True,
             )
             if result.paused:

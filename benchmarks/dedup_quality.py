@@ -243,14 +243,14 @@ def judged(drawn: Path, path: Path) -> dict[str, Any]:
         verdicts = {int(line["number"]): line["verdict"] for line in csv.DictReader(file)}
     if sorted(verdicts) != list(range(DRAWN)):
         raise SystemExit(f"{path.name} judges {len(verdicts)} of {DRAWN} pairs")
-    said = np.array([verdicts[number] for number in range(DRAWN)])
+    output = np.array([verdicts[number] for number in range(DRAWN)])
     asked = {
         f"accepted at {threshold}": required(detail, deformation, threshold)
         for threshold in (LOOKED_AT, 0.92, 0.94)
     }
     result = {}
     for name, least in {"all drawn": np.zeros(DRAWN), **asked}.items():
-        at = said[score >= least - 1e-4]
+        at = output[score >= least - 1e-4]
         share = float((at == "same").mean())
         counts = {kind: int((at == kind).sum()) for kind in sorted(set(verdicts.values()))}
         interval = [round(bound, 4) for bound in wilson(share, len(at))]

@@ -166,8 +166,8 @@ def run(
     """The lines of statistics of a training."""
     with tempfile.TemporaryDirectory() as folder:
         context = Context(settings, Path(folder), 32, seed=seed)
-        look = each_log(Probe(images, labels, seed), settings)
-        return train(images, context, each_log=look).stats
+        read = each_log(Probe(images, labels, seed), settings)
+        return train(images, context, each_log=read).stats
 
 
 def main() -> None:

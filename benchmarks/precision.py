@@ -70,8 +70,8 @@ def main() -> None:
             )
         )
         for name, model in models.items():
-            said = predict_many([model], tested.get(name, tested["float32"]))[0]
-            right.setdefault(name, []).append(said == labels[test])
+            result = predict_many([model], tested.get(name, tested["float32"]))[0]
+            right.setdefault(name, []).append(result == labels[test])
         print(
             draw.number,
             {name: round(float(one[-1].mean()), 4) for name, one in right.items()},

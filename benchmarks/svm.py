@@ -284,10 +284,10 @@ def main() -> None:
     }
     first = medians[options.probe]
     for name, (wall, cpu, peak) in medians.items():
-        said = sums[name][-1][1]
+        result = sums[name][-1][1]
         print(
             f"| {name} | {wall:.1f} | {first[0] / wall:.3f} | {cpu:.1f} | {first[1] / cpu:.3f} | "
-            f"{peak:.1f} | {' | '.join(said)} |"
+            f"{peak:.1f} | {' | '.join(result)} |"
         )
 
 

@@ -243,19 +243,20 @@ def processor_seconds() -> float:
     return used
 
 
-def serve(told: dict[str, Any]) -> None:
+def serve(message: dict[str, Any]) -> None:
     """The process of one loop: says when it is ready, then answers each line 'measure SECONDS' or
     'profile FILE' with a line of JSON.
     """
-    torch.set_num_threads(told["threads"])
+    torch.set_num_threads(message["threads"])
     torch._dynamo.config.fail_on_recompile_limit_hit = (
         True  # instead of going on in eager under a compiled label
     )
-    one, device = Loop(**told["loop"]), told["device"]
+    one, device = Loop(**message["loop"]), message["device"]
     settings = TrainConfig(
-        network=NetworkConfig(name=told["network"], width=told["width"]), batch=told["batch"]
+        network=NetworkConfig(name=message["network"], width=message["width"]),
+        batch=message["batch"],
     )
-    size = registry.load("networks", told["network"]).IMAGE_SIZE
+    size = registry.load("networks", message["network"]).IMAGE_SIZE
     array = np.random.default_rng(0).integers(0, 256, (STORED, size, size, 3), np.uint8)
     array = np.concatenate([array] * one.times)
     how = "off"
@@ -291,13 +292,13 @@ def serve(told: dict[str, Any]) -> None:
 class Served:
     """A loop in its process, as the process that asks sees it."""
 
-    def __init__(self, told: dict[str, Any]) -> None:
-        command = [sys.executable, __file__, "--serve", json.dumps(told)]
+    def __init__(self, message: dict[str, Any]) -> None:
+        command = [sys.executable, __file__, "--serve", json.dumps(message)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self.label, self.how = told["loop"]["label"], str(self._answer()["ready"])
-        if told["loop"]["compile"] not in ("off", self.how):
+        self.label, self.how = message["loop"]["label"], str(self._answer()["ready"])
+        if message["loop"]["compile"] not in ("off", self.how):
             self.label += f" ({'fell back to step by step' if self.how == 'off' else self.how})"
 
     def _answer(self) -> dict[str, Any]:
@@ -530,9 +531,9 @@ def report(named: str, options: argparse.Namespace, device: str, rates: dict[str
     )
     size = registry.load("networks", name).IMAGE_SIZE
     work = {kind: gflop_per_image(settings, size, kind) for kind in ("engine", "plain")}
-    told = {**network, "batch": options.batch, "threads": options.threads, "device": device}
+    message = {**network, "batch": options.batch, "threads": options.threads, "device": device}
     chosen, found = loops(device, options.compile), dict[str, list[tuple[float, float]]]()
-    served = [Served({**told, "loop": asdict(one)}) for one in chosen]
+    served = [Served({**message, "loop": asdict(one)}) for one in chosen]
     notes = []
     kinds = {process.label: one for one, process in zip(chosen, served, strict=True)}
     try:

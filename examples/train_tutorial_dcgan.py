@@ -26,14 +26,14 @@ def write_digits(folder: Path) -> np.ndarray:
     """The digits as PNG files in a folder for each class. Returns: uint8 [1797, 64, 64]."""
     digits = load_digits()
     levels = (digits.images * 15.9375).astype(np.uint8)  # 0 to 16 becomes 0 to 255
-    pictures = np.stack(
+    pixels = np.stack(
         [cv2.resize(image, (64, 64), interpolation=cv2.INTER_LINEAR) for image in levels]
     )
-    for number, (image, label) in enumerate(zip(pictures, digits.target, strict=True)):
+    for number, (image, label) in enumerate(zip(pixels, digits.target, strict=True)):
         path = folder / str(label) / f"{number:04d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), image)
-    return pictures
+    return pixels
 
 
 def draw_weights(module: nn.Module) -> None:
@@ -45,10 +45,10 @@ def draw_weights(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-def train(pictures: np.ndarray, updates: int) -> Discriminator:
+def train(pixels: np.ndarray, updates: int) -> Discriminator:
     """Both networks get `updates` updates, real and generated images in separate batches."""
     torch.manual_seed(999)
-    real = torch.from_numpy(pictures)[:, None].expand(-1, 3, -1, -1)
+    real = torch.from_numpy(pixels)[:, None].expand(-1, 3, -1, -1)
     generator, discriminator = (
         Generator(1).apply(draw_weights),
         Discriminator(1).apply(draw_weights),

@@ -410,7 +410,7 @@ def gc(
     json_: JsonOption = False,
 ) -> None:
     """Remove what the last runs of each kind do not name, and Prefect's records of older runs; safe
-    beside running ones.
+    during running ones.
     """
     from flows.commands.gc import collect
 

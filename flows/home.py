@@ -65,7 +65,7 @@ def deployments_file() -> Path:
 
 
 def default_home() -> Path:
-    """`data/` beside pyproject.toml when this is a checkout; else a folder of the user's data
+    """`data/` next to pyproject.toml when this is a checkout; else a folder of the user's data
     directory.
     """
     if (folder := checkout()) is not None:
@@ -80,7 +80,7 @@ def open_store(home: str, *, writing: bool = True) -> Store:
         writing: False for commands that only read: the home may belong to another user, and a
             missing one is not made.
     Raises:
-        RequestError: something that is no folder stands there.
+        RequestError: something that is no folder is there.
         StoreError: the home cannot be made or written, or cannot be read.
     """
     local = Path(home)

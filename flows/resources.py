@@ -46,7 +46,7 @@ def _memory(node: Node, results: Mapping[str, StageResult]) -> int:
 
 
 def fits(wanted: Needs, held: Iterable[Needs]) -> bool:
-    """Whether a stage may start beside those at work; alone it always may."""
+    """Whether a stage may start while those work; alone it always may."""
     held = [one for one in held if one.cores]
     if not held or not wanted.cores:
         return True

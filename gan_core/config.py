@@ -227,7 +227,7 @@ class DedupConfig(Section):
     leakage: bool = Field(
         True,
         description=(
-            "verified: look the held-out splits up in the training split; nothing is removed"
+            "verified: search the held-out splits in the training split; nothing is removed"
         ),
     )
     measure: bool = Field(
@@ -399,7 +399,7 @@ class TrainConfig(Section):
     def _choice_has_a_probe(self) -> TrainConfig:
         if self.choose == "best_probe" and not self.probe_kimg:
             raise ValueError(
-                "choose best_probe needs a probe: give train.probe_kimg, the kimg between two looks"
+                "choose best_probe needs a probe: give train.probe_kimg, the kimg between two fits"
             )
         return self
 

@@ -100,8 +100,8 @@ def duration(seconds: float) -> str:
 
 
 def line(name: str, text: str, figures: Mapping[str, float]) -> str:
-    """One line of progress: what is at work, how far it is, and the figures beside it."""
-    beside = ", ".join(
+    """One line of progress: what is at work, how far it is, and its figures."""
+    listed = ", ".join(
         f"{word.replace('_', ' ')} {figure(value)}" for word, value in figures.items()
     )
-    return f"{name}: {text}" + (f" ({beside})" if beside else "")
+    return f"{name}: {text}" + (f" ({listed})" if listed else "")

@@ -1,9 +1,9 @@
 """Finds what a recipe names: a plug-in is one file, and its name is the file's.
 
 A file of a plug-in folder is a plug-in if it assigns `ABOUT` at its top level; a dotted path names
-a module outside the project. Beside `ABOUT` a plug-in may assign `VERSION` (an integer, 1 by
-default, in the keys of the nodes that use it), `TITLE` (for the report), further literals that its
-kind defines, and it may define `class Options(Section)`, the settings that it has of its own.
+a module outside the project. In addition to `ABOUT` a plug-in may assign `VERSION` (an integer, 1
+by default, in the keys of the nodes that use it), `TITLE` (for the report), further literals that
+its kind defines, and it may define `class Options(Section)`, the settings that it has of its own.
 
 All of these are read from the syntax tree, so that listing and planning import nothing heavy.
 """

@@ -79,7 +79,7 @@ class PixelShards:
 
     @property
     def has_masks(self) -> bool:
-        """Whether a folder holds masks beside its pixels."""
+        """Whether a folder holds masks with its pixels."""
         return any(next(folder.glob("masks-*.npy"), None) for folder in self.folders)
 
     def masks(self, rows: npt.NDArray[Any] | slice | None = None) -> Pixels:

@@ -43,7 +43,7 @@ Watch = Callable[[Store, Node, dict[str, ArtifactRef]], Callable[[], None] | Non
 
 
 class StageCall(BaseModel):
-    """What a stage task is told."""
+    """What a stage task is given."""
 
     model_config = ConfigDict(frozen=True)
 

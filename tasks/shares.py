@@ -32,7 +32,7 @@ log = logging.getLogger("gan_core.tasks")
 
 MOST_SHARES = 50
 _START_SECONDS = 120
-_LOOK_SECONDS = 10.0  # between looks whether Dask has workers
+_CHECK_SECONDS = 10.0  # between checks whether Dask has workers
 _current: ContextVar[Spread | None] = ContextVar("spread", default=None)
 
 
@@ -118,7 +118,7 @@ class _Cluster:
         asked = time.monotonic()
         while self._kind == "dask" and not future.wrapped_future.done():
             time.sleep(0.1)
-            if time.monotonic() - asked > _LOOK_SECONDS:
+            if time.monotonic() - asked > _CHECK_SECONDS:
                 asked = time.monotonic()
                 if not self._runner.client.scheduler_info(n_workers=-1)["workers"]:
                     return "no worker is left"

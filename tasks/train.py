@@ -21,7 +21,7 @@ from gan_core.pipeline.runner import StageResult, trajectory_key
 from tasks.base import stage_task
 from tasks.images import image, training_curve
 
-FIRST_LOOKS = 5.0  # seconds between looks until there is something to see
+FIRST_CHECKS = 5.0  # seconds between checks until there is something to see
 LOOK_EVERY = 60.0
 
 
@@ -59,26 +59,26 @@ def _show(text: str) -> None:
 
 class Watch:
     """Curve and newest samples of a training that is going on: one artifact, renewed once a minute
-    and not stored anew.
+    and not stored again.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._next = time.monotonic() + FIRST_LOOKS
+        self._next = time.monotonic() + FIRST_CHECKS
         self._shown = ""
 
     def __call__(self) -> None:
         if time.monotonic() < self._next:
             return
         text = _shown(self._folder, self._folder / "products")
-        self._next = time.monotonic() + (LOOK_EVERY if text else FIRST_LOOKS)
+        self._next = time.monotonic() + (LOOK_EVERY if text else FIRST_CHECKS)
         if text and text != self._shown:
             self._shown = text
             _show(text)
 
 
 def _watch(store: Store, node: Node, inputs: dict[str, ArtifactRef]) -> Callable[[], None] | None:
-    """Looks into the training's state folder; an imported snapshot has none."""
+    """Reads the training's state folder; an imported snapshot has none."""
     return (
         Watch(store.state("train", trajectory_key(node, inputs)))
         if "train" in node.key_part

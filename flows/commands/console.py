@@ -95,7 +95,7 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
 
 
 def print_scores(summary: dict[str, Any]) -> None:
-    """The scores beside their baselines, the caveat, and what to try next."""
+    """The scores with their baselines, the caveat, and what to try next."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

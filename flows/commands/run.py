@@ -134,7 +134,7 @@ def _nothing_to_do(store: Store, prepared: Prepared) -> dict[str, Any] | None:
         assert status.manifest is not None
         if not store.artifacts.pin(status.manifest.ref()):
             run.finish(
-                "failed", f"{name} was removed while the run was planned; it is planned anew"
+                "failed", f"{name} was removed while the run was planned; it is planned again"
             )
             return None
         run.results[name] = result_of(name, status.manifest, cached=True)

@@ -46,16 +46,16 @@ def import_weights(
         made = authors.import_dcgan_authors(folder, Path(scratch))
         right = all(figure.right for figure in figures)
         address = _publish(store, name, made) if right else None
-    told = [
+    checks = [
         {"figure": f.name, "expected": f.expected, "found": f.found, "right": f.right}
         for f in figures
     ]
     if as_json:
         console.print_json(
-            {"name": name, "snapshot": str(address) if address else None, "check": told}
+            {"name": name, "snapshot": str(address) if address else None, "check": checks}
         )
     else:
-        for entry in told:
+        for entry in checks:
             difference = float(str(entry["found"])) - float(str(entry["expected"]))
             mark = "ok   " if entry["right"] else "WRONG"
             print(

@@ -123,7 +123,7 @@ def ask(
 
 
 def _csrf(url: str, login: str | None, timeout: float) -> dict[str, str]:
-    """The token that a server with CSRF protection wants beside a POST; nothing for one without."""
+    """The token that a server with CSRF protection wants with a POST; nothing for one without."""
     client = f"discern-{os.getpid()}"
     try:
         return {

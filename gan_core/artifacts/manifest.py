@@ -15,7 +15,7 @@ from gan_core.contract import ArtifactRef, StageOutcome
 from gan_core.files import canonical_json, read_json, sha256_file, sha256_text, write_json
 
 MANIFEST = "manifest.json"
-# Beside the manifest: modification times (ns) of the content files when they were last hashed.
+# Next to the manifest: modification times (ns) of the content files when they were last hashed.
 STAMPS = "stamps.json"
 FORMAT = 1
 

@@ -66,7 +66,7 @@ def dims(options: Options, size: int, network: int) -> int:
 
 
 def make(job: ExtractRequest, images: PixelShards, progress: Progress) -> Extractor:
-    """One column of triangle codes. `codebook.safetensors` lies beside the features, so that all
+    """One column of triangle codes. `codebook.safetensors` lies next to the features, so that all
     shards are of one codebook.
     """
     from gan_core.features.modes import LayerSize

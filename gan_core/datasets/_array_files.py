@@ -31,13 +31,13 @@ class ArrayFile:
     Attributes:
         name: within the set's folder.
         split: train, validation, test or ''.
-        beside: files that its labels or class names are read from; they are part of its stamp.
+        companions: files that its labels or class names are read from; they are part of its stamp.
         optional: a set without it is whole.
     """
 
     name: str
     split: str
-    beside: tuple[str, ...] = ()
+    companions: tuple[str, ...] = ()
     optional: bool = False
 
 
@@ -106,7 +106,9 @@ class ArrayFiles:
         found = []
         for address, file in self._files.items():
             size, changed = _status(self._folder / file.name)
-            tag = " ".join("{}:{}".format(*_status(self._folder / name)) for name in file.beside)
+            tag = " ".join(
+                "{}:{}".format(*_status(self._folder / name)) for name in file.companions
+            )
             found.append(Stamp(address, size, changed, tag))
         return found
 

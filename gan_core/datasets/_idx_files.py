@@ -24,9 +24,9 @@ def idx_source(
     """A set of IDX files at a location, or in `<folder>/raw` below it (torchvision's place)."""
 
     def read(place: Path, file: ArrayFile) -> Content:
-        images, labels = read_idx(place / file.name), read_idx(place / file.beside[0])
+        images, labels = read_idx(place / file.name), read_idx(place / file.companions[0])
         if images.ndim != 3 or labels.shape != (len(images),):
-            raise UnreadableImage("damaged", f"{file.beside[0]} does not fit {file.name}")
+            raise UnreadableImage("damaged", f"{file.companions[0]} does not fit {file.name}")
         return Content(images, labels.tolist(), classes)
 
     files = [

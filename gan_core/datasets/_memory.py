@@ -25,7 +25,7 @@ _PIECE_ROWS = 20_000
 
 
 class Facts(NamedTuple):
-    """What reading one image told.
+    """What reading one image gave.
 
     Attributes:
         image: False for a file of unknown ending that turned out to be no image.

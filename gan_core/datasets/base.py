@@ -184,7 +184,8 @@ def existing(config: SourceConfig, location: Path | None) -> Path:
     """The location, which must be there.
 
     Raises:
-        RequestError: none was given, or nothing is there; the nearest name beside it is suggested.
+        RequestError: none was given, or nothing is there; the nearest name in its folder is
+        suggested.
     """
     if location is None:
         raise RequestError(

@@ -1,5 +1,5 @@
 """CelebA (Liu et al. 2015), aligned and cropped faces, as torchvision keeps them: a folder of JPEG
-files beside text tables of splits, identities and attributes.
+files and text tables of splits, identities and attributes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def open_source(config: SourceConfig, location: Path | None) -> Source:
         if (root / prefix / IMAGES).is_dir():
             return CelebaSource(root, prefix, options.label)
     raise nothing_found(
-        config, root, f"folder {IMAGES}", {}, f"expected there: {IMAGES}/ beside {PARTITION}"
+        config, root, f"folder {IMAGES}", {}, f"expected there: {IMAGES}/ and {PARTITION}"
     )
 
 

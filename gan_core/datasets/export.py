@@ -32,7 +32,7 @@ SHARD_IMAGES = 10_000  # in a tar file
 _BATCH = 512
 _NO_SPLIT = "train"  # where the source names none
 _NO_LABEL = "unlabelled"
-# what travels beside the pixels: where an image came from
+# what travels with the pixels: where an image came from
 _ROW = ("image_id", "box", "source", "address", "member", "split", "label", "label_name")
 
 

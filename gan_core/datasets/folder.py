@@ -289,7 +289,7 @@ class FolderSource:
         others = [top for top in tops if top not in splits]
         if others:
             self.warnings.append(
-                f"beside the splits {', '.join(sorted(splits))} there are the folders "
+                f"next to the splits {', '.join(sorted(splits))} there are the folders "
                 f"{', '.join(others[:5])}, taken for classes"
             )
 

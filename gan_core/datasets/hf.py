@@ -42,7 +42,7 @@ def open_source(config: SourceConfig, location: Path | None) -> Source:
         raise nothing_found(
             config,
             place,
-            f"datasets ({STATE} beside Arrow files)",
+            f"datasets ({STATE} with Arrow files)",
             {},
             "dataset.save_to_disk(PATH)",
         )
@@ -51,7 +51,7 @@ def open_source(config: SourceConfig, location: Path | None) -> Source:
 
 def data_files(place: Path) -> list[tuple[str, Path]]:
     """(address, path) of the Arrow files that the datasets at a place name, sorted by address; what
-    the library has cached beside them is none.
+    the library has cached next to them is none.
     """
     found = []
     for state in (place / STATE, *sorted(place.glob(f"*/{STATE}"))):

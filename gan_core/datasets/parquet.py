@@ -328,8 +328,8 @@ class ParquetSource:
         data, path = image
         blob = Blob(address, str(row), data=data, mask=mask[0])
         if data is None:
-            # Hugging Face leaves the bytes out when the image lies beside the table; never follow a
-            # path out of the folder.
+            # Hugging Face leaves the bytes out when the image lies next to the table; never follow
+            # a path out of the folder.
             inside = (self._root / path).resolve() if path else None
             if inside is None or not inside.is_relative_to(self._root.resolve()):
                 blob.problem = "unreadable: the row holds no bytes" + (

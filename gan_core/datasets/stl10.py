@@ -44,10 +44,10 @@ def _read(folder: Path, file: ArrayFile) -> Content:
         raise UnreadableImage("truncated", f"{file.name} holds {size} bytes, no whole images")
     raw = np.memmap(folder / file.name, np.uint8, "r").reshape(-1, 3, _SIDE, _SIDE)
     labels = None
-    if file.beside:
-        labels = (np.fromfile(folder / file.beside[0], np.uint8).astype(int) - 1).tolist()
+    if file.companions:
+        labels = (np.fromfile(folder / file.companions[0], np.uint8).astype(int) - 1).tolist()
         if len(labels) != len(raw):
             raise UnreadableImage(
-                "damaged", f"{file.beside[0]} has {len(labels)} labels for {len(raw)} images"
+                "damaged", f"{file.companions[0]} has {len(labels)} labels for {len(raw)} images"
             )
     return Content(raw.transpose(0, 3, 2, 1), labels, CLASSES)

@@ -1,4 +1,4 @@
-"""Tar shards in the manner of WebDataset: key.jpg with key.cls, key.json or key.txt beside it in
+"""Tar shards in the manner of WebDataset: key.jpg with key.cls, key.json or key.txt next to it in
 the same shard.
 """
 
@@ -26,7 +26,7 @@ from gan_core.datasets.base import (
 from gan_core.datasets.folder import IMAGE_ENDINGS
 from gan_core.vision.image_files import MAX_FILE_BYTES
 
-ABOUT = "tar shards as WebDataset writes them: key.jpg beside key.cls or key.json"
+ABOUT = "tar shards as WebDataset writes them: key.jpg with key.cls or key.json"
 TITLE = "tar shards"
 VERSION = 1
 
@@ -201,17 +201,17 @@ def _entry(address: str, name: str, split: str, notes: dict[str, bytes]) -> Entr
         kept = json_value(notes["txt"].decode("utf-8", "replace").strip())
         if kept is not ...:
             attributes.setdefault("text", kept)
-    told: Any = (
+    given: Any = (
         notes["cls"].decode("utf-8", "replace").strip()
         if "cls" in notes
         else attributes.pop("label", None)
     )
-    if isinstance(told, str) and told.removeprefix("-").isdecimal():
-        told = int(told)
-    if isinstance(told, int) and not isinstance(told, bool):
-        label, label_name = (told, str(told)) if told >= 0 else (None, "")
-    elif isinstance(told, str):
-        label_name = told
+    if isinstance(given, str) and given.removeprefix("-").isdecimal():
+        given = int(given)
+    if isinstance(given, int) and not isinstance(given, bool):
+        label, label_name = (given, str(given)) if given >= 0 else (None, "")
+    elif isinstance(given, str):
+        label_name = given
     if isinstance(attributes.get("label_name"), str) and label is not None:
         label_name = attributes.pop("label_name")
     split = split_of(str(attributes.get("split", ""))) or split

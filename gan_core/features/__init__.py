@@ -1,5 +1,5 @@
 """Activations as features: taken, pooled, written to Parquet with their lineage, and read back.
 
-`extract` takes them from a network, `store` writes and reads them, `baselines` (the sibling room)
+`extract` takes them from a network, `store` writes and reads them, `gan_core/baselines`
 are what they must beat.
 """

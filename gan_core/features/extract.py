@@ -151,7 +151,7 @@ def pooled(
         inputs = to_float(
             torch.from_numpy(np.ascontiguousarray(images[start : start + batch])).to(device)
         )
-        if precision == "bf16":  # the layout that bf16 convolutions are quick in
+        if precision == "bf16":  # the layout that bf16 convolutions are fast in
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         cast: Any = torch.autocast(kind, torch.bfloat16) if precision == "bf16" else nullcontext()
         # Not inference mode: what an external module keeps must stay fit for training.

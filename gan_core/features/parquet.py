@@ -208,7 +208,7 @@ def read_features(
         layers: names of layers, joined in the order given; None: all, in the network's order.
         rows: a bool mask, or row numbers in the order wanted; None: all rows.
         out: float16 [rows, dims] to read into (memory that was used before is several times as
-            quick as fresh memory).
+            fast as fresh memory).
 
     Returns: float16 [rows, dims], channel-major within a layer, and the table of the other columns,
         row for row.

@@ -66,7 +66,7 @@ class Inspection:
     figures: Sequence[Figure] = ()
     tables: Sequence[Table] = ()
     warnings: Sequence[str] = ()
-    snapshot: Snapshot | None = None  # an edited one, written beside the figures
+    snapshot: Snapshot | None = None  # an edited one, written next to the figures
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ RANDOM_SETS = 20
 FITTED_PIXELS, FITTED_IOU = 1e-2, 0.5  # of a fitted segmenter: share of pixels, its own IoU
 PLACES = 2000  # insertions of each class
 FADED, GREY = 0.25, 0.6  # share of an image where a unit is off, and the grey of the rest
-STRONG = 0.99  # quantile of activations that is inserted beside the mean
+STRONG = 0.99  # quantile of activations that is inserted as well as the mean
 STEPS, RATE, PENALTY = 100, 0.05, 0.1  # of optimised coefficients (ours; Adam, 2-norm)
 Floats = npt.NDArray[np.float64]
 
@@ -542,7 +542,7 @@ class Ablation(Units):
 
 
 def random_network(generator: LayeredNetwork, seed: int) -> LayeredNetwork:
-    """A copy with weights drawn anew; its batch norms keep their statistics of the batch."""
+    """A copy with new random weights; its batch norms keep their statistics of the batch."""
     import copy
 
     own = copy.deepcopy(generator)

@@ -57,7 +57,7 @@ class Options(Section):
 
 
 def inspect(context: Context, options: Options) -> Inspection:
-    """The map as points and as thumbnails; purity beside pixels and shuffled labels."""
+    """The map as points and as thumbnails; purity against pixels and shuffled labels."""
     data = read_labelled(context, "test", options.images, "feature map")
     count = len(data.labels)
     if count < FEWEST:

@@ -1,4 +1,4 @@
-"""Guided backpropagation: which pixels a discriminator's features answer to, beside the same image
+"""Guided backpropagation: which pixels a discriminator's features answer to, next to the same image
 of random filters.
 
 DCGAN paper, section 6.2 and figure 5: the maximal axis-aligned responses of the first 6 features of
@@ -37,7 +37,7 @@ from gan_core.networks.layers import calibrate_batchnorm, initialise
 from gan_core.randomness import torch_stream
 from gan_core.vision.geometry import resize
 
-ABOUT = "guided backpropagation of the discriminator's last features, with random filters beside"
+ABOUT = "guided backpropagation of the discriminator's last features, compared with random filters"
 TITLE = "What the discriminator's features respond to"
 VERSION = 2
 ORDER = 40
@@ -229,7 +229,7 @@ def last_maps(network: LayeredNetwork) -> str:
 def prepared(
     network: LayeredNetwork, images: Tensor, *, random_seed: int | None = None
 ) -> LayeredNetwork:
-    """A copy with batch-norm statistics of these images; with a seed its weights are drawn anew by
+    """A copy with batch-norm statistics of these images; with a seed its weights are drawn again by
     the authors' initialisation.
     """
     own = copy.deepcopy(network)

@@ -157,7 +157,7 @@ class Base:
             them; 0: never. What `updates` does may depend on `batch.index % period` and on
             tensors, on nothing else that changes.
         optimised: name of an optimiser to its rule.
-        charts: of what `updates` and `diagnostics` log, beside losses and scores.
+        charts: of what `updates` and `diagnostics` log, in addition to losses and scores.
         captions: of the further image grids, by name.
     """
 
@@ -218,7 +218,7 @@ class Base:
         return scores[:, 0]
 
     def grids(self, images: Tensor, latents: Tensor) -> dict[str, Tensor]:
-        """Further image grids beside the samples, by name: [n, C, S, S] in [-1, 1]."""
+        """Further image grids besides the samples, by name: [n, C, S, S] in [-1, 1]."""
         return {}
 
     def diagnostics(

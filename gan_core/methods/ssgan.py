@@ -2,8 +2,8 @@
 
 Output 0 is the logit of realness, outputs 1 to 4 are the logits of 0, 90, 180 and 270 degrees.
 Rotated real images train the discriminator (weight 1.0), rotated generated ones the generator
-(weight 0.2); only upright images are told real from generated. A quarter of the batch is rotated,
-in all four ways (google/compare_gan, ssgan.py).
+(weight 0.2); only upright images are classified as real or generated. A quarter of the batch is
+rotated, in all four ways (google/compare_gan, ssgan.py).
 """
 
 from __future__ import annotations

@@ -392,7 +392,7 @@ def load_snapshot(path: Path, device: str = "cpu", *, allow: Collection[str] = (
     )
 
 
-CHOSEN = "snapshot-chosen.safetensors"  # beside the others where `train.choose` chose one
+CHOSEN = "snapshot-chosen.safetensors"  # next to the others where `train.choose` chose one
 
 
 def chosen_snapshot(folder: Path) -> Path:

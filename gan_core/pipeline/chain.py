@@ -76,7 +76,7 @@ class Chain:
 
     @property
     def duplicates(self) -> Inputs:
-        """What dedup found, where it looks."""
+        """What dedup found, where it runs."""
         return {"duplicates": ("dedup",)} if self.dedups else {}
 
     @property

@@ -281,7 +281,7 @@ def _leftovers(store: Store, since: float, needed: set[Path]) -> Iterator[Path]:
     written before `since`.
     """
     for folder in [*store.home.glob("artifacts/*/*/.work"), *store.home.glob("state/train/*")]:
-        # A look makes no lock's file: the home may be one that this user only reads. Before a
+        # Checking makes no lock file: the home may be one that this user only reads. Before a
         # folder goes, its lock is taken.
         if (
             folder not in needed
@@ -331,7 +331,7 @@ def _move(path: Path, removed: Path) -> None:
 
 
 def _all_below(folder: Path) -> Iterator[Path]:
-    """The folder and everything in it; folders that go while it looks are passed over (`rglob`
+    """The folder and everything in it; folders that vanish meanwhile are skipped (`rglob`
     would raise).
     """
     yield folder

@@ -47,7 +47,7 @@ class Plan:
         return [status.node for status in self.statuses.values()]
 
     def add(self, node: Node) -> NodeStatus:
-        """Takes a node into the plan and looks it up in the store."""
+        """Adds a node to the plan with what the store has for it."""
         found = self.statuses[node.id] = self._look_up(node)
         return found
 

@@ -74,7 +74,7 @@ class Run:
         self.planned(prepared)
 
     def planned(self, prepared: Prepared) -> None:
-        """Takes a plan, the first or a later one, into the record: what it counts on, and what it
+        """Records a plan, the first or a later one: what it counts on, and what it
         decided.
         """
         self.prepared = prepared
@@ -89,7 +89,7 @@ class Run:
         self._write()
 
     def follows_up(self) -> None:
-        """Takes note that the same flow run was tried before: what those attempts have made needs
+        """Records that the same flow run was tried before: what those attempts have made needs
         no refreshing again.
         """
         made: set[str] = set()
@@ -238,7 +238,7 @@ def dead_runs(home: Path) -> list[tuple[Path, dict[str, Any]]]:
     for path in sorted((home / "runs").glob("*/run.json")):
         with contextlib.suppress(OSError, ValueError):
             if _running_here(read_json(path)) and not is_locked(path.parent / LIVE_LOCK):
-                record = read_json(path)  # as it was left: it may have ended between the two looks
+                record = read_json(path)  # as it was left: it may have ended between the two checks
                 if _running_here(record):
                     found.append((path.parent, record))
     return found

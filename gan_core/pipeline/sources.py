@@ -1,4 +1,4 @@
-"""Where the sources of a recipe lie on this machine, and what they look like from outside: never
+"""Where the sources of a recipe lie on this machine, and their fingerprints: never
 part of a key themselves.
 """
 

@@ -1,5 +1,5 @@
-"""Ridge classification, the quick look: least squares on targets +1 and -1 with a squared penalty,
-the intercept free.
+"""Ridge classification, the fastest probe: least squares on targets +1 and -1 with a squared
+penalty, the intercept free.
 
 1/2 |w|^2 + 1 / (2 alpha) sum_i (w.x_i + b - t_i)^2 per class, which has the solution of
 scikit-learn's RidgeClassifier at the same alpha. One linear system for each class and alpha, all
@@ -19,7 +19,7 @@ from gan_core.progress import Progress, silent
 if TYPE_CHECKING:
     from torch import Tensor
 
-ABOUT = "ridge classification (least squares on +1 and -1): the quick look"
+ABOUT = "ridge classification (least squares on +1 and -1): the fastest probe"
 VERSION = 1
 TITLE = "ridge classification"
 SETTING = "alpha"

@@ -59,7 +59,7 @@ class _Loader(yaml.SafeLoader):
         assert node is not None
         self._depth -= 1
         if alias and id(node) not in self._sizes:
-            raise _Excess("an alias stands within what it names")
+            raise _Excess("an alias is inside what it names")
         if not alias:
             inner: list[Any] = [] if isinstance(node, yaml.ScalarNode) else node.value
             parts = [part for one in inner for part in (one if isinstance(one, tuple) else [one])]

@@ -23,7 +23,7 @@ def cards(summary: dict[str, Any]) -> dict[str, str]:
 
 
 def model_card(summary: dict[str, Any]) -> str:
-    """What the networks are, what they were trained on, what their features reach beside the
+    """What the networks are, what they were trained on, what their features reach against the
     baselines, and what they should not be used for.
     """
     training, sources = summary["training"], summary["sources"]

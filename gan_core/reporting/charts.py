@@ -229,8 +229,8 @@ def _draw_lines(axes: Axes, chart: LineChart) -> None:
     if chart.ticks:
         axes.set_xticks(range(len(chart.ticks)), chart.ticks)
     if chart.ticks or chart.bars:
-        beside = 0.6 if chart.bars else 0.25
-        axes.set_xlim(-beside, len(chart.series[0].x if chart.bars else chart.ticks) - 1 + beside)
+        margin = 0.6 if chart.bars else 0.25
+        axes.set_xlim(-margin, len(chart.series[0].x if chart.bars else chart.ticks) - 1 + margin)
     else:
         axes.set_xlim(0.0, max((at for line in chart.series for at in line.x), default=0) or 1)
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))

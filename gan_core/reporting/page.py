@@ -455,32 +455,32 @@ def undrawn_note(rows: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def training_pace(said: dict[str, Any]) -> str:
-    """'20 kimg in 2 min 49 s: 119 images a second, in bf16.', of what the train stage said of
+def training_pace(summary: dict[str, Any]) -> str:
+    """'20 kimg in 2 min 49 s: 119 images a second, in bf16.', of the train stage's summary of
     itself.
     """
-    if not said.get("kimg") or not said.get("seconds"):
+    if not summary.get("kimg") or not summary.get("seconds"):
         return ""
-    text = f"{kimg_words(float(said['kimg']))} in {duration(float(said['seconds']))}"
-    if said.get("images_per_second"):
-        text += f": {float(said['images_per_second']):,.0f} images a second"
-    if said.get("precision"):
-        text += f", in {said['precision']}"
-    if said.get("chosen"):
-        chosen = said["chosen"]
+    text = f"{kimg_words(float(summary['kimg']))} in {duration(float(summary['seconds']))}"
+    if summary.get("images_per_second"):
+        text += f": {float(summary['images_per_second']):,.0f} images a second"
+    if summary.get("precision"):
+        text += f", in {summary['precision']}"
+    if summary.get("chosen"):
+        chosen = summary["chosen"]
         text += (
             f"; features are taken of the snapshot at {kimg_words(float(chosen['kimg']))}, where "
             "a linear probe read "
             f"{words.percent(float(chosen['validation_accuracy']))} of the validation labels"
         )
-    if said.get("rollbacks"):
-        text += f"; went back {words.count(int(said['rollbacks']), 'time')} after a divergence"
+    if summary.get("rollbacks"):
+        text += f"; went back {words.count(int(summary['rollbacks']), 'time')} after a divergence"
     return text + "."
 
 
 def warnings(summary: dict[str, Any], facts: RunFacts) -> list[tuple[str, list[str]]]:
-    """Sentences by the node that said them; counts that do not meet come first, the many small ones
-    of evaluation last.
+    """Sentences by the node that they are of; counts that do not meet come first, the many small
+    ones of evaluation last.
     """
     found: dict[str, list[str]] = {"counts": list(summary["checks"])} if summary["checks"] else {}
     for node, text in sorted(facts.warnings(), key=lambda pair: pair[0].startswith("evaluate")):

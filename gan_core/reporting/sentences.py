@@ -251,24 +251,24 @@ def verdict_sentence(summary: dict[str, Any]) -> str:
     above = [gap for gap in gaps if gap["verdict"] == "above"]
     below = [gap for gap in gaps if gap["verdict"] == "below"]
     level = [gap for gap in gaps if gap["verdict"] == "level"]
-    said = []
+    parts = []
     if above:
-        said.append(
+        parts.append(
             "beat " + listed(f"{short_name(gap['baseline'])} by {_by(gap)}" for gap in above)
         )
     if level:
         many = "the differences are" if len(level) > 1 else "the difference is"
         named = listed((f"{short_name(gap['baseline'])} ({_signed(gap)})" for gap in level), "or")
-        said.append(f"do not beat {named}: {many} within the interval")
+        parts.append(f"do not beat {named}: {many} within the interval")
     if below:
-        said.append(
+        parts.append(
             "fall short of "
             + listed(f"{short_name(gap['baseline'])} by {_by(gap)}" for gap in below)
         )
     text = (
-        f"{said[0]}, but {'; they '.join(said[1:])}"
-        if above and len(said) > 1
-        else "; they ".join(said)
+        f"{parts[0]}, but {'; they '.join(parts[1:])}"
+        if above and len(parts) > 1
+        else "; they ".join(parts)
     )
     return " ".join(
         filter(None, [f"{features_name(best['features'])} {text}.", _one_draw_behind(best)])

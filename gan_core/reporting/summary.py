@@ -144,29 +144,29 @@ def check_counts(summary: dict[str, Any]) -> list[str]:
     """Sentences where the counts of one stage do not meet those of the next: nothing may disappear
     without a row.
     """
-    said = []
+    parts = []
     for name, entry in summary["flow"].items():
         images, crops = entry.get("images"), entry.get("crops")
         if images and images["ok"] + images["failed"] != images["in"]:
-            said.append(
+            parts.append(
                 f"{name}: {images['in']:,} rows came in, {images['ok'] + images['failed']:,} are "
                 "accounted for."
             )
         if images and crops and crops["images"] != images["in"]:
-            said.append(
+            parts.append(
                 f"{name}: ingest has {images['in']:,} images, the crop table {crops['images']:,}."
             )
         removed = entry.get("duplicates")
         if removed and "packed" in entry and entry["packed"] != removed["kept"]:
-            said.append(
+            parts.append(
                 f"{name}: dedup kept {removed['kept']:,} crops, the training set holds "
                 f"{entry['packed']:,}."
             )
         if crops and "features" in entry and entry["features"]["rows"] != crops["ok"]:
-            said.append(
+            parts.append(
                 f"{name}: {crops['ok']:,} usable crops, features of {entry['features']['rows']:,}."
             )
-    return said
+    return parts
 
 
 def columns_of(rows: list[dict[str, Any]]) -> list[str]:

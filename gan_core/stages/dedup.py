@@ -173,7 +173,7 @@ def _use_threads(count: int) -> None:
 def _leaked(
     config: DedupConfig, shards: PixelShards, work: Path, progress: Progress
 ) -> dict[str, Any]:
-    """Looks the held-out rows up among the training rows, writes the pairs, and returns figures for
+    """Searches the training rows for the held-out rows, writes the pairs, and returns figures for
     the summary.
     """
     empty = tables.Found(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32), [])

@@ -231,7 +231,7 @@ def choose_snapshot(trained: Trained, work: Path, state: Path) -> dict[str, Any]
     from gan_core.training.probe import PROBED, best_line, candidate_name
 
     line = best_line(trained.stats)
-    assert line is not None  # a training ends with a look
+    assert line is not None  # a training ends with a fit of the probe
     kept = state / "candidates" / candidate_name(int(line["images"]))
     last = int(line["images"]) == trained.state.position.images
     shutil.copyfile(last_snapshot(work) if last else kept, work / CHOSEN)

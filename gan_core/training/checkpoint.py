@@ -39,7 +39,7 @@ _MANIFEST = "manifest.json"
 
 @dataclass
 class Position:
-    """Where a training stands.
+    """How far a training is.
 
     Attributes:
         index: minibatches so far.
@@ -47,7 +47,7 @@ class Position:
         updates: steps of each optimiser.
         attempt: how often training went back after a divergence; part of the random streams' names.
         seconds: time spent training so far, over all starts.
-        line: images at the last line of statistics that stands at its regular place.
+        line: images at the last line of statistics at its regular place.
         best: the probe's best accuracy at such lines.
         due: whether a state is to be saved at the next good line.
     """

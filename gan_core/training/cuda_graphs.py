@@ -1,7 +1,7 @@
 """A whole training step as one CUDA graph: capture once, launched as one ever after. No compiler
 is needed.
 
-A step is some hundred small kernels, and at batch 128 a GPU is told of them more slowly than it
+A step is some hundred small kernels, and at batch 128 a GPU receives them more slowly than it
 runs them. A graph runs again on the addresses it was capture on. Images and labels are therefore
 copied into buffers before each replay, and random numbers come from one generator that the graph
 knows of (`register_generator_state`): set to the minibatch's own stream before a replay, it gives
@@ -199,7 +199,7 @@ def make_step(
         refuse_lost_device(context.device, error)
         for name in state.optimisers:
             for parameter in state.parameters(name):
-                parameter.grad = None  # what broke off may have left some that nobody computed
+                parameter.grad = None  # what broke off may have left gradients behind
         logger.warning(
             "The step could not be captured as a CUDA graph: %s. Training runs without.",
             first_line(error),

@@ -4,8 +4,8 @@ batch.
 `torchrun` starts the processes; the gradient is averaged over them after each backward pass, and
 batch norm may take its statistics over all of them (`BatchNorm.across`). The sums are exact up to
 rounding, so two processes agree with one on the same global batch. What is decided rather than
-computed (where to begin, what a look has found, whether time is over) the first process decides for
-all.
+computed (where to begin, what a check has found, whether time is over) the first process decides
+for all.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Processes:
         return bool(flag.item())
 
     def broadcast(self, value: Any) -> Any:
-        """The first process's value, in every process; what the others give is not looked at. Args:
+        """The first process's value, in every process; what the others give is ignored. Args:
         value: plain JSON.
         """
         if self.count == 1:
@@ -88,7 +88,7 @@ class Processes:
         return json.loads(bytes(sent.cpu().tolist()))
 
     def broadcast_tensors(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The first process's tensors, in every process: what the others give is not looked at, its
+        """The first process's tensors, in every process: what the others give is ignored, its
         names and shapes neither.
         """
         if self.count == 1:

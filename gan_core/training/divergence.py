@@ -147,12 +147,12 @@ class Monitor:
 
     @property
     def clean(self) -> bool:
-        """Whether the last look found nothing, not even a sign that is still given time."""
+        """Whether the last check found nothing, not even a sign that is still given time."""
         return not self.consecutive
 
     def check(self, line: Mapping[str, Any]) -> list[Finding]:
-        """Signs in a line of statistics that count from this line on: each is told once for as long
-        as it lasts.
+        """Signs in a line of statistics that count from this line on: each is reported once for as
+        long as it lasts.
         """
         seen, young = self._signs(line), self.intervals < WARM_UP
         self.consecutive = {sign: self.consecutive.get(sign, 0) + 1 for sign in seen}

@@ -1,7 +1,7 @@
 """A linear probe while training runs: how well labels of held-out training images are read off the
 discriminator's features.
 
-For the curve beside the losses and, with `choose: best_probe`, for choosing the snapshot that
+For the curve next to the losses and, with `choose: best_probe`, for choosing the snapshot that
 features are taken of, which every score then says. It uses labels (validation ones, cut from the
 training images), never the test split, and no weight of the GAN depends on it. The probe is ridge
 regression onto one-hot labels in its dual form, one exact solve, with one fixed context; the scores
@@ -126,15 +126,15 @@ def each_log(
     """What the loop calls after a line of statistics: adds `probe_validation_accuracy` at the first
     line after every `probe_kimg`.
 
-    Where it looks is a function of the place in the training alone, so that a resumed training
-    looks at the same places. A training also ends with a look; where that end is no regular place
+    Where it is fitted is a function of the place in the training alone, so that a resumed training
+    fits it at the same places. A training also ends with a fit; where that end is no regular place
     of a longer training, the line is marked `closing`.
 
     Args: keep: called where the accuracy is the best so far, to keep these weights for `choose:
         best_probe`.
     """
 
-    def look(state: TrainerState, line: dict[str, Any]) -> None:
+    def fit_probe(state: TrainerState, line: dict[str, Any]) -> None:
         at = state.position
         regular = crossed(at.line, at.images, settings.log_kimg)
         if not regular:
@@ -150,7 +150,7 @@ def each_log(
             if keep is not None:
                 keep(state)
 
-    return look
+    return fit_probe
 
 
 def best_line(stats: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:

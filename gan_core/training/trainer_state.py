@@ -68,7 +68,7 @@ class TrainerState:
         grid_latents: [64, dim], the same in every grid.
         products: names of the snapshots and grids made so far.
         monitor: what monitors divergence; findings: what it has found, {kimg, sign, sentence}.
-        real: some training images, for what is measured beside training.
+        real: some training images, for what is measured during training.
         random_layers: whether dropout draws from torch's global stream.
     """
 

@@ -43,9 +43,9 @@ def warm_start(parent: Path, folder: Path, images: int, target: int) -> None:
         shutil.copytree(parent / "products", folder / "products", dirs_exist_ok=True)
     if not (folder / "stats.jsonl").exists():
         lines = [
-            told
+            shortened
             for line in (parent / "stats.jsonl").read_bytes().splitlines()
-            if (told := _up_to(line, images))
+            if (shortened := _up_to(line, images))
         ]
         atomic_write_bytes(folder / "stats.jsonl", b"".join(line + b"\n" for line in lines))
     work = folder / f"{name}.{uuid.uuid4().hex[:8]}.work"

@@ -100,10 +100,12 @@ class FaceDetector:
             grey, scaleFactor=scale_factor, minNeighbors=min_neighbors, minSize=(min_side, min_side)
         )
         boxes = [(int(x), int(y), int(w), int(h)) for x, y, w, h in found]
-        return judge(boxes, image.shape[1], image.shape[0], margin=self._margin, size=self._size)
+        return accept_faces(
+            boxes, image.shape[1], image.shape[0], margin=self._margin, size=self._size
+        )
 
 
-def judge(
+def accept_faces(
     detections: Sequence[tuple[int, int, int, int]],
     width: int,
     height: int,

@@ -213,7 +213,7 @@ def test_the_fingerprint_sees_what_changes(name: str, place: Path | None) -> Non
     assert fingerprint(opened(name, moved).stamps()) not in (before, touched)
 
 
-def test_a_place_that_is_not_there_is_told(name: str, tmp_path: Path) -> None:
+def test_a_place_that_is_not_there_is_reported(name: str, tmp_path: Path) -> None:
     if maker_of(name) is None:
         assert registry.load("datasets", name).NEEDS_LOCATION is False
         return
@@ -228,7 +228,7 @@ def test_a_place_that_is_not_there_is_told(name: str, tmp_path: Path) -> None:
     assert found.value.expected and found.value.remedy
 
 
-def test_an_option_that_it_does_not_have_is_told(name: str, place: Path | None) -> None:
+def test_an_option_that_it_does_not_have_is_reported(name: str, place: Path | None) -> None:
     with pytest.raises(UnknownName):
         opened(name, place, no_such_option=1)
 

@@ -1,6 +1,6 @@
 """docs/methods.md says of every method what it is, what its features are and what a step costs.
 
-`python tests/contract/test_methods_docs.py` writes the table anew.
+`python tests/contract/test_methods_docs.py` rewrites the table.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from gan_core.networks.base import LayeredNetwork, feature_size
 from gan_core.networks.layers import frozen, initialise, scaled
 
 NAMES = registry.names("networks")
-WIDTH = 0.125  # of the authors' maps: the same layers, quick to run
+WIDTH = 0.125  # of the authors' maps: the same layers, fast to run
 
 
 def made(name: str) -> tuple[LayeredNetwork, LayeredNetwork, torch.Tensor, torch.Tensor | None]:

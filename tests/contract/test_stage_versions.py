@@ -1,7 +1,7 @@
 """Code that decides a stage's content does not change unnoticed: each change is either a new
 version or recorded as harmless.
 
-`stage_sources.yaml` beside this file remembers, for each stage, its version and a hash of the
+`stage_sources.yaml` next to this file remembers, for each stage, its version and a hash of the
 syntax trees of its code (comments, docstrings and formatting left out).
 """
 
@@ -95,9 +95,9 @@ def test_code_and_version_move_together(stage: str) -> None:
 
 def test_comments_and_docstrings_are_no_change() -> None:
     plain = "def f(x):\n    return x + 1\n"
-    told = (
+    message = (
         '"""A module."""\n# a comment\ndef f(x):\n    """Adds."""\n'
         "    return (x +\n            1)\n"
     )
-    assert tree_text(plain) == tree_text(told)
+    assert tree_text(plain) == tree_text(message)
     assert tree_text(plain) != tree_text(plain.replace("1", "2"))

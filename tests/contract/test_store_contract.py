@@ -90,12 +90,12 @@ def test_it_is_there_at_every_moment_while_it_is_made_again(tmp_path: Path) -> N
     made = publish(store, "k1", "same")
     stop, missed = threading.Event(), []
 
-    def look() -> None:
+    def read() -> None:
         while not stop.is_set():
             if store.find("crop", "k1") is None or store.artifacts.get(made.ref()) is None:
                 missed.append(time.monotonic())
 
-    watcher = threading.Thread(target=look)
+    watcher = threading.Thread(target=read)
     watcher.start()
     for number in range(100):
         publish(store, "k1", "same", log=str(number))
@@ -119,9 +119,9 @@ def test_two_folders_change_places(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
-def test_a_damaged_copy_of_what_an_object_store_holds_is_fetched_anew(tmp_path: Path) -> None:
-    """Nobody takes the whole artifact for the damaged one: not `verify`, and not a stage that
-    stands on it.
+def test_a_damaged_copy_of_what_an_object_store_holds_is_fetched_again(tmp_path: Path) -> None:
+    """No caller gets the whole artifact instead of the damaged one: not `verify`, and not a stage
+    that reads it.
     """
     store = Store(f"memory://discern-{uuid.uuid4().hex}", tmp_path)
     made = publish(store, "k1", "some text")
@@ -273,7 +273,7 @@ def test_equal_content_made_again_brings_its_newer_byproducts(tmp_path: Path) ->
     assert len(list(store.artifacts.refs())) == 1 and store.verify(new.ref()) == []
 
 
-def test_a_lease_that_somebody_else_holds_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_lease_that_another_run_holds_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     filesystem, root = fsspec.core.url_to_fs(f"memory://discern-{uuid.uuid4().hex}")
     filesystem.makedirs(root)
     with (

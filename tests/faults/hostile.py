@@ -1,4 +1,4 @@
-"""Makes the images that pipelines meet in the wild, and those that somebody made to hurt them."""
+"""Makes the images that pipelines meet in the wild, and those made to break them."""
 
 from __future__ import annotations
 

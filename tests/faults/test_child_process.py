@@ -80,8 +80,8 @@ def test_the_child_dies_with_its_parent(tmp_path: Path) -> None:
         "import sys; from pathlib import Path\n"
         "from gan_core.pipeline.child_process import run_child\n"
         "from tests.faults.test_child_process import train_request, children\n"
-        "def told(*a, **k): print(*children(), flush=True)\n"
-        "run_child(train_request(Path(sys.argv[1])), told, time_limit=300.0)"
+        "def started(*a, **k): print(*children(), flush=True)\n"
+        "run_child(train_request(Path(sys.argv[1])), started, time_limit=300.0)"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]
     parent = subprocess.Popen(

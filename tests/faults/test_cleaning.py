@@ -1,4 +1,4 @@
-"""`gc`: what it keeps, what it removes, beside a run that is going on, and killed in the middle."""
+"""`gc`: what it keeps, what it removes, during a run, and killed in the middle."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def record(
     refs: list[ArtifactRef],
     state: str = "completed",
     recipe: str = "digits",
-    **told: object,
+    **message: object,
 ) -> Path:
     folder = store.home / "runs" / name
     folder.mkdir(parents=True)
     nodes = [{"node": ref.key, "ref": ref.model_dump()} for ref in refs]
     known = {"recipe": recipe, "state": state, "started": moment(minute), "nodes": nodes}
-    (folder / "run.json").write_text(json.dumps({**known, **told}))
+    (folder / "run.json").write_text(json.dumps({**known, **message}))
     return folder
 
 
@@ -77,7 +77,7 @@ def test_it_keeps_what_the_last_runs_name_and_nothing_else(tmp_path: Path) -> No
     store = Store(tmp_path)
     refs = {
         name: publish(store, name)
-        for name in ("shared", "first", "second", "third", "failed", "pinned", "other", "nobody")
+        for name in ("shared", "first", "second", "third", "failed", "pinned", "other", "unnamed")
     }
     publish(store, "imported", stage="train", snapshot="theirs")
     pinned = record(store, "run-0", 0, [refs["pinned"]])
@@ -91,21 +91,21 @@ def test_it_keeps_what_the_last_runs_name_and_nothing_else(tmp_path: Path) -> No
     (old / "piece").write_bytes(b"x" * 1000)
     for path in (old / "piece", old):
         os.utime(path, (1, 1))
-    told = clean(store, 2, dry_run=True)
+    message = clean(store, 2, dry_run=True)
     assert len(keys(store)) == 9 and old.exists(), "a dry run removes nothing"
-    assert told.leftovers == [old] and not (store.home / "locks").exists(), (
+    assert message.leftovers == [old] and not (store.home / "locks").exists(), (
         "nor does it make any file"
     )
-    with store.lock("crop", "abandoned", "somebody"):
-        assert clean(store, 2, dry_run=True).leftovers == [], "somebody writes there"
+    with store.lock("crop", "abandoned", "a writer"):
+        assert clean(store, 2, dry_run=True).leftovers == [], "it is locked"
     done = clean(store, 2, dry_run=False)
     assert keys(store) == {"shared", "second", "failed", "third", "pinned", "other", "imported"}
     assert (
-        {ref.key for ref in told.artifacts}
+        {ref.key for ref in message.artifacts}
         == {ref.key for ref in done.artifacts}
-        == {"first", "nobody"}
+        == {"first", "unnamed"}
     )
-    assert told.size == done.size > 1000
+    assert message.size == done.size > 1000
     assert {run.folder.name for run in done.removed} == {"run-1"} and not (
         store.home / "runs" / "run-1"
     ).exists()
@@ -202,7 +202,7 @@ def test_only_the_same_request_takes_a_runs_place(tmp_path: Path) -> None:
 
 def test_old_runs_that_stay_hold_nothing_but_their_own(tmp_path: Path) -> None:
     """A recipe that failed once, a pinned run and a folder without a record: what others left
-    beside them goes all the same.
+    with them goes all the same.
     """
     store = Store(tmp_path)
     for name in ("failed", "paused", "theirs", "dead", "newer"):
@@ -432,9 +432,9 @@ for size in (8, 12, 8, 16, 12, 8, 12):
 """
 
 
-def test_cleaning_over_and_over_beside_runs_changes_no_digest(tmp_path: Path) -> None:
+def test_cleaning_over_and_over_during_runs_changes_no_digest(tmp_path: Path) -> None:
     quiet, cleaned = tmp_path / "quiet", tmp_path / "cleaned"
-    said = {}
+    result = {}
     for home in (quiet, cleaned):
         process = subprocess.Popen(
             [sys.executable, "-c", RUNS, str(home)], cwd=ROOT, stdout=subprocess.PIPE, text=True
@@ -446,8 +446,8 @@ def test_cleaning_over_and_over_beside_runs_changes_no_digest(tmp_path: Path) ->
             else:
                 time.sleep(0.05)
         assert process.returncode == 0
-        said[home] = process.stdout.read() if process.stdout else ""
+        result[home] = process.stdout.read() if process.stdout else ""
     assert removed, "there was something to clean between the runs"
-    assert said[quiet] == said[cleaned] and len(said[quiet].splitlines()) == 7
+    assert result[quiet] == result[cleaned] and len(result[quiet].splitlines()) == 7
     store = Store(cleaned)
     assert not any(store.verify(ref) for ref in store.artifacts.refs())

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("run", "digit"), "did you mean 'digits'"),
         (("run", "digits", "--set", "train.kimgs=3"), "did you mean 'kimg'"),
@@ -41,7 +41,7 @@ ROOT = Path(__file__).resolve().parents[2]
     ],
 )
 def test_wrong_requests_end_in_2_with_a_remedy(
-    discern: Callable[..., object], arguments: tuple[str, ...], told: str
+    discern: Callable[..., object], arguments: tuple[str, ...], message: str
 ) -> None:
     if arguments[:2] == ("run", "digits") and "cuda:7" in arguments:
         from gan_core.devices import cuda_count
@@ -50,7 +50,7 @@ def test_wrong_requests_end_in_2_with_a_remedy(
             pytest.skip("a GPU is here")
     done = discern(*arguments)
     assert done.code == 2, done.err  # type: ignore[attr-defined]
-    assert told in done.err and "Traceback" not in done.err  # type: ignore[attr-defined]
+    assert message in done.err and "Traceback" not in done.err  # type: ignore[attr-defined]
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
 def test_a_read_only_home(tmp_path: Path) -> None:
     setpriv = shutil.which("setpriv")
     if os.getuid() == 0 and not setpriv:
-        pytest.skip("root writes everywhere, and setpriv is not here to become somebody else")
+        pytest.skip("root writes everywhere, and setpriv is not here to become another user")
     home = tmp_path / "home"
     home.mkdir(mode=0o555)
     command = [sys.executable, "-m", "flows.cli", "run", "digits"]
@@ -105,7 +105,7 @@ def by_modes(home: Path, *command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_commands_that_only_look_need_no_home_of_their_own(tmp_path: Path) -> None:
+def test_commands_that_only_read_need_no_home_of_their_own(tmp_path: Path) -> None:
     home, data = tmp_path / "home", tmp_path / "images"
     hostile_folder(data)
     prepare_folder(data, home)
@@ -125,9 +125,11 @@ def test_commands_that_only_look_need_no_home_of_their_own(tmp_path: Path) -> No
         checked = by_modes(home, "-m", "flows.cli", "verify", "--all")
         assert checked.returncode == 0 and " 0 damaged" in checked.stdout, checked.stderr
         cleaned = by_modes(home, "-m", "flows.cli", "gc", "--keep", "1", "--dry-run", "--json")
-        told = json.loads(cleaned.stdout)
+        message = json.loads(cleaned.stdout)
         assert (
-            cleaned.returncode == 0 and told["prefect"] == {"flow_runs": None} and told["dry_run"]
+            cleaned.returncode == 0
+            and message["prefect"] == {"flow_runs": None}
+            and message["dry_run"]
         ), cleaned.stderr
         for words in (("status", "digits"), ("run", "digits", "--dry-run", "--scale", "debug")):
             plan = by_modes(home, "-m", "flows.cli", *words, "--json")
@@ -143,7 +145,7 @@ def test_commands_that_only_look_need_no_home_of_their_own(tmp_path: Path) -> No
             place.chmod(modes[place])
 
 
-def test_looking_makes_no_home(tmp_path: Path, discern: Callable[..., object]) -> None:
+def test_reading_makes_no_home(tmp_path: Path, discern: Callable[..., object]) -> None:
     from flows.home import open_store
 
     place = tmp_path / "new" / "home"
@@ -234,5 +236,5 @@ def test_an_unknown_failure_of_the_system_names_the_file(tmp_path: Path) -> None
 def test_a_connection_or_disk_that_failed_once_is_tried_again(
     error: OSError, tmp_path: Path
 ) -> None:
-    told = explain_os_error(error, tmp_path)
-    assert told.retryable and "tried again" in told.remedy
+    message = explain_os_error(error, tmp_path)
+    assert message.retryable and "tried again" in message.remedy

@@ -119,7 +119,7 @@ def test_a_file_that_may_not_be_read_is_a_row(tmp_path: Path) -> None:
     """Run as an unprivileged user: root may read everything."""
     setpriv = shutil.which("setpriv")
     if os.getuid() == 0 and not setpriv:
-        pytest.skip("root reads every file, and setpriv is not here to become somebody else")
+        pytest.skip("root reads every file, and setpriv is not here to become another user")
     data = tmp_path / "images"
     hostile_folder(data)
     (data / "secret.png").write_bytes((data / "alpha.png").read_bytes())

@@ -91,7 +91,7 @@ def test_labels_stay_with_their_rows(tmp_path: Path) -> None:
     assert [blob.read() for blob in blobs] == IMAGES
 
 
-def test_few_rows_without_an_image_and_images_beside_the_table_stay_rows(tmp_path: Path) -> None:
+def test_few_rows_without_an_image_and_images_next_to_the_table_stay_rows(tmp_path: Path) -> None:
     pq.write_table(structs(900, IMAGES), tmp_path / "few.parquet")
     paths = pa.array([{"bytes": None, "path": f"{number}.png"} for number in range(2000)], STRUCT)
     pq.write_table(pa.table({"image": paths}), tmp_path / "outside.parquet")

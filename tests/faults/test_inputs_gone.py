@@ -31,5 +31,5 @@ def test_an_input_that_goes_ends_the_run(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(StoreError, match="gone or damaged"):
         represent.run(RunRequest(recipe="digits", only="crop", home=str(tmp_path)))
     (record,) = (tmp_path / "runs").glob("*/run.json")
-    told = json.loads(record.read_text())
-    assert told["state"] == "failed" and "gone or damaged" in told["error"]
+    message = json.loads(record.read_text())
+    assert message["state"] == "failed" and "gone or damaged" in message["error"]

@@ -33,17 +33,17 @@ def test_kill_9_frees_the_lock(tmp_path: Path) -> None:
         [sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True
     )
     assert holder.stdout and holder.stdout.readline() == "held\n"
-    told: list[str] = []
+    message: list[str] = []
 
     def kill_when_waiting(who: str) -> None:
-        told.append(who)
+        message.append(who)
         holder.send_signal(signal.SIGKILL)
 
     started = time.monotonic()
     with file_lock(path, "the next run", kill_when_waiting):
         pass
     holder.wait()
-    assert told == [f"the doomed run (process {holder.pid})"]
+    assert message == [f"the doomed run (process {holder.pid})"]
     assert time.monotonic() - started < 10
 
 
@@ -70,7 +70,7 @@ def test_a_gpu_belongs_to_one_run_until_it_dies(tmp_path: Path) -> None:
         assert process.stdout
         return process.stdout.readline()
 
-    assert identities("cpu", 4) == [], "on a CPU nobody waits"
+    assert identities("cpu", 4) == [], "on a CPU no process waits"
     users = [use("run first", "b", "a")]
     assert says(users[0]) == "has it\n"
     users += [use("run second", "a", "b"), use("run other", "c"), use("run on the CPU")]
@@ -115,6 +115,6 @@ def test_a_living_lease_is_renewed() -> None:
         assert other == ["me"]
 
 
-def _refuse(told: list[str], who: str) -> None:
-    told.append(who)
+def _refuse(message: list[str], who: str) -> None:
+    message.append(who)
     raise RuntimeError("would wait")

@@ -1,5 +1,5 @@
 """A refreshed training that is killed: another try continues it, and only the next refresh begins
-anew.
+again.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ def test_a_killed_refresh_goes_on_where_it_was(
             for pid in children():
                 os.kill(pid, signal.SIGKILL)
 
-    # On the way: a device that somebody has is waited for. There need be none: the lock is one of
-    # files.
+    # On the way: a device that another process holds is waited for. There need be none: the lock is
+    # one of files.
     monkeypatch.setattr(runner, "identities", lambda device, processes: ["one"])
     monkeypatch.setattr(gpus, "PLACE", tmp_path)
     caplog.set_level("INFO", "gan_core")
-    somebody = contextlib.ExitStack()
-    somebody.enter_context(file_lock(tmp_path / "discern-gpu-one.lock", "somebody"))
-    threading.Timer(1, somebody.close).start()
+    holder = contextlib.ExitStack()
+    holder.enter_context(file_lock(tmp_path / "discern-gpu-one.lock", "holder"))
+    threading.Timer(1, holder.close).start()
     with pytest.raises(TransientError, match="signal 9"):
         execute(store, node, {"pack": pack}, refresh=True, progress=kill_at_half)
-    assert "waiting for somebody" in caplog.text and "which has the GPU" in caplog.text
+    assert "waiting for holder" in caplog.text and "which has the GPU" in caplog.text
     # As the task's retry, the run's retry, and the same command do: they ask for a refresh again.
     continued = execute(store, node, {"pack": pack}, refresh=True)
     assert continued.outcome.summary["started_at_kimg"] >= 0.2 and not continued.cached

@@ -1,4 +1,4 @@
-"""kill -9 in the middle of training, again and again, at places nobody chose: the weights at the
+"""kill -9 in the middle of training, again and again, at arbitrary places: the weights at the
 end are those of a quiet run.
 """
 

@@ -122,8 +122,8 @@ def test_two_processes_go_on_from_the_state_of_the_first_and_agree_with_one(tmp_
     run(tmp_path, "one", 1, "modern", "0.032", *how)
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     run(tmp_path, "one", 1, "modern", "0.096", *how)
-    said = run(tmp_path, "two", 2, "modern", "0.096", *how)
-    assert [line[:4] for line in said] == [["0", "2", "True", "32"], ["1", "2", "True", "32"]]
+    result = run(tmp_path, "two", 2, "modern", "0.096", *how)
+    assert [line[:4] for line in result] == [["0", "2", "True", "32"], ["1", "2", "True", "32"]]
     agree(tmp_path / "one" / "0", tmp_path / "two" / "0")
 
 

@@ -1,4 +1,4 @@
-"""A training that is told to end: its state is saved first, and whoever told it decides what that
+"""A training that gets a signal to end: its state is saved first, and the sender decides what that
 means.
 """
 
@@ -62,7 +62,7 @@ def reached(folder: Path) -> int:
     return 0
 
 
-def told(
+def expected(
     folder: Path, tell: Callable[[int], None], limit: float = 300.0
 ) -> tuple[int, BaseException | StageOutcome]:
     """Runs a training in a child and, once it is at work, tells its process something. Returns: how
@@ -99,7 +99,7 @@ def saved(folder: Path) -> int:
 
 def test_whoever_ends_the_training_alone_has_it_tried_again(tmp_path: Path) -> None:
     """A run that went on without it would end as a success, without features."""
-    images, error = told(tmp_path, lambda process: os.kill(process, signal.SIGTERM))
+    images, error = expected(tmp_path, lambda process: os.kill(process, signal.SIGTERM))
     assert (
         isinstance(error, TransientError)
         and "ended by a signal; its state is saved" in error.message
@@ -128,13 +128,13 @@ class Timer:
 
 
 @pytest.mark.parametrize("grace", [child.GRACE_SECONDS, 0.0])
-def test_the_time_limit_is_the_reason_that_is_told(
+def test_the_time_limit_is_the_reason_that_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grace: float
 ) -> None:
     """The state is saved first; what takes longer than the grace period is killed."""
     monkeypatch.setattr(child, "GRACE_SECONDS", grace)
     monkeypatch.setattr(child.threading, "Timer", Timer)
-    images, error = told(tmp_path, lambda process: Timer.made.pop().over(), limit=1234.0)
+    images, error = expected(tmp_path, lambda process: Timer.made.pop().over(), limit=1234.0)
     assert (
         isinstance(error, WorkError)
         and not isinstance(error, TransientError)

@@ -78,14 +78,14 @@ def trained(given: StageRequest) -> StageOutcome:
 
 
 def workers(marker: Path) -> list[int]:
-    """Processes, wherever they hang in the tree, that were told of `marker`, apart from torchrun
+    """Processes, wherever they hang in the tree, whose command names `marker`, apart from torchrun
     itself.
     """
     found = []
     for place in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            said = (place / "cmdline").read_bytes()
-            if str(marker).encode() in said and b"--processes" not in said:
+            result = (place / "cmdline").read_bytes()
+            if str(marker).encode() in result and b"--processes" not in result:
                 found.append(int(place.name))
     return sorted(found)
 
@@ -116,7 +116,7 @@ def test_a_killed_process_ends_all_and_the_next_start_continues(folder: Path) ->
 
 
 @pytest.mark.slow
-def test_an_error_of_any_process_is_the_one_that_is_told(
+def test_an_error_of_any_process_is_the_one_that_is_reported(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "modules" / "broken").mkdir(parents=True)

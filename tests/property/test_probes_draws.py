@@ -26,10 +26,10 @@ def test_draws_have_no_row_twice_and_never_more_than_asked(
     counts: list[int], number: int, seed: int
 ) -> None:
     labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
-    draws, said = draws_of(labels, [number, "all"], 2, seed)
+    draws, result = draws_of(labels, [number, "all"], 2, seed)
     for draw in draws[:-1]:
         assert len(set(draw.rows.tolist())) == len(draw.rows)
         for label, there in enumerate(counts):
             assert int((labels[draw.rows] == label).sum()) == min(number, there)
     assert len(draws[-1].rows) == len(labels)
-    assert bool(said) == (number > min(counts) or number >= max(counts))
+    assert bool(result) == (number > min(counts) or number >= max(counts))

@@ -77,16 +77,16 @@ def test_the_choice_is_the_probes_and_does_not_depend_on_interruptions(
     lines = [
         json.loads(line) for line in (tmp_path / "whole" / "stats.jsonl").read_text().splitlines()
     ]
-    looked = {
+    seen = {
         line["kimg"]: line["probe_validation_accuracy"]
         for line in lines
         if "probe_validation_accuracy" in line
     }
-    assert len(looked) == 6 and lines[-1].get("closing"), (
+    assert len(seen) == 6 and lines[-1].get("closing"), (
         "at the first line, every 0.1 kimg, and at the end"
     )
-    best = max(looked, key=lambda kimg: looked[kimg])
-    assert whole.summary["chosen"] == {"kimg": best, "validation_accuracy": looked[best]}
+    best = max(seen, key=lambda kimg: seen[kimg])
+    assert whole.summary["chosen"] == {"kimg": best, "validation_accuracy": seen[best]}
     assert read_meta(tmp_path / "whole" / CHOSEN)["kimg"] == best
     assert load_snapshot(tmp_path / "whole" / CHOSEN).meta["saw_labels"] == "validation"
 
@@ -100,7 +100,7 @@ def test_the_choice_is_the_probes_and_does_not_depend_on_interruptions(
         ).read_bytes()
 
 
-def test_a_continued_training_chooses_among_its_own_looks(crops: Path, tmp_path: Path) -> None:
+def test_a_continued_training_chooses_among_its_own_fits(crops: Path, tmp_path: Path) -> None:
     """`on_new_data: continue`: the grown set's probe holds other images out, and here reads off
     less than the first one did.
     """
@@ -205,7 +205,7 @@ def test_without_labels_there_is_nothing_to_choose_by(tmp_path: Path) -> None:
         TrainConfig(choose="best_probe")
 
 
-def test_how_often_the_probe_looks_is_in_the_key_only_where_it_chooses() -> None:
+def test_how_often_the_probe_is_fitted_is_in_the_key_only_where_it_chooses() -> None:
     def key(*overrides: str) -> dict[str, Any]:
         recipe, _ = load_recipe("digits", overrides=["train.precision=float32", *overrides])
         nodes = build_plan(recipe, {"digits": "f"}, Settings())

@@ -86,9 +86,9 @@ def test_the_command_end_to_end(folder: Path, tmp_path: Path) -> None:
     (other / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     known = tmp_path / "known.parquet"
     done = command(folder, "--against", other, "--out", known, "--json")
-    said = json.loads(done.stdout)
-    assert done.returncode == 0 and said["counts"]["duplicates"] == 1
-    assert any("of the other set could not be read" in warning for warning in said["warnings"])
+    reply = json.loads(done.stdout)
+    assert done.returncode == 0 and reply["counts"]["duplicates"] == 1
+    assert any("of the other set could not be read" in warning for warning in reply["warnings"])
     duplicates = [row for row in pq.read_table(known).to_pylist() if not row["keep"]]
     theirs = rows_of(other)
     assert [row["address"] for row in duplicates] == ["3.png"] and duplicates[0][
@@ -102,14 +102,14 @@ def test_what_lies_at_the_destination_is_not_destroyed(folder: Path, tmp_path: P
     own = tmp_path / "own.parquet"
     for _ in range(2):  # a second run may replace what the first one wrote
         dedup_folder(DedupRequest(folder, own))
-    foreign, page = tmp_path / "foreign.parquet", tmp_path / "page.html"
-    pq.write_table(pa.table({"a": [1]}), foreign)
+    other, page = tmp_path / "other.parquet", tmp_path / "page.html"
+    pq.write_table(pa.table({"a": [1]}), other)
     page.write_text("mine")
     (folder / "report.html").write_text("mine")
     (tmp_path / "folder.parquet").mkdir()
     (tmp_path / "file").write_text("x")
     bad = [
-        foreign,
+        other,
         page.with_suffix(".parquet"),
         folder / "report.parquet",
         tmp_path / "folder.parquet",
@@ -118,8 +118,8 @@ def test_what_lies_at_the_destination_is_not_destroyed(folder: Path, tmp_path: P
     for out in bad:
         with pytest.raises(RequestError):
             dedup_folder(DedupRequest(folder, out))
-    assert foreign.stat().st_size > 100 and page.read_text() == "mine"
-    check_destination(foreign, [folder], force=True)
+    assert other.stat().st_size > 100 and page.read_text() == "mine"
+    check_destination(other, [folder], force=True)
     with pytest.raises(RequestError):  # a file of the set is never replaced
         check_destination(folder / "report.parquet", [folder], force=True)
     images = tmp_path / "set.parquet"
@@ -138,7 +138,7 @@ def test_a_set_that_lies_nowhere_is_no_kind_of_folder(folder: Path, tmp_path: Pa
     )
 
 
-def test_tables_beside_images_make_no_parquet_set(folder: Path, tmp_path: Path) -> None:
+def test_tables_next_to_images_make_no_parquet_set(folder: Path, tmp_path: Path) -> None:
     below = tmp_path / "only below"
     (below / "a").mkdir(parents=True)
     (folder / "0.png").rename(below / "a" / "0.png")
@@ -236,12 +236,12 @@ def test_the_suffix_chooses_the_format_and_own_files_are_replaced(
         assert is_ours(out, IMAGES.names)
         dedup_folder(DedupRequest(folder, out))
     assert pq.read_table(tmp_path / "a.parquet").to_pylist() == expected
-    said = json.loads((tmp_path / "c.json").read_text())["images"]
-    assert [row["address"] for row in said] == [row["address"] for row in expected]
+    reply = json.loads((tmp_path / "c.json").read_text())["images"]
+    assert [row["address"] for row in reply] == [row["address"] for row in expected]
     with open(tmp_path / "b.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["representative_id"] for row in rows] == [row["representative_id"] for row in said]
-    assert [row["keep"] == "true" for row in rows] == [row["keep"] for row in said]
+    assert [row["representative_id"] for row in rows] == [row["representative_id"] for row in reply]
+    assert [row["keep"] == "true" for row in rows] == [row["keep"] for row in reply]
     (tmp_path / "d.csv").write_text("image_id,mine\n")
     for bad in ("d.csv", "e.xlsx"):
         with pytest.raises(RequestError):

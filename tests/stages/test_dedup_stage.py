@@ -211,7 +211,7 @@ def test_leaked_images_are_named_and_not_removed(
 
 
 @pytest.mark.parametrize(
-    ("mode", "told"),
+    ("mode", "message"),
     [
         ("verified", {"sweep", "look_alikes", "injected"}),
         ("paper", {"sweep", "unconfirmed", "injected", "health"}),
@@ -219,12 +219,12 @@ def test_leaked_images_are_named_and_not_removed(
     ],
 )
 def test_quality_says_what_the_search_is_worth(
-    planted: dict[str, list[StageInput]], tmp_path: Path, mode: str, told: set[str]
+    planted: dict[str, list[StageInput]], tmp_path: Path, mode: str, message: set[str]
 ) -> None:
     outcome, _ = run(tmp_path / mode, planted, mode=mode)
     quality = json.loads((tmp_path / mode / "quality.json").read_text())
-    assert set(quality) == {"mode", *told}
-    if told:
+    assert set(quality) == {"mode", *message}
+    if message:
         (used,) = (row for row in quality["sweep"] if row["used"])
         assert (used["pairs"], used["removed"]) == (
             outcome.summary["pairs"],
@@ -237,5 +237,5 @@ def test_quality_says_what_the_search_is_worth(
     run(tmp_path / "unmeasured", planted, mode=mode, measure=False)
     assert set(json.loads((tmp_path / "unmeasured" / "quality.json").read_text())) == {
         "mode",
-        *told & {"health"},
+        *message & {"health"},
     }

@@ -272,7 +272,7 @@ def test_a_fit_that_stopped_early_is_said(
     assert any("C = 0.01 stopped" in line for line in outcome.warnings)
 
 
-def test_validation_split_stands_in_where_there_is_no_test(pixels: Path, tmp_path: Path) -> None:
+def test_validation_split_is_used_where_there_is_no_test(pixels: Path, tmp_path: Path) -> None:
     def renamed(table: pa.Table) -> pa.Array:
         return pc.replace_substring(table["split"], "test", "validation").combine_chunks()
 
@@ -339,7 +339,7 @@ def leaked_images(features: Path, folder: Path) -> tuple[Path, set[str]]:
     """The features artifact with every fifth test image made a copy of a training image, and a
     leaked.parquet that says so.
 
-    A fifth of the others is mislabelled: only what stands in train is known by heart.
+    A fifth of the others is mislabelled: only training rows are memorised.
     """
     from gan_core.dedup.tables import PAIRS
 

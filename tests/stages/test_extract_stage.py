@@ -282,8 +282,8 @@ def test_an_external_method_is_trained_extracted_and_inspected(
         extract.run(asked, silent)
     allowed = {"context": {**asked.context, "allow": ["dcgan32_svhn", name]}}
     assert extract.run(asked.model_copy(update=allowed), silent).counts["ok"] == 400
-    looked = {"part": {"inspection": {"name": "samples"}}, "work": tmp_path / "inspect"}
-    outcome = inspect.run(asked.model_copy(update={**allowed, **looked}), silent)
+    seen = {"part": {"inspection": {"name": "samples"}}, "work": tmp_path / "inspect"}
+    outcome = inspect.run(asked.model_copy(update={**allowed, **seen}), silent)
     assert outcome.summary["applicable"]
 
 
@@ -361,13 +361,13 @@ def test_all_shares_code_with_one_codebook(crops: Path, tmp_path: Path) -> None:
     """Another share's codebook is planted, scaled: the share that begins later must take it, and so
     must the stage that ends the work.
     """
-    told: list[str] = []
+    message: list[str] = []
 
     def progress(done: float, total: float, unit: str, **figures: float) -> None:
-        told.append(unit)
+        message.append(unit)
 
     extract.run(kmeans_share(crops, tmp_path / "a", 0), progress)
-    assert "iterations" in told and told[-1] == "images"
+    assert "iterations" in message and message[-1] == "images"
     found = load_file(tmp_path / "a" / "codebook.safetensors")
     assert {name: len(value) for name, value in found.items()} == {
         "mean": 108,
@@ -379,9 +379,9 @@ def test_all_shares_code_with_one_codebook(crops: Path, tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     save_file({**found, "scale": found["scale"] / 2}, tmp_path / "b" / "codebook.safetensors")
     planted = sha256_file(tmp_path / "b" / "codebook.safetensors")
-    told.clear()
+    message.clear()
     extract.run(kmeans_share(crops, tmp_path / "b", 0), progress)
-    assert "iterations" not in told, "learned again"
+    assert "iterations" not in message, "learned again"
     for work in ("a", "b"):
         extract.run(kmeans_share(crops, tmp_path / work, 1), silent)
     alone = kmeans_share(crops, tmp_path / "b", 0).model_copy(
@@ -389,7 +389,8 @@ def test_all_shares_code_with_one_codebook(crops: Path, tmp_path: Path) -> None:
     )
     extract.run(alone, progress)
     assert (
-        "iterations" not in told and sha256_file(tmp_path / "b" / "codebook.safetensors") == planted
+        "iterations" not in message
+        and sha256_file(tmp_path / "b" / "codebook.safetensors") == planted
     )
     assert {
         read_shard_lineage(path)["network"]["sha256"]
@@ -423,12 +424,12 @@ def test_without_a_training_set_no_test_image_is_measured(crops: Path, tmp_path:
             extract.run(request, silent)
 
 
-def test_memory_does_not_grow_with_the_number_of_shards(anybody: Path) -> None:
+def test_memory_does_not_grow_with_the_number_of_shards(external: Path) -> None:
     """16 shards of 5.5 MB: what is resident while the last is taken is what was while the third
     was, not 72 MB more.
     """
-    large = digits_crops(anybody / "large", 1797, 128, 16)
-    (anybody / "anybody_net.py").write_text(
+    large = digits_crops(external / "large", 1797, 128, 16)
+    (external / "external_net.py").write_text(
         "from torch import nn\n"
         "def make(maps=4):\n"
         "    return nn.Sequential(nn.Conv2d(3, maps, 16, 16), nn.ReLU(), nn.Conv2d(maps, 1, 8))\n"
@@ -439,16 +440,16 @@ def test_memory_does_not_grow_with_the_number_of_shards(anybody: Path) -> None:
         status = Path("/proc/self/status").read_text()
         resident.append(int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) // 1024)
 
-    extract.run(outside_request(large, anybody, "work", weights=None, batch=16), progress)
+    extract.run(outside_request(large, external, "work", weights=None, batch=16), progress)
     assert len(resident) >= 16 and resident[-1] - resident[4] < 25, resident
 
 
 def outside_request(
     crops: Path, folder: Path, work: str, features: str = "network", **settings: Any
 ) -> StageRequest:
-    """As the planner makes it for `anybody_net:make(maps=6)` and w.safetensors in `folder`."""
+    """As the planner makes it for `external_net:make(maps=6)` and w.safetensors in `folder`."""
     given = {
-        "network": "anybody_net:make",
+        "network": "external_net:make",
         "weights": "w.safetensors",
         "network_args": {"maps": 6},
         **settings,
@@ -464,74 +465,76 @@ def outside_request(
 
 
 @pytest.fixture
-def anybody(tmp_path: Path) -> Iterator[Path]:
-    """A folder with a stranger's module and weights of it."""
-    (tmp_path / "anybody_net.py").write_text(
+def external(tmp_path: Path) -> Iterator[Path]:
+    """A folder with a external module and weights of it."""
+    (tmp_path / "external_net.py").write_text(
         "from torch import nn\n"
         "def make(maps=4):\n"
         "    return nn.Sequential(nn.Conv2d(3, maps, 3, 2, 1), nn.BatchNorm2d(maps), nn.ReLU(), "
         "nn.Flatten(), nn.Linear(maps * 256, 1))\n"
     )
-    module = build_module("anybody_net:make", {"maps": 6}, root=tmp_path, seed=9)
+    module = build_module("external_net:make", {"maps": 6}, root=tmp_path, seed=9)
     module[1].running_mean += 0.1
     save_file(module.state_dict(), tmp_path / "w.safetensors")
     yield tmp_path
-    sys.modules.pop("anybody_net")
+    sys.modules.pop("external_net")
     sys.path.remove(str(tmp_path))
 
 
-def test_anybodys_network_and_its_fresh_sibling(crops: Path, anybody: Path) -> None:
-    outcome = extract.run(outside_request(crops, anybody, "work"), silent)
+def test_an_external_network_and_its_random_baseline(crops: Path, external: Path) -> None:
+    outcome = extract.run(outside_request(crops, external, "work"), silent)
     assert (
         outcome.summary["length"] == "96 (0) = 96"
         and "RGB images of 32 x 32" in outcome.summary["assumed"][0]
     )
-    lineage = read_lineage(anybody / "work")
-    assert lineage["network"]["weights"] == sha256_file(anybody / "w.safetensors")
+    lineage = read_lineage(external / "work")
+    assert lineage["network"]["weights"] == sha256_file(external / "w.safetensors")
     assert lineage["network"]["sources"] == {
-        "anybody_net.py": sha256_file(anybody / "anybody_net.py")
+        "external_net.py": sha256_file(external / "external_net.py")
     }
     assert lineage["statistics"]["images"] == 400
     for work in ("fresh", "again"):
-        extract.run(outside_request(crops, anybody, work, "random"), silent)
-    assert digests(anybody / "fresh") == digests(anybody / "again")
+        extract.run(outside_request(crops, external, work, "random"), silent)
+    assert digests(external / "fresh") == digests(external / "again")
     assert not np.array_equal(
-        read_features(anybody / "fresh")[0], read_features(anybody / "work")[0]
+        read_features(external / "fresh")[0], read_features(external / "work")[0]
     )
-    assert read_lineage(anybody / "fresh")["network"]["weights"] == "random, seed 0"
+    assert read_lineage(external / "fresh")["network"]["weights"] == "random, seed 0"
 
 
-def test_that_nobody_gave_weights_is_said_of_the_network_and_not_of_its_control(
-    crops: Path, anybody: Path
+def test_missing_weights_are_reported_of_the_network_and_not_of_its_random_baseline(
+    crops: Path, external: Path
 ) -> None:
     def warned(features: str = "network", **settings: Any) -> bool:
-        work = f"work{len(list(anybody.iterdir()))}"
-        outcome = extract.run(outside_request(crops, anybody, work, features, **settings), silent)
+        work = f"work{len(list(external.iterdir()))}"
+        outcome = extract.run(outside_request(crops, external, work, features, **settings), silent)
         return any("No weights were given (--weights)" in text for text in outcome.warnings)
 
     assert warned(weights=None)
     assert not warned() and not warned("random") and not warned("random", weights=None)
 
 
-def test_anybodys_network_gives_what_it_gives_in_a_notebook(crops: Path, anybody: Path) -> None:
+def test_an_external_network_gives_the_features_of_a_notebook(crops: Path, external: Path) -> None:
     from gan_core.features.external.network import features as notebook
 
     settings = {"layers": ["0", "4"], "grid": 2, "statistics": "running"}
-    extract.run(outside_request(crops, anybody, "work", **settings), silent)
-    matrix, rows = read_features(anybody / "work")
+    extract.run(outside_request(crops, external, "work", **settings), silent)
+    matrix, rows = read_features(external / "work")
     shards = PixelShards(crops)
     where = {name: row for row, name in enumerate(shards.table["image_id"].to_pylist())}
     images = shards.pixels(np.array([where[name] for name in rows["image_id"].to_pylist()]))
-    module = load_weights(build_module("anybody_net:make", {"maps": 6}), anybody / "w.safetensors")
+    module = load_weights(
+        build_module("external_net:make", {"maps": 6}), external / "w.safetensors"
+    )
     same, _ = notebook(module, images, ["0", "4"], grid=2, device="cpu")
     np.testing.assert_allclose(
         matrix.astype(np.float32), same.astype(np.float32), rtol=2e-3, atol=1e-3
     )
 
 
-def test_files_that_changed_since_the_plan_are_refused(crops: Path, anybody: Path) -> None:
-    request = outside_request(crops, anybody, "work")
-    (anybody / "w.safetensors").write_bytes(b"other")
+def test_files_that_changed_since_the_plan_are_refused(crops: Path, external: Path) -> None:
+    request = outside_request(crops, external, "work")
+    (external / "w.safetensors").write_bytes(b"other")
     with pytest.raises(RequestError, match="w.safetensors has changed since"):
         extract.run(request, silent)
 
@@ -556,13 +559,13 @@ def test_bn_crelu_measures_the_training_images_once(crops: Path, tmp_path: Path)
 
 
 def test_a_network_that_has_diverged_is_refused_with_the_images_ids(
-    crops: Path, anybody: Path
+    crops: Path, external: Path
 ) -> None:
-    module = build_module("anybody_net:make", {"maps": 6}, root=anybody, seed=9)
+    module = build_module("external_net:make", {"maps": 6}, root=external, seed=9)
     module[0].bias.data[2] = torch.nan
-    save_file(module.state_dict(), anybody / "w.safetensors")
+    save_file(module.state_dict(), external / "w.safetensors")
     with pytest.raises(
         DataError, match=r"activations of layer '0' are not numbers .* images: [0-9a-f]{32}, "
     ):
-        extract.run(outside_request(crops, anybody, "work", statistics="running"), silent)
-    assert not list((anybody / "work").glob("*features*"))
+        extract.run(outside_request(crops, external, "work", statistics="running"), silent)
+    assert not list((external / "work").glob("*features*"))

@@ -17,7 +17,7 @@ from gan_core.progress import silent
 from gan_core.shards import PixelShards, write_rows, write_shard
 from gan_core.stages import hash as stage
 
-QUICK = {"epochs": 1, "min_steps": 60, "batch": 64}
+SHORT = {"epochs": 1, "min_steps": 60, "batch": 64}
 
 
 def digits(count: int) -> np.ndarray:
@@ -59,7 +59,7 @@ def crop_artifact(
 
 def run(work: Path, crops: list[StageInput], seed: int = 0, **settings: object) -> StageOutcome:
     work.mkdir()
-    part = {"hash": {**QUICK, **settings}, "seed": seed, "threads": 1}
+    part = {"hash": {**SHORT, **settings}, "seed": seed, "threads": 1}
     return stage.run(
         StageRequest(
             stage="hash", node="hash", key="1" * 32, part=part, inputs={"crops": crops}, work=work

@@ -250,7 +250,7 @@ def test_equal_files_never_straddle_splits(tmp_path: Path) -> None:
     assert {row["split"] for row in whole} == {"train"}
 
 
-def test_published_splits_hold_unless_told_otherwise(tmp_path: Path) -> None:
+def test_published_splits_hold_unless_set_otherwise(tmp_path: Path) -> None:
     data = tmp_path / "data"
     fill(data / "train" / "x", 20)
     fill(data / "val" / "x", 10, 100)

@@ -77,7 +77,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str,
     return json.loads((work / "summary.json").read_text()), (work / "report.html").read_text(), home
 
 
-def test_every_leaked_pair_is_shown_beside_its_reason(
+def test_every_leaked_pair_is_shown_with_its_reason(
     made: tuple[dict[str, Any], str, Path],
 ) -> None:
     summary, page, home = made
@@ -97,7 +97,7 @@ def test_every_leaked_pair_is_shown_beside_its_reason(
         assert f"{pair['held_out']['address']} and {pair['train']['address']}" in page
 
 
-def test_accuracy_stands_twice_on_the_page(made: tuple[dict[str, Any], str, Path]) -> None:
+def test_accuracy_is_twice_on_the_page(made: tuple[dict[str, Any], str, Path]) -> None:
     summary, page, _ = made
     best = summary["headline"]
     gone = best["test_rows"] - best["without_leaked"]["test_rows"]
@@ -114,7 +114,7 @@ def test_accuracy_stands_twice_on_the_page(made: tuple[dict[str, Any], str, Path
         )
 
 
-def test_what_the_search_is_worth_stands_on_the_page(
+def test_what_the_search_is_worth_is_on_the_page(
     made: tuple[dict[str, Any], str, Path],
 ) -> None:
     summary, page, _ = made
@@ -141,12 +141,12 @@ def test_the_health_of_collapsed_codes_is_said_in_words() -> None:
 
     codes = np.random.default_rng(0).integers(0, 256, (200, 16), dtype=np.uint8)
     codes[:60], codes[:, 0] = 7, 0
-    said = dict(duplicates.health_rows(health(codes, max_group=50)))
+    result = dict(duplicates.health_rows(health(codes, max_group=50)))
     assert (
-        said["different codes"] == "141 for 200 images"
-        and said["bits that never change"] == "8 (8 never set, 0 always set)"
+        result["different codes"] == "141 for 200 images"
+        and result["bits that never change"] == "8 (8 never set, 0 always set)"
     )
     assert (
-        said["over-full codes"].startswith("1, with 60 images")
-        and said["fullest code"] == "shared by 60 images"
+        result["over-full codes"].startswith("1, with 60 images")
+        and result["fullest code"] == "shared by 60 images"
     )

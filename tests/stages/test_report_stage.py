@@ -259,8 +259,8 @@ def test_lost_rows_are_noticed(chain: dict[str, list[StageInput]], tmp_path: Pat
         PixelShards(chain["crops"][0].path, usable_only=False).table.drop(["folder"]).slice(3),
     )
     inputs = ReportInputs(recipe=RECIPE, images=(chain["images"][0].path,), crops=(folder,))
-    (said,) = summarise(inputs)["checks"]
-    assert "502" in said and "499" in said
+    (output,) = summarise(inputs)["checks"]
+    assert "502" in output and "499" in output
 
 
 def test_content_is_the_same_again(
@@ -359,7 +359,7 @@ def make(maps=4, weights=None):
 def outside_features(
     folder: Path, chain: dict[str, list[StageInput]], arguments: str
 ) -> tuple[StageInput, Any]:
-    """Features of a stranger's network without weights, made by the stage as a plan asks for
+    """Features of an external network without weights, made by the stage as a plan asks for
     them.
     """
     from gan_core.config import ExtractConfig
@@ -403,13 +403,13 @@ def outside_features(
 def test_a_network_from_outside_without_weights(
     chain: dict[str, list[StageInput]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is said to be learned or trained; that nobody gave weights stands among the
+    """Nothing is said to be learned or trained; that no weights were given is among the
     warnings.
     """
     features, outcome = outside_features(tmp_path, chain, "maps=4")
     assert any("No weights were given" in text for text in outcome.warnings)
     _, asked = outside_features(tmp_path, chain, "weights='mine'")
-    assert not asked.warnings  # the code was told which weights to load
+    assert not asked.warnings  # the code names the weights that it loads
     monkeypatch.setattr(
         made_by,
         "artifacts_of",
@@ -458,7 +458,7 @@ def test_a_network_from_outside_without_weights(
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 )
-LOOK = """JSON.stringify({wide: document.documentElement.scrollWidth, window: innerWidth,
+SEEN = """JSON.stringify({wide: document.documentElement.scrollWidth, window: innerWidth,
   broken: [...document.images].filter(i => !i.naturalWidth).length, images: document.images.length,
   fetched: performance.getEntriesByType('resource')
     .map(e => e.name).filter(n => !n.startsWith('data:')),
@@ -475,15 +475,15 @@ def test_page_in_a_browser(made: tuple[Path, Any], tmp_path: Path, width: int) -
     """Every image decodes, nothing is fetched, nothing runs over the page's edge, no label over its
     chart's.
     """
-    seen = asyncio.run(look(f"file://{made[0] / 'report.html'}", width, tmp_path))
+    seen = asyncio.run(read(f"file://{made[0] / 'report.html'}", width, tmp_path))
     assert seen["images"] > 10 and seen["broken"] == 0
     assert seen["fetched"] == []
     assert seen["wide"] <= seen["window"]
     assert seen["beyond"] == []
 
 
-async def look(url: str, width: int, profile: Path) -> Any:
-    """Opens a page at some width and answers what LOOK sees, over Chromium's own protocol."""
+async def read(url: str, width: int, profile: Path) -> Any:
+    """Opens a page at some width and answers what SEEN sees, over Chromium's own protocol."""
     from websockets.asyncio.client import connect
 
     flags = [
@@ -548,4 +548,4 @@ async def _measure(browser: Any, url: str, width: int) -> Any:
         state = (await call("Runtime.evaluate", page, expression="document.readyState"))["result"][
             "value"
         ]
-    return json.loads((await call("Runtime.evaluate", page, expression=LOOK))["result"]["value"])
+    return json.loads((await call("Runtime.evaluate", page, expression=SEEN))["result"]["value"])

@@ -66,10 +66,10 @@ def test_sample_draws_a_grid_and_rejects_copies_of_training_images(tmp_path: Pat
         for n in range(100)
     ]
     write_rows(pack, pa.Table.from_pylist(rows, schema=CROPS))
-    said = answer(
+    result = answer(
         "sample", path, "--n", 16, "--out", tmp_path / "b.png", "--reject-collisions", pack
     )
-    assert said["samples"] == 16 and said["rejected"] >= 50
+    assert result["samples"] == 16 and result["rejected"] >= 50
     assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
 
 
@@ -78,9 +78,9 @@ def test_imported_weights_are_checked_sampled_and_taken_features_of(
     real_data: Path, tmp_path: Path
 ) -> None:
     folder = real_data / "dcgan-authors-svhn"
-    said = answer("import", "dcgan-authors", folder, "--check", "--home", tmp_path / "home")
-    assert len(said["check"]) == 5 and all(figure["right"] for figure in said["check"])
-    path = Path(said["snapshot"])
+    result = answer("import", "dcgan-authors", folder, "--check", "--home", tmp_path / "home")
+    assert len(result["check"]) == 5 and all(figure["right"] for figure in result["check"])
+    path = Path(result["snapshot"])
     assert answer("sample", path, "--n", 4, "--out", tmp_path / "a.png")["snapshot"] == str(path)
     crops = digits_crops(tmp_path / "crops", count=200)
     inputs = {"snapshot": [given("train", path.parent)]}
@@ -96,7 +96,7 @@ def test_imported_weights_are_checked_sampled_and_taken_features_of(
     )
     scores = pq.read_table(tmp_path / "cell" / "scores.parquet").to_pylist()
     assert max(row["test_accuracy"] for row in scores) > 0.6, (
-        "digits are told apart by what was learned on house numbers"
+        "features learned on house numbers distinguish digits"
     )
 
 
@@ -111,8 +111,10 @@ def test_weights_that_are_not_the_released_ones_are_not_imported(
         folder / "200_discrim_params.jl_01.npy"
     )  # no batch norm follows it and takes the factor away
     np.save(path, np.load(path) * 1.5)
-    said = answer("import", "dcgan-authors", folder, "--check", "--home", tmp_path / "home", code=1)
-    assert not all(figure["right"] for figure in said["check"]) and said["snapshot"] is None
+    result = answer(
+        "import", "dcgan-authors", folder, "--check", "--home", tmp_path / "home", code=1
+    )
+    assert not all(figure["right"] for figure in result["check"]) and result["snapshot"] is None
     assert not list((tmp_path / "home").rglob("snapshot-*.safetensors"))
 
 
@@ -219,8 +221,8 @@ def test_the_report_names_mode_and_what_was_found_while_training() -> None:
 
 def test_inspect_a_snapshot_writes_figures_and_says_what_they_show(tmp_path: Path) -> None:
     path, out = snapshot(tmp_path), tmp_path / "out"
-    said = answer("inspect", path, "--only", "walks", "--set", "rows=2", "--out", out)
-    (one,) = said["inspections"]
+    result = answer("inspect", path, "--only", "walks", "--set", "rows=2", "--out", out)
+    (one,) = result["inspections"]
     assert one["numbers"]["rows"] == 2 and "From one image to the next" in one["sentence"]
     assert cv2.imread(str(out / "walks" / one["figures"][0])) is not None
     prefixed = ["--set", "inspect.walks.rows=2"]

@@ -78,8 +78,8 @@ def test_a_folder_with_planted_faults(photo: np.ndarray, tmp_path: Path) -> None
     done = subprocess.run(
         [*command, "--sheet", str(sheet)], capture_output=True, text=True, cwd=ROOT, check=True
     )
-    said = json.loads(done.stdout)
-    assert said["problems"] == found.problems and said["duplicates"] == found.duplicates
+    result = json.loads(done.stdout)
+    assert result["problems"] == found.problems and result["duplicates"] == found.duplicates
     assert cv2.imread(str(sheet)).shape[1] > 300
     with pytest.raises(RequestError):  # a sheet is never replaced
         validate(place, sheet)

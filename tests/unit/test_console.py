@@ -1,4 +1,4 @@
-"""What a terminal shows: people's own words as they stand, what was lost and what nobody read."""
+"""What a terminal shows: a user's own text unchanged, lost output and unread warnings."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def test_words_of_a_recipe_are_no_marks(
     monkeypatch.setattr(console, "plan_rows", lambda statuses: [row])
     recipe = SimpleNamespace(name="mine", scale="[/x]")
     console.print_plan(SimpleNamespace(recipe=recipe, statuses={}, to_fetch=[], locations={}))  # type: ignore[arg-type]
-    said = capsys.readouterr()
-    assert said.err.strip() == NASTY
+    result = capsys.readouterr()
+    assert result.err.strip() == NASTY
     assert (
-        said.out.count(NASTY) == 4
-        and "extract:cat:discriminator [/x]" in said.out
-        and "scale [/x]" in said.out
+        result.out.count(NASTY) == 4
+        and "extract:cat:discriminator [/x]" in result.out
+        and "scale [/x]" in result.out
     )
 
 
-def made(store: Store, node: str, key: str, **told: Any) -> dict[str, Any]:
+def made(store: Store, node: str, key: str, **message: Any) -> dict[str, Any]:
     stage = node.partition(":")[0]
     work = store.work(stage, key)
     (work / "file").write_text(key)
@@ -52,14 +52,14 @@ def made(store: Store, node: str, key: str, **told: Any) -> dict[str, Any]:
         digest="",
         node=node,
         part={},
-        outcome=StageOutcome(**told),
+        outcome=StageOutcome(**message),
         made={"at": "now"},
     )
     ref, _ = store.publish(work, manifest, ("file",))
     return {"node": node, "ref": ref.model_dump(), "cached": True}
 
 
-def test_warnings_of_all_stages_are_told_once_and_what_was_ignored_too(
+def test_warnings_of_all_stages_are_reported_once_and_what_was_ignored_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = Store(tmp_path)
@@ -98,12 +98,12 @@ def test_warnings_of_all_stages_are_told_once_and_what_was_ignored_too(
     ]
     assert len(found) == 13
     _show_warnings(found, outcome.ignored(store, nodes))
-    said = capsys.readouterr().err
+    result = capsys.readouterr().err
     assert (
-        "ignored   in cats: 3 .txt files" in said
-        and "ingest:cats: 2 of 9 images cannot be used" in said
+        "ignored   in cats: 3 .txt files" in result
+        and "ingest:cats: 2 of 9 images cannot be used" in result
     )
-    assert said.count("too few labels") == 1 and "and 4 more" in said
+    assert result.count("too few labels") == 1 and "and 4 more" in result
     _show_warnings(found[-2:], {})
     assert (
         capsys.readouterr().err.strip()

@@ -143,7 +143,7 @@ def test_a_damaged_batch_is_one_row(tmp_path: Path, data: bytes) -> None:
     assert found[0].problem.startswith("damaged: ") and len(found) == 26
 
 
-def test_missing_and_cut_batches_are_told(tmp_path: Path) -> None:
+def test_missing_and_cut_batches_are_reported(tmp_path: Path) -> None:
     binary_version(tmp_path)
     (tmp_path / "data_batch_3.bin").unlink()
     (tmp_path / "data_batch_4.bin").write_bytes(b"x" * 3074)
@@ -155,7 +155,7 @@ def test_missing_and_cut_batches_are_told(tmp_path: Path) -> None:
     assert [entry.problem.partition(":")[0] for entry in found if entry.problem] == ["truncated"]
 
 
-def test_what_is_no_cifar10_is_told(tmp_path: Path) -> None:
+def test_what_is_no_cifar10_is_reported(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="CIFAR-10 files"):
         opened(tmp_path)
     archive = tmp_path / "cifar-10-python.tar.gz"

@@ -19,14 +19,14 @@ def test_they_are_scikit_learns_digits_enlarged() -> None:
     entries = list(source.entries(stamp))
     truth = load_digits()
     assert [entry.label for entry in entries] == truth.target.tolist()
-    pictures = np.stack(
+    pixels = np.stack(
         [decode(blob.read()) for blob in source.read_many([(e.address, e.member) for e in entries])]
     )
-    assert pictures.shape == (1797, 32, 32, 3)
-    assert (pictures[..., :1] == pictures).all(), "grey"
-    back = pictures[..., 0].reshape(1797, 8, 4, 8, 4).mean(axis=(2, 4)) * 16 / 255
+    assert pixels.shape == (1797, 32, 32, 3)
+    assert (pixels[..., :1] == pixels).all(), "grey"
+    back = pixels[..., 0].reshape(1797, 8, 4, 8, 4).mean(axis=(2, 4)) * 16 / 255
     assert np.corrcoef(back.ravel(), truth.images.ravel())[0, 1] > 0.97
-    assert pictures.max() == 255 and pictures.min() == 0
+    assert pixels.max() == 255 and pixels.min() == 0
 
 
 def test_rotation_is_an_option_and_turns() -> None:
@@ -49,7 +49,7 @@ def test_the_fingerprint_is_that_of_the_content() -> None:
     assert len(prints) == 1
 
 
-def test_an_unknown_option_is_told() -> None:
+def test_an_unknown_option_is_reported() -> None:
     with pytest.raises(Exception, match="did you mean 'rotate'"):
         digits.open_source(
             SourceConfig(name="digits", dataset="digits", options={"rotat": 3}), None

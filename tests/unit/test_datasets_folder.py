@@ -46,39 +46,39 @@ def entries(source: Source) -> dict[str, Entry]:
     return {entry.address: entry for stamp in source.stamps() for entry in source.entries(stamp)}
 
 
-def told(source: Source) -> dict[str, tuple[str, str]]:
+def message(source: Source) -> dict[str, tuple[str, str]]:
     return {address: (entry.split, entry.label_name) for address, entry in entries(source).items()}
 
 
 def test_subfolders_are_classes(tmp_path: Path) -> None:
     lay(tmp_path, "cat/a.png", "cat/deeper/b.png", "dog/c.png", "d.png")
-    assert told(opened(tmp_path)) == {
+    assert message(opened(tmp_path)) == {
         "cat/a.png": ("", "cat"), "cat/deeper/b.png": ("", "cat"), "d.png": ("", ""),
         "dog/c.png": ("", "dog"),
     }  # fmt: skip
-    assert set(told(opened(tmp_path, labels=False)).values()) == {("", "")}
+    assert set(message(opened(tmp_path, labels=False)).values()) == {("", "")}
 
 
 def test_split_folders_stand_above_the_classes(tmp_path: Path) -> None:
     lay(tmp_path, "train/cat/a.png", "Val/cat/b.png", "test/dog/sub/c.png", "train/d.png")
-    assert told(opened(tmp_path)) == {
+    assert message(opened(tmp_path)) == {
         "Val/cat/b.png": ("validation", "cat"), "test/dog/sub/c.png": ("test", "dog"),
         "train/cat/a.png": ("train", "cat"), "train/d.png": ("train", ""),
     }  # fmt: skip
-    assert told(opened(tmp_path, splits=False))["train/cat/a.png"] == ("", "train")
+    assert message(opened(tmp_path, splits=False))["train/cat/a.png"] == ("", "train")
 
 
 def test_a_class_may_be_called_test(tmp_path: Path) -> None:
-    """Beside other classes and without a training split, 'test' is a class like any other."""
-    assert told(opened(lay(tmp_path, "cat/a.png", "dog/b.png", "test/c.png")))["test/c.png"] == (
+    """Among other classes and without a training split, 'test' is a class like any other."""
+    assert message(opened(lay(tmp_path, "cat/a.png", "dog/b.png", "test/c.png")))["test/c.png"] == (
         "",
         "test",
     )
 
 
-def test_a_folder_beside_the_splits_is_told(tmp_path: Path) -> None:
+def test_a_folder_next_to_the_splits_is_reported(tmp_path: Path) -> None:
     source = opened(lay(tmp_path, "train/cat/a.png", "test/cat/b.png", "extra/c.png"))
-    assert told(source)["extra/c.png"] == ("", "extra")
+    assert message(source)["extra/c.png"] == ("", "extra")
     assert any("extra" in warning for warning in source.warnings)
 
 
@@ -184,7 +184,7 @@ def test_what_may_not_be_read_is_a_row_or_a_warning(tmp_path: Path) -> None:
         (tmp_path / "closed").chmod(0o755)
 
 
-def test_masks_lie_beside_under_the_same_names(tmp_path: Path) -> None:
+def test_masks_lie_in_a_folder_of_their_own_under_the_same_names(tmp_path: Path) -> None:
     lay(tmp_path, "images/a.jpg", "images/b.png", "masks/images/a.png")
     source = opened(tmp_path, masks="masks")
     assert source.has_masks and sorted(entries(source)) == ["images/a.jpg", "images/b.png"]
@@ -195,7 +195,7 @@ def test_masks_lie_beside_under_the_same_names(tmp_path: Path) -> None:
     assert fingerprint(opened(tmp_path, masks="masks").stamps()) != before
 
 
-def test_a_place_that_cannot_be_meant_is_told(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_meant_is_reported(tmp_path: Path) -> None:
     lay(tmp_path / "images", "a.png")
     with pytest.raises(RequestError, match=r"did you mean .*images'\?"):
         opened(tmp_path / "imagse")

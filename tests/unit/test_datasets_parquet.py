@@ -187,7 +187,7 @@ def test_every_file_is_opened_once_for_rows_in_order(tmp_path: Path) -> None:
     assert done.stdout.strip() == "1", done.stderr
 
 
-def test_rows_without_bytes_are_read_beside_the_table_and_nowhere_else(tmp_path: Path) -> None:
+def test_rows_without_bytes_are_read_next_to_the_table_and_nowhere_else(tmp_path: Path) -> None:
     inside = tmp_path / "set"
     (inside / "images").mkdir(parents=True)
     (inside / "images" / "a.png").write_bytes(png(1))

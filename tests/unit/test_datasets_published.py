@@ -116,7 +116,7 @@ def test_packed_files_are_the_same_images(tmp_path: Path) -> None:
     for split in ("train", "test"):
         for (one, image), (other, same) in zip(plain[split], packed[split], strict=True):
             assert np.array_equal(image, same) and one.label == other.label
-    # both forms of a file beside each other are one file
+    # both forms of a file in one folder are one file
     sets.make_mnist(tmp_path / "packed" / "MNIST", "..", packed=False)
     raw = tmp_path / "packed" / "MNIST" / "raw"
     for file in (tmp_path / "plain" / "MNIST" / "raw").iterdir():

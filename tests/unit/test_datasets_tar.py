@@ -42,7 +42,7 @@ def entries(source: Source) -> list[Entry]:
     return [entry for stamp in source.stamps() for entry in source.entries(stamp)]
 
 
-def test_what_lies_beside_a_image_describes_it(tmp_path: Path) -> None:
+def test_what_lies_next_to_an_image_describes_it(tmp_path: Path) -> None:
     shard(tmp_path / "train-0000.tar", {
         "a.jpg": png(0), "a.cls": b"3", "dir/b.c.seg.png": png(1),
         "dir/b.json": json.dumps({"label": 5, "lon": 1.5}).encode(),
@@ -76,7 +76,7 @@ def test_a_shard_cut_short_keeps_what_it_has(tmp_path: Path) -> None:
     assert sum(not blob.problem for blob in blobs) >= 9
 
 
-def test_a_name_twice_is_told_and_the_later_counts(tmp_path: Path) -> None:
+def test_a_name_twice_is_reported_and_the_later_counts(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         for seed in (1, 2):
             member = tarfile.TarInfo("same.png")

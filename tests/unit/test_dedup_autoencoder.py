@@ -16,7 +16,7 @@ from gan_core.dedup.hashing import autoencoder
 from gan_core.errors import DataError, StoreError
 from gan_core.files import source_root
 
-QUICK = HashConfig(epochs=1, min_steps=40, batch=64)
+SHORT = HashConfig(epochs=1, min_steps=40, batch=64)
 
 
 def digits(count: int = 400) -> np.ndarray:
@@ -42,7 +42,7 @@ def test_a_smaller_crop_is_enlarged_and_one_of_32_is_left_as_it_is() -> None:
 def test_equal_fits_give_equal_bytes_and_another_seed_gives_others(tmp_path: Path) -> None:
     pixels = digits()
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        autoencoder.fit(pixels, QUICK, seed).save(tmp_path / name)
+        autoencoder.fit(pixels, SHORT, seed).save(tmp_path / name)
     assert (
         (tmp_path / "a").read_bytes()
         == (tmp_path / "b").read_bytes()
@@ -62,13 +62,13 @@ def test_it_learns_to_decode_better_than_the_mean() -> None:
 
 def test_the_pixel_mean_is_stored_and_is_the_mean() -> None:
     pixels = digits(100)
-    model = autoencoder.fit(pixels, QUICK, 0)
+    model = autoencoder.fit(pixels, SHORT, 0)
     assert np.allclose(model.weights["mean"], (pixels / 255.0).mean(axis=0).ravel(), atol=1e-6)
 
 
 def test_code_bits_are_the_signs_of_the_activations_whatever_the_block(tmp_path: Path) -> None:
     pixels = digits(70)
-    model = autoencoder.fit(pixels, QUICK, 0)
+    model = autoencoder.fit(pixels, SHORT, 0)
     activations = model.embed(pixels)
     assert activations.shape == (70, 128) and activations.min() >= 0
     assert (np.unpackbits(model.encode(pixels), axis=1).astype(bool) == (activations > 0)).all()
@@ -108,14 +108,14 @@ def test_equal_pixels_have_equal_codes_on_every_processor_and_in_every_batch(
     """The processor's wide units are masked in other processes; float32 products differ there."""
     pixels = np.concatenate([digits(40), np.repeat(digits(1), 700, axis=0)])
     # Threshold the code bits at the first image's own activations: rounding decides every bit.
-    model = autoencoder.fit(digits(40), QUICK, 0)
+    model = autoencoder.fit(digits(40), SHORT, 0)
     model.weights["encoder.bias"] -= model.weights["encoder.weight"] @ (
         pixels[0].ravel() / np.float32(255) - model.weights["mean"]
     )
     model.weights["encoder.bias"] += np.float32(1e-6) * np.arange(-64, 64, dtype=np.float32)
     model.save(tmp_path / "encoder.safetensors")
     np.save(tmp_path / "pixels.npy", pixels)
-    said = []
+    result = []
     for masks in ({}, AVX2, AVX2 | {"OPENBLAS_CORETYPE": "Nehalem"}):
         command = [sys.executable, "-c", ENCODE, "encoder.safetensors", "pixels.npy"]
         done = subprocess.run(
@@ -126,22 +126,22 @@ def test_equal_pixels_have_equal_codes_on_every_processor_and_in_every_batch(
             text=True,
             check=True,
         )
-        said.append(done.stdout.split())
-    assert len({digest for digest, _ in said}) == 1
-    assert [fast for _, fast in said[1:]] == ["False", "False"]
+        result.append(done.stdout.split())
+    assert len({digest for digest, _ in result}) == 1
+    assert [fast for _, fast in result[1:]] == ["False", "False"]
 
 
 @pytest.mark.parametrize("rows", [1, 5])
 def test_fewer_images_than_a_batch_and_identical_ones(rows: int) -> None:
     pixels = np.repeat(digits(1), rows, axis=0)
-    codes = autoencoder.fit(pixels, QUICK, 0).encode(pixels)
+    codes = autoencoder.fit(pixels, SHORT, 0).encode(pixels)
     assert codes.shape == (rows, 16) and (codes == codes[0]).all()
 
 
 def test_no_image_at_all_is_a_data_error() -> None:
     with pytest.raises(DataError):
-        autoencoder.fit(np.empty((0, 32, 32, 3), np.uint8), QUICK, 0)
-    assert autoencoder.fit(digits(2), QUICK, 0).encode(
+        autoencoder.fit(np.empty((0, 32, 32, 3), np.uint8), SHORT, 0)
+    assert autoencoder.fit(digits(2), SHORT, 0).encode(
         np.empty((0, 32, 32, 3), np.uint8)
     ).shape == (0, 16)
 
@@ -164,7 +164,7 @@ def test_the_gradients_are_autograds(monkeypatch: pytest.MonkeyPatch, count: int
     """
     monkeypatch.setattr(autoencoder, "bf16_is_fast", lambda device: False)
     data = torch.from_numpy(digits(40)).reshape(40, -1)
-    ours = autoencoder._Trainer(data, QUICK, 40, 0, "cpu")
+    ours = autoencoder._Trainer(data, SHORT, 40, 0, "cpu")
     ours.new_epoch()
     drawn: dict[str, torch.Tensor] = {}
     noise, factors = ours._input_noise, ours._keep_factors

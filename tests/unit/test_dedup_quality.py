@@ -64,25 +64,27 @@ def test_the_sweep_counts_what_a_search_at_that_threshold_finds(pixels: np.ndarr
         assert row["groups"] == len(np.unique(alone.groups.representative[~alone.groups.keep])), row
 
 
-def test_images_that_stand_upside_down_in_the_set_are_counted_as_look_alikes(
+def test_images_that_are_upside_down_in_the_set_are_counted_as_look_alikes(
     pixels: np.ndarray,
 ) -> None:
-    said = quality.look_alikes(lambda rows: pixels[rows], search(pixels), DedupConfig())
+    result = quality.look_alikes(lambda rows: pixels[rows], search(pixels), DedupConfig())
     assert (
-        said["matched"] == 0
-        and said["high"] > 0
-        and said["asked"] == said["among"] == len(pixels) - 2
+        result["matched"] == 0
+        and result["high"] > 0
+        and result["asked"] == result["among"] == len(pixels) - 2
     )
     planted = np.concatenate([pixels, pixels[100:130, ::-1]])
-    said = quality.look_alikes(lambda rows: planted[rows], search(planted), DedupConfig())
-    assert said["matched"] == 60, "each of 30 images and its turned exact_duplicate finds the other"
+    result = quality.look_alikes(lambda rows: planted[rows], search(planted), DedupConfig())
+    assert result["matched"] == 60, (
+        "each of 30 images and its turned exact_duplicate finds the other"
+    )
     paired = np.unique(np.concatenate([search(planted).found.i, search(planted).found.j]))
-    assert said["false_share"] == pytest.approx(
-        min(1.0, 60 / said["asked"] * (len(planted) - 2) / len(paired)), abs=1e-5
+    assert result["false_share"] == pytest.approx(
+        min(1.0, 60 / result["asked"] * (len(planted) - 2) / len(paired)), abs=1e-5
     )
 
 
-def test_an_image_that_is_its_own_reverse_is_no_look_alike() -> None:
+def test_an_image_that_is_its_own_reverse_does_not_look_alike() -> None:
     half = textures(60)[:, :16]
     whole = np.concatenate([half, half[:, ::-1]], axis=1)
     assert (
@@ -93,9 +95,9 @@ def test_an_image_that_is_its_own_reverse_is_no_look_alike() -> None:
 def test_pairs_of_codes_that_are_different_images_are_not_confirmed(pixels: np.ndarray) -> None:
     i, j = np.arange(15), np.concatenate([150 + np.arange(10), [60, 61, 62, 63, 64]])
     found = Found(i, j, np.ones(15, np.float32), ["equal code"] * 15)
-    said = quality.unconfirmed(lambda rows: pixels[rows], found, 0.9)
-    assert (said["sampled"], said["unconfirmed"]) == (15, 5) and said["low"] < said["share"] < said[
-        "high"
-    ]
+    result = quality.unconfirmed(lambda rows: pixels[rows], found, 0.9)
+    assert (result["sampled"], result["unconfirmed"]) == (15, 5) and result["low"] < result[
+        "share"
+    ] < result["high"]
     nothing = Found(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32), [])
     assert quality.unconfirmed(lambda rows: pixels[rows], nothing, 0.9)["share"] is None

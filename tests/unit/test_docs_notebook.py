@@ -1,5 +1,5 @@
 """The code of the notebook page, on a snapshot of a few minibatches, and of the features page, as
-it stands there.
+it is there.
 """
 
 from __future__ import annotations

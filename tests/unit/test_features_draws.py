@@ -28,8 +28,8 @@ def test_single_rows_per_class_cannot_be_held_out() -> None:
 
 def test_draws_are_balanced_and_differ_and_are_repeatable() -> None:
     labels = np.repeat(np.arange(10), 80)
-    draws, said = draws_of(labels, [5, 20, "all"], 3, seed=1)
-    assert not said and [draw.labels for draw in draws] == ["5"] * 3 + ["20"] * 3 + ["all"]
+    draws, result = draws_of(labels, [5, 20, "all"], 3, seed=1)
+    assert not result and [draw.labels for draw in draws] == ["5"] * 3 + ["20"] * 3 + ["all"]
     for draw in draws[:6]:
         assert set(np.bincount(labels[draw.rows])) == {int(draw.labels)}
     assert len({draw.rows.tobytes() for draw in draws}) == 7
@@ -38,9 +38,9 @@ def test_draws_are_balanced_and_differ_and_are_repeatable() -> None:
 
 
 def test_nothing_drawable_falls_back_to_all_and_says_so() -> None:
-    draws, said = draws_of(np.repeat(np.arange(3), 4), [100], 5, seed=0)
+    draws, result = draws_of(np.repeat(np.arange(3), 4), [100], 5, seed=0)
     assert [draw.labels for draw in draws] == ["all"]
-    assert "no class has more than 4" in said[0] and said[-1] == "All labels are used instead."
+    assert "no class has more than 4" in result[0] and result[-1] == "All labels are used instead."
 
 
 def test_the_best_of_equals_is_the_smallest() -> None:

@@ -1,4 +1,4 @@
-"""Anybody's network: the PyTorch tutorial's discriminator as it stands, functional nonlinearities,
+"""External networks: the PyTorch tutorial's discriminator unchanged, functional nonlinearities,
 weights from files.
 """
 
@@ -40,11 +40,11 @@ def digits(count: int, side: int) -> np.ndarray:
 def test_the_tutorials_discriminator_gives_15360_and_they_are_its_activations(
     tutorial: nn.Module,
 ) -> None:
-    pictures = digits(5, 64)
-    matrix, sizes = features(tutorial, pictures, batch=2, device="cpu")
+    pixels = digits(5, 64)
+    matrix, sizes = features(tutorial, pixels, batch=2, device="cpu")
     assert matrix.shape == (5, 15_360) and matrix.dtype == np.float16
     assert [size.name for size in sizes] == ["main_0", "main_2", "main_5", "main_8"]
-    x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
     parts = []
     for place, module in enumerate(tutorial.eval().requires_grad_(False).main):
         x = module(x.clone())
@@ -56,9 +56,9 @@ def test_the_tutorials_discriminator_gives_15360_and_they_are_its_activations(
 
 
 def test_layers_are_named_with_dots_or_as_columns(tutorial: nn.Module) -> None:
-    pictures = digits(2, 64)
+    pixels = digits(2, 64)
     both = [
-        features(tutorial, pictures, [name], device="cpu")[0]
+        features(tutorial, pixels, [name], device="cpu")[0]
         for name in ("main.5", "main_5", "main.7")
     ]
     assert both[0].shape == (2, 256 * 16)
@@ -67,7 +67,7 @@ def test_layers_are_named_with_dots_or_as_columns(tutorial: nn.Module) -> None:
         both[0], both[2]
     )  # the convolution's activation is what its LeakyReLU gives
     with pytest.raises(UnknownName, match="main_5"):
-        features(tutorial, pictures, ["main.55"], device="cpu")
+        features(tutorial, pixels, ["main.55"], device="cpu")
 
 
 def test_images_of_a_side_that_it_does_not_take_are_resized_and_it_is_said(
@@ -126,10 +126,10 @@ def test_batch_norm_statistics_over_real_images() -> None:
     torch.manual_seed(2)
     module = Functional()
     before = module.norm.running_mean.clone()
-    pictures = digits(40, 16)
-    features(module, pictures, device="cpu")
+    pixels = digits(40, 16)
+    features(module, pixels, device="cpu")
     assert torch.equal(module.norm.running_mean, before), "running statistics were touched"
-    x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
     ExternalNetwork(module, 16).calibrate([x])
     grey = (x * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
     maps = module.second(F.relu(module.first(grey)))
@@ -139,8 +139,8 @@ def test_batch_norm_statistics_over_real_images() -> None:
     )
     assert not module.norm.training
     torch.manual_seed(2)
-    measured, _ = features(Functional(), pictures, device="cpu", statistics="real")
-    np.testing.assert_array_equal(measured, features(module, pictures, device="cpu")[0])
+    measured, _ = features(Functional(), pixels, device="cpu", statistics="real")
+    np.testing.assert_array_equal(measured, features(module, pixels, device="cpu")[0])
 
 
 def test_values_of_other_ranges() -> None:
@@ -183,11 +183,11 @@ def test_weights_that_do_not_fit_are_named(tutorial: nn.Module, tmp_path: Path) 
     weights = dict(tutorial.state_dict())
     weights["first.0.weight"] = weights.pop("main.0.weight")
     save_file(weights, tmp_path / "w.safetensors")
-    told = (
+    message = (
         r"missing in the file: main.0.weight; not in the network: first.0.weight; "
         r"main.0.weight may be the file's first.0.weight"
     )
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         load_weights(tutorial, tmp_path / "w.safetensors")
 
 
@@ -299,10 +299,10 @@ def test_normalised_weights_are_no_layers_and_hide_none(kind: str) -> None:
         nn.Conv2d(6, 1, 4),
     ]
     module = norms(kind, nn.Sequential(*parts)).eval()
-    pictures = digits(3, 16)
-    matrix, sizes = features(module, pictures, device="cpu")
+    pixels = digits(3, 16)
+    matrix, sizes = features(module, pixels, device="cpu")
     assert [(size.name, size.pooled) for size in sizes] == [("0", (4, 4, 4)), ("2", (6, 4, 4))]
-    x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
     with torch.no_grad():
         maps = [F.max_pool2d(module[:2](x), 2), module[:4](x)]
     expected = torch.cat([one.flatten(1) for one in maps], 1).numpy()

@@ -14,7 +14,7 @@ from gan_core.errors import DataError
 from gan_core.probes import linear_svm
 
 
-def pictures(count: int, side: int = 16) -> np.ndarray:
+def pixels(count: int, side: int = 16) -> np.ndarray:
     levels = (load_digits().images[:count] * 15.9375).astype(np.uint8)
     return np.repeat(np.repeat(levels, side // 8, 1), side // 8, 2)[..., None].repeat(3, -1)
 
@@ -29,7 +29,7 @@ def test_windows_are_every_place_once_in_order() -> None:
 
 
 def test_codes_and_quadrants_are_the_papers() -> None:
-    images = pictures(3, 16)
+    images = pixels(3, 16)
     coder = kmeans.learn(
         lambda rows: images[rows], 3, centres=5, patches=300, measured=3, seed=0, device="cpu"
     )
@@ -43,7 +43,7 @@ def test_codes_and_quadrants_are_the_papers() -> None:
 
 
 def test_whitened_patches_are_white_and_features_standardised() -> None:
-    images = pictures(300)
+    images = pixels(300)
     coder = kmeans.learn(
         lambda rows: images[rows], 300, centres=20, patches=5000, measured=300, seed=1, device="cpu"
     )
@@ -73,7 +73,7 @@ def test_lloyd_finds_planted_clusters() -> None:
 
 
 def test_features_classify_digits_and_are_the_same_each_time() -> None:
-    images, labels = pictures(700), load_digits().target[:700].astype(np.int64)
+    images, labels = pixels(700), load_digits().target[:700].astype(np.int64)
     coders = [
         kmeans.learn(
             lambda rows: images[rows],
@@ -93,7 +93,7 @@ def test_features_classify_digits_and_are_the_same_each_time() -> None:
 
 
 def test_too_few_patches_and_too_small_images_are_refused() -> None:
-    images = pictures(2)
+    images = pixels(2)
     with pytest.raises(DataError, match="cannot make 50 centres"):
         kmeans.learn(
             lambda rows: images[rows], 2, centres=50, patches=10, measured=2, seed=0, device="cpu"

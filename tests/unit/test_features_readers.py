@@ -56,7 +56,7 @@ def test_pyarrow_in_every_way(file: tuple[Path, dict[str, np.ndarray]]) -> None:
 def test_pages_written_by_pyarrow_are_read_as_well(
     file: tuple[Path, dict[str, np.ndarray]], tmp_path: Path
 ) -> None:
-    """A file that somebody rewrote with pyarrow (compressed, dictionaries, other pages) is still a
+    """A file rewritten with pyarrow (compressed, dictionaries, other pages) is still a
     features file.
     """
     path, expected = file
@@ -87,7 +87,7 @@ def test_duckdb(file: tuple[Path, dict[str, np.ndarray]]) -> None:
 
 
 def test_datasets(file: tuple[Path, dict[str, np.ndarray]], tmp_path: Path) -> None:
-    """`datasets` has no type for Arrow's tensors, so it is told the columns' types; the numbers are
+    """`datasets` has no type for Arrow's tensors, so it needs the columns' types; the numbers are
     then its own.
     """
     datasets = pytest.importorskip("datasets")

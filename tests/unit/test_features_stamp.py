@@ -42,7 +42,7 @@ def stamp(folder: Path, network: str = "mine:Net", weights: str | None = "weight
     return found
 
 
-def test_modules_beside_it_are_followed_and_nothing_is_run(project: Path) -> None:
+def test_modules_next_to_it_are_followed_and_nothing_is_run(project: Path) -> None:
     found = stamp(project)
     wanted = [
         "blocks.py",
@@ -94,7 +94,7 @@ def test_installed_packages_are_followed_within_themselves(project: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("network", "weights", "told"),
+    ("network", "weights", "message"),
     [
         ("mime:Net", None, "did you mean 'mine'"),
         ("mine:Net", "weigths.pth", "did you mean 'weights.pth'"),
@@ -103,11 +103,11 @@ def test_installed_packages_are_followed_within_themselves(project: Path) -> Non
     ],
 )
 def test_mistakes_name_the_nearest(
-    project: Path, network: str, weights: str | None, told: str
+    project: Path, network: str, weights: str | None, message: str
 ) -> None:
     with pytest.raises(RequestError) as caught:
         stamp(project, network, weights)
-    assert told in caught.value.explain()
+    assert message in caught.value.explain()
 
 
 def test_parts_of_a_snapshot_have_no_stamp(project: Path) -> None:

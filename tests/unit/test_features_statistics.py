@@ -16,7 +16,7 @@ from gan_core.features.modes import LayerSize, Selection, select_layers
 from gan_core.randomness import numpy_stream
 
 
-def pictures(count: int) -> np.ndarray:
+def pixels(count: int) -> np.ndarray:
     levels = (load_digits().images[:count] * 15.9375).astype(np.uint8)
     return np.repeat(np.repeat(levels, 4, 1), 4, 2)[..., None].repeat(3, -1)
 
@@ -28,7 +28,7 @@ def test_statistics_are_those_of_the_authors_script() -> None:
     Layer 3 is measured with layer 2 normalised by its own batch's statistics.
     """
     count = 300  # 128 + 128 + 44
-    images = pictures(count)
+    images = pixels(count)
     network = random.network({"name": "dcgan32_svhn", "width": 0.25}, 5)
     used = extract.set_statistics(network, lambda rows: images[rows], count, 10_000, 3, "cpu")
     order = numpy_stream(3, "statistics").permutation(count)
@@ -72,7 +72,7 @@ def test_statistics_are_those_of_the_authors_script() -> None:
 
 
 def test_a_last_batch_of_one_image_is_left_out() -> None:
-    images = pictures(129)
+    images = pixels(129)
     network = random.network({"name": "dcgan32_svhn", "width": 0.25}, 0)
     assert extract.set_statistics(network, lambda rows: images[rows], 129, 10_000, 0, "cpu") == 128
     with pytest.raises(DataError, match="there are 1"):
@@ -80,7 +80,7 @@ def test_a_last_batch_of_one_image_is_left_out() -> None:
 
 
 def test_statistics_come_back_as_they_were() -> None:
-    images = pictures(64)
+    images = pixels(64)
     network, other = (
         random.network({"name": "dcgan32_svhn", "width": 0.25}, 0),
         random.network({"name": "dcgan32_svhn", "width": 0.25}, 0),
@@ -93,7 +93,7 @@ def test_statistics_come_back_as_they_were() -> None:
 
 
 def test_taking_in_any_batches_gives_the_same_features() -> None:
-    images = pictures(50)
+    images = pixels(50)
     network = random.network({"name": "dcgan32_svhn", "width": 0.25}, 0)
     extract.set_statistics(network, lambda rows: images[rows], 50, 10_000, 0, "cpu")
     selection = select_layers(network)
@@ -133,7 +133,7 @@ class Watching(torch.nn.Module):
 
 def test_float32_is_float32_while_features_are_taken_and_the_setting_is_put_back() -> None:
     module = Watching()
-    images = pictures(3)
+    images = pixels(3)
     before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     try:
@@ -150,7 +150,7 @@ def test_float32_is_float32_while_features_are_taken_and_the_setting_is_put_back
 
 
 def test_nan_is_refused_with_its_layer_and_images_and_infinity_is_counted() -> None:
-    images = pictures(5)
+    images = pixels(5)
 
     def network(x: torch.Tensor, names: list[str]) -> dict[str, torch.Tensor]:
         maps = x[:, :1].clone()

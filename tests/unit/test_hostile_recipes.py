@@ -1,4 +1,4 @@
-"""Recipes that somebody made to hurt: refused with a reason, in little time and memory."""
+"""Recipes made to exhaust time or memory: refused with a reason, in little time and memory."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def laughs(levels: int) -> str:
         ("name: x\ninspect: " + "{a: " * 5000 + "1" + "}" * 5000, "nested more than 30 levels"),
         ("name: x\ninspect:\n" + "".join(f"{' ' * n}a:\n" for n in range(1, 900)), "30 levels"),
         (laughs(30), "more than 100,000 values"),
-        ("name: x\ninspect: &a [*a]", "an alias stands within what it names"),
-        ("name: x\ninspect: &a {b: *a}", "an alias stands within what it names"),
+        ("name: x\ninspect: &a [*a]", "an alias is inside what it names"),
+        ("name: x\ninspect: &a {b: *a}", "an alias is inside what it names"),
         ("seed: " + "9" * 10_000, "cannot be read"),
         ("seed: 0x" + "f" * 10_000, "thousands of digits"),
     ],

@@ -28,7 +28,7 @@ from gan_core.vision.geometry import resize
 
 
 @pytest.fixture(scope="module")
-def pictures() -> Tensor:
+def pixels() -> Tensor:
     """Real digits as the network sees them."""
     import cv2
     from sklearn.datasets import load_digits
@@ -43,9 +43,9 @@ def pictures() -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def network(pictures: Tensor) -> LayeredNetwork:
+def network(pixels: Tensor) -> LayeredNetwork:
     torch.manual_seed(0)
-    return prepared(load("networks", "dcgan32_svhn").discriminator(0.125), pictures, random_seed=1)
+    return prepared(load("networks", "dcgan32_svhn").discriminator(0.125), pixels, random_seed=1)
 
 
 def test_the_rule_on_numbers() -> None:
@@ -58,7 +58,7 @@ def test_the_rule_on_numbers() -> None:
         torch.testing.assert_close(gradient, torch.tensor(expected))
 
 
-def test_with_positive_signals_only_it_is_the_plain_gradient(pictures: Tensor) -> None:
+def test_with_positive_signals_only_it_is_the_plain_gradient(pixels: Tensor) -> None:
     """Nothing is cut off where all weights are positive: then the rule must not change the gradient
     at all.
     """
@@ -66,30 +66,30 @@ def test_with_positive_signals_only_it_is_the_plain_gradient(pictures: Tensor) -
     for parameter in network.parameters():
         parameter.data.abs_()
     layer = last_maps(network)
-    inputs = pictures[:3].clone().requires_grad_(True)
+    inputs = pixels[:3].clone().requires_grad_(True)
     chosen = network.run_to(inputs, layer)[torch.arange(3), 0, 1, 2]
     (plain,) = torch.autograd.grad(chosen.sum(), inputs)
     from gan_core.inspection.guided import Response
 
-    found = trace(network, pictures, layer, [Response(0, row, 1, 2, 0.0) for row in range(3)])
+    found = trace(network, pixels, layer, [Response(0, row, 1, 2, 0.0) for row in range(3)])
     torch.testing.assert_close(found, plain)
 
 
-def test_guided_leaves_the_network_as_it_was(network: LayeredNetwork, pictures: Tensor) -> None:
-    before = network(pictures[:4])
+def test_guided_leaves_the_network_as_it_was(network: LayeredNetwork, pixels: Tensor) -> None:
+    before = network(pixels[:4])
     inside = [network.layer(info.name).activation for info in network.layers()]
     with pytest.raises(RuntimeError, match="stop"), guided(network):
-        torch.testing.assert_close(network(pictures[:4]), before)
+        torch.testing.assert_close(network(pixels[:4]), before)
         raise RuntimeError("stop")
     assert [network.layer(info.name).activation for info in network.layers()] == inside
 
 
-def test_slow_backward_pass(network: LayeredNetwork, pictures: Tensor) -> None:
+def test_slow_backward_pass(network: LayeredNetwork, pixels: Tensor) -> None:
     """Layer by layer by hand: transposed convolutions, batch norm's slope, the rule."""
     from gan_core.inspection.guided import Response
 
     response = Response(2, 5, 3, 0, 0.0)
-    x, kept = pictures[5:6], []
+    x, kept = pixels[5:6], []
     for name in ("conv1", "conv2", "conv3"):
         layer = network.layer(name)
         before = layer.operation(x)
@@ -112,15 +112,15 @@ def test_slow_backward_pass(network: LayeredNetwork, pictures: Tensor) -> None:
             shape, operation.weight, gradient, operation.stride, operation.padding
         )
     torch.testing.assert_close(
-        trace(network, pictures, "conv3", [response]), gradient, rtol=1e-4, atol=1e-7
+        trace(network, pixels, "conv3", [response]), gradient, rtol=1e-4, atol=1e-7
     )
 
 
 def test_strongest_answers_are_those_of_brute_force(
-    network: LayeredNetwork, pictures: Tensor
+    network: LayeredNetwork, pixels: Tensor
 ) -> None:
-    found = strongest(network, pictures, "conv3", features=3, most=4)
-    maps = network.run_to(pictures, "conv3").numpy()
+    found = strongest(network, pixels, "conv3", features=3, most=4)
+    maps = network.run_to(pixels, "conv3").numpy()
     for feature, answers in enumerate(found):
         best = np.sort(maps[:, feature].reshape(len(maps), -1).max(axis=1))[::-1][:4]
         np.testing.assert_allclose([one.value for one in answers], best, rtol=1e-6)
@@ -129,11 +129,11 @@ def test_strongest_answers_are_those_of_brute_force(
         assert len({one.image for one in answers}) == 4
 
 
-def test_traces_lie_in_the_receptive_field(network: LayeredNetwork, pictures: Tensor) -> None:
+def test_traces_lie_in_the_receptive_field(network: LayeredNetwork, pixels: Tensor) -> None:
     """conv1 sees 5x5 pixels: a trace of its unit (0, 0) can only touch the corner."""
     from gan_core.inspection.guided import Response
 
-    found = trace(network, pictures, "conv1", [Response(0, 0, 0, 0, 0.0)])
+    found = trace(network, pixels, "conv1", [Response(0, 0, 0, 0, 0.0)])
     outside = found.clone()
     outside[..., :3, :3] = 0
     assert found.abs().sum() > 0 and outside.abs().sum() == 0
@@ -152,13 +152,13 @@ def test_numbers_tell_structure_from_noise() -> None:
     assert set(np.unique(grey)) <= {127, 128}
 
 
-def test_the_figure_repeats_itself(network: LayeredNetwork, pictures: Tensor) -> None:
-    first, second = (draw_guided(network, pictures, features=6, most=3, seed=0) for _ in range(2))
+def test_the_figure_repeats_itself(network: LayeredNetwork, pixels: Tensor) -> None:
+    first, second = (draw_guided(network, pixels, features=6, most=3, seed=0) for _ in range(2))
     assert first.images.shape == first.trained.shape == first.random.shape == (6, 3, 32, 32, 3)
     for name in ("images", "trained", "random"):
         assert (getattr(first, name) == getattr(second, name)).all()
     assert first.numbers == second.numbers and first.numbers["layer"] == "conv3"
-    assert (first.random != draw_guided(network, pictures, most=3, seed=1).random).any()
+    assert (first.random != draw_guided(network, pixels, most=3, seed=1).random).any()
 
 
 def test_a_patch_is_the_square_that_the_trace_points_at() -> None:

@@ -128,5 +128,5 @@ def test_walks_in_words(ratio: float, diversity: float, words_there: str) -> Non
         "largest_jump_row": 2,
         "diversity": diversity,
     }
-    said = walk_sentence(numbers)
-    assert words_there in said and "row 3" in said
+    result = walk_sentence(numbers)
+    assert words_there in result and "row 3" in result

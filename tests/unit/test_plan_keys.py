@@ -95,7 +95,7 @@ def test_kmeans_has_a_grid_of_its_own_and_no_other_cell_knows() -> None:
 
 
 @pytest.mark.parametrize("name", ["cifar10", "tiny-imagenet32-cifar10", "imagenet32-cifar10"])
-def test_kmeans_stands_in_the_tables_of_full_runs(name: str) -> None:
+def test_kmeans_is_in_the_tables_of_full_runs(name: str) -> None:
     for scale in ("debug", "small", "full"):
         evaluate = load_recipe(name, scale=scale)[0].evaluate
         baselines = {baseline.name for baseline in evaluate.baselines}
@@ -179,7 +179,7 @@ def test_unlabelled_sources_are_not_evaluated(monkeypatch: pytest.MonkeyPatch) -
     assert "evaluate" not in stages and stages.count("extract") == 1 and stages[-1] == "report"
 
 
-def test_up_to_takes_what_a_stage_stands_on() -> None:
+def test_up_to_takes_what_a_stage_reads() -> None:
     recipe, _ = load_recipe("digits")
     nodes = build_plan(recipe, {"digits": "f"}, Settings())
     assert [node.stage for node in up_to(nodes, "pack")] == [
@@ -313,7 +313,7 @@ def test_evaluate_reads_the_leaked_images_only_where_they_are_known_and_wanted()
         ("tiny-imagenet32-cifar10", "seed=1"),
     ],
 )
-def test_leaving_out_what_nobody_looks_for_is_refused(recipe: str, override: str) -> None:
+def test_leaving_out_what_no_stage_searches_is_refused(recipe: str, override: str) -> None:
     with pytest.raises(
         RequestError, match=r"^evaluate.exclude_leaked is true, but no stage searches"
     ):

@@ -1,4 +1,4 @@
-"""Recipes: what wins, and what people are told when they mistype."""
+"""Recipes: what wins, and the errors after a typing mistake."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_mapping_of_inspections_changes_the_defaults_and_a_list_replaces_them(
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "expected"),
     [
         (["train.kimgs=3"], "did you mean 'kimg'"),
         (["trian.kimg=3"], "did you mean 'train'"),
@@ -79,10 +79,10 @@ def test_a_mapping_of_inspections_changes_the_defaults_and_a_list_replaces_them(
         (["train.batch=one"], "valid integer"),
     ],
 )
-def test_mistakes_name_the_nearest_match(overrides: list[str], told: str) -> None:
+def test_mistakes_name_the_nearest_match(overrides: list[str], expected: str) -> None:
     with pytest.raises(RequestError) as caught:
         load_recipe("digits", overrides=overrides)
-    assert told in caught.value.explain()
+    assert expected in caught.value.explain()
     assert caught.value.exit_code == 2
 
 
@@ -131,7 +131,7 @@ def test_two_sources_of_one_name_are_refused() -> None:
         ),
     ],
 )
-def test_a_key_that_stands_twice_is_refused(
+def test_a_key_that_occurs_twice_is_refused(
     tmp_path: Path, text: str, key: str, lines: str
 ) -> None:
     path = tmp_path / "mine.yaml"
@@ -141,7 +141,7 @@ def test_a_key_that_stands_twice_is_refused(
     assert f"gives '{key}' twice: {lines}." in caught.value.message
 
 
-def test_merged_keys_may_be_given_anew(tmp_path: Path) -> None:
+def test_merged_keys_may_be_given_again(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(
         "name: x\n"
@@ -159,7 +159,7 @@ def test_merged_keys_may_be_given_anew(tmp_path: Path) -> None:
     ]
 
 
-def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
+def test_all_that_is_wrong_is_reported_at_once(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(
         "name: mine\nsources: folder\ntrain: {kimg: two, batch: -4, flip: maybe, kimgs: 3}\ncrop: "
@@ -167,15 +167,17 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
     )
     with pytest.raises(RequestError) as caught:
         load_recipe(str(path))
-    told = caught.value.message
-    assert told.startswith("7 settings of the recipe are wrong") and told.endswith("and 2 more")
+    expected = caught.value.message
+    assert expected.startswith("7 settings of the recipe are wrong") and expected.endswith(
+        "and 2 more"
+    )
     for sentence in (
         "seed is -1",
         "sources is 'folder': Input should be a mapping",
         "crop.kind is 'center'; did you mean 'centre'",
     ):
-        assert sentence in told
-    assert "train.kimg is 'two'" in told and "SourcesConfig" not in told
+        assert sentence in expected
+    assert "train.kimg is 'two'" in expected and "SourcesConfig" not in expected
     path.write_text(
         "name: mine\nsources: {train: [{name: a}]}\nevaluate: {labels_per_class: [0, all], draws: "
         "0}\n"

@@ -14,7 +14,7 @@ from gan_core.errors import UnknownName
 
 
 @pytest.mark.parametrize(
-    ("words", "variables", "told"),
+    ("words", "variables", "message"),
     [
         (
             ["run", "digits", "--max-seconds", "-3"],
@@ -47,10 +47,10 @@ from gan_core.errors import UnknownName
     ],
 )
 def test_refused(
-    discern: Callable[..., Any], words: list[str], variables: dict[str, str], told: list[str]
+    discern: Callable[..., Any], words: list[str], variables: dict[str, str], message: list[str]
 ) -> None:
     answer = discern(*words, **variables)
-    assert answer.code == 2 and all(each in answer.err for each in told), answer.err
+    assert answer.code == 2 and all(each in answer.err for each in message), answer.err
     assert "Traceback" not in answer.err
 
 

@@ -21,7 +21,7 @@ from pydantic import Field
 
 from gan_core.config import Section
 
-ABOUT = "a probe of somebody"
+ABOUT = "an external probe"
 VERSION = 3
 TITLE = "My probe"
 SHIFTS = (0, 1)
@@ -50,7 +50,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_a_dotted_plugin_is_read_without_importing_it(mine: str) -> None:
-    assert registry.about("probes", mine) == "a probe of somebody"
+    assert registry.about("probes", mine) == "an external probe"
     assert registry.version("probes", mine) == 3 and registry.title("probes", mine) == "My probe"
     assert registry.options("probes", mine, {}).key_part() == {}
     given = registry.options("probes", mine, {"kind": "round", "inner": {"depth": 2}})

@@ -197,7 +197,7 @@ def test_chance_far_below_does_not_squeeze_the_others() -> None:
         check_inside(svg)
 
 
-def test_feature_sets_that_nobody_listed_have_colours_of_their_own() -> None:
+def test_feature_sets_of_unlisted_names_have_colours_of_their_own() -> None:
     names = ("encoder", "judge", "pixels", "random", "my_package.edges", "chance")
     tones = charts.tones([score(name, 0.5) for name in names])
     assert len(set(tones.values())) == len(names)

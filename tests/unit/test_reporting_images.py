@@ -1,4 +1,4 @@
-"""Sheets taken apart and laid out anew, pixel for pixel."""
+"""Sheets split and laid out again, pixel for pixel."""
 
 from __future__ import annotations
 

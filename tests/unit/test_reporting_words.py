@@ -65,8 +65,8 @@ ROWS = [
 
 
 def test_the_result_in_one_sentence() -> None:
-    said = words.result_sentence(summary(ROWS, []))
-    assert said == (
+    result = words.result_sentence(summary(ROWS, []))
+    assert result == (
         "Discriminator features reach 97.1 % (± 0.9) with linear SVM on all labels; "
         "random weights 93.2 %, raw pixels 95.0 %."
     )
@@ -164,19 +164,19 @@ def test_table_marks_the_best_and_who_saw_labels() -> None:
         },
     ]
     assert table == [
-        {**line, "chosen": said}
-        for line, said in zip(expected, ("C 5e-4", "C 1e-3, 0.01"), strict=True)
+        {**line, "chosen": result}
+        for line, result in zip(expected, ("C 5e-4", "C 1e-3, 0.01"), strict=True)
     ]
 
 
 @pytest.mark.parametrize(
-    ("interval", "told"),
+    ("interval", "message"),
     [
         (Interval(0.971, 0.962, 0.980), "97.1 ± 0.9"),
         (
             Interval(0.500, 0.4805, 0.5205),
             "50.0 ± 2.0",
-        ),  # 0.05 points off the middle: nobody sees it
+        ),  # 0.05 points off the middle: invisible
         (accuracy_interval([0.0], 2), "0.0 (0.0 to 65.8)"),
         (
             Interval(0.934, 0.608, 1.0),
@@ -191,8 +191,8 @@ def test_table_marks_the_best_and_who_saw_labels() -> None:
         ),  # printed, 99.7 + 0.4 is more than 100
     ],
 )
-def test_plus_and_minus_only_where_they_name_the_interval(interval: Interval, told: str) -> None:
-    assert words.score_words(interval.rounded()) == told
+def test_plus_and_minus_only_where_they_name_the_interval(interval: Interval, message: str) -> None:
+    assert words.score_words(interval.rounded()) == message
 
 
 def test_what_is_printed_is_what_was_computed() -> None:
@@ -230,8 +230,8 @@ def test_sentences_with_intervals_that_are_not_even() -> None:
         row("discriminator", 0.9, low=0.6, high=0.97, half=0.185, without_leaked=None),
         row("random", 0.3),
     ]
-    said = words.result_sentence(summary(rows, []))
-    assert said.startswith(
+    result = words.result_sentence(summary(rows, []))
+    assert result.startswith(
         "Discriminator features reach 90.0 % (60.0 to 97.0) with linear SVM on all labels;"
     )
     uneven = {"low": -0.2, "high": 0.05, "half": 0.125}
@@ -263,12 +263,12 @@ def test_notes_below_the_table_say_what_its_marks_are() -> None:
 
 def test_a_verdict_on_one_draw_of_labels_says_so() -> None:
     gaps = [{**gap("random", 0.039, "above"), "labels": "10"}]
-    for draws, said in ((1, True), (2, False)):
+    for draws, result in ((1, True), (2, False)):
         rows = [
             row("discriminator", 0.7, labels="10", draws=draws),
             row("random", 0.6, labels="10", draws=draws),
         ]
-        assert ("one draw of labels" in words.verdict_sentence(summary(rows, gaps))) == said
+        assert ("one draw of labels" in words.verdict_sentence(summary(rows, gaps))) == result
     assert "one draw" not in words.verdict_sentence(
         summary([row("discriminator", 0.7, draws=1)], [gap("random", 0.1, "above")])
     )

@@ -1,4 +1,4 @@
-"""server.env: what a shell reads is what Discern reads, a person's changes stay, nobody else may
+"""server.env: what a shell reads is what Discern reads, a person's changes stay, no other user may
 look.
 """
 

@@ -184,11 +184,11 @@ def test_a_nan_that_comes_back_ends_the_training_after_three_attempts(tmp_path: 
         run(tmp_path, always, on_divergence="rollback")
 
 
-def test_what_breaks_between_two_looks_is_no_place_to_go_back_to(
+def test_what_breaks_between_two_checks_is_no_place_to_go_back_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A NaN arises after a look, time is over before the next one, so the broken weights are saved:
-    going back passes them over.
+    """A NaN arises after a check, time is over before the next one, so the broken weights are
+    saved: going back passes them over.
     """
     real_step, ticks, stops = loop.step, [0.0], 3
     monkeypatch.setattr(loop.time, "monotonic", lambda: ticks[0])
@@ -207,7 +207,7 @@ def test_what_breaks_between_two_looks_is_no_place_to_go_back_to(
         stopped = train(images(), Context(settings, tmp_path, 32, max_seconds=5.0))
         assert not stopped.complete and 416 <= stopped.state.position.images < 500
     places = sorted(int(path.name.split("-")[1]) for path in tmp_path.glob("state-*"))
-    assert 400 in places and len(places) <= 3, "the last good one is kept beside the newest two"
+    assert 400 in places and len(places) <= 3, "the last good one is kept with the newest two"
     trained = train(images(), Context(settings, tmp_path, 32))
     assert trained.complete and [finding["sign"] for finding in trained.findings] == ["nan"]
     assert trained.state.position.attempt == 1
@@ -281,7 +281,7 @@ def test_spacing_is_the_nearest_over_the_usual_distance() -> None:
     assert float(divergence.spacing(repeated)) < 0.05
 
 
-def test_a_young_training_is_given_time_a_grown_one_little_and_each_sign_is_told_once() -> None:
+def test_a_young_training_is_given_time_a_grown_one_little_and_each_sign_is_reported_once() -> None:
     gaps = {"sure": 0.998, "nearly": 0.993, "calm": 0.9}
     lines = [
         "sure",
@@ -309,7 +309,7 @@ def test_a_young_training_is_given_time_a_grown_one_little_and_each_sign_is_told
 
 @pytest.mark.parametrize("spectral_norm", [False, True])
 def test_every_layer_with_weights_is_monitored(spectral_norm: bool) -> None:
-    """The conditional net's first convolution stands inside a module that makes images grey."""
+    """The conditional net's first convolution is inside a module that makes images grey."""
     settings = TrainConfig(
         network={"name": "dcgan28_mnist", "width": 0.125}, options={"spectral_norm": spectral_norm}
     )

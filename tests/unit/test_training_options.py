@@ -1,4 +1,4 @@
-"""Options of modern mode and what is measured beside training: augmentation, R1, spectral norm,
+"""Options of modern mode and what is measured during training: augmentation, R1, spectral norm,
 probe, memorisation, conditional nets.
 """
 
@@ -191,7 +191,7 @@ def test_the_probe_reads_off_what_is_there_and_nothing_else() -> None:
             parameter.zero_()
     dead = Probe(ArrayImages(pixels), labels, seed=0).accuracy(discriminator)
     assert dead < 0.6, (
-        "a discriminator that has died gives chance, and no error before anybody looks for "
+        "a discriminator that has died gives chance, and no error before a person looks for "
         "divergence"
     )
 

@@ -165,7 +165,7 @@ def test_a_shorter_training_does_not_clear_what_a_longer_one_left(tmp_path: Path
     assert [p.name[-3:] for p in sorted(tmp_path.iterdir())] == ["200", "300", "500", "600"]
 
 
-def test_states_written_aside_are_those_of_their_moment_and_what_fails_is_told(
+def test_states_written_aside_are_those_of_their_moment_and_what_fails_is_reported(
     tmp_path: Path,
 ) -> None:
     """As on a GPU, where training goes on while a state is written."""
@@ -265,9 +265,7 @@ def test_a_snapshot_runs_no_code_but_that_of_a_network_that_was_named(
     """
     for name in ("planted", "planted/networks"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "__init__.py").write_text(
-            "raise SystemExit('the code of a stranger ran')"
-        )
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('the module was run')")
     monkeypatch.syspath_prepend(str(tmp_path))
     state = build(TINY, seed=0, device="cpu", image_size=32)
     meta = {
@@ -282,7 +280,7 @@ def test_a_snapshot_runs_no_code_but_that_of_a_network_that_was_named(
         ) as caught:
             load_snapshot(path, allow=allow)
     assert "--network planted.networks" in caught.value.remedy
-    with pytest.raises(SystemExit, match="stranger"):  # asked for by name, it is
+    with pytest.raises(SystemExit, match="the module was run"):  # asked for by name, it is
         load_snapshot(path, allow=["planted.networks"])
 
 

@@ -188,18 +188,18 @@ def test_a_huge_declared_image_is_refused_in_little_memory() -> None:
         cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr
-    said = dict(line.split("|") for line in done.stdout.strip().splitlines())
-    assert int(said.pop("grown")) < 50
-    assert set(said) == set(bombs())
-    for name, reason in said.items():
+    result = dict(line.split("|") for line in done.stdout.strip().splitlines())
+    assert int(result.pop("grown")) < 50
+    assert set(result) == set(bombs())
+    for name, reason in result.items():
         assert reason.startswith("truncated: " if name in ("ppm", "bmp") else "too_large: "), (
             name,
             reason,
         )
     assert (
-        "50000 x 50000" in said["png"]
-        and "2,500 megapixels" in said["png"]
-        and "max_megapixels" in said["png"]
+        "50000 x 50000" in result["png"]
+        and "2,500 megapixels" in result["png"]
+        and "max_megapixels" in result["png"]
     )
 
 
@@ -211,20 +211,20 @@ def test_the_limit_is_a_setting() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "limit", "told"),
+    ("size", "limit", "message"),
     [
         ((640, 427), 0.01, "0.3 megapixels; at most 0.01 are"),
         ((200, 100), 0.0199, "0.02 megapixels; at most 0.0199 are"),
     ],
 )
-def test_small_limits_are_told_in_useful_figures(
-    size: tuple[int, int], limit: float, told: str
+def test_small_limits_are_reported_in_useful_figures(
+    size: tuple[int, int], limit: float, message: str
 ) -> None:
-    with pytest.raises(UnreadableImage, match=told):
+    with pytest.raises(UnreadableImage, match=message):
         decode(tiny_png(*size), max_megapixels=limit)
 
 
-def test_a_image_hardly_above_the_limit_is_told_to_be_above_it() -> None:
+def test_an_image_hardly_above_the_limit_is_reported_as_above_it() -> None:
     with pytest.raises(UnreadableImage, match=r"100\.01 megapixels; at most 100 are"):
         decode(tiny_png(10_001, 10_000))
 

@@ -14,13 +14,13 @@ import pytest
 
 from gan_core.errors import UnknownName
 from gan_core.vision.decode import decode
-from gan_core.vision.faces import Face, FaceDetector, judge
+from gan_core.vision.faces import Face, FaceDetector, accept_faces
 
 SETTINGS = {"scale_factor": 1.1, "min_neighbors": 5, "min_side": 64, "margin": 1.3, "size": 64}
 
 
-def test_detections_are_judged_largest_first() -> None:
-    faces = judge(
+def test_detections_are_accepted_largest_first() -> None:
+    faces = accept_faces(
         [(300, 100, 60, 60), (100, 100, 100, 100), (120, 120, 40, 40)],
         500,
         400,
@@ -33,28 +33,31 @@ def test_detections_are_judged_largest_first() -> None:
 
 
 def test_a_square_smaller_than_the_crop_is_rejected_with_its_size() -> None:
-    (face,) = judge([(10, 10, 40, 40)], 200, 200, margin=1.2, size=64)
+    (face,) = accept_faces([(10, 10, 40, 40)], 200, 200, margin=1.2, size=64)
     assert face.rejected == "enlarged" and "48 pixels" in face.sentence and "64" in face.sentence
-    (face,) = judge([(10, 10, 60, 60)], 70, 70, margin=2.0, size=64)
+    (face,) = accept_faces([(10, 10, 60, 60)], 70, 70, margin=2.0, size=64)
     assert not face.rejected and (face.box.x0, face.box.x1) == (0, 70)
 
 
 def test_the_order_of_detections_does_not_matter() -> None:
     boxes = [(0, 0, 50, 50), (100, 0, 50, 50), (0, 100, 50, 50), (40, 40, 90, 90)]
-    expected = judge(boxes, 300, 300, margin=1.3, size=32)
+    expected = accept_faces(boxes, 300, 300, margin=1.3, size=32)
     assert all(
-        judge(list(np.random.default_rng(seed).permutation(boxes)), 300, 300, margin=1.3, size=32)
+        accept_faces(
+            list(np.random.default_rng(seed).permutation(boxes)), 300, 300, margin=1.3, size=32
+        )
         == expected
         for seed in range(5)
     )
 
 
 def test_the_cascade_is_recorded_by_hash() -> None:
-    said = FaceDetector(cascade="alt2", **SETTINGS).describe()
+    result = FaceDetector(cascade="alt2", **SETTINGS).describe()
     assert (
-        said["cascade"] == "haarcascade_frontalface_alt2.xml" and len(said["cascade_sha256"]) == 64
+        result["cascade"] == "haarcascade_frontalface_alt2.xml"
+        and len(result["cascade_sha256"]) == 64
     )
-    assert cv2.__version__ in said["detector"]
+    assert cv2.__version__ in result["detector"]
     with pytest.raises(UnknownName, match="alt2"):
         FaceDetector(cascade="alt3", **SETTINGS)
 
@@ -79,7 +82,7 @@ def hit(face: Face, truth: list[float], margin: float = 1.3) -> bool:
 
 @pytest.mark.data
 def test_marked_faces_are_found_and_rooms_have_few(real_data: Path) -> None:
-    """All 1,400 photos gave a recall of 0.956; every ninth of them stands here for the rest."""
+    """All 1,400 photos gave a recall of 0.956; this test uses every ninth of them."""
     rows = pq.read_table(
         real_data / "faces" / "photos.parquet", columns=["image", "box_xyxy"]
     ).to_pylist()[::9]

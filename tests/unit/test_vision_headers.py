@@ -108,7 +108,7 @@ def test_a_header_says_what_was_saved(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, (_, said) in CASES.items() if said[0] in ("JPEG", "PNG", "WEBP")]
+    "name", [name for name, (_, result) in CASES.items() if result[0] in ("JPEG", "PNG", "WEBP")]
 )
 def test_every_cut_is_found_in_the_common_formats(name: str) -> None:
     data = CASES[name][0]()
@@ -232,5 +232,5 @@ def test_reasons_are_the_same_each_time() -> None:
 
 
 def test_sniffing_needs_few_bytes() -> None:
-    for name, (make, said) in CASES.items():
-        assert sniff(make()[:32]) == said[0], name
+    for name, (make, result) in CASES.items():
+        assert sniff(make()[:32]) == result[0], name

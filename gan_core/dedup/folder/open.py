@@ -1,7 +1,7 @@
 """What lies at a place that `discern dedup` was given: images, Parquet files with images, or tar
 shards.
 
-Looks at names and at Parquet schemas; reads no image.
+Reads names and Parquet schemas; reads no image.
 """
 
 from __future__ import annotations

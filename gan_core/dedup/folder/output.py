@@ -1,5 +1,5 @@
 """Where the table and the page of `discern dedup` may be written: never over an image, a set or
-anybody else's file.
+another program's file.
 
 Asks the file system; writes nothing. Tables and pages carry a mark, by which the next run knows its
 own.

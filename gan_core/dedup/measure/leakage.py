@@ -43,7 +43,7 @@ class Leakage:
 def find_leakage(
     fetch: Fetch, splits: Sequence[str], config: DedupConfig, progress: Progress = silent
 ) -> Leakage:
-    """Looks every held-out image up among the training images.
+    """Searches the training images for every held-out image.
 
     Args:
         fetch: gives uint8 [m, S, S, 3] RGB for row numbers.

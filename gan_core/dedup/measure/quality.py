@@ -88,7 +88,7 @@ def sweep(duplicates: Duplicates, rank: Rows) -> list[dict[str, Any]]:
 
 
 def look_alikes(fetch: Fetch, duplicates: Duplicates, config: DedupConfig) -> dict[str, Any]:
-    """Looks images that are turned upside down up among the upright ones, in the way and at the
+    """Searches the upright images for images turned upside down, in the way and at the
     threshold of the search.
 
     The image itself and its duplicates do not count as a match: some images look the same upside
@@ -161,7 +161,7 @@ def look_alikes(fetch: Fetch, duplicates: Duplicates, config: DedupConfig) -> di
 
 
 def unconfirmed(fetch: Fetch, found: Found, threshold: float) -> dict[str, Any]:
-    """Looks at some of the pairs that equal or close codes tied: how many do not reach the
+    """Checks some of the pairs that equal or close codes tied: how many do not reach the
     threshold on pixels.
 
     Returns: sampled, unconfirmed; share, low, high: 95 % interval (Wilson); None for no pairs.

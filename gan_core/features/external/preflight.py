@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 UNTRAINED = (
     "No weights were given (--weights): these are features of the network as its code makes it, "
-    "untrained like the control with random "
+    "untrained like the baseline with random "
     "weights unless that code loads weights by itself."
 )
 

@@ -66,11 +66,11 @@ def build_module(
     if isinstance(target, nn.Module):
         if fresh:
             raise RequestError(
-                f"{place}:{name} is a module that is there already: its control with random "
+                f"{place}:{name} is a module that is there already: its baseline with random "
                 "weights cannot be made.",
                 expected="a class or function that makes a torch.nn.Module",
                 remedy=(
-                    "name its class, or leave that control out: --set evaluate.baselines=[pixels]"
+                    "name its class, or leave that baseline out: --set evaluate.baselines=[pixels]"
                 ),
             )
         return target
