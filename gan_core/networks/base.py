@@ -165,10 +165,3 @@ class LayeredNetwork(nn.Module):
                     own = layer.info.name
                     found[own if name == "norm" else f"{own}.{name}"] = module
         return found
-
-
-def feature_size(network: LayeredNetwork, grid: int = 4) -> int:
-    """Values per image when every convolutional layer is pooled to grid x grid and all are joined
-    (DCGAN paper, 5.1).
-    """
-    return sum(info.shape[0] * grid * grid for info in network.layers() if info.maps)

@@ -7,7 +7,7 @@ import torch
 
 from gan_core import registry
 from gan_core.errors import UnknownName
-from gan_core.networks.base import feature_size
+from gan_core.features.modes import select_layers
 from gan_core.networks.layers import BatchNorm, batch_statistics, calibrate_batchnorm, initialise
 
 
@@ -15,7 +15,8 @@ from gan_core.networks.layers import BatchNorm, batch_statistics, calibrate_batc
     ("name", "count"), [("dcgan32", 28_672), ("dcgan32_svhn", 7_168), ("dcgan64", 30_720)]
 )
 def test_feature_counts_are_the_papers(name: str, count: int) -> None:
-    assert feature_size(registry.load("networks", name).discriminator()) == count
+    selection = select_layers(registry.load("networks", name).discriminator())
+    assert sum(size.dims for size in selection.sizes) == count
 
 
 def test_the_authors_networks_have_no_biases_and_norms_where_they_do() -> None:

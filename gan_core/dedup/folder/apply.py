@@ -18,8 +18,6 @@ from gan_core.dedup.folder.hardlinks import is_real
 from gan_core.dedup.folder.run import FolderResult
 from gan_core.errors import RequestError
 
-ACTIONS = ("move", "link", "copy")
-
 
 def duplicate_paths(result: FolderResult) -> list[str]:
     """The files that are not kept, as paths; of containers the container, then '#' and the member.
