@@ -38,7 +38,7 @@ from gan_core.pipeline.run_record import Run
 from gan_core.pipeline.runner import StageResult, use_cached
 from tasks.base import StageCall
 from tasks.fetch import fetch_source
-from tasks.shares import spreading
+from tasks.shares import using_cluster
 
 log = logging.getLogger("gan_core.pipeline.run_record")
 
@@ -218,7 +218,7 @@ def flow_run_of(request: RunRequest) -> Iterator[FlowRun]:
         running = FlowRun(store, prepared, run)
         if request.only:
             running.use_inputs()
-        with spreading(*runner):
+        with using_cluster(*runner):
             yield running
             running.finish()
     except BaseException as error:

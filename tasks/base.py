@@ -33,7 +33,7 @@ from gan_core.pipeline import interruption
 from gan_core.pipeline.nodes import Node
 from gan_core.pipeline.runner import StageResult, execute, use_cached
 from gan_core.progress import Estimate, display, line
-from tasks.shares import spread
+from tasks.shares import share_maker
 
 log = logging.getLogger("gan_core.tasks")
 
@@ -168,7 +168,7 @@ def stage_task(
                     who=call.who,
                     progress=progress,
                     refresh=call.refresh,
-                    spread=spread(),
+                    make_shares=share_maker(),
                 )
             if not result.paused:
                 progress.remove()

@@ -24,7 +24,7 @@ from gan_core.contract import StageRequest
 from gan_core.devices import cpu_cores
 from gan_core.errors import WorkError
 from gan_core.pipeline.child_process import run_child
-from gan_core.pipeline.runner import Spread
+from gan_core.pipeline.runner import MakeShares
 from gan_core.progress import silent
 from gan_core.specs import spec_of
 
@@ -33,7 +33,7 @@ log = logging.getLogger("gan_core.tasks")
 MOST_SHARES = 50
 _START_SECONDS = 120
 _CHECK_SECONDS = 10.0  # between checks whether Dask has workers
-_current: ContextVar[Spread | None] = ContextVar("spread", default=None)
+_current: ContextVar[MakeShares | None] = ContextVar("make_shares", default=None)
 
 
 @task(
@@ -52,13 +52,13 @@ def make_share(node: str, request: str, number: int, of: int) -> int:
     return number
 
 
-def spread() -> Spread | None:
+def share_maker() -> MakeShares | None:
     """What makes shares in this run; None when stages do all their work themselves."""
     return _current.get()
 
 
 @contextlib.contextmanager
-def spreading(kind: str, place: str = "") -> Iterator[None]:
+def using_cluster(kind: str, place: str = "") -> Iterator[None]:
     """Lets the stages of a block be made in shares. The cluster is started by the first stage that
     has any, and stopped at the end.
 

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 # the mark of a refreshed training that is not complete, in its state folder
 REFRESH_MARK = "refresh-incomplete"
 
-Spread = Callable[
+MakeShares = Callable[
     [StageRequest], int
 ]  # makes the shares of a request, perhaps on other machines; returns how many
 
@@ -93,7 +93,7 @@ def execute(
     progress: Progress = silent,
     refresh: bool = False,
     waiting: Callable[[str], None] | None = None,
-    spread: Spread | None = None,
+    make_shares: MakeShares | None = None,
 ) -> StageResult:
     """Returns a node's artifact, computing it when the store has none.
 
@@ -102,8 +102,8 @@ def execute(
         who: name shown to a run that waits for this key.
         refresh: compute even when an artifact is there; it becomes another version under the key.
         waiting: called with the holder's words when another run is making the same artifact.
-        spread: makes the shares of a stage that can be divided, before the stage itself takes them
-            up and publishes.
+        make_shares: makes the shares of a stage that can be divided, before the stage itself
+            publishes them.
     Raises:
         DiscernError: what went wrong, for people; OSErrors of a full disk or a closed folder come
             as StoreError.
@@ -123,7 +123,7 @@ def execute(
         with store.lock(node.stage, key, who, wait_said):
             if (not refresh or held) and (manifest := store.acquire(node.stage, key)):
                 return result_of(node.id, manifest, cached=True, waited_for=held[0] if held else "")
-            return _make_alone(store, node, key, inputs, progress, who, refresh, spread)
+            return _make_alone(store, node, key, inputs, progress, who, refresh, make_shares)
     except OSError as error:
         raise explain_os_error(error, store.home) from error
 
@@ -154,11 +154,11 @@ def _make_alone(
     progress: Progress,
     who: str,
     refresh: bool,
-    spread: Spread | None,
+    make_shares: MakeShares | None,
 ) -> StageResult:
     """Trainings of several lengths share one state folder: they take turns at it."""
     if node.stage != "train" or "train" not in node.key_part:
-        return _make(store, node, key, inputs, progress, who, spread)
+        return _make(store, node, key, inputs, progress, who, make_shares)
     trajectory = trajectory_key(node, inputs)
     with store.lock(
         "trajectory",
@@ -204,7 +204,7 @@ def _make(
     inputs: dict[str, ArtifactRef],
     progress: Progress,
     who: str,
-    spread: Spread | None = None,
+    make_shares: MakeShares | None = None,
 ) -> StageResult:
     spec = spec_of(node.stage)
     checked = {
@@ -225,9 +225,9 @@ def _make(
             work=store.work(node.stage, key),
         )
         started = time.perf_counter()
-        if spec.shares and spread is not None:
+        if spec.shares and make_shares is not None:
             request = request.model_copy(
-                update={"context": {**request.context, "shares": spread(request)}}
+                update={"context": {**request.context, "shares": make_shares(request)}}
             )
         if spec.child:
             outcome, peak = run_child(request, progress, spec.time_limit, processes)

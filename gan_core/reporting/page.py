@@ -52,7 +52,7 @@ def _environment() -> Environment:
         short=lambda digest: str(digest)[:12],
         figure=figure,
         compact=compact,
-        spread=words.spread,
+        plus_minus=words.plus_minus,
     )
     return environment
 

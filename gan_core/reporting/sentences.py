@@ -139,7 +139,7 @@ def around(row: Mapping[str, Any], *, gap: bool = False, signed: bool = False) -
     return f"{low} to {high}".replace("-", "\u2212")
 
 
-def spread(row: Mapping[str, Any], *, gap: bool = False, signed: bool = False) -> str:
+def plus_minus(row: Mapping[str, Any], *, gap: bool = False, signed: bool = False) -> str:
     """As `around`, to follow the mean: '± 0.9', or '(0.0 to 65.8)'."""
     text = around(row, gap=gap, signed=signed)
     return text if text.startswith("±") else f"({text})"
@@ -147,7 +147,7 @@ def spread(row: Mapping[str, Any], *, gap: bool = False, signed: bool = False) -
 
 def score_words(row: Mapping[str, Any]) -> str:
     """A score in percent with its interval: '97.1 ± 0.9', '0.0 (0.0 to 65.8)'."""
-    return f"{100 * row['mean']:.1f} {spread(row)}"
+    return f"{100 * row['mean']:.1f} {plus_minus(row)}"
 
 
 def uneven_note(rows: Iterable[Mapping[str, Any]], gaps: Iterable[Mapping[str, Any]] = ()) -> str:
@@ -308,7 +308,7 @@ def _by(gap: dict[str, Any]) -> str:
         if gap["mean"] >= 0
         else {**gap, "mean": -gap["mean"], "low": -gap["high"], "high": -gap["low"]}
     )
-    return f"{100 * size['mean']:.1f} {spread(size, gap=True)} points"
+    return f"{100 * size['mean']:.1f} {plus_minus(size, gap=True)} points"
 
 
 def _signed(gap: dict[str, Any]) -> str:

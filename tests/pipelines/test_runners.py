@@ -34,7 +34,7 @@ from gan_core.pipeline.request import RunRequest, prepare
 from gan_core.shards import PixelShards, write_rows, write_shard
 from gan_core.artifacts.store import Store
 from tasks.base import StageCall
-from tasks.shares import spreading
+from tasks.shares import using_cluster
 
 home, runner = sys.argv[1:]
 store = Store(home)
@@ -60,7 +60,7 @@ def shares():
         call = StageCall(home=home, local=home, node=node, who="a test")
         needed = {name: done[name] for ids in node.inputs.values() for name in ids}
         done[node.id] = tasks.ALL[node.stage](call, needed, return_state=True).result()
-    with spreading(*parse_runner(runner)):
+    with using_cluster(*parse_runner(runner)):
         for node in prepare(RunRequest(recipe="digits", until="crop", home=home), store).nodes:
             make(node)
         four = in_four_shards(done["crop:digits"].ref)

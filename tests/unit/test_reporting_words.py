@@ -210,7 +210,7 @@ def test_what_is_printed_is_what_was_computed() -> None:
         for one, least in ((found, 0.0), (gap, -1.0)):
             assert least <= one.low <= one.mean + 1e-12 and one.mean - 1e-12 <= one.high <= 1
             row = one.rounded()
-            text = words.spread(row, gap=least < 0, signed=least < 0)
+            text = words.plus_minus(row, gap=least < 0, signed=least < 0)
             kinds.add((least, text[0]))
             if text.startswith("±"):
                 half, mean = float(text[2:]), round(100 * one.mean, 1)
