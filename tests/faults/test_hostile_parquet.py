@@ -59,14 +59,14 @@ def test_a_million_rows_without_an_image_are_counted(
         table, tmp_path / "set.parquet", row_group_size=2 * ROWS, write_statistics=statistics
     )
     del table
-    started = time.monotonic()
+    started = time.process_time()
     tracemalloc.start()
     images = read_images(tmp_path, None, 1, 100.0, tmp_path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert images.members == [str(ROWS + number) for number in range(3)]
     assert images.ignored == {KEY: ROWS} and images.problems == [""] * 3
-    assert time.monotonic() - started < 20 and peak < 60 << 20
+    assert time.process_time() - started < 20 and peak < 60 << 20
 
 
 def test_row_groups_without_an_image_are_not_read(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def laughs(levels: int) -> str:
 def test_yaml_of_no_use_is_refused(text: str, reason: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(RequestError) as caught:
         load_recipe(str(path))
     assert reason in caught.value.explain() and len(caught.value.explain()) < 3000
@@ -54,7 +54,7 @@ def test_yaml_of_no_use_is_refused(text: str, reason: str, tmp_path: Path) -> No
         if value:
             with pytest.raises(RequestError, match=reason):
                 load_recipe("digits", overrides=[f"inspect={value}"])
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_a_setting_of_many_levels_is_refused() -> None:
