@@ -66,6 +66,7 @@ class Options(Section):
     contrast: bool = Field(
         True, description="give generated images the contrast of training images first"
     )
+    root: bool = Field(False, description="take the signed square root of each value")
 
 
 def dims(options: Options, size: int, network: int) -> int:
@@ -234,13 +235,15 @@ def make(job: ExtractRequest, images: PixelShards, progress: Progress = silent) 
             "of": vectors.gradients.total,
             "images": options.images,
             "contrast": options.contrast,
+            **({"root": True} if options.root else {}),
             "gram_error": float(f"{vectors.gram_error:.3g}"),
         },
     }
 
     def extract(some: Images, _: list[str]) -> tuple[dict[str, Half], int]:
         inputs = to_float(torch.from_numpy(np.ascontiguousarray(some)))
-        half, clipped = to_half(vectors(inputs))
+        values = vectors(inputs)
+        half, clipped = to_half(values.sign() * values.abs().sqrt() if options.root else values)
         return {"fisher": half.numpy()[:, :, None, None]}, clipped
 
     return Extractor([size], extract, lineage)

@@ -272,6 +272,7 @@ def inspect(context: Context, options: Options) -> Inspection:
     whole = measured.score(lambda x: x)
     found = {one.name: _measure(measured, one, f, g, random) for one in subspaces}
     history = [_over_training(one, context, layer, subspaces) for one in context.history()]
+    history = history if len(history) > 1 else []
     numbers = {
         "layer": layer,
         "linear_head": linear,
@@ -443,7 +444,7 @@ _CAPTION = (
 def draw(numbers: dict[str, Any], subspaces: Sequence[Subspace]) -> Images:
     """The chart: uint8 [H, W, 3]."""
     from matplotlib.figure import Figure as Chart
-    from matplotlib.ticker import FormatStrFormatter
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
     history = numbers["over_training"]
     chart = Chart((11 if history else 7.4, 3.6), dpi=100, layout="constrained")
@@ -471,8 +472,6 @@ def draw(numbers: dict[str, Any], subspaces: Sequence[Subspace]) -> Images:
             middle.plot(ranks, values, line, color=colour, marker="o", markersize=4, label=name)
     middle.plot(ranks, [100 * one["expected"] for one in found], "k:", label="random")
     middle.set(title="Share of energy, %", xlabel="rank, of maps", xscale="log", yscale="log")
-    middle.yaxis.set_major_formatter(FormatStrFormatter("%g"))
-    middle.yaxis.set_minor_formatter(FormatStrFormatter("%g"))
     middle.set_xticks(ranks, [str(rank) for rank in ranks])
     middle.legend(fontsize=8)
     for axes in right:
@@ -480,14 +479,18 @@ def draw(numbers: dict[str, Any], subspaces: Sequence[Subspace]) -> Images:
         for number, space in enumerate(subspaces):
             for kind, line in (("real", "-"), ("generated", "--")):
                 values = [one["energy"][space.name][kind] / space.expected for one in history]
-                name = space.name + (", generated" if kind == "generated" else "")
+                name = space.name if kind == "real" else None
                 axes.plot(
                     kimg, values, line, color=f"C{number}", marker="o", markersize=3, label=name
                 )
         axes.axhline(1, color="k", linestyle=":")
-        axes.set(title="Energy over that of random", xlabel="kimg", yscale="log")
+        axes.set(title="Energy over that of random", yscale="log")
+        axes.set_xlabel("kimg (dashed: generated images)")
+        axes.legend(fontsize=8)
+    for axes in (middle, *right):
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
-        axes.legend(fontsize=7)
+        axes.yaxis.set_minor_formatter(NullFormatter())
     drawn = io.BytesIO()
     chart.savefig(drawn, format="png")
     return np.array(Image.open(drawn).convert("RGB"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -171,13 +172,17 @@ def test_subspaces_of_a_training_set_with_labels(
     ]
     write_rows(tmp_path, pa.Table.from_pylist(rows, schema=schemas.CROPS))
     options = {"images": 150, "samples": 60, "ranks": [2], "noise": [0.1]}
-    outcome = run(snapshot_folder, tmp_path / "out", "subspaces", tmp_path, **options)
+    for kimg in (1, 2):
+        name = f"snapshot-00000{kimg}.safetensors"
+        shutil.copyfile(last_snapshot(snapshot_folder), tmp_path / name)
+    outcome = run(tmp_path, tmp_path / "out", "subspaces", tmp_path, **options)
     numbers = outcome.summary["numbers"]
     assert outcome.counts == {"figures": 2} and numbers["linear_head"]
     assert set(numbers["subspaces"]) == {"values, rank 1", "maps, rank 2"}
     whole, without = numbers["all"], numbers["subspaces"]["values, rank 1"]["rest"]
     assert whole["classes"][0] > 0.6  # chance is 0.1
     assert abs(without["classes"][0] - whole["classes"][0]) < 0.05
-    (last,) = numbers["over_training"]
+    first, last = numbers["over_training"]
+    assert first == last
     expected = numbers["subspaces"]["maps, rank 2"]["energy"]["real"]
     assert last["energy"]["maps, rank 2"]["real"] == pytest.approx(expected, rel=0.2)
