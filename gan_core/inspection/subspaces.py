@@ -479,9 +479,9 @@ def draw(numbers: dict[str, Any], subspaces: Sequence[Subspace]) -> Images:
         for number, space in enumerate(subspaces):
             for kind, line in (("real", "-"), ("generated", "--")):
                 values = [one["energy"][space.name][kind] / space.expected for one in history]
-                name = space.name if kind == "real" else None
+                label = space.name if kind == "real" else None
                 axes.plot(
-                    kimg, values, line, color=f"C{number}", marker="o", markersize=3, label=name
+                    kimg, values, line, color=f"C{number}", marker="o", markersize=3, label=label
                 )
         axes.axhline(1, color="k", linestyle=":")
         axes.set(title="Energy over that of random", yscale="log")
