@@ -103,7 +103,7 @@ _ALL = (
         "inspect",
         3,
         ("*.json", "*.png", "*.safetensors"),
-        ("stages/inspect.py", "inspection", "networks"),
+        ("stages/inspect.py", "inspection", "networks", "metrics/generation.py"),
     ),
     StageSpec("report", 7, ("summary.json",), ("stages/report.py", "reporting")),
 )

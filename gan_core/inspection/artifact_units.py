@@ -27,7 +27,7 @@ from pydantic import Field
 from torch import Tensor
 
 from gan_core.config import Section
-from gan_core.inspection.attributes import Features
+from gan_core.inspection.attributes import EXTRACTORS, Features, extractor_of
 from gan_core.inspection.base import (
     Context,
     Inspection,
@@ -38,10 +38,10 @@ from gan_core.inspection.base import (
     match_contrast,
 )
 from gan_core.inspection.units import Units, choose_layer, outgoing, random_sets
+from gan_core.metrics.generation import frechet
 from gan_core.networks.base import LayeredNetwork
-from gan_core.networks.layers import initialise
 from gan_core.networks.snapshot import EMA, Snapshot
-from gan_core.randomness import numpy_stream, torch_stream
+from gan_core.randomness import numpy_stream
 
 ABOUT = "units that make artifacts are found by distance to real images, and ablated"
 TITLE = "Artifact units"
@@ -101,24 +101,13 @@ class Distance:
         )
 
 
-def frechet(mean: Floats, covariance: Floats, other_mean: Floats, other: Floats) -> float:
-    """Squared Frechet distance of two normal distributions (Dowson and Landau 1982)."""
-    product = np.linalg.eigvals(covariance @ other).real.clip(min=0)
-    return float(
-        ((mean - other_mean) ** 2).sum()
-        + np.trace(covariance)
-        + np.trace(other)
-        - 2 * np.sqrt(product).sum()
-    )
-
-
 def inspect(context: Context, options: Options) -> Inspection:
     """The distance before and after ablation, against random sets; the repaired generator."""
     real = as_float(context.training_images(REAL, "artifact units"))
-    distance = Distance.to(real, _extractor(context, options.extractor, real))
+    distance = Distance.to(real, extractor_of(context, options.extractor, real))
     generator = context.snapshot.best_generator()
     layer = choose_layer(generator, options.layer, 0)
-    name = f"Frechet distance on {_NAMES[options.extractor]}"
+    name = f"Frechet distance on {EXTRACTORS[options.extractor]}"
 
     def study(stream: str) -> Units:
         return Units(generator, layer, context.latents(options.samples, f"artifact units {stream}"))
@@ -185,20 +174,6 @@ def inspect(context: Context, options: Options) -> Inspection:
         [Table(["generator", name], rows)],
         snapshot=repaired if falls and exact else None,
     )
-
-
-_NAMES = {
-    "random": "the discriminator's layers with random weights",
-    "discriminator": "the discriminator's features",
-}
-
-
-def _extractor(context: Context, name: str, real: Tensor) -> Features:
-    network = context.snapshot.feature_network()
-    if name == "random":
-        network = copy.deepcopy(network)
-        initialise(network, torch_stream(context.seed, "inspect", "artifact extractor"))
-    return Features(network, real, context.device, grid=1)
 
 
 def rank(study: Units, distance: Distance, real: Tensor) -> Floats:

@@ -33,7 +33,8 @@ from gan_core.errors import UnknownName, nearest
 from gan_core.inspection.base import Context, NotApplicable, as_float
 from gan_core.inspection.segmenters import Segmenter
 from gan_core.networks.base import LayeredNetwork
-from gan_core.randomness import numpy_stream
+from gan_core.networks.layers import initialise
+from gan_core.randomness import numpy_stream, torch_stream
 
 PRESENT = 0.005  # share of pixels from which on a class is present (ours)
 ROWS = 4000  # training images that a probe sees, at most
@@ -192,6 +193,24 @@ class Features:
         """float32 [n, values]."""
         found: npt.NDArray[np.float32] = (self._raw(images) - self.mean) / self.scale
         return found
+
+
+EXTRACTORS = {
+    "random": "the discriminator's layers with random weights",
+    "discriminator": "the discriminator's features",
+}
+
+
+def extractor_of(context: Context, name: str, real: Tensor) -> Features:
+    """The extractor of a distance between images, one of EXTRACTORS, its maps averaged.
+
+    Args: real: float [n, 3, S, S]: batch norm and the scale of each value are of these.
+    """
+    network = context.snapshot.feature_network()
+    if name == "random":
+        network = copy.deepcopy(network)
+        initialise(network, torch_stream(context.seed, "inspect", "artifact extractor"))
+    return Features(network, real, context.device, grid=1)
 
 
 def extremes(scores: Scores, count: int) -> tuple[Sequence[int], Sequence[int]]:

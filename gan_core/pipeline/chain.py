@@ -23,6 +23,7 @@ from gan_core.contract import ArtifactRef
 from gan_core.devices import resolve_compile, resolve_precision, resolve_processes
 from gan_core.errors import RequestError
 from gan_core.features.external.fingerprint import Stamp, from_outside, stamp_of
+from gan_core.files import sha256_file
 from gan_core.pipeline.nodes import EXTERNAL, Inputs, Node, Settings, plugins
 from gan_core.specs import REPORT_ROLES, spec_of
 
@@ -224,9 +225,11 @@ def inspect(chain: Chain, name: str, options: dict[str, Any]) -> Node:
 
 
 def _keyed_options(options: dict[str, Any]) -> dict[str, Any]:
-    """An inspection's options for the key: a segmenter of the user's by the digests of its code and
-    weights, not by where they lie.
+    """An inspection's options for the key: weights and a segmenter of the user's by the digests of
+    their files, not by where they lie.
     """
+    if (weights := options.get("weights")) and Path(weights).expanduser().is_file():
+        return {**options, "weights": sha256_file(Path(weights).expanduser())}
     segmenter = options.get("segmenter") or {}
     if not from_outside(segmenter.get("network", "")):
         return options

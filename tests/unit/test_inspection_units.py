@@ -13,9 +13,9 @@ import torch
 from gan_core.config import SegmenterConfig
 from gan_core.datasets.scenes import PALETTE, render
 from gan_core.inspection import artifact_units, feature_dissection
-from gan_core.inspection.artifact_units import frechet
 from gan_core.inspection.base import Context, as_images
 from gan_core.inspection.units import outgoing
+from gan_core.metrics.generation import frechet
 from gan_core.networks.layers import initialise
 from gan_core.networks.snapshot import (
     Prior,
