@@ -1,4 +1,4 @@
-"""Inspections of labelled features (feature_map, neighbours) on planted features and pixels."""
+"""Inspections of labelled features (feature_map, neighbours, layers) on planted ones."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import pyarrow as pa
 import pytest
 
 from gan_core import schemas
+from gan_core.config import EvaluateConfig, ProbeConfig
 from gan_core.features.parquet import ROW_COLUMNS, FeatureWriter, feature_name
-from gan_core.inspection import feature_map, neighbours
+from gan_core.inspection import feature_map, layers, neighbours
 from gan_core.inspection.base import Context, NotApplicable
 from gan_core.shards import write_rows, write_shard
+from gan_core.stages.evaluate import evaluate_arrays
 
 COUNT, DIMS = 240, 12
 
@@ -99,3 +101,44 @@ def test_precision_of_neighbours_is_that_of_a_full_sort(tmp_path: Path) -> None:
 def test_without_features_the_remedy_is_named() -> None:
     with pytest.raises(NotApplicable, match="--features"):
         neighbours.inspect(Context(cast(Any, None)), neighbours.Options())
+
+
+def test_layers_are_scored_as_evaluation_scores_them(tmp_path: Path) -> None:
+    """Of layer `signal` the mean over the grid knows the label, its single places hardly do."""
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 3, 300)
+    signal = random.normal(0, 3, (300, 4, 4, 4)) + random.normal(0, 2, (3, 4, 1, 1))[labels]
+    values = {
+        "noise": random.normal(size=(300, 2, 2, 2)).astype(np.float16),
+        "signal": signal.astype(np.float16),
+    }
+    rows = [
+        {
+            "image_id": f"{n:032x}",
+            "box": 0,
+            "split": "train" if n % 3 else "test",
+            "label": int(label),
+            "kept": True,
+        }
+        for n, label in enumerate(labels)
+    ]
+    shapes = {name: one.shape[1:] for name, one in values.items()}
+    with FeatureWriter(tmp_path / feature_name(0), shapes, {}) as writer:
+        writer.write(pa.Table.from_pylist(rows, schema=ROW_COLUMNS), values)
+    options = layers.Options(probe="ridge", labels=20, draws=2, grid=[1.0, 100.0])
+    found = layers.inspect(Context(cast(Any, None), features=tmp_path), options)
+    accuracy = found.numbers["accuracy"]
+    assert accuracy["signal"]["average"]["mean"] > 0.9 > accuracy["signal"]["as stored"]["mean"]
+    assert max(one["mean"] for one in accuracy["noise"].values()) < 0.5
+    assert "best on validation is signal (average)" in found.sentence
+    whole = np.concatenate([one.reshape(300, -1) for one in values.values()], 1)
+    expected = evaluate_arrays(
+        whole,
+        labels,
+        [row["split"] for row in rows],
+        EvaluateConfig(labels_per_class=[20], draws=2),
+        ProbeConfig(name="ridge", grid=[1.0, 100.0]),
+    )["20"]
+    ours = accuracy["all joined"]["as stored"]
+    assert ours["mean"] == pytest.approx(expected["mean"], abs=0.02)
+    assert ours["validation"] == pytest.approx(expected["validation"], abs=0.02)

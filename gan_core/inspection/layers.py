@@ -1,0 +1,179 @@
+"""Which layer and which pooling carries what a probe reads, from stored features.
+
+Each layer's column is read as stored (the grid that the recipe pools to, 4 x 4 in the DCGAN paper),
+and with the maximum and the average of that grid, which are read-outs of the whole image. The
+average is one of stored values: of maxima where the recipe pools by maximum. Draws, validation rows
+and the choice of the probe's setting are those of evaluation at the same seed, but with all labels
+the validation rows are not fitted.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+from pydantic import Field
+
+from gan_core import registry
+from gan_core.config import Section
+from gan_core.features.parquet import feature_files, layer_shapes, read_features, read_rows
+from gan_core.inspection.base import Context, Inspection, NotApplicable, Table
+from gan_core.metrics.draws import Draw, best, draws_of, hold_out
+from gan_core.metrics.intervals import Interval, accuracy_interval
+from gan_core.probes.base import Labels, predict_many
+
+ABOUT = "accuracy of a probe by layer and by pooling, from stored features"
+TITLE = "Layers and pooling"
+VERSION = 1
+ORDER = 55
+DEFAULT = False  # a fit for each layer and pooling
+NEEDS = ("features",)
+
+JOINED = "all joined"
+STORED, MAXIMUM, AVERAGE = "as stored", "maximum", "average"
+VALIDATION = 0.2  # share of the training labels, evaluation's default
+Half = npt.NDArray[np.float16]
+Rows = npt.NDArray[np.int64]
+
+
+class Options(Section):
+    """The probe and its labels."""
+
+    probe: str = Field("linear_svm", description="file name in gan_core/probes, or a dotted path")
+    grid: list[float] = Field(default_factory=list, description="values tried; empty: the probe's")
+    labels: int | Literal["all"] = Field(100, description="labels per class")
+    draws: int = Field(3, ge=1, description="draws of labels below 'all'")
+
+
+def inspect(context: Context, options: Options) -> Inspection:
+    """Test accuracy with its interval for each layer and for all joined, by pooling."""
+    if context.features is None:
+        raise NotApplicable(
+            "This inspection needs features of labelled images: run a recipe, or give "
+            "--features an extract artifact."
+        )
+    data = _Split(context.features, context.seed, options)
+    shapes = layer_shapes(feature_files(context.features)[0])
+    parts: dict[str, list[Half]] = {MAXIMUM: [], AVERAGE: []}
+    found: dict[str, dict[str, tuple[Interval, float]]] = {}
+    for name, shape in shapes.items():
+        values = read_features(context.features, [name], data.rows)[0]
+        maps = values.reshape(len(values), shape[0], -1)
+        pooled = {
+            MAXIMUM: maps.max(2),
+            AVERAGE: maps.mean(2, dtype=np.float32).astype(np.float16),
+        }
+        found[name] = {STORED: data.score(values, context.device)}
+        for how, one in pooled.items():
+            found[name][how] = data.score(one, context.device)
+            parts[how].append(one)
+    whole = read_features(context.features, None, data.rows)[0]
+    found[JOINED] = {STORED: data.score(whole, context.device)}
+    for how, several in parts.items():
+        found[JOINED][how] = data.score(np.concatenate(several, 1), context.device)
+    sizes = {name: int(np.prod(shape)) for name, shape in shapes.items()}
+    sizes[JOINED] = sum(sizes.values())
+    rows = [
+        [name, f"{sizes[name]:,}", *(_words(interval) for interval, _ in one.values())]
+        for name, one in found.items()
+    ]
+    # chosen on validation: the test split only scores it
+    layer, pooling = max(
+        ((name, how) for name, one in found.items() if name != JOINED for how in one),
+        key=lambda place: found[place[0]][place[1]][1],
+    )
+    single = found[layer][pooling][0]
+    how = "all labels" if options.labels == "all" else f"{options.labels} labels per class"
+    title = registry.title("probes", options.probe)
+    sentence = (
+        f"With {how} and {title}, all layers joined reach {_words(found[JOINED][STORED][0])} as "
+        f"stored, {_words(found[JOINED][MAXIMUM][0])} by the maximum and "
+        f"{_words(found[JOINED][AVERAGE][0])} by the average over the image; of single layers, the "
+        f"best on validation is {layer} ({pooling}): {_words(single)}."
+    )
+    table = Table(
+        ["layer", "values as stored", STORED, MAXIMUM, AVERAGE],
+        rows,
+        f"Test accuracy in percent with its 95 % interval: {title}, {how}, "
+        f"{len(data.draws)} draw{'s' if len(data.draws) > 1 else ''}, {data.tests} test images. "
+        "Maximum and average are over the stored grid.",
+    )
+    numbers: dict[str, Any] = {
+        name: {
+            how: {**interval.rounded(), "validation": round(validation, 6)}
+            for how, (interval, validation) in one.items()
+        }
+        for name, one in found.items()
+    }
+    return Inspection(
+        sentence,
+        {"accuracy": numbers, "probe": options.probe, "labels": options.labels},
+        tables=[table],
+    )
+
+
+def _words(interval: Interval) -> str:
+    return f"{100 * interval.mean:.1f} ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
+
+
+class _Split:
+    """Labelled rows of a features artifact: pool, validation, test, and draws of the pool.
+
+    Attributes: rows: of the artifact, in that order; tests: how many are test rows.
+    """
+
+    def __init__(self, folder: Path, seed: int, options: Options) -> None:
+        table = read_rows(folder)
+        labels = pc.fill_null(table["label"], -1).to_numpy().astype(np.int64)
+        split = table["split"].to_numpy(zero_copy_only=False)
+        keys = [np.asarray(table[name].to_pylist()) for name in ("box", "image_id")]
+        order = np.lexsort((keys[0], keys[1]))
+        order = order[labels[order] >= 0]
+        train = order[split[order] == "train"]
+        test = order[split[order] == "test"]
+        if not len(test):
+            test = order[split[order] == "validation"]
+        if len(np.unique(labels[train])) < 2 or not len(test):
+            raise NotApplicable("There are no labelled images of two classes in train and test.")
+        pool, held = hold_out(labels[train], VALIDATION, seed)
+        self.rows: Rows = np.concatenate([train[pool], train[held], test])
+        self.tests, self._pool, self._train = len(test), len(pool), len(train)
+        self._labels: Labels = labels[self.rows]
+        self.draws: list[Draw] = draws_of(
+            self._labels[: len(pool)], [options.labels], options.draws, seed
+        )[0]
+        self._probe = registry.load("probes", options.probe)
+        self._grid = [float(value) for value in options.grid or self._probe.GRID]
+        self._seed = seed
+
+    def score(self, features: Half, device: str) -> tuple[Interval, float]:
+        """Test accuracy with its interval, and the mean validation accuracy of what was chosen."""
+        held, test = slice(self._pool, self._train), slice(self._train, None)
+        fitted = [
+            self._probe.fit(
+                features[draw.rows],
+                self._labels[draw.rows],
+                self._grid,
+                seed=self._seed,
+                device=device,
+            )
+            for draw in self.draws
+        ]
+        validation = np.array(
+            [
+                [
+                    (answer == self._labels[held]).mean()
+                    for answer in predict_many(models, features[held])
+                ]
+                for models in fitted
+            ]
+        )
+        chosen = best(self._grid, validation)
+        accuracies = [
+            float((models[chosen].predict(features[test]) == self._labels[test]).mean())
+            for models in fitted
+        ]
+        return accuracy_interval(accuracies, self.tests), float(validation[:, chosen].mean())
