@@ -483,6 +483,9 @@ class ExtractConfig(Section):
         return self
 
 
+Preparation = Literal["sqrt", "standardise"]
+
+
 class ProbeConfig(Section):
     """A classifier on frozen features and the values of its setting that are tried.
 
@@ -496,6 +499,16 @@ class ProbeConfig(Section):
         description="other values for the features of some baselines: {NAME: [0.001, 0.002]}",
     )
     options: ProbeOptions = Field(default_factory=dict, description="settings of the probe")
+    prepare: list[Preparation] = Field(
+        default_factory=list,
+        description="what is done to features before, in this order: sqrt (signed square root), "
+        "standardise (over the training rows)",
+    )
+
+    @property
+    def label(self) -> str:
+        """Name and preparation: 'linear_svm+sqrt+standardise', as tables and nodes have it."""
+        return "+".join([self.name, *self.prepare])
 
     @model_validator(mode="after")
     def _values_can_be_fitted(self) -> ProbeConfig:
@@ -587,7 +600,7 @@ class EvaluateConfig(Section):
     @field_validator("probes", "baselines")
     @classmethod
     def _names_differ(cls, value: list[Any], info: ValidationInfo) -> list[Any]:
-        names = [entry.name for entry in value]
+        names = [getattr(entry, "label", entry.name) for entry in value]
         if len(set(names)) < len(names):
             hint = "; put all values into one grid" if info.field_name == "probes" else ""
             raise ValueError(f"each name occurs once{hint}")

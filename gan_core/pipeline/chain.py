@@ -322,6 +322,8 @@ def evaluate(chain: Chain, features: Node, probe: ProbeConfig) -> Node:
     chosen: dict[str, Any] = {"name": probe.name, "grid": probe.values(kind)}
     if probe.options:
         chosen["options"] = probe.options
+    if probe.prepare:
+        chosen["prepare"] = probe.prepare
     # Whether leaked images are left out shows as an input.
     apart = {"probes", "baselines", "exclude_leaked"}
     protocol = {name: value for name, value in settings.key_part().items() if name not in apart}
@@ -330,7 +332,7 @@ def evaluate(chain: Chain, features: Node, probe: ProbeConfig) -> Node:
         inputs["leaked"] = ("dedup",)
     common = {"probe": chosen, "features": kind, **chain.common}
     return Node(
-        f"evaluate:{source}:{kind}:{probe.name}",
+        f"evaluate:{source}:{kind}:{probe.label}",
         "evaluate",
         {**common, "protocol": settings.model_dump(mode="json")},
         {**common, "protocol": protocol, **plugins(("probes", probe.name))},

@@ -29,8 +29,9 @@ def saw_labels_note(kinds: Iterable[str]) -> str:
 
 
 def probe_name(probe: str) -> str:
-    """A probe's title, such as 'linear SVM'."""
-    return _title("probes", probe)
+    """A probe's title, such as 'linear SVM', and what is done before: 'linear SVM, sqrt'."""
+    name, *prepared = probe.split("+")
+    return ", ".join([_title("probes", name), *prepared])
 
 
 def method_name(method: str) -> str:
@@ -58,7 +59,7 @@ def chosen_values(rows: Iterable[dict[str, Any]]) -> str:
     values = [small_number(value) for row in rows for value in row.get("chosen", [])]
     setting = "value"
     with contextlib.suppress(RequestError):
-        setting = registry.literal("probes", rows[0]["probe"], "SETTING", setting)
+        setting = registry.literal("probes", rows[0]["probe"].split("+")[0], "SETTING", setting)
     if not values or not setting:
         return ""
     return f"{setting} {', '.join(values if len(set(values)) > 1 else values[:1])}"

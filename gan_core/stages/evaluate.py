@@ -35,6 +35,7 @@ from gan_core.files import write_table
 from gan_core.metrics.draws import Draw, best, draws_of, hold_out
 from gan_core.metrics.intervals import accuracy_interval
 from gan_core.probes.base import Features, Labels, Model, not_finite, predict_many
+from gan_core.probes.prepare import prepare
 from gan_core.progress import Progress, silent
 
 log = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     names = {
         "source": str(cell.rows["source"][0]),
         "features": job.name,
-        "probe": job.probe.name,
+        "probe": job.probe.label,
     }
     scoring = _Scoring(job.settings, job.probe, job.seed, job.execution.device, cell)
     results, saw = scoring.score_all(names, progress), saw_labels(job.features)
@@ -166,7 +167,7 @@ def evaluate_arrays(
     chosen = features[wanted]
     _check_finite(chosen, rows)
     cell = _Cell(rows, chosen, len(pool), len(train), labels[train[pool]], labels[wanted], "test")
-    names = {"source": "", "features": "given", "probe": probe.name}
+    names = {"source": "", "features": "given", "probe": probe.label}
     results = _Scoring(protocol, probe, seed, device, cell).score_all(names, progress)
     for warning in results.warnings:
         log.warning("%s", warning)
@@ -288,6 +289,10 @@ class _Scoring:
     device: str
     cell: _Cell
     results: _Results = field(default_factory=_Results)
+
+    def __post_init__(self) -> None:
+        cell = self.cell
+        cell.features = prepare(cell.features, self.settings.prepare, cell.train)
 
     @property
     def probe(self) -> ModuleType:
