@@ -2,9 +2,9 @@
 
 Each layer's column is read as stored (the grid that the recipe pools to, 4 x 4 in the DCGAN paper),
 and with the maximum and the average of that grid, which are read-outs of the whole image. The
-average is one of stored values: of maxima where the recipe pools by maximum. Draws, validation rows
-and the choice of the probe's setting are those of evaluation at the same seed, but with all labels
-the validation rows are not fitted.
+average is one of stored values: of maxima where the recipe pools by maximum. Draws and validation
+rows are those of evaluation at the same seed. Two things are left out: values beyond the grid, and,
+with all labels, the fit that includes the validation rows.
 """
 
 from __future__ import annotations
