@@ -62,7 +62,7 @@ lint: $(TOOLS)
 	$(BIN)/lint-imports
 
 lock: $(INSTALLED)
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --all-extras --no-emit-index-url -o requirements.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --extra lmdb --extra dask --extra ray --extra metrics --extra dev --no-emit-index-url -o requirements.lock pyproject.toml
 
 clean:
 	rm -rf $(VENV)

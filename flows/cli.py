@@ -653,6 +653,19 @@ def export(
     raise typer.Exit(export_artifact(artifact, kind=to, out=out, home=home, as_json=json_))
 
 
+@app.command("track")
+def track(
+    run: Annotated[str, typer.Argument(help="a finished run: its name or folder")],
+    to: Annotated[str, typer.Option("--to", help="mlflow or wandb")],
+    home: HomeOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Log a run's recipe, scores, figures and digests in an experiment tracker."""
+    from flows.commands.track import track_run
+
+    raise typer.Exit(track_run(home, run, to, as_json=json_))
+
+
 @app.command("doctor")
 def doctor(home: HomeOption = None, json_: JsonOption = False) -> None:
     """Check this installation: versions and their known traps, GPU, home, Prefect server."""

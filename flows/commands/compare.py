@@ -8,10 +8,11 @@ from pathlib import Path
 import yaml
 
 from flows.commands import console
+from flows.commands.outcome import run_folder
 from flows.home import open_store, resolve_home
 from gan_core.artifacts.store import Store
 from gan_core.contract import ArtifactRef
-from gan_core.errors import RequestError, UnknownName
+from gan_core.errors import RequestError
 from gan_core.files import atomic_write_bytes, read_json
 from gan_core.reporting.compare import ComparedRun, compare, page, sentences
 
@@ -44,10 +45,7 @@ def compare_runs(home: str | None, names: Sequence[str], out: Path | None, *, as
 
 
 def _read(store: Store, name: str) -> ComparedRun:
-    folder = Path(name) if Path(name, "run.json").is_file() else store.home / "runs" / name
-    if not (folder / "run.json").is_file():
-        known = [path.parent.name for path in sorted((store.home / "runs").glob("*/run.json"))]
-        raise UnknownName("run", name, known, remedy="name a folder of <home>/runs")
+    folder = run_folder(store, name)
     record = read_json(folder / "run.json")
     refs = [
         ArtifactRef.model_validate(node["ref"])

@@ -9,9 +9,23 @@ from typing import Any
 
 from gan_core.artifacts.store import Store
 from gan_core.contract import ArtifactRef, StageOutcome
+from gan_core.errors import UnknownName
 from gan_core.files import read_json
 
 _CONTROLS = ("pixels", "random")
+
+
+def run_folder(store: Store, name: str) -> Path:
+    """The folder of a run, given as a folder or by its name in the home.
+
+    Raises:
+        UnknownName: there is no such run.
+    """
+    folder = Path(name) if Path(name, "run.json").is_file() else store.home / "runs" / name
+    if not (folder / "run.json").is_file():
+        known = [path.parent.name for path in sorted((store.home / "runs").glob("*/run.json"))]
+        raise UnknownName("run", name, known, remedy="name a folder of <home>/runs")
+    return folder
 
 
 def folder_of(store: Store, node: dict[str, Any]) -> Path:
