@@ -177,7 +177,7 @@ def families(
             number = int(groups.pair[tied])
             joined = join[int(centre[tied]), int(former[tied])] if number < 0 else -1
             other = former[tied] if number >= 0 else centre[tied] if tied == row else former[kept]
-            through = f"through {images.addresses[rows[other]]}: "
+            through = f"through {images.name(int(rows[other]))}: "
         if number >= 0:
             score[row], text = found.found.score[number], found.found.reason[number]
         else:

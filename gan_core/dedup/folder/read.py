@@ -77,6 +77,11 @@ class Images:
         """Numbers of the images that could be read."""
         return np.flatnonzero([not problem for problem in self.problems])
 
+    def name(self, number: int) -> str:
+        """An image's address, for people: of a container '#' and the member follow."""
+        member = self.members[number]
+        return f"{self.addresses[number]}#{member}" if member else self.addresses[number]
+
     @cached_property
     def files(self) -> Rows:
         """int64 [n, 2], which file an image lies in (`links.identities`)."""

@@ -217,7 +217,7 @@ def _within(
     if overlays:
         every = np.arange(len(own))
         pairs = overlay_pairs(duplicates.described, ours.thumbnails[own], every, every, confirm)
-        names = [ours.addresses[number] for number in own.tolist()]
+        names = [ours.name(number) for number in own.tolist()]
         found = tie_overlays(found, pairs, rank, tier, names)
     representative = np.arange(len(ours.ids))
     representative[own] = own[found.representative]
@@ -439,6 +439,6 @@ def _unread(images: Images, where: str) -> list[str]:
     first = failed[0]
     return [
         f"{len(failed):,} of {len(images.ids):,} images{where} could not be read (the first: "
-        f"{images.addresses[first]}, "
+        f"{images.name(first)}, "
         f"{images.problems[first]}); {consequence}."
     ]
