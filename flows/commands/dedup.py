@@ -54,6 +54,7 @@ def dedup_folder(request: DedupRequest) -> int:
             file.
         DataError: no image that can be read.
     """
+    from gan_core.datasets.base import did_you_mean
     from gan_core.dedup.folder.output import check_destination, write_images
     from gan_core.dedup.folder.run import IMAGES
 
@@ -61,8 +62,9 @@ def dedup_folder(request: DedupRequest) -> int:
     for path in places:
         if not path.exists():
             raise RequestError(
-                f"There is nothing at {path}.",
+                f"There is nothing at {path}" + did_you_mean(path),
                 expected="a folder of images, or Parquet files with images",
+                remedy="correct FOLDER, or --against where it is that one",
             )
     if request.dataset is not None and not getattr(
         registry.load("datasets", request.dataset), "NEEDS_LOCATION", True

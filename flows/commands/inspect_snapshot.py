@@ -12,9 +12,11 @@ from flows.home import open_store
 from gan_core import registry
 from gan_core.artifacts.manifest import MANIFEST, Manifest
 from gan_core.config import default_inspections
-from gan_core.errors import RequestError
+from gan_core.datasets.base import did_you_mean
+from gan_core.errors import RequestError, nearest
 from gan_core.pipeline.nodes import imported_key
 from gan_core.recipes import recipe_names, settings_of
+from gan_core.specs import STAGES
 
 
 def find_snapshot(given: str | None, home: str, only: str | None) -> Path | None:
@@ -29,8 +31,9 @@ def find_snapshot(given: str | None, home: str, only: str | None) -> Path | None
     if path.suffix == ".safetensors" or path.is_dir():
         if not path.exists():
             raise RequestError(
-                f"There is no snapshot at {given}.",
+                f"There is no snapshot at {given}" + did_you_mean(path),
                 expected="a .safetensors file, a train artifact's folder, or an imported snapshot",
+                remedy="`discern run RECIPE` makes one; `discern status RECIPE --json` says where",
             )
         return path
     if "/" in given or path.suffix:
@@ -157,10 +160,12 @@ def _check_training_set(folders: Sequence[Path]) -> None:
 
 
 def refuse_chain_only(only: str | None) -> None:
-    """RequestError where `--only` names an inspection and the argument is a recipe."""
-    if only in registry.names("inspection"):
+    """RequestError where `--only` names an inspection, or nearly, and the argument is a recipe."""
+    inspections = registry.names("inspection")
+    if only and only not in STAGES and nearest(only, [*STAGES, *inspections]) in inspections:
         raise RequestError(
-            f"--only {only} names an inspection, and the argument is a recipe.",
+            f"--only {nearest(only, inspections)} names an inspection, and the argument is a "
+            "recipe.",
             expected="a snapshot: a .safetensors file, a train artifact's folder, or the name of "
             "an imported one",
             remedy="leave --only out to run the recipe's chain up to its inspections",

@@ -75,7 +75,10 @@ def _artifact(store: Store, wanted: str) -> tuple[Manifest, Path]:
             manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
             return manifest, folder
     raise UnknownName(
-        "features", wanted, list(names), remedy="run.json of a run names its artifacts"
+        "artifact of features",
+        wanted,
+        list(names),
+        remedy="run.json of a run names its artifacts; `discern extract RECIPE` makes one",
     )
 
 

@@ -17,6 +17,7 @@ from gan_core import registry
 from gan_core.artifacts.manifest import Manifest
 from gan_core.artifacts.store import Store
 from gan_core.contract import StageOutcome
+from gan_core.datasets.base import did_you_mean
 from gan_core.devices import memory_bytes
 from gan_core.errors import RequestError, UnknownName
 from gan_core.pipeline.nodes import imported_key
@@ -127,8 +128,9 @@ def sample(
     _check_destination(out, force=force)
     if not snapshot.exists():
         raise RequestError(
-            f"There is no snapshot at {snapshot}.",
+            f"There is no snapshot at {snapshot}" + did_you_mean(snapshot),
             expected="a .safetensors file, or a train artifact's folder",
+            remedy="`discern run RECIPE` makes one; `discern status RECIPE --json` says where",
         )
     path = chosen_snapshot(snapshot) if snapshot.is_dir() else snapshot
     loaded = load_snapshot(path, allow=[name for name in (network, method) if name])

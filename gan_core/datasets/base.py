@@ -195,17 +195,17 @@ def existing(config: SourceConfig, location: Path | None) -> Path:
             remedy="add --data PATH",
         )
     if not os.path.lexists(location):
-        near = _nearest_path(location)
         raise RequestError(
             f"There is nothing at {str(location)!r}, where the source {config.name!r} was looked "
-            "for" + (f"; did you mean {str(near)!r}?" if near else "."),
+            "for" + did_you_mean(location),
             expected=config.layout or f"the data of a {config.dataset!r} source",
             remedy="correct --data (or sources.*.folder below it)",
         )
     return location
 
 
-def _nearest_path(wanted: Path) -> Path | None:
+def did_you_mean(wanted: Path) -> str:
+    """The end of a sentence about a path that does not exist: the one that is most like it."""
     parent = wanted.absolute()
     while not parent.exists() and parent != parent.parent:
         wanted, parent = parent, parent.parent
@@ -214,8 +214,8 @@ def _nearest_path(wanted: Path) -> Path | None:
             wanted.name, [name for name in os.listdir(parent) if not name.startswith(".")]
         )
     except OSError:
-        return None
-    return parent / near if near else None
+        near = None
+    return f"; did you mean {str(parent / near)!r}?" if near else "."
 
 
 def nothing_found(

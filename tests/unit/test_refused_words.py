@@ -39,6 +39,8 @@ from gan_core.errors import UnknownName
             ["-1", "above 0"],
         ),
         (["setup", "--port", "99999"], {}, ["65535"]),
+        (["inspect", "digits", "--only", "walk"], {}, ["--only walks names an inspection"]),
+        (["dedup", "hom/images"], {}, ["nothing at hom/images", "remedy"]),
         (
             ["status", "digits"],
             {"DISCERN_HOME": ""},

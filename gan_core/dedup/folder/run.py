@@ -177,13 +177,11 @@ def _read(
 ) -> Images:
     images = read_images(location, dataset, workers, max_megapixels, scratch, progress)
     if not len(images.usable):
+        first = f"; the first, {images.name(0)}: {images.problems[0]}" if images.ids else ""
         raise DataError(
-            f"None of the {len(images.ids):,} files in {str(location)!r} could be read as an "
-            "image.",
-            expected="images (JPEG, PNG, WebP, GIF, BMP, TIFF, ...)",
-            remedy=f"the first one: {images.problems[0]}"
-            if images.problems
-            else "name another folder",
+            f"No image in {str(location)!r} could be read ({len(images.ids):,} tried{first}).",
+            expected="images (JPEG, PNG, WebP, GIF, BMP, TIFF, ...), in files or Parquet rows",
+            remedy="copy the files again if they are damaged, or name another place",
         )
     return images
 
