@@ -82,7 +82,7 @@ def read_run(home: str, name: str) -> Logged:
             remedy=f"{record['command']} continues it",
         )
     nodes = [node for node in record["nodes"] if node["ref"]]
-    metrics = {}
+    metrics: dict[str, float] = {}
     for row in scores(store, nodes):
         cell = "/".join(str(row[key]) for key in ("source", "features", "probe", "labels"))
         metrics |= {f"{cell}/{end}": float(row[end]) for end in ("mean", "low", "high")}
