@@ -95,7 +95,7 @@ def inspect(context: Context, options: Options) -> Inspection:
         f"best on validation is {layer} ({pooling}): {_words(single)}."
     )
     table = Table(
-        ["layer", "values as stored", STORED, MAXIMUM, AVERAGE],
+        ["layer", "values", STORED, MAXIMUM, AVERAGE],
         rows,
         f"Test accuracy in percent with its 95 % interval: {title}, {how}, "
         f"{len(data.draws)} draw{'s' if len(data.draws) > 1 else ''}, {data.tests} test images. "
