@@ -67,9 +67,9 @@ class Cluttered:
         self.warnings: list[str] = []
 
     def stamps(self) -> list[Stamp]:
-        text = f"{VERSION} {self._options.model_dump_json()}".encode()
-        tag = hashlib.sha256(text + self._file.read_bytes()).hexdigest()
-        return [Stamp(ADDRESS, len(load_digits(self._file)[1]) * self._options.copies, 0, tag)]
+        data = self._file.read_bytes()
+        tag = hashlib.sha256(self._options.model_dump_json().encode() + data).hexdigest()
+        return [Stamp(ADDRESS, len(data), 0, tag)]
 
     def entries(self, stamp: Stamp) -> Iterator[Entry]:
         for row, label in enumerate(load_digits(self._file)[1]):

@@ -42,7 +42,7 @@ from tests.pipelines.operating import (
 
 CHAINS = {"represent", "prepare", "train", "extract", "evaluate", "inspect", "stage"}
 DEPLOYMENTS = {*CHAINS, "gc"}
-STAGES = 22  # task runs of digits at debug scale
+STAGES = 23  # task runs of digits at debug scale
 WANTED = {"recipe": "digits", "scale": "debug"}
 
 

@@ -1,0 +1,1 @@
+"""The tests; a package, because wheels of other projects install a package of this name."""
