@@ -154,7 +154,7 @@ def main() -> None:
         folder = given.out / name
         _renew(folder)
         for number, photo in enumerate(photos):
-            cv2.imwrite(str(folder / f"{number:04d}.png"), photo)
+            cv2.imwrite(str(folder / f"{number:04d}.png"), np.asarray(photo))
         before, after = (
             {row["address"]: row["representative_address"] for row in run(folder, *options)}
             for options in ((), ("--overlays",))
