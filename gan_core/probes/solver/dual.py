@@ -3,11 +3,11 @@
 The weights are in the span of the rows, w = X' beta. The margins are K beta and the penalty is
 beta' K beta: rows variables instead of dims, and K serves every class and every value of C.
 
-L2-SVMs are solved by Newton's method with exact steps (Chapelle 2007, Neural Computation 19:1155).
-Their objective is quadratic as long as the same rows are inside the margin: a step goes to the
-minimum of that quadratic, one Cholesky factorisation, as far as it lowers the objective.
+Small L2-SVMs are solved by Newton's method with exact steps (Chapelle 2007, Neural Computation
+19:1155). Their objective is quadratic as long as the same rows are inside the margin: a step goes
+to the minimum of that quadratic, one Cholesky factorisation, as far as it lowers the objective.
 
-Other losses are solved by `newton_cg.py` on the Cholesky factor L of K: with w = X' L'^-1 u the
+Everything else is solved by `newton_cg.py` on the Cholesky factor L of K: with w = X' L'^-1 u the
 margins are L u and the penalty is |u|^2, so this is the same problem on L as on X.
 """
 
@@ -21,8 +21,8 @@ from torch import Tensor
 from gan_core.probes.solver.newton_cg import Loss, Solution, dot, line_search, minimise, relative
 from gan_core.probes.solver.primal import Primal, cholesky
 
-EXACT_ROWS = 1600  # up to here the Gram matrix is float64
-DUAL_ROWS = 6000  # the largest Gram matrix; a factorisation is rows^3 / 3 operations
+EXACT_ROWS = 1600  # up to here the Gram matrix is float64, and an exact step cheaper than CG
+DUAL_ROWS = 12_000  # the largest Gram matrix
 DUAL_SHARE = 0.5  # rows / dimensions up to which a float32 Gram matrix pays
 COLUMNS = 2048  # of features that are converted at a time
 MAX_STEPS = 50  # Newton steps for one value of C
@@ -41,7 +41,7 @@ def solve_hinge(
     tolerance: float,
 ) -> Solution:
     """L2-SVMs of every column at every value of C, in ascending order, each from the solution at
-    the value before. The gap is that of K, which is rounded to float32 above `EXACT_ROWS` rows.
+    the value before.
 
     Args:
         source: features [rows, dims].

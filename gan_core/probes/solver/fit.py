@@ -58,13 +58,10 @@ def fit_values(
     settings = torch.tensor(values, device=device).repeat_interleave(groups)
     start = torch.zeros(len(settings), width, source.shape[1] + 1, device=device)
     if is_dual(*source.shape):
-        if hinge:
-            found = solve_hinge(source, targets, values, loss, 0.5 * tolerance)
-            if len(source) <= EXACT_ROWS:
-                return split(found, values, classes)
-        else:
-            whole = loss(targets, settings)
-            found = solve_on_factor(source, whole, len(settings), width, 0.5 * tolerance, seed)
+        if hinge and len(source) <= EXACT_ROWS:
+            return split(solve_hinge(source, targets, values, loss, tolerance), values, classes)
+        whole = loss(targets, settings)
+        found = solve_on_factor(source, whole, len(settings), width, 0.5 * tolerance, seed)
         # The features certify it, or Newton's method continues on them.
         start, steps, passes = found.weights, found.newton_steps, found.cg_steps
     data, batch = Primal(source, seed), max(1, MARGIN_BYTES // (4 * targets.numel()))
