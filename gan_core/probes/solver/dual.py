@@ -118,7 +118,7 @@ def gram(source: Tensor) -> Tensor:
     rows = len(source)
     kind = torch.float64 if rows <= EXACT_ROWS else torch.float32
     matrix = torch.zeros(rows, rows, dtype=kind, device=source.device)
-    part = max(256, -(-rows // 8))
+    part = max(256, -(-rows // 16))
     for block in source.split(COLUMNS, 1):
         block = block.to(kind)
         for low in range(0, rows, part):

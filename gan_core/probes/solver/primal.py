@@ -131,6 +131,8 @@ class Primal:
                 matrix *= 4.0**level * self.rows / len(self.sample)
             while len(self.factors) > max(1, FACTOR_BYTES // matrix.nbytes):
                 self.factors.pop(next(iter(self.factors)))
+            # float32 does not resolve the 1 where X'X is large, unless a large ridge takes its place.
+            matrix = matrix.double() if len(matrix) <= ALL_DIMS + 1 else matrix
             self.factors[level] = cholesky(matrix, 1.0)
         return self.factors[level]
 
@@ -144,9 +146,9 @@ class Primal:
             some = levels == level
             part, factor = flat[some].T, self.factor(level)
             if self.refined:
-                out[some] = torch.cholesky_solve(part, factor).T
+                out[some] = torch.cholesky_solve(part.to(factor), factor).T.to(out)
             else:
-                inner = torch.cholesky_solve(self.sample @ part, factor)
+                inner = torch.cholesky_solve((self.sample @ part).to(factor), factor).to(out)
                 scale = 4.0**level * self.rows / len(self.sample)
                 out[some] = (part - scale * (self.sample.T @ inner)).T
         return out.view_as(vector)
