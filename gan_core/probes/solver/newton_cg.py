@@ -139,13 +139,13 @@ def penalty_slope(loss: Loss, weights: Tensor) -> Tensor:
 
 def gap_bound(data: Primal, loss: Loss, margins: Tensor, gradient: Tensor) -> Tensor:
     """Bound on f(w) - f* per group."""
-    bound = 0.5 * dot(penalty_slope(loss, gradient), gradient)
     if loss.penalised:
-        return bound
-    # The free intercept: twice the Newton decrement by the diagonal of its Hessian, which does not
-    # see that equal shifts of all columns of a softmax are free.
+        return 0.5 * dot(gradient, gradient)
+    # A free intercept is all but uncoupled from the weights of centred features; its own part is
+    # twice the Newton decrement, as the equal shifts of all columns of a softmax are free.
     curvature = (loss.mean_curvature(margins) * data.rows).clamp(min=1e-12)
-    return bound + (gradient[..., -1] ** 2 / curvature).sum(1)
+    inner, free = gradient[..., :-1] - data.mean * gradient[..., -1:], gradient[..., -1]
+    return 0.5 * dot(inner, inner) + (free**2 / curvature).sum(1)
 
 
 def newton_direction(

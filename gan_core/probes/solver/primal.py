@@ -45,7 +45,7 @@ class Primal:
         self.block = min(self.rows, block_rows(self.dims, 16 if on_cpu else 2048))
         self.buffer: Tensor | None = None
         self.refined = self.dims <= min(self.rows, ALL_DIMS)
-        self.factors: dict[int, Tensor] = {}
+        self.factors: dict[float, Tensor] = {}
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """(rows, their features in float32); the next block overwrites the one before it."""
@@ -81,6 +81,11 @@ class Primal:
         return out.view(*sums.shape[:2], self.dims + 1)
 
     @cached_property
+    def mean(self) -> Tensor:
+        """Mean of the rows, [dims]."""
+        return self.transposed(self.source.new_ones(1, 1, self.rows).float())[0, 0, :-1] / self.rows
+
+    @cached_property
     def bf16(self) -> Tensor | None:
         """A copy in bf16 [rows, dims], where it pays."""
         quick = self.source.is_cuda or torch.ops.mkldnn._is_mkldnn_bf16_supported()
@@ -109,6 +114,11 @@ class Primal:
         return torch.cat([rows, rows.new_ones(count, 1)], 1)
 
     @cached_property
+    def sample_gram(self) -> Tensor:
+        """X X' of the sample, scaled up to all rows: [r, r]."""
+        return self.sample @ self.sample.T * (self.rows / len(self.sample))
+
+    @cached_property
     def covariance(self) -> Tensor:
         """X'X of all rows, with the constant: [dims + 1, dims + 1]; each pair of columns once."""
         matrix = self.source.new_zeros((self.dims + 1, self.dims + 1), dtype=torch.float32)
@@ -121,35 +131,34 @@ class Primal:
         matrix[-1, -1] = self.rows
         return matrix.tril() + matrix.tril(-1).T
 
-    def factor(self, level: int) -> Tensor:
-        """Cholesky factor of 1 + 4^level times X'X or, for the sample, its X X' scaled up."""
+    def factor(self, level: float) -> Tensor:
+        """Cholesky factor of 1 + level times X'X or, for the sample, its X X' scaled up."""
         if level not in self.factors:
-            if self.refined:
-                matrix = self.covariance * 4.0**level
-            else:
-                matrix = self.sample @ self.sample.T
-                matrix *= 4.0**level * self.rows / len(self.sample)
+            matrix = (self.covariance if self.refined else self.sample_gram) * level
             while len(self.factors) > max(1, FACTOR_BYTES // matrix.nbytes):
                 self.factors.pop(next(iter(self.factors)))
-            # float32 does not resolve the 1 where X'X is large, unless a large ridge takes its place.
+            # float32 does not resolve the 1 where X'X is large.
             matrix = matrix.double() if len(matrix) <= ALL_DIMS + 1 else matrix
-            self.factors[level] = cholesky(matrix, 1.0)
+            self.factors[level] = cholesky(matrix, 1.0).float()
         return self.factors[level]
 
     def precondition(self, vector: Tensor, curvature: Tensor) -> Tensor:
         """(1 + c X'X)^-1 vector, X'X of all rows or, by Woodbury's formula, of the sample. c is
-        the mean curvature [groups, width] as a power of 4, so that columns share factors.
+        the mean curvature [groups, width]; where it differs between columns, the nearest power of
+        4, so that columns share factors.
         """
         flat, out = vector.flatten(0, 1), torch.empty_like(vector).flatten(0, 1)
-        levels = curvature.flatten().clamp(min=1e-30).log2().div(2).round().int()
+        levels = curvature.flatten().clamp(min=1e-30)
+        if len(levels) < 2 * len(levels.unique()):
+            levels = 4 ** levels.log2().div(2).round()
         for level in levels.unique().tolist():
             some = levels == level
             part, factor = flat[some].T, self.factor(level)
             if self.refined:
-                out[some] = torch.cholesky_solve(part.to(factor), factor).T.to(out)
+                out[some] = torch.cholesky_solve(part, factor).T
             else:
-                inner = torch.cholesky_solve((self.sample @ part).to(factor), factor).to(out)
-                scale = 4.0**level * self.rows / len(self.sample)
+                inner = torch.cholesky_solve(self.sample @ part, factor)
+                scale = level * self.rows / len(self.sample)
                 out[some] = (part - scale * (self.sample.T @ inner)).T
         return out.view_as(vector)
 
