@@ -109,7 +109,7 @@ def solve_on_factor(
 
 def lift(source: Tensor, beta: Tensor, intercept: Tensor) -> Tensor:
     """X' beta and the intercept: float32 [groups, width, dims + 1]."""
-    parts = [beta @ block.to(beta) for block in source.split(COLUMNS, 1)]
+    parts = [beta @ block.to(beta) for block in torch.split(source, COLUMNS, 1)]
     return torch.cat([*parts, intercept], 2).float()
 
 
@@ -119,7 +119,7 @@ def gram(source: Tensor) -> Tensor:
     kind = torch.float64 if rows <= EXACT_ROWS else torch.float32
     matrix = torch.zeros(rows, rows, dtype=kind, device=source.device)
     part = max(256, -(-rows // 16))
-    for block in source.split(COLUMNS, 1):
+    for block in torch.split(source, COLUMNS, 1):
         block = block.to(kind)
         for low in range(0, rows, part):
             some = block[low : low + part]

@@ -149,9 +149,9 @@ class Primal:
         """
         flat, out = vector.flatten(0, 1), torch.empty_like(vector).flatten(0, 1)
         levels = curvature.flatten().clamp(min=1e-30)
-        if len(levels) < 2 * len(levels.unique()):
+        if len(levels) < 2 * len(torch.unique(levels)):
             levels = 4 ** levels.log2().div(2).round()
-        for level in levels.unique().tolist():
+        for level in torch.unique(levels).tolist():
             some = levels == level
             part, factor = flat[some].T, self.factor(level)
             if self.refined:
@@ -165,7 +165,7 @@ class Primal:
 
 def cholesky(matrix: Tensor, ridge: float) -> Tensor:
     """Cholesky factor of matrix + ridge, in place; of a larger ridge where rounding hides it."""
-    failed = 1
+    factor, failed = matrix, 1
     while failed:
         matrix.diagonal().add_(ridge)
         factor, info = torch.linalg.cholesky_ex(matrix)
