@@ -66,7 +66,6 @@ class Options(Section):
     contrast: bool = Field(
         True, description="give generated images the contrast of training images first"
     )
-    root: bool = Field(False, description="take the signed square root of each value")
 
 
 def dims(options: Options, size: int, network: int) -> int:
@@ -150,11 +149,11 @@ class FisherVectors:
 
     def __init__(self, gradients: Gradients, generated: Tensor, progress: Progress) -> None:
         self.gradients = gradients
-        begun, found = time.perf_counter(), []
+        started, found = time.perf_counter(), []
         for start in range(0, len(generated), gradients.batch):
             found.append(gradients(generated[start : start + gradients.batch]))
             progress(start + len(found[-1]), len(generated), "generated images")
-        self.seconds = (time.perf_counter() - begun) / len(generated)
+        self.seconds = (time.perf_counter() - started) / len(generated)
         values = torch.cat(found)
         self.mean, scale = values.mean(0), values.std(0, correction=0)
         self.scale = scale.clamp(min=max(FLOOR * float(scale.median()), 1e-12))
@@ -235,15 +234,13 @@ def make(job: ExtractRequest, images: PixelShards, progress: Progress = silent) 
             "of": vectors.gradients.total,
             "images": options.images,
             "contrast": options.contrast,
-            **({"root": True} if options.root else {}),
             "gram_error": float(f"{vectors.gram_error:.3g}"),
         },
     }
 
     def extract(some: Images, _: list[str]) -> tuple[dict[str, Half], int]:
         inputs = to_float(torch.from_numpy(np.ascontiguousarray(some)))
-        values = vectors(inputs)
-        half, clipped = to_half(values.sign() * values.abs().sqrt() if options.root else values)
+        half, clipped = to_half(vectors(inputs))
         return {"fisher": half.numpy()[:, :, None, None]}, clipped
 
     return Extractor([size], extract, lineage)

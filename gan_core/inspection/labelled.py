@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -43,18 +44,24 @@ class Labelled:
         return rows
 
 
+def features_of(context: Context) -> Path:
+    """The artifact of features. Raises: NotApplicable: none was given."""
+    if context.features is None:
+        raise NotApplicable(
+            "This inspection needs features of labelled images: run a recipe, or give "
+            "--features an extract artifact."
+        )
+    return context.features
+
+
 def read_labelled(context: Context, split: str, count: int, stream: str) -> Labelled:
     """At most `count` labelled images of a random stream.
 
     Args: split: 'test' means 'validation' where no labelled image is in 'test', as in evaluation.
     Raises: NotApplicable: no features were given; fewer than two labelled images.
     """
-    if context.features is None or context.crops is None:
-        raise NotApplicable(
-            "This inspection needs features of labelled images: run a recipe, or give "
-            "--features an extract artifact."
-        )
-    table = read_rows(context.features)
+    folder = features_of(context)
+    table = read_rows(folder)
     labelled = pc.is_valid(table["label"]).to_numpy(zero_copy_only=False)
     splits = table["split"].to_numpy(zero_copy_only=False)
     if split == "test" and not (labelled & (splits == "test")).any():
@@ -63,7 +70,8 @@ def read_labelled(context: Context, split: str, count: int, stream: str) -> Labe
     if len(rows) < 2:
         raise NotApplicable(f"There are no labelled images in the split {split}.")
     order = numpy_stream(context.seed, "inspect", stream).permutation(len(rows))
-    features, found = read_features(context.features, rows=np.sort(rows[order[:count]]))
+    features, found = read_features(folder, rows=np.sort(rows[order[:count]]))
+    assert context.crops is not None  # they are given together
     shards = PixelShards(context.crops)
     places = shards.rows_of(found["image_id"].to_pylist(), found["box"].to_pylist())
     labels = found["label"].to_numpy().astype(np.int64)

@@ -21,6 +21,7 @@ from gan_core import registry
 from gan_core.config import Section
 from gan_core.features.parquet import feature_files, layer_shapes, read_features, read_rows
 from gan_core.inspection.base import Context, Inspection, NotApplicable, Table
+from gan_core.inspection.labelled import features_of
 from gan_core.metrics.draws import Draw, best, draws_of, hold_out
 from gan_core.metrics.intervals import Interval, accuracy_interval
 from gan_core.probes.base import Labels, predict_many
@@ -50,17 +51,13 @@ class Options(Section):
 
 def inspect(context: Context, options: Options) -> Inspection:
     """Test accuracy with its interval for each layer and for all joined, by pooling."""
-    if context.features is None:
-        raise NotApplicable(
-            "This inspection needs features of labelled images: run a recipe, or give "
-            "--features an extract artifact."
-        )
-    data = _Split(context.features, context.seed, options)
-    shapes = layer_shapes(feature_files(context.features)[0])
+    folder = features_of(context)
+    data = _Split(folder, context.seed, options)
+    shapes = layer_shapes(feature_files(folder)[0])
     parts: dict[str, list[Half]] = {MAXIMUM: [], AVERAGE: []}
     found: dict[str, dict[str, tuple[Interval, float]]] = {}
     for name, shape in shapes.items():
-        values = read_features(context.features, [name], data.rows)[0]
+        values = read_features(folder, [name], data.rows)[0]
         maps = values.reshape(len(values), shape[0], -1)
         pooled = {
             MAXIMUM: maps.max(2),
@@ -70,7 +67,7 @@ def inspect(context: Context, options: Options) -> Inspection:
         for how, one in pooled.items():
             found[name][how] = data.score(one, context.device)
             parts[how].append(one)
-    whole = read_features(context.features, None, data.rows)[0]
+    whole = read_features(folder, None, data.rows)[0]
     found[JOINED] = {STORED: data.score(whole, context.device)}
     for how, several in parts.items():
         found[JOINED][how] = data.score(np.concatenate(several, 1), context.device)

@@ -1,4 +1,4 @@
-"""The probes as scikit-learn estimators: for pipelines, grid searches and whoever knows
+"""The probes as scikit-learn estimators: for pipelines, grid searches and users who know
 `LinearSVC`.
 
 They pass scikit-learn's own `check_estimator`. float16 and float32 features are used as they come,

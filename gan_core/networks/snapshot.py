@@ -170,7 +170,7 @@ class ImageOnlyNetwork(LayeredNetwork):
 
 
 def feature_network(method: Any, role: str, network: LayeredNetwork) -> LayeredNetwork:
-    """The network itself where it takes images alone, else a `ImageOnlyNetwork` of it."""
+    """The network itself where it takes images alone, else an `ImageOnlyNetwork` of it."""
     shapes = [net.input_shape for net in method.nets.values() if len(net.input_shape) == 3]
     base = role.removesuffix(EMA)
     image_only = len(network.input_shape) == 3 and base != "generator"

@@ -169,25 +169,20 @@ def test_mistakes_are_named_before_any_work(folder: Path, discern: Callable[...,
         )
 
 
+def tutorial(folder: Path, updates: int) -> tuple[str, ...]:
+    """The options that name the tutorial's discriminator after so many updates on digits."""
+    script = ROOT / "examples" / "train_tutorial_dcgan.py"
+    command = [sys.executable, str(script), str(folder), str(updates)]
+    subprocess.run(command, check=True, capture_output=True, timeout=1500)
+    names = ("--network", "tutorial_dcgan:Discriminator", "--network-args", "ngpu=1")
+    return (*names, "--weights", str(folder / "netD.pth"))
+
+
 def test_the_readmes_second_example_in_short(tmp_path: Path, discern: Callable[..., Any]) -> None:
     """One update instead of thirty: the script's files are what the command plans with, and what
     features are taken of.
     """
-    trainer = [
-        sys.executable,
-        str(ROOT / "examples" / "train_tutorial_dcgan.py"),
-        str(tmp_path),
-        "1",
-    ]
-    subprocess.run(trainer, check=True, capture_output=True, timeout=1500)
-    network = (
-        "--network",
-        "tutorial_dcgan:Discriminator",
-        "--network-args",
-        "ngpu=1",
-        "--weights",
-        str(tmp_path / "netD.pth"),
-    )
+    network = tutorial(tmp_path, 1)
     data = ("--data", str(tmp_path / "digits"))
     result = discern("run", *network, *data, "--dry-run", "--json", cwd=ROOT / "examples")
     assert result.code == 0, result.err
@@ -212,21 +207,7 @@ def test_the_readmes_second_example(tmp_path: Path, answer: Callable[..., Any]) 
     """The tutorial's DCGAN trained on digits for a minute, then evaluated: 15,360 values that beat
     chance by far.
     """
-    trainer = [
-        sys.executable,
-        str(ROOT / "examples" / "train_tutorial_dcgan.py"),
-        str(tmp_path),
-        "10",
-    ]
-    subprocess.run(trainer, check=True, capture_output=True, timeout=1500)
-    network = (
-        "--network",
-        "tutorial_dcgan:Discriminator",
-        "--network-args",
-        "ngpu=1",
-        "--weights",
-        str(tmp_path / "netD.pth"),
-    )
+    network = tutorial(tmp_path, 10)
     protocol = (
         "--set",
         "evaluate.labels_per_class=[10]",
