@@ -16,6 +16,7 @@ fitness is computed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +47,11 @@ MUTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class Options(Section):
     """Settings of E-GAN; the defaults are those of the authors' CIFAR-10 script."""
 
+    mutations: list[Literal["minimax", "heuristic", "least_squares"]] = Field(
+        list(MUTATIONS),
+        min_length=1,
+        description="losses, one child for each; with one alone nothing is selected",
+    )
     gamma: float = Field(
         0.004,
         ge=0,
@@ -60,20 +66,21 @@ class Method(Base):
     """A generator with one child for each mutation, and a discriminator."""
 
     options: Options
-    scratch = tuple(MUTATIONS)
     charts = (Chart("Share of generations that a child survived", "survivor_"),)
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
         self.period = options.discriminator_steps
+        self.mutations = tuple(dict.fromkeys(options.mutations))
+        self.scratch = self.mutations
         self.optimised = {
             "discriminator": Rule(("discriminator",)),
             "generator": Rule(("generator",)),
-            **{name: Rule((name,)) for name in MUTATIONS},
+            **{name: Rule((name,)) for name in self.mutations},
         }
 
     def networks(self, make: Make) -> dict[str, LayeredNetwork]:
-        children = {name: make.generator() for name in MUTATIONS}
+        children = {name: make.generator() for name in self.mutations}
         return {
             "generator": make.generator(),
             "discriminator": make.discriminator(),
@@ -101,19 +108,22 @@ class Method(Base):
         """One step of each child from the parent, then the fittest in the parent's place."""
         d, parent = self.nets["discriminator"], self.optimisers["generator"].all_tensors()
         z = batch.latents()
-        for name, loss in MUTATIONS.items():
+        for name in self.mutations:
             copy_into(self.optimisers[name].all_tensors(), parent)
             with frozen(d):
-                child_loss = loss(d(self.nets[name](z)))
+                child_loss = MUTATIONS[name](d(self.nets[name](z)))
             yield Update(name, child_loss, figures={f"loss_{name}": child_loss.detach()})
+        if len(self.mutations) == 1:
+            copy_into(parent, self.optimisers[self.mutations[0]].all_tensors())
+            return
         scores = batch.mean(self.fitness(batch.images, batch.latents()))
         best = scores.argmax()  # a tensor: all processes choose alike, and no host waits for it
-        children = [self.optimisers[name].all_tensors() for name in MUTATIONS]
+        children = [self.optimisers[name].all_tensors() for name in self.mutations]
         with torch.no_grad():
             for into, *candidates in zip(parent, *children, strict=True):
                 into.copy_(torch.stack(candidates).index_select(0, best[None])[0])
         self._survivor = {
-            f"survivor_{name}": (best == k).float() for k, name in enumerate(MUTATIONS)
+            f"survivor_{name}": (best == k).float() for k, name in enumerate(self.mutations)
         }
 
     def fitness(self, images: Tensor, latents: Tensor) -> Tensor:
@@ -122,7 +132,7 @@ class Method(Base):
         weights = list(d.parameters())
         on_real = torch.autograd.grad(bce(d(images), 1.0), weights)
         found = []
-        for name in MUTATIONS:
+        for name in self.mutations:
             with torch.no_grad():
                 fake = self.nets[name](latents)
             logits = d(fake)

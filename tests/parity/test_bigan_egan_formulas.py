@@ -134,3 +134,23 @@ def test_the_discriminator_takes_its_steps_between_two_generations() -> None:
             update.loss.backward()  # type: ignore[union-attr]
             state.optimisers[update.name].step()  # type: ignore[union-attr]
     assert names == [*MUTATIONS, "discriminator", "discriminator"] * 2
+
+
+def test_one_mutation_alone_is_trained_without_selection() -> None:
+    state = made("egan", mutations=["heuristic"], discriminator_steps=1)
+    assert set(state.networks) == {"generator", "discriminator", "heuristic"}
+    for index in range(2):
+        names = []
+        for update in state.method.updates(batch(index)):
+            names.append(update.name)  # type: ignore[union-attr]
+            if update.name == "discriminator":  # type: ignore[union-attr]
+                assert not any("survivor" in figure for figure in update.figures)  # type: ignore[union-attr]
+            update.loss.backward()  # type: ignore[union-attr]
+            state.optimisers[update.name].step()  # type: ignore[union-attr]
+        assert names == ["heuristic", "discriminator"]
+        for ours, theirs in zip(
+            state.optimisers["generator"].all_tensors(),
+            state.optimisers["heuristic"].all_tensors(),
+            strict=True,
+        ):
+            assert torch.equal(ours, theirs)
