@@ -732,8 +732,16 @@ class Recipe(Section):
         )
 
     def inspections(self) -> dict[str, dict[str, Any]]:
-        """Inspection to its options, in the report's order: the defaults, then what is named."""
-        wanted = [*default_inspections(), *self.inspect]
+        """Inspection to its options, in the report's order: the defaults that the method has the
+        networks for, then what is named.
+        """
+        there = {"features", *registry.literal("methods", self.train.method, "FEATURES", ())}
+        defaults = [
+            name
+            for name in default_inspections()
+            if there.issuperset(registry.literal("inspection", name, "NEEDS", ()))
+        ]
+        wanted = [*defaults, *self.inspect]
         given = {name: self.inspect.get(name, {}) for name in wanted}
         return {name: options for name, options in given.items() if isinstance(options, dict)}
 

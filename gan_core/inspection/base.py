@@ -6,7 +6,8 @@ An inspection is a file of this folder with the literals
     TITLE    its heading in the report
     VERSION  raised when the same request gives other figures or numbers
     ORDER    its place in the report; DEFAULT = False keeps it out of recipes that do not name it
-    NEEDS    optional: ("features",) where it reads features of the source that is evaluated
+    NEEDS    optional: "features" where it reads features of the source that is evaluated; roles of
+             networks, such as "encoder", without which it is no default
 
 a `class Options(Section)`, and `inspect(context, options) -> Inspection`. It raises NotApplicable
 where the snapshot or the data lack what it needs.

@@ -35,6 +35,7 @@ ABOUT = "reconstructions G(E(x)) beside real images: pixel error, and whether th
 TITLE = "Reconstructions"
 VERSION = 1
 ORDER = 25
+NEEDS = ("encoder",)
 
 COLUMNS, ROWS = 8, 4  # of the figure
 FEWEST = 50  # labelled images on either side of the probe
@@ -121,7 +122,7 @@ def _share(hits: Bools) -> dict[str, float]:
 def reconstruct(context: Context, images: Tensor) -> Tensor:
     """G(E(x)) of images float32 [n, 3, S, S], on the CPU."""
     out = []
-    for batch in images.split(BATCH):
+    for batch in torch.split(images, BATCH):
         code, _, _ = context.snapshot.method.feature_inputs("generator", batch.to(context.device))
         out.append(generate(context.snapshot, code))
     return torch.cat(out)

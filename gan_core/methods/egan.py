@@ -37,7 +37,8 @@ USES_LABELS = False
 FEATURES = ("discriminator",)
 
 # losses of D's logits on generated images, the paper's section 3.2
-MUTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+Mutation = Literal["minimax", "heuristic", "least_squares"]
+MUTATIONS: dict[Mutation, Callable[[Tensor], Tensor]] = {
     "minimax": lambda logits: -0.5 * F.softplus(logits.float()).mean(),
     "heuristic": lambda logits: 0.5 * F.softplus(-logits.float()).mean(),
     "least_squares": lambda logits: (logits.float().sigmoid() - 1).square().mean(),
@@ -47,7 +48,7 @@ MUTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class Options(Section):
     """Settings of E-GAN; the defaults are those of the authors' CIFAR-10 script."""
 
-    mutations: list[Literal["minimax", "heuristic", "least_squares"]] = Field(
+    mutations: list[Mutation] = Field(
         list(MUTATIONS),
         min_length=1,
         description="losses, one child for each; with one alone nothing is selected",
@@ -80,7 +81,7 @@ class Method(Base):
         }
 
     def networks(self, make: Make) -> dict[str, LayeredNetwork]:
-        children = {name: make.generator() for name in self.mutations}
+        children: dict[str, LayeredNetwork] = {n: make.generator() for n in self.mutations}
         return {
             "generator": make.generator(),
             "discriminator": make.discriminator(),
