@@ -16,7 +16,7 @@ fitness is computed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -49,7 +49,7 @@ class Options(Section):
     """Settings of E-GAN; the defaults are those of the authors' CIFAR-10 script."""
 
     mutations: list[Mutation] = Field(
-        list(MUTATIONS),
+        list(get_args(Mutation)),
         min_length=1,
         description="losses, one child for each; with one alone nothing is selected",
     )
