@@ -5,7 +5,9 @@ a module outside the project. In addition to `ABOUT` a plug-in may assign `VERSI
 by default, in the keys of the nodes that use it), `TITLE` (for the report), further literals that
 its kind defines, and it may define `class Options(Section)`, the settings that it has of its own.
 
-All of these are read from the syntax tree, so that listing and planning import nothing heavy.
+All of these are read from the syntax tree, so that listing and planning import nothing heavy. An
+`Options` may use pydantic, typing, `gan_core.config`, and the literals and sections of its file;
+for one that uses more, planning imports the whole file.
 """
 
 from __future__ import annotations

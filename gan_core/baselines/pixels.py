@@ -12,17 +12,12 @@ from gan_core.progress import Progress
 from gan_core.shards import PixelShards
 
 ABOUT = "raw pixels in [-1, 1], channel by channel"
-
 TITLE = "raw pixels"
 VERSION = 1
 NEEDS = ()  # neither training images nor a network
 
 
-class Options(Section):
-    """None."""
-
-
-def dims(options: Options, size: int, network: int) -> int:
+def dims(options: Section, size: int, network: int) -> int:
     """How many features an image has. Args: size: side of a crop in pixels."""
     return 3 * size**2
 

@@ -21,17 +21,12 @@ if TYPE_CHECKING:
     from gan_core.networks.base import LayeredNetwork
 
 ABOUT = "the same network with random weights (the initialisation that training starts with)"
-
 TITLE = "random weights"
 VERSION = 1
-NEEDS = ("pack", "network")
+NEEDS = ("pack", "network")  # the settings of extract hold for these features too
 
 
-class Options(Section):
-    """None: the settings of `extract` hold for these features too."""
-
-
-def dims(options: Options, size: int, network: int) -> int:
+def dims(options: Section, size: int, network: int) -> int:
     """How many features an image has. Args: network: those of the trained network."""
     return network
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gan_core.config import Section, SourceConfig
+from gan_core.config import SourceConfig
 from gan_core.datasets._idx_files import idx_source
 from gan_core.datasets.base import Source
 
@@ -18,11 +18,6 @@ CLASSES = (
 )
 
 
-class Options(Section):
-    """None."""
-
-
 def open_source(config: SourceConfig, location: Path | None) -> Source:
     """Fashion-MNIST at a location with `FashionMNIST/raw`, or with the IDX files themselves."""
-    Options.model_validate(config.options)
     return idx_source(config, location, "FashionMNIST", CLASSES)

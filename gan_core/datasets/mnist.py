@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gan_core.config import Section, SourceConfig
+from gan_core.config import SourceConfig
 from gan_core.datasets._idx_files import idx_source
 from gan_core.datasets.base import Source
 
@@ -13,11 +13,6 @@ TITLE = "MNIST"
 VERSION = 1
 
 
-class Options(Section):
-    """None."""
-
-
 def open_source(config: SourceConfig, location: Path | None) -> Source:
     """MNIST at a location with `MNIST/raw`, or with the IDX files themselves."""
-    Options.model_validate(config.options)
     return idx_source(config, location, "MNIST", "0123456789")

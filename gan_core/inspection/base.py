@@ -9,8 +9,9 @@ An inspection is a file of this folder with the literals
     NEEDS    optional: "features" where it reads features of the source that is evaluated; roles of
              networks, such as "encoder", without which it is no default
 
-a `class Options(Section)`, and `inspect(context, options) -> Inspection`. It raises NotApplicable
-where the snapshot or the data lack what it needs.
+a `class Options(Section)` if it has settings, and `inspect(context, options) -> Inspection`. It
+raises NotApplicable where the snapshot or the data lack what it needs. All random draws are streams
+of `context`, so that equal requests write equal files. `samples.py` is a short example.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class NotApplicable(Exception):
 
 @dataclass(frozen=True)
 class Figure:
-    """One image of the report: uint8 [H, W, 3], its file name without ending, and a caption."""
+    """One image of the report: uint8 [H, W, 3], shown in its own size; its file name without
+    ending; a caption. `image_sheet` makes a grid of images; `feature_map.py` draws with matplotlib.
+    """
 
     name: str
     image: Images
@@ -51,7 +54,9 @@ class Figure:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under column headings."""
+    """Rows of cells under column headings. Cells are text or JSON numbers, shown as they are: an
+    inspection rounds its own figures.
+    """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]

@@ -42,7 +42,7 @@ class LayerInfo:
 
 
 def scaled(maps: int, width: float) -> int:
-    """`maps` times `width`, rounded to a multiple of 8 (at least 8): what vector units like."""
+    """`maps` times `width`, rounded to a multiple of 8 for vector units, at least 8."""
     return max(8, 8 * round(maps * width / 8))
 
 

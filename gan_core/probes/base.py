@@ -5,20 +5,21 @@ A probe is a file in this folder with
     ABOUT      one sentence
     VERSION    raised when the same request would give another model; in the key of what uses it
     TITLE      what the report calls it
-    Options    its further settings (`gan_core.config.Section`); `fit` of a probe that has any gets
-               them as the keyword `options`
     SETTING    the name of what its values set ('C', 'k'), or '' when nothing is chosen
-    GRID       the values tried when a recipe names none; [0.0] where nothing is chosen
+    GRID       floats, the values tried when a recipe names none; [0.0] where nothing is chosen
+    Options    optional: its further settings (`gan_core.config.Section`), which `fit` gets as the
+               keyword `options`
     LEAST      optional: the smallest value there is; a best value there is at no edge of the grid
     ABOVE      optional: values are above this number
     WHOLE      optional: True where values are whole numbers
     REFERENCE  optional: True where it needs no features: scored once for each source
 
-    fit(features, labels, values, *, seed, device, progress) -> one model per value
+    fit(features, labels, values=GRID, *, seed=0, device="cpu") -> one model per value, in order
 
-Features are float16 or float32 [rows, dims] (used as they come: nothing is scaled), labels are
-integers [rows]. A model has `value`, `classes`, `certificate` and
-`predict(features) -> int64 [rows]`.
+`fit` begins with `check_and_encode`. Features are float16 or float32 [rows, dims] (used as they
+come: nothing is scaled), labels are integers [rows]. A model is a `LinearModel` or has `value`,
+`classes`, `certificate` and `predict(features) -> int64 [rows]`.
+`tests/contract/test_probes_contract.py` checks every file.
 """
 
 from __future__ import annotations

@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from gan_core.config import Section
 from gan_core.probes.base import Features, Labels, check_features
-from gan_core.progress import Progress, silent
 
 ABOUT = "always answers the most frequent training label: what a score must beat"
 VERSION = 1
@@ -17,10 +15,6 @@ TITLE = "the most frequent label"
 SETTING = ""
 GRID: list[float] = [0.0]
 REFERENCE = True  # scored once for each source, on any features
-
-
-class Options(Section):
-    """None."""
 
 
 @dataclass
@@ -44,7 +38,6 @@ def fit(
     *,
     seed: int = 0,
     device: str = "cpu",
-    progress: Progress = silent,
 ) -> list[MostFrequent]:
     """Counts the labels; of equally frequent classes the smallest is the answer. Ignores the
     features.

@@ -14,9 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gan_core.config import Section
 from gan_core.probes.base import Features, Labels, as_tensor, block_rows, check_and_encode
-from gan_core.progress import Progress, silent
 
 ABOUT = "k nearest neighbours, Euclidean, majority vote"
 VERSION = 1
@@ -27,10 +25,6 @@ WHOLE = True  # only whole numbers
 LEAST = 1.0
 # FAISS keeps a float32 copy of the features; above this torch converts them block by block.
 FAISS_BYTES = 2**31
-
-
-class Options(Section):
-    """None."""
 
 
 class Neighbours:
@@ -137,7 +131,6 @@ def fit(
     *,
     seed: int = 0,
     device: str = "cpu",
-    progress: Progress = silent,
     backend: str = "",
 ) -> list[KNearest]:
     """One model for each k in `values`, over one index. A k above the number of rows is that

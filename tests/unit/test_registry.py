@@ -79,7 +79,7 @@ from gan_core import registry
 for kind in registry.KINDS:
     for name in registry.names(kind):
         registry.options(kind, name, {}), registry.title(kind, name)
-heavy = {"torch", "cv2", "faiss", "prefect", "sklearn"} & set(sys.modules)
-assert not heavy, heavy
+        heavy = {"torch", "cv2", "faiss", "prefect", "sklearn"} & set(sys.modules)
+        assert not heavy, f"{kind}/{name}.py imports {heavy}"
 """
     subprocess.run([sys.executable, "-c", code], check=True)
