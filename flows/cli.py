@@ -76,32 +76,34 @@ HomeOption = Annotated[
     str | None,
     typer.Option(
         "--home",
-        help="where everything is kept (default: DISCERN_HOME; else data/ of the checkout, "
+        help="folder of artifacts and runs (default: DISCERN_HOME; else data/ of the checkout, "
         "or your data directory for an installed package)",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on standard output")]
 DryOption = Annotated[
-    bool, typer.Option("--dry-run", help="show the plan and the recipe, do nothing")
+    bool, typer.Option("--dry-run", help="show the plan and the recipe, run nothing")
 ]
 OnlyOption = Annotated[
     str | None,
-    typer.Option("--only", help="this stage alone, from inputs that are there", metavar="STAGE"),
+    typer.Option("--only", help="run this stage alone, on inputs in the store", metavar="STAGE"),
 ]
 RefreshOption = Annotated[
-    list[str] | None, typer.Option("--refresh", help="make this stage again", metavar="STAGE")
+    list[str] | None,
+    typer.Option("--refresh", help="run this stage again even if cached", metavar="STAGE"),
 ]
 SecondsOption = Annotated[
     float | None,
     typer.Option(
-        "--max-seconds", help="end training cleanly after so long; the next run continues"
+        "--max-seconds",
+        help="end training cleanly after this many seconds; the next run continues it",
     ),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda")]
 RehashOption = Annotated[
     bool,
     typer.Option(
-        "--rehash", help="read every file again instead of trusting size and time of change"
+        "--rehash", help="read every file again instead of trusting size and modification time"
     ),
 ]
 VerifyOption = Annotated[
@@ -115,12 +117,12 @@ RunnerOption = Annotated[
     typer.Option(
         "--runner",
         help=(
-            "threads, dask or ray: what makes the shares of crop and extract (dask:4, "
+            "threads, dask or ray: where crop and extract are divided (dask:4, "
             "dask:tcp://HOST:8786)"
         ),
     ),
 ]
-VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="more of the log")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="more log messages")]
 
 
 def _command(until: str) -> Any:
@@ -188,7 +190,7 @@ MethodOption = Annotated[
     str | None,
     typer.Option(
         "--method",
-        help="of a snapshot: dotted path of its method where it is not Discern's: its code is run",
+        help="of a snapshot: dotted path of a method of your own; its code is run",
     ),
 ]
 
@@ -209,7 +211,7 @@ def inspect(
     ] = None,
     set_: SetOption = None,
     out: Annotated[
-        Path, typer.Option("--out", help="of a snapshot: the folder for figures and numbers")
+        Path, typer.Option("--out", help="of a snapshot: folder to write figures and numbers to")
     ] = Path("inspection"),
     training_set: Annotated[
         Path | None,
@@ -225,7 +227,7 @@ def inspect(
             help="of a snapshot: an extract artifact of labelled images, for inspections of it",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="of a snapshot: other latents")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="of a snapshot: seed of the latents")] = 0,
     network: NetworkOption = None,
     method: MethodOption = None,
     data: DataOption = None,
@@ -290,7 +292,7 @@ def status(
     device: DeviceOption = "auto",
     json_: JsonOption = False,
 ) -> None:
-    """Say for each stage whether it is cached or has to be made, and why."""
+    """Show for each stage whether it is cached or has to run, and why."""
     from flows.commands import console
     from flows.commands.network_options import as_settings
     from flows.home import open_store, resolve_home
@@ -369,7 +371,9 @@ def similar(
     image: Annotated[str, typer.Argument(help="an image id, or the end of an image's address")],
     features: Annotated[str, typer.Option("--features", help="extract artifact, by key or folder")],
     count: Annotated[int, typer.Option("-k", min=1, help="how many neighbours")] = 20,
-    out: Annotated[Path, typer.Option("--out", help="the sheet")] = Path("similar.png"),
+    out: Annotated[Path, typer.Option("--out", help="the contact sheet to write")] = Path(
+        "similar.png"
+    ),
     home: HomeOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -387,7 +391,7 @@ def verify(
     all_: Annotated[bool, typer.Option("--all", help="every artifact of the store")] = False,
     remove: Annotated[
         bool,
-        typer.Option("--remove", help="drop what is damaged, so that the next run makes it again"),
+        typer.Option("--remove", help="remove damaged artifacts; the next run makes them again"),
     ] = False,
     home: HomeOption = None,
     json_: JsonOption = False,
@@ -404,13 +408,16 @@ def verify(
 def gc(
     keep: Annotated[int, typer.Option("--keep", help="completed runs of each kind to keep", min=1)],
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="show what would go and how many bytes, do nothing")
+        bool,
+        typer.Option(
+            "--dry-run", help="show what would be removed and how many bytes, remove nothing"
+        ),
     ] = False,
     home: HomeOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Remove what the last runs of each kind do not name, and Prefect's records of older runs; safe
-    during running ones.
+    """Remove what the last runs of each kind do not use, and Prefect's records of older runs; safe
+    while runs are going on.
     """
     from flows.commands.gc import collect
 
@@ -432,23 +439,23 @@ def dedup(
     ] = Path("duplicates.parquet"),
     against: Annotated[
         Path | None,
-        typer.Option("--against", help="another set: which of FOLDER are already in it"),
+        typer.Option("--against", help="another set: report which images of FOLDER are in it"),
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option("--threshold", help="score from which a pair counts; higher is stricter"),
+        typer.Option("--threshold", help="least score of a duplicate pair; higher is stricter"),
     ] = None,
     no_mirror: Annotated[
-        bool, typer.Option("--no-mirror", help="mirror images are no copies")
+        bool, typer.Option("--no-mirror", help="do not count mirror images as duplicates")
     ] = False,
     dataset: Annotated[
         str | None,
         typer.Option(
-            "--dataset", help="kind of FOLDER: folder, parquet, tar, ... (default: found out)"
+            "--dataset", help="kind of FOLDER: folder, parquet, tar, ... (default: detected)"
         ),
     ] = None,
     workers: Annotated[
-        int, typer.Option("--workers", help="how many read at a time (0: one for each core)", min=0)
+        int, typer.Option("--workers", help="parallel readers (0: one for each core)", min=0)
     ] = 0,
     max_megapixels: Annotated[
         float,
@@ -471,7 +478,7 @@ def dedup(
         bool,
         typer.Option(
             "--overlays",
-            help="an image with text or a logo on it is a copy too (default: it is another image)",
+            help="count an image with text or a logo on it as a duplicate (default: it is not)",
         ),
     ] = False,
     force: Annotated[
@@ -501,7 +508,7 @@ def dedup(
     copy: Annotated[
         bool, typer.Option("--copy", help="with --export: copies instead of links")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="do what --move or --link say")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="really move or link")] = False,
     json_: JsonOption = False,
 ) -> None:
     """Find near-duplicates in a folder: a row for each image, a representative for each group, and
@@ -546,11 +553,11 @@ def validate(
     dataset: Annotated[
         str | None,
         typer.Option(
-            "--dataset", help="kind of PATH: folder, parquet, tar, ... (default: found out)"
+            "--dataset", help="kind of PATH: folder, parquet, tar, ... (default: detected)"
         ),
     ] = None,
     workers: Annotated[
-        int, typer.Option("--workers", help="how many read at a time (0: one for each core)", min=0)
+        int, typer.Option("--workers", help="parallel readers (0: one for each core)", min=0)
     ] = 0,
     json_: JsonOption = False,
 ) -> None:
@@ -593,7 +600,7 @@ def sample(
     ],
     out: Annotated[Path, typer.Option("--out", help="the PNG to write")] = Path("grid.png"),
     n: Annotated[int, typer.Option("--n", min=1, help="how many samples")] = 64,
-    seed: Annotated[int, typer.Option("--seed", help="other latents")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="seed of the latents")] = 0,
     columns: Annotated[int, typer.Option("--columns", min=1, help="columns of the grid")] = 8,
     reject: Annotated[
         Path | None,
@@ -606,7 +613,7 @@ def sample(
         str | None,
         typer.Option(
             "--network",
-            help="dotted path of the snapshot's network where it is not Discern's: its code is run",
+            help="dotted path of the snapshot's network if it is your own; its code is run",
         ),
     ] = None,
     method: MethodOption = None,

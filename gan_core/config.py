@@ -1,7 +1,7 @@
 """A recipe: every choice of a run, as models that refuse what they do not know.
 
 A section of the recipe belongs to one stage, and its values other than the defaults are part of
-that stage's key (`key_part`): a field left at its default is left out, so that a new field empties
+that stage's key (`key_part`): a field at its default is left out, so that a new field invalidates
 no cache. What must never enter a key (device, workers, paths, logging) is not here: it travels as
 the context of a request.
 """
@@ -105,7 +105,7 @@ class SplitConfig(Section):
 class SourceConfig(Section):
     """A set of images at one address.
 
-    `dataset` is a file name in gan_core/datasets (or a dotted path to a module of one's own);
+    `dataset` is a file name in gan_core/datasets (or a dotted path to a module of your own);
     `folder` is where the source lies under the `--data` root when a recipe has more than one
     source.
     """
@@ -161,7 +161,7 @@ class CropConfig(Section):
     windows: int = Field(
         1,
         ge=1,
-        description="squares of a centre crop, spread evenly along the longer side; 1: the middle",
+        description="squares of a centre crop, evenly spaced along the longer side; 1: the middle",
     )
     max_megapixels: float = Field(
         100.0, gt=0, description="images that declare more are refused unread, as a row"
@@ -188,7 +188,7 @@ class HashConfig(Section):
     min_steps: int = Field(
         1000,
         ge=0,
-        description="a small set is shown more often than `epochs` until so many steps are taken",
+        description="least number of steps: a small set is shown for more than `epochs`",
     )
     batch: int = Field(48, ge=1)
     learning_rate: float = Field(1.5e-3, gt=0)
@@ -219,7 +219,7 @@ class DedupConfig(Section):
         le=1000,
         description="verified: nearest images that are compared with each image",
     )
-    mirror: bool = Field(True, description="verified: mirror images are copies too")
+    mirror: bool = Field(True, description="verified: mirror images count as duplicates")
     radius: int = Field(
         2, ge=0, le=16, description="bits; mode radius, and candidates of mode verified"
     )
@@ -233,8 +233,8 @@ class DedupConfig(Section):
     measure: bool = Field(
         True,
         description=(
-            "measure the search for the report: copies put in on purpose, chance "
-            "look-alikes, other thresholds"
+            "measure the search for the report: injected duplicates, chance look-alikes, "
+            "other thresholds"
         ),
     )
 
@@ -309,7 +309,7 @@ class TrainConfig(Section):
     accumulate: int = Field(
         1,
         ge=1,
-        description="parts that a batch is computed in, one after the other, to save memory",
+        description="gradient accumulation: parts that a batch is split into, to save memory",
     )
     learning_rate: float = Field(2e-4, gt=0)
     schedule: ScheduleConfig = ScheduleConfig()
@@ -339,14 +339,15 @@ class TrainConfig(Section):
         0.0,
         ge=0,
         description=(
-            "a linear probe on validation labels of the training images every so often; 0: never"
+            "kimg between two fits of a linear probe, scored on validation labels of the training "
+            "images; 0: no probe"
         ),
     )
     choose: Literal["last", "best_probe"] = Field(
         "last",
         description=(
-            "the snapshot that features are taken of; best_probe: where that probe read "
-            "labels off best (stated in every result)"
+            "the snapshot whose features are extracted; best_probe: the one with the best accuracy "
+            "of that probe (stated in every result)"
         ),
     )
     precision: Literal["auto", "float32", "bf16"] = Field(
@@ -359,30 +360,30 @@ class TrainConfig(Section):
             "enough to pay, off on a CPU (docs/benchmarks.md)"
         ),
     )
-    log_kimg: float = Field(2.0, gt=0, description="a line of statistics every so often")
+    log_kimg: float = Field(2.0, gt=0, description="kimg between two lines of statistics")
     grid_kimg: float = Field(
-        0.0, ge=0, description="a sample grid every so often; 0: six over the training"
+        0.0, ge=0, description="kimg between two sample grids; 0: six over the training"
     )
     snapshot_kimg: float = Field(
-        0.0, ge=0, description="a snapshot for users every so often; 0: only the last"
+        0.0, ge=0, description="kimg between two snapshots; 0: only the last one"
     )
     state_kimg: float = Field(
         10.0,
         gt=0,
-        description="the state for resuming is saved every so often, after a line of statistics",
+        description="kimg between two checkpoints to resume from, each after a line of statistics",
     )
     on_divergence: Literal["stop", "rollback", "warn"] = Field(
         "stop",
         description=(
-            "rollback: on from the last good state at half the learning rate, three times "
-            "at most; warn: only say so"
+            "rollback: continue from the last good checkpoint with half the learning rate, at most "
+            "three times; warn: continue with a warning"
         ),
     )
     on_new_data: Literal["ignore", "retrain", "continue"] = Field(
         "retrain",
         description=(
             "a training set that has grown: keep the present snapshot, train again, or "
-            "train the old state further on it"
+            "continue from its last checkpoint"
         ),
     )
     min_new_share: float = Field(
@@ -392,7 +393,7 @@ class TrainConfig(Section):
         description="retrain, continue: below this share of new images the present snapshot stays",
     )
     continue_kimg: float = Field(
-        0.0, ge=0, description="continue: so many kimg more on the grown set; 0: `kimg` again"
+        0.0, ge=0, description="continue: further kimg on the grown set; 0: `kimg` again"
     )
 
     @model_validator(mode="after")
@@ -428,7 +429,7 @@ class ExtractConfig(Section):
         None,
         ge=1,
         description=(
-            "external network: images are resized to this; None: to what it takes, if need be"
+            "external network: images are resized to this side; None: to one that it accepts"
         ),
     )
     values: Literal["-1..1", "0..1", "imagenet"] = Field(
@@ -447,7 +448,10 @@ class ExtractConfig(Section):
         "max", description="mode dcgan; both: maxima and averages joined"
     )
     shift: int = Field(
-        0, ge=0, le=16, description="averaged over nine views shifted by so many pixels; 0: one"
+        0,
+        ge=0,
+        le=16,
+        description="averaged over nine views shifted by this many pixels; 0: one view",
     )
     mirror: bool = Field(False, description="averaged over each view and its mirror image")
     crop: int = Field(
@@ -458,7 +462,7 @@ class ExtractConfig(Section):
             "on crops; 0: whole images"
         ),
     )
-    crops: int = Field(4, ge=2, le=32, description="so many crops per side")
+    crops: int = Field(4, ge=2, le=32, description="crops per side")
     statistics: Literal["real", "running"] = Field(
         "real", description="real: batch-norm statistics recomputed over training images"
     )
@@ -501,8 +505,8 @@ class ProbeConfig(Section):
     options: ProbeOptions = Field(default_factory=dict, description="settings of the probe")
     prepare: list[Preparation] = Field(
         default_factory=list,
-        description="what is done to features before, in this order: sqrt (signed square root), "
-        "standardise (over the training rows)",
+        description="transforms of the features before the fit, in this order: sqrt (signed square "
+        "root), standardise (over the training rows)",
     )
 
     @property
@@ -583,15 +587,15 @@ class EvaluateConfig(Section):
     validation_rows: int | None = Field(
         None,
         ge=1,
-        description="so many training rows instead of a share; never more than half of them",
+        description="number of training rows instead of a share; at most half of them",
     )
     train_rows: Literal["all", "kept"] = "all"
     exclude_leaked: bool | None = Field(
         None,
         description=(
-            "score the test split a second time, without the images that dedup found in the "
-            "training split as well; None: wherever dedup looks for them; true: and refuse the "
-            "recipe where it does not"
+            "score the test split a second time without the images that dedup found in the "
+            "training split; None: where dedup searches for them; true: refuse a recipe where it "
+            "does not"
         ),
     )
     probes: list[ProbeConfig] = Field(default_factory=_default_probes)
@@ -716,15 +720,14 @@ class Recipe(Section):
         if self.evaluate.exclude_leaked and unknown:
             raise ValueError(
                 "evaluate.exclude_leaked is true, but no stage searches for the test images of "
-                f"{', '.join(unknown)} that are in train, too: "
-                "that is done by dedup.mode 'verified' with dedup.leakage true, for sources that "
-                "are trained on; leave "
-                "exclude_leaked out to have it wherever it is known"
+                f"{', '.join(unknown)} in the training split: dedup.mode 'verified' with "
+                "dedup.leakage true does, for sources that are trained on; leave exclude_leaked "
+                "out to score without leaked images where they are known"
             )
         return self
 
     def searches_leaks(self, source: str) -> bool:
-        """Whether dedup looks this source's held-out images up in the training split."""
+        """Whether dedup searches the training split for this source's held-out images."""
         return (
             self.dedup.mode == "verified"
             and self.dedup.leakage
@@ -735,11 +738,11 @@ class Recipe(Section):
         """Inspection to its options, in the report's order: the defaults that the method has the
         networks for, then what is named.
         """
-        there = {"features", *registry.literal("methods", self.train.method, "FEATURES", ())}
+        available = {"features", *registry.literal("methods", self.train.method, "FEATURES", ())}
         defaults = [
             name
             for name in default_inspections()
-            if there.issuperset(registry.literal("inspection", name, "NEEDS", ()))
+            if available.issuperset(registry.literal("inspection", name, "NEEDS", ()))
         ]
         wanted = [*defaults, *self.inspect]
         given = {name: self.inspect.get(name, {}) for name in wanted}

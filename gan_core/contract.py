@@ -252,7 +252,7 @@ class Continued:
 class TrainRequest:
     """Attributes:
     state: folder of the checkpoints, which outlives an attempt.
-    max_seconds: after so long the training ends cleanly; None: no limit.
+    max_seconds: training ends cleanly after this time; None: no limit.
     start: file of the snapshot to start from; its digest is in the settings.
     continues: whether it goes on from another training; continued: where that one lies, if it is
         still there.

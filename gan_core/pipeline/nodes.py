@@ -58,8 +58,8 @@ class Settings:
 
     Attributes:
         locations: source name to the place of its files (None: comes with a package).
-        max_seconds: training ends cleanly after so long, counted from its own start; None: no
-            limit.
+        max_seconds: training ends cleanly after this time, counted from its own start; None:
+            no limit.
         refresh: stages that are made again although the store has them.
         start: the snapshot of `train.start`.
         verify: what the store has is compared byte by byte with its manifests.

@@ -49,19 +49,23 @@ class RunRequest(BaseModel):
     home: str = Field(description="absolute folder or fsspec address of the store")
     device: str = Field("auto", description="auto, cpu or cuda")
     until: str = Field("report", description="the last stage wanted")
-    only: str | None = Field(None, description="this stage alone, from inputs that are there")
-    refresh: list[str] = Field(default_factory=list, description="stages to make again")
+    only: str | None = Field(None, description="run this stage alone, on inputs in the store")
+    refresh: list[str] = Field(
+        default_factory=list, description="stages to run again even if cached"
+    )
     max_seconds: float | None = Field(
-        None, gt=0, description="training ends cleanly after so long; the next run continues"
+        None,
+        gt=0,
+        description="end training cleanly after this many seconds; the next run continues it",
     )
     rehash: bool = Field(
-        False, description="read every file again instead of trusting size and time of change"
+        False, description="read every file again instead of trusting size and modification time"
     )
     verify: bool = Field(
         False, description="compare every byte of what the store has with its manifests"
     )
     runner: str = Field(
-        "threads", description="who makes the shares of crop and extract: threads, dask or ray"
+        "threads", description="threads, dask or ray: where crop and extract are divided"
     )
     command: str = Field("", description="what was typed, for the report")
 

@@ -23,7 +23,7 @@ class Context:
         folder: the checkpoint folder of this trajectory.
         image_size: side of the training images in pixels.
         device, precision: resolved ('cpu', 'cuda:0'; 'float32', 'bf16').
-        max_seconds: stop cleanly after so long; None: no limit.
+        max_seconds: stop cleanly after this time; None: no limit.
         compiled: 'off' or 'graphs'; `train` sets it by what the settings ask and the machine can.
         classes: number of classes in the training set, 0 without labels.
         start: file of the snapshot whose weights the training begins with.
