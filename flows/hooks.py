@@ -25,7 +25,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType, TaskRun
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
-from gan_core.pipeline.run_record import DIED, bury, dead_runs
+from gan_core.pipeline.run_record import DIED, dead_runs, record_death
 
 log = logging.getLogger("gan_core.hooks")
 
@@ -82,7 +82,7 @@ def close_dead_runs(home: Path) -> int:
             if record.get("flow_run"):
                 with get_client(sync_client=True) as client:
                     _close_run(client, UUID(record["flow_run"]), int(record.get("attempt", 1)))
-            bury(folder, record)
+            record_death(folder, record)
             count += 1
         except Exception as error:
             log.warning(

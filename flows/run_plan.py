@@ -26,7 +26,7 @@ from gan_core.artifacts.store import Store
 from gan_core.errors import DataError, DiscernError, TrainingDiverged
 from gan_core.pipeline import interruption
 from gan_core.pipeline.nodes import Node
-from gan_core.pipeline.preflight import refuse_before_starting
+from gan_core.pipeline.preflight import check_before_starting
 from gan_core.pipeline.request import (
     Prepared,
     RunRequest,
@@ -102,7 +102,7 @@ class FlowRun:
         self.prepared, changed = replan_after_ingest(self.prepared, self.store)
         self.run.planned(self.prepared)
         if not changed:
-            refuse_before_starting(self.prepared)
+            check_before_starting(self.prepared)
             return False
         if self._ingests == _MOST_INGESTS:
             raise DataError(
@@ -206,7 +206,7 @@ def flow_run_of(request: RunRequest) -> Iterator[FlowRun]:
         close_dead_runs(store.home)
         close_leftover_task_runs([*FLOWS])
     prepared = _fetched(request, store)
-    refuse_before_starting(prepared)
+    check_before_starting(prepared)
     if flow_run.id:
         tag_run(prepared)
     run = Run(store, prepared, flow_run=flow_run.id, attempt=flow_run.run_count or 1)

@@ -241,8 +241,10 @@ class PackRequest:
 
 
 @dataclass(frozen=True)
-class Continued:
-    """The training that another goes on from: its checkpoints, and the images it has shown."""
+class WarmStart:
+    """The training that this one continues: folder of its checkpoints, and the images that it has
+    shown.
+    """
 
     state: Path
     images: int
@@ -254,8 +256,8 @@ class TrainRequest:
     state: folder of the checkpoints, which outlives an attempt.
     max_seconds: training ends cleanly after this time; None: no limit.
     start: file of the snapshot to start from; its digest is in the settings.
-    continues: whether it goes on from another training; continued: where that one lies, if it is
-        still there.
+    continues: whether it continues another training; continued: that training, if its checkpoints
+        are still there.
     """
 
     settings: TrainConfig
@@ -265,7 +267,7 @@ class TrainRequest:
     max_seconds: float | None
     start: Path | None
     continues: bool
-    continued: Continued | None
+    continued: WarmStart | None
     execution: Execution
 
     @classmethod
@@ -280,7 +282,7 @@ class TrainRequest:
             None if limit is None else float(limit),
             _path(request.context.get("start")),
             "continued" in request.part,
-            Continued(Path(parent["state"]), int(parent["images"])) if parent else None,
+            WarmStart(Path(parent["state"]), int(parent["images"])) if parent else None,
             Execution.of(request),
         )
 

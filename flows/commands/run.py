@@ -18,7 +18,7 @@ from flows.prefect_server.settings import HEARTBEAT_SECONDS
 from flows.runners import parse_runner
 from gan_core.artifacts.store import Store
 from gan_core.features.external.preflight import Checked
-from gan_core.pipeline.preflight import Refusal, refusals, refuse_before_starting
+from gan_core.pipeline.preflight import FailedCheck, check_before_starting, failed_checks
 from gan_core.pipeline.request import Prepared, RunRequest, images_expected, prepare
 from gan_core.pipeline.run_record import Run
 from gan_core.pipeline.runner import result_of
@@ -44,7 +44,7 @@ def run_command(request: RunRequest, *, dry_run: bool, as_json: bool, verbose: b
     if dry_run:
         return _show_plan(prepared, as_json)
     if prepared.to_do or prepared.to_fetch:
-        refuse_before_starting(prepared)
+        check_before_starting(prepared)
         record = _through_prefect(prepared, store, verbose)
     else:
         record = _nothing_to_do(store, prepared) or _through_prefect(prepared, store, verbose)
@@ -71,8 +71,8 @@ def _show_plan(prepared: Prepared, as_json: bool) -> int:
     """
     from gan_core.pipeline.estimates import needs
 
-    refused = list(refusals(prepared))
-    for_good = [refusal.error for refusal in refused if refusal.for_good]
+    failures = list(failed_checks(prepared))
+    for_good = [failed.error for failed in failures if failed.for_good]
     outside = (
         _inspect_external(prepared)
         if prepared.external and prepared.to_do and not for_good
@@ -88,7 +88,7 @@ def _show_plan(prepared: Prepared, as_json: bool) -> int:
                 "download": prepared.to_fetch,
                 "estimate": asdict(rough) if rough else None,
                 "features": asdict(outside) if outside else None,
-                "refused": [_refusal_row(refusal) for refusal in refused],
+                "refused": [_failed_row(failed) for failed in failures],
                 "recipe": prepared.recipe.model_dump(mode="json"),
             }
         )
@@ -102,19 +102,19 @@ def _show_plan(prepared: Prepared, as_json: bool) -> int:
                 + "\n".join(f"  {line}" for line in rough.lines())
             )
         print("\n# the recipe, every default written out\n" + dump_recipe(prepared.recipe))
-        for refusal in refused:
-            how = "This cannot run: " if refusal.for_good else "Here this run would be refused: "
-            console.say(how + refusal.error.explain(), "yellow")
+        for failed in failures:
+            how = "This cannot run: " if failed.for_good else "Here this run would be refused: "
+            console.say(how + failed.error.explain(), "yellow")
     return max((error.exit_code for error in for_good), default=0)
 
 
-def _refusal_row(refusal: Refusal) -> dict[str, Any]:
-    error = refusal.error
+def _failed_row(failed: FailedCheck) -> dict[str, Any]:
+    error = failed.error
     return {
         "error": error.message,
         "expected": error.expected,
         "remedy": error.remedy,
-        "for_good": refusal.for_good,
+        "for_good": failed.for_good,
     }
 
 

@@ -1,5 +1,5 @@
-"""Why a planned run would not be begun: what never fits together, and what would not fit into
-memory or a day. Reads the store only.
+"""Checks before a planned run starts: settings that never fit together, and work that would not fit
+into memory or a day. Reads the store only.
 """
 
 from __future__ import annotations
@@ -18,50 +18,48 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """Why a run would not be begun. `for_good`: with these settings and data, however long it may
-    take, not for want of memory or time.
+class FailedCheck:
+    """A check that a run fails. `for_good`: with these settings and data it can never run; else it
+    lacks memory or time here.
     """
 
     error: DiscernError
     for_good: bool
 
 
-def refusals(prepared: Prepared) -> Iterator[Refusal]:
-    """What a run of this plan would be refused for, as far as its sources are known (they are, once
-    ingested).
-
-    The last one where it is for good: what never runs need not be measured.
+def failed_checks(prepared: Prepared) -> Iterator[FailedCheck]:
+    """The checks that a run of this plan fails, as far as its sources are known (they are, once
+    ingested). It ends after a check that fails for good.
     """
     checks: list[tuple[Callable[[], object], bool]] = [
-        (partial(_refuse_another_size, prepared), True),
-        (partial(_refuse_batch, prepared), True),
-        (partial(_refuse_the_large, prepared), False),
+        (partial(_check_image_size, prepared), True),
+        (partial(_check_batch, prepared), True),
+        (partial(_check_memory_and_time, prepared), False),
     ]
     if prepared.external is not None:
-        seen = cache(partial(_look_at_network, prepared))  # it is made once for both
-        checks = [(seen, True), (lambda: _refuse_long_features(prepared, seen()), False)]
+        built = cache(partial(_build_external_network, prepared))  # once for both checks
+        checks = [(built, True), (lambda: _check_long_features(prepared, built()), False)]
     for check, for_good in checks:
         try:
             check()
         except DiscernError as error:
-            yield Refusal(error, for_good)
+            yield FailedCheck(error, for_good)
             if for_good:
                 return
 
 
-def refuse_before_starting(prepared: Prepared) -> None:
+def check_before_starting(prepared: Prepared) -> None:
     """Refuses a run that cannot work, or would not fit into memory or a day, as far as its sources
     are known.
 
     Raises:
-        DiscernError: the first of `refusals`, with the figures.
+        DiscernError: the first of `failed_checks`, with the figures.
     """
-    for refusal in refusals(prepared):
-        raise refusal.error
+    for failed in failed_checks(prepared):
+        raise failed.error
 
 
-def _refuse_another_size(prepared: Prepared) -> None:
+def _check_image_size(prepared: Prepared) -> None:
     from gan_core import registry
 
     network, given = prepared.recipe.train.network.name, prepared.recipe.crop.size
@@ -77,7 +75,7 @@ def _refuse_another_size(prepared: Prepared) -> None:
     )
 
 
-def _refuse_batch(prepared: Prepared) -> None:
+def _check_batch(prepared: Prepared) -> None:
     """Fewer training images than one batch, or a batch that its processes cannot share: before
     hours of work, not after.
     """
@@ -116,7 +114,7 @@ def _training_images(prepared: Prepared) -> int | None:
     return most
 
 
-def _refuse_the_large(prepared: Prepared) -> None:
+def _check_memory_and_time(prepared: Prepared) -> None:
     from gan_core.pipeline.estimates import refuse_the_impossible
 
     stages = _stages_to_do(prepared)
@@ -143,9 +141,9 @@ def _rows_to_evaluate(prepared: Prepared) -> int:
     )
 
 
-def _look_at_network(prepared: Prepared) -> Checked | None:
-    """Makes a network from outside once, where its features are still to be taken: what does not
-    fit is reported before any work.
+def _build_external_network(prepared: Prepared) -> Checked | None:
+    """Builds an external network where its features are still to be extracted, so that a mistake
+    shows before any work.
     """
     from gan_core.features.external.preflight import inspect_network
 
@@ -157,7 +155,7 @@ def _look_at_network(prepared: Prepared) -> Checked | None:
     return inspect_network(prepared.recipe.extract, prepared.external, prepared.recipe.crop.size)
 
 
-def _refuse_long_features(prepared: Prepared, found: Checked | None) -> None:
+def _check_long_features(prepared: Prepared, found: Checked | None) -> None:
     from gan_core.pipeline.estimates import refuse_what_exceeds_memory
 
     if found is not None:

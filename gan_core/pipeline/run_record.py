@@ -221,8 +221,8 @@ class Run:
 
 
 DIED = (
-    "Its process ended without a message: killed (by a signal, or for want of memory), or the "
-    "machine went down."
+    "Its process ended without a message: it was killed (by a signal, or for lack of memory), or "
+    "the machine went down."
 )
 
 
@@ -248,9 +248,9 @@ def _running_here(record: dict[str, Any]) -> bool:
     return record.get("state") == "running" and record.get("host") == socket.gethostname()
 
 
-def bury(folder: Path, record: dict[str, Any]) -> None:
-    """Writes down that a run of `dead_runs` has failed; what it had begun stays named, so that
-    `discern gc` knows of it.
+def record_death(folder: Path, record: dict[str, Any]) -> None:
+    """Records that a run of `dead_runs` has failed. What it had begun stays in the record for
+    `discern gc`.
     """
     write_json(
         folder / "run.json",

@@ -9,7 +9,7 @@ from typing import Any
 from gan_core.artifacts.store import Store
 from gan_core.errors import DataError, DiscernError, TrainingDiverged
 from gan_core.pipeline.nodes import Node
-from gan_core.pipeline.preflight import refuse_before_starting
+from gan_core.pipeline.preflight import check_before_starting
 from gan_core.pipeline.request import RunRequest, prepare, replan, replan_after_ingest
 from gan_core.pipeline.run_record import Run
 from gan_core.pipeline.runner import execute, use_cached
@@ -35,7 +35,7 @@ def run_request(
         for name in prepared.to_fetch:
             fetch(sources[name], prepared.locations[name], progress_of(f"fetch:{name}"))
         prepared = prepare(request, store)
-    refuse_before_starting(prepared)
+    check_before_starting(prepared)
     run = Run(store, prepared)
     try:
         _Sequence(store, run, progress_of).make_all()
@@ -72,7 +72,7 @@ class _Sequence:
                     remedy="run it again once copying has ended",
                 )
             self._run.planned(prepared)
-            refuse_before_starting(prepared)
+            check_before_starting(prepared)
         if prepared.undecided:
             end = next(i for i, node in enumerate(prepared.nodes) if node.stage == "pack")
             self._make(prepared.nodes[: end + 1])

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gan_core.config import TrainConfig
-from gan_core.contract import Continued, StageOutcome, StageRequest, TrainRequest
+from gan_core.contract import StageOutcome, StageRequest, TrainRequest, WarmStart
 from gan_core.errors import DataError, RequestError
 from gan_core.files import read_json
 from gan_core.progress import Progress, Throttled
@@ -95,7 +95,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     )
 
 
-def warm_start_from(parent: Continued | None, context: Context) -> None:
+def warm_start_from(parent: WarmStart | None, context: Context) -> None:
     """Begins with the last state of the training that is continued (first process; the others
     wait).
     """

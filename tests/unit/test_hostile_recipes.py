@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from gan_core.artifacts.store import Store
 from gan_core.config import Recipe
 from gan_core.errors import DiscernError, RequestError
-from gan_core.pipeline.preflight import refuse_before_starting
+from gan_core.pipeline.preflight import check_before_starting
 from gan_core.pipeline.request import RunRequest, prepare
 from gan_core.recipes import MAX_DEPTH, load_recipe
 from gan_core.validation import model_in
@@ -117,6 +117,6 @@ def test_any_number_is_used_or_refused_with_a_remedy_that_holds(place: str, tmp_
         recipe="digits", scale="debug", overrides=[large], home=str(tmp_path), device="cpu"
     )
     try:
-        refuse_before_starting(prepare(request, Store(tmp_path)))
+        check_before_starting(prepare(request, Store(tmp_path)))
     except DiscernError as error:
         assert not re.search(r"\b(nan|inf)\b", error.remedy), error.remedy

@@ -16,7 +16,7 @@ from PIL import Image
 from gan_core.artifacts.manifest import Manifest
 from gan_core.artifacts.store import Store
 from gan_core.errors import DataError, RequestError
-from gan_core.pipeline.preflight import refusals, refuse_before_starting
+from gan_core.pipeline.preflight import check_before_starting, failed_checks
 from gan_core.pipeline.request import Prepared, RunRequest, as_typed, prepare, replan
 from gan_core.pipeline.runner import execute
 from gan_core.specs import spec_of
@@ -172,19 +172,19 @@ def test_a_request_as_it_is_typed() -> None:
 
 
 def test_a_plan_knows_what_the_run_would_be_refused_for(tmp_path: Path) -> None:
-    (size,) = refusals(planned(tmp_path, overrides=["crop.size=64"]))
+    (size,) = failed_checks(planned(tmp_path, overrides=["crop.size=64"]))
     assert (
         size.for_good and size.error.exit_code == 2 and "images of 32 pixels" in size.error.message
     )
     with pytest.raises(RequestError, match="images of 32 pixels"):
-        refuse_before_starting(planned(tmp_path, overrides=["crop.size=64"]))
-    (uneven,) = refusals(planned(tmp_path, overrides=["train.batch=33", "train.processes=2"]))
+        check_before_starting(planned(tmp_path, overrides=["crop.size=64"]))
+    (uneven,) = failed_checks(planned(tmp_path, overrides=["train.batch=33", "train.processes=2"]))
     assert uneven.for_good and "shared evenly" in uneven.error.message
-    (long,) = refusals(planned(tmp_path, overrides=["train.kimg=10_000_000"], device="cpu"))
+    (long,) = failed_checks(planned(tmp_path, overrides=["train.kimg=10_000_000"], device="cpu"))
     assert not long.for_good and "hours on cpu" in long.error.message
-    assert not list(refusals(planned(tmp_path, until="pack", overrides=["crop.size=64"])))
+    assert not list(failed_checks(planned(tmp_path, until="pack", overrides=["crop.size=64"])))
     assert not list(
-        refusals(
+        failed_checks(
             planned(tmp_path, overrides=["train.kimg=10_000_000"], device="cpu", max_seconds=60)
         )
     )
@@ -196,16 +196,16 @@ def test_fewer_images_than_a_batch_are_refused_once_they_are_counted(tmp_path: P
     store = Store(tmp_path / "home")
     asked: dict[str, Any] = {"recipe": "folder", "data": [str(data)], "scale": "debug"}
     before = planned(store.home, **asked)
-    refuse_before_starting(before)
+    check_before_starting(before)
     execute(store, before.nodes[0], {})
     with pytest.raises(DataError, match=r"has \d+ images, and one batch takes 32") as caught:
-        refuse_before_starting(planned(store.home, **asked))
+        check_before_starting(planned(store.home, **asked))
     assert "more images, or --set train.batch=" in caught.value.remedy
-    (small,) = refusals(planned(store.home, **asked))
+    (small,) = failed_checks(planned(store.home, **asked))
     assert small.for_good
-    refuse_before_starting(planned(store.home, **asked, until="pack"))
-    refuse_before_starting(planned(store.home, **asked, overrides=["train.batch=4"]))
-    refuse_before_starting(
+    check_before_starting(planned(store.home, **asked, until="pack"))
+    check_before_starting(planned(store.home, **asked, overrides=["train.batch=4"]))
+    check_before_starting(
         planned(store.home, **asked, overrides=["crop.kind=faces"])
     )  # an image may hold several
 
