@@ -22,15 +22,43 @@ from pathlib import Path
 from typing import Any
 
 from gan_core.contract import StageRequest
-from gan_core.errors import DiscernError
+from gan_core.errors import DiscernError, TransientError, WorkError
 from gan_core.pipeline.child_process import peak_memory_mb
+from gan_core.pipeline.runner import explain_os_error
 from gan_core.progress import Throttled, silent
 from gan_core.signals import die_with_parent, stop_on_signal, stop_requested
 from gan_core.specs import spec_of
 
+CONTINUE = "run the same command again: it continues from the last saved state"
+
 
 def _say(**message: Any) -> None:
     print(json.dumps(message), file=_channel, flush=True)
+
+
+def _report(error: DiscernError) -> int:
+    """Writes an error for the parent process; returns the exit code."""
+    fields = {"message": error.message, "expected": error.expected, "remedy": error.remedy}
+    _say(error={"kind": type(error).__name__, **fields})
+    return error.exit_code
+
+
+def _for_people(error: Exception, given: argparse.Namespace) -> DiscernError:
+    """An error of a stage as one that says what to do; the traceback of a bug goes to the log."""
+    if isinstance(error, DiscernError):
+        return error
+    if isinstance(error, MemoryError):
+        return WorkError(f"{given.stage} ran out of memory.", remedy="a smaller --scale")
+    if isinstance(error, OSError):
+        return explain_os_error(error, given.request.parent)
+    if lost_contact(error):
+        message = f"Process {rank()} of {given.stage} lost contact with another one: {error}"
+        return TransientError(message, remedy=CONTINUE)
+    traceback.print_exception(error, file=sys.stderr)
+    return WorkError(
+        f"{given.stage} met an error that it did not expect: {type(error).__name__}: {error}",
+        remedy="the traceback is in the log above; please report it",
+    )
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -56,9 +84,8 @@ def start_processes(given: argparse.Namespace) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
-    os.environ.setdefault(
-        "OMP_NUM_THREADS", "1"
-    )  # what torchrun takes, without its warning; the stage sets torch's own threads
+    # torchrun's own default, without its warning; the stage sets torch's threads
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     command = [
         "--standalone",
         f"--nproc-per-node={given.processes}",
@@ -70,8 +97,8 @@ def start_processes(given: argparse.Namespace) -> int:
     try:
         torchrun([*command, "--parent", str(os.getpid())])
     except ChildFailedError as error:
-        # Of those that are gone the one that was killed: what another died of, or said, when
-        # it lost contact came of that.
+        # The process that was killed is the cause: others that lost contact with it end in
+        # consequence.
         number, failure = min(
             error.failures.items(),
             key=lambda one: (_consequence(one[1].exitcode), one[1].timestamp),
@@ -85,32 +112,22 @@ def start_processes(given: argparse.Namespace) -> int:
             f"Process {number} of the {given.processes} of {given.stage} {how}; the others "
             "were stopped."
         )
-        remedy = "run the same command again: it continues from the last saved state"
-        _say(
-            error={
-                "kind": "TransientError",
-                "message": message,
-                "expected": "processes that are not killed",
-                "remedy": remedy,
-            }
-        )
-        return 1
+        expected = "processes that are not killed"
+        return _report(TransientError(message, expected=expected, remedy=CONTINUE))
     except SignalException as signalled:
         return 128 + int(signalled.sigval)
     return 0
 
 
 def _consequence(code: int) -> int:
-    """0 for death by a signal, 1 for an exit code, 2 for an abort, which the communication's
-    threads end in at times.
+    """0 for death by a signal, 1 for an exit code, 2 for an abort, which threads of the
+    communication sometimes cause.
     """
     return 2 if code == -signal.SIGABRT else 1 if code >= 0 else 0
 
 
 def lost_contact(error: Exception) -> bool:
-    """Whether an error only says that another process is gone: why it went, that one says
-    itself.
-    """
+    """Whether an error only says that another process is gone, which reports the cause itself."""
     if "TORCHELASTIC_RUN_ID" not in os.environ or not isinstance(error, RuntimeError):
         return False
     return type(error).__name__.startswith("Dist") or any(
@@ -138,74 +155,13 @@ def main(given: argparse.Namespace) -> int:
         request = StageRequest.model_validate_json(given.request.read_bytes())
         module = importlib.import_module(f"gan_core.stages.{spec_of(given.stage).name}")
         outcome = module.run(request, silent if rank() else Throttled(progress))
-    except DiscernError as error:
-        _say(
-            error={
-                "kind": type(error).__name__,
-                "message": error.message,
-                "expected": error.expected,
-                "remedy": error.remedy,
-            }
-        )
-        return error.exit_code
     except KeyboardInterrupt:
         return 130
-    except MemoryError:
-        _say(
-            error={
-                "kind": "WorkError",
-                "message": f"{given.stage} ran out of memory.",
-                "remedy": "a smaller --scale",
-            }
-        )
-        return 1
-    except OSError as error:
-        from gan_core.pipeline.runner import explain_os_error
-
-        known = explain_os_error(error, given.request.parent)
-        _say(
-            error={
-                "kind": type(known).__name__,
-                "message": known.message,
-                "expected": known.expected,
-                "remedy": known.remedy,
-            }
-        )
-        return 1
     except Exception as error:
-        if lost_contact(error):
-            message = f"Process {rank()} of {given.stage} lost contact with another one: {error}"
-            _say(
-                error={
-                    "kind": "TransientError",
-                    "message": message,
-                    "remedy": "run the same command again: it continues",
-                }
-            )
-            return 1
-        # A bug: its traceback goes to the log, its last line to the parent.
-        traceback.print_exc(file=sys.stderr)
-        message = (
-            f"{given.stage} met an error that it did not expect: {type(error).__name__}: {error}"
-        )
-        _say(
-            error={
-                "kind": "WorkError",
-                "message": message,
-                "remedy": "the traceback is in the log above; please report it",
-            }
-        )
-        return 1
+        return _report(_for_people(error, given))
     if stop_requested() and not outcome.complete:
         message = f"{given.stage} was ended by a signal; its state is saved."
-        _say(
-            error={
-                "kind": "TransientError",
-                "message": message,
-                "remedy": "run the same command again: it continues",
-            }
-        )
-        return 1
+        return _report(TransientError(message, remedy=CONTINUE))
     if rank():
         return 0
     _say(outcome=outcome.model_dump(mode="json"), peak_memory_mb=peak_memory_mb())
@@ -218,9 +174,7 @@ _channel = os.fdopen(os.dup(1), "w")
 
 if __name__ == "__main__":
     _given = parse(sys.argv[1:])
-    if (
-        _given.processes == 1
-    ):  # torchrun hands its own standard output on to the processes that it starts
+    if _given.processes == 1:  # torchrun passes its standard output on to its processes
         os.dup2(2, 1)
     _code = main(_given)
     if _code and "TORCHELASTIC_RUN_ID" in os.environ:

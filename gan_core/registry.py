@@ -27,6 +27,7 @@ from pydantic import ValidationError
 from gan_core.errors import RequestError, UnknownName
 from gan_core.validation import Section, explain
 
+# folder of the plug-ins to the word for one of them
 KINDS = {
     "methods": "method",
     "networks": "network",
@@ -34,7 +35,7 @@ KINDS = {
     "probes": "probe",
     "baselines": "baseline",
     "inspection": "inspection",
-}  # folder of the plug-ins to the word for one of them
+}
 
 # What the definition of an `Options` class may import without the plug-in being imported itself.
 _LIGHT = ("__future__", "typing", "collections.abc", "pydantic", "gan_core.config")

@@ -122,6 +122,7 @@ def spec_of(stage: str) -> StageSpec:
     return STAGES[stage]
 
 
+# stage to the role of its artifacts in a report
 REPORT_ROLES = {
     "ingest": "images",
     "crop": "crops",
@@ -132,4 +133,4 @@ REPORT_ROLES = {
     "extract": "features",
     "evaluate": "cells",
     "inspect": "inspect",
-}  # stage to the role of its artifacts in a report
+}

@@ -151,9 +151,8 @@ def stage_task(
     def run(call: StageCall, inputs: dict[str, StageResult]) -> State[StageResult]:
         store = Store(call.home, Path(call.local))
         refs = {name: result.ref for name, result in inputs.items() if result.ref is not None}
-        if (
-            call.node.pinned is not None
-        ):  # used as it is, whatever its inputs are; shown like all that the store has
+        # used as it is, whatever its inputs are; shown like all that the store has
+        if call.node.pinned is not None:
             result = use_cached(store, call.node)
         else:
             progress = TaskProgress(

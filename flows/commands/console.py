@@ -75,9 +75,8 @@ def print_plan(prepared: Prepared) -> None:
         table.add_row(
             escape(row["node"]), MARKS[row["state"]], (row["key"] or "")[:12], escape(note)
         )
-    console = Console(
-        width=None if sys.stdout.isatty() else 140, emoji=False
-    )  # evaluate:cat:pixels is no cat
+    # no emoji: `evaluate:cat:pixels` holds the code of one
+    console = Console(width=None if sys.stdout.isatty() else 140, emoji=False)
     console.print(table)
     for name in prepared.to_fetch:
         console.print(

@@ -82,9 +82,8 @@ def _prune(store: Store, found: Cleaning, *, dry_run: bool) -> int | None:
     went.
     """
     folder = store.home / "prefect"
-    if (
-        dry_run and folder.exists() and not is_writable(folder)
-    ):  # a server is started, and used, under locks in this folder
+    # a server is started, and used, under locks in this folder
+    if dry_run and folder.exists() and not is_writable(folder):
         return None
     settings = read_file(server_file(folder))
     own = configured_api() in (None, settings.get("PREFECT_API_URL"))

@@ -24,12 +24,8 @@ from gan_core.pipeline.run_record import Run
 from gan_core.pipeline.runner import result_of
 from gan_core.recipes import dump_recipe
 
-_COUNTED = {
-    "ingest",
-    "crop",
-    "dedup",
-    "pack",
-}  # what became of the images; printed where there is no report
+# stages whose counts are printed where there is no report
+_COUNTED = {"ingest", "crop", "dedup", "pack"}
 _MOST_WARNINGS = 8  # on a terminal
 
 

@@ -273,9 +273,8 @@ def hold(folder: Path) -> int:
 
 def _hold(folder: Path) -> None:
     with open(folder / "hold.lock", "a") as alone, open(folder / "users.lock", "a") as user:
-        fcntl.flock(
-            alone, fcntl.LOCK_EX
-        )  # held for life: a free lock means that there is no holder
+        # held for life: a free lock means that there is no holder
+        fcntl.flock(alone, fcntl.LOCK_EX)
         fcntl.flock(user, fcntl.LOCK_SH)
         write_json(folder / "hold.json", {"pid": os.getpid()})
         start(folder)

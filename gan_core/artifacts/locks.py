@@ -34,10 +34,9 @@ def _open(path: Path, public: bool) -> int:
     all may write: no link is followed.
     """
     known = os.O_RDWR | os.O_CLOEXEC | (os.O_NOFOLLOW if public else 0)
+    # first without O_CREAT, which the kernel refuses for another user's file in such a folder
     with contextlib.suppress(FileNotFoundError):
-        return os.open(
-            path, known
-        )  # without O_CREAT, which the kernel refuses for another user's file in such a folder
+        return os.open(path, known)
     handle = os.open(path, known | os.O_CREAT, 0o644)
     if public:
         with contextlib.suppress(PermissionError):  # another user was quicker

@@ -69,9 +69,8 @@ class RemoteArtifacts:
         return manifest
 
     def acquire(self, stage: str, key: str) -> Manifest | None:
-        return self.find(
-            stage, key
-        )  # nothing cleans an object store (gan_core/pipeline/garbage_collection.py)
+        # `discern gc` refuses an object store, so nothing has to be marked as used
+        return self.find(stage, key)
 
     def pin(self, ref: ArtifactRef) -> bool:
         return self.get(ref) is not None
@@ -151,9 +150,8 @@ class RemoteArtifacts:
     def drop(self, ref: ArtifactRef) -> None:
         shutil.rmtree(self._copy(ref), ignore_errors=True)
         base = f"{self._base(ref.stage, ref.key)}/{ref.digest[:12]}"
-        with contextlib.suppress(
-            OSError, ValueError
-        ):  # the manifest goes first: half an artifact must never look whole
+        # the manifest first: half an artifact must never look whole
+        with contextlib.suppress(OSError, ValueError):
             self.filesystem.rm_file(f"{base}/{MANIFEST}")
         with contextlib.suppress(OSError):
             self.filesystem.rm(base, recursive=True)

@@ -160,9 +160,8 @@ class Coder:
             ]
         )
         out = self.centres.new_empty(len(images), 4, len(self.centres))
-        room = self.centres.new_empty(
-            max(counts), len(self.centres)
-        )  # a quadrant's codes stay in the processor's cache
+        # a quadrant's codes stay in the processor's cache
+        room = self.centres.new_empty(max(counts), len(self.centres))
         for number, image in enumerate(
             torch.from_numpy(np.ascontiguousarray(images)).to(self.mean.device)
         ):

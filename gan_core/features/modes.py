@@ -239,10 +239,7 @@ def pool_maps(maps: Tensor, grid: int, pool: Pool = "max") -> Tensor:
     size = pooled_shape(maps.shape[1:], grid)[1:]
     if tuple(maps.shape[2:]) == size:
         return maps
-    if size == (
-        1,
-        1,
-    ):  # over all places at once, in float32: one kernel instead of adaptive windows
+    if size == (1, 1):  # over all places in float32: one kernel instead of adaptive windows
         whole = maps.float()
         return (
             whole.amax((2, 3), keepdim=True) if pool == "max" else whole.mean((2, 3), keepdim=True)

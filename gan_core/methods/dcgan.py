@@ -35,11 +35,8 @@ TITLE = "DCGAN"
 VERSION = 1
 USES_LABELS = False
 FEATURES = ("discriminator",)
-EXAMPLES: tuple[dict[str, object], ...] = (
-    {"mode": "paper"},
-    {},
-    {"first_bias": True},
-)  # for the contract tests
+# options for the contract tests
+EXAMPLES: tuple[dict[str, object], ...] = ({"mode": "paper"}, {}, {"first_bias": True})
 
 
 class Options(Section):

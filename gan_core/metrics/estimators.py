@@ -126,9 +126,8 @@ class Logistic(_Linear):
             device=self.device,
             tolerance=self.tol,
         )[0]
-        if (
-            len(model.classes) == 2
-        ):  # scikit-learn's convention: one column, the second class against the first
+        # scikit-learn's convention: one column, the second class against the first
+        if len(model.classes) == 2:
             model.weights = np.ascontiguousarray(model.weights[:, 1:] - model.weights[:, :1])
             model.intercept = model.intercept[1:] - model.intercept[:1]
         return model

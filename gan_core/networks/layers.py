@@ -55,9 +55,8 @@ class _SumOverProcesses(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return sum_over_processes(
-            gradients[0]
-        )  # every process's loss depends on every process's values
+        # Every process's loss depends on every process's values.
+        return sum_over_processes(gradients[0])
 
 
 def sum_over_processes(values: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ def run_child(
     """Runs a stage as `python -m gan_core STAGE request.json` and waits for it.
 
     Args:
-        processes: several: torchrun starts so many, each dies with this process, and the loss of
+        processes: above 1 torchrun starts this many; all die with this process, and the loss of
             one is one error.
         time_limit: seconds; after it the child gets TERM, and KILL when it is still there after a
             grace period.
@@ -44,40 +44,9 @@ def run_child(
     Raises:
         DiscernError: the child's own error, as raised there.
         WorkError: the time limit was reached.
-        TransientError: the child died without a word (killed, out of memory).
+        TransientError: the child died without a message (killed, out of memory).
     """
-    share = "-{}-of-{}".format(*request.context["share"]) if "share" in request.context else ""
-    path = request.work / "scratch" / f"request{share}.json"
-    atomic_write_bytes(path, request.model_dump_json().encode())
-    command = [
-        sys.executable,
-        "-m",
-        "gan_core",
-        request.stage,
-        str(path),
-        "--parent",
-        str(os.getpid()),
-    ]
-    if processes > 1:
-        command += ["--processes", str(processes)]
-    environment = {
-        "OMP_WAIT_POLICY": "PASSIVE",  # see flows/__init__.py
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(
-            [str(source_root()), os.environ.get("PYTHONPATH", "")]
-        ).rstrip(os.pathsep),
-    }
-    # In a session of its own: a terminal's Ctrl-C is for this process, which then signals the child
-    # to end, once.
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        start_new_session=True,
-    )
+    process = _start(request, processes)
     tail: list[str] = []
     # In the caller's context, so that a log handler there knows which run a line belongs to.
     inside = contextvars.copy_context()
@@ -117,14 +86,54 @@ def run_child(
     if error is not None:
         raise error
     if outcome is None or code != 0:
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        raise TransientError(
-            f"The process of {request.node} died ({how}) without saying why.",
-            expected="enough memory, and a process that is not killed",
-            remedy="run the same command again: it continues. Its last lines: "
-            + (" | ".join(tail[-3:]) or "none"),
-        )
+        raise _died(request.node, code, tail)
     return outcome, peak
+
+
+def _start(request: StageRequest, processes: int) -> subprocess.Popen[str]:
+    """Writes the request as a file and starts the child."""
+    share = "-{}-of-{}".format(*request.context["share"]) if "share" in request.context else ""
+    path = request.work / "scratch" / f"request{share}.json"
+    atomic_write_bytes(path, request.model_dump_json().encode())
+    command = [
+        sys.executable,
+        "-m",
+        "gan_core",
+        request.stage,
+        str(path),
+        "--parent",
+        str(os.getpid()),
+    ]
+    if processes > 1:
+        command += ["--processes", str(processes)]
+    environment = {
+        "OMP_WAIT_POLICY": "PASSIVE",  # see flows/__init__.py
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(
+            [str(source_root()), os.environ.get("PYTHONPATH", "")]
+        ).rstrip(os.pathsep),
+    }
+    # In a session of its own: a terminal's Ctrl-C reaches this process alone, which then sends the
+    # child one signal.
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def _died(node: str, code: int, tail: list[str]) -> TransientError:
+    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    return TransientError(
+        f"The process of {node} died ({how}) without an error message.",
+        expected="enough memory, and a process that is not killed",
+        remedy="run the same command again: it continues. Its last lines: "
+        + (" | ".join(tail[-3:]) or "none"),
+    )
 
 
 def _listen(
@@ -147,8 +156,8 @@ def _listen(
         elif "outcome" in message:
             outcome = StageOutcome.model_validate(message["outcome"])
             peak = float(message.get("peak_memory_mb", 0.0))
-    # Of several processes one meets the cause and the others its consequences, which are the errors
-    # that may pass.
+    # Of several processes one reports the cause; the others lost contact with it, and report errors
+    # that may be retried.
     causes = [error for error in errors if not error.retryable]
     return outcome, next(iter(causes or errors[::-1]), None), peak
 

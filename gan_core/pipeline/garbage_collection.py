@@ -122,9 +122,8 @@ def clean(store: Store, keep: int, *, dry_run: bool) -> Cleaning:
     trash = store.home / "trash"
     removed = trash / uuid.uuid4().hex
     with artifacts.exclusive():
-        abandoned = list(
-            trash.glob("*")
-        )  # of a cleaning that was killed, or is deleting it at this moment
+        # of a cleaning that was killed, or is deleting it at this moment
+        abandoned = list(trash.glob("*"))
         found = _decide(store, artifacts, keep)
         for ref in found.artifacts:
             if not _move_to_trash(artifacts, ref, removed):
@@ -311,9 +310,8 @@ def _move_to_trash(artifacts: LocalArtifacts, ref: ArtifactRef, removed: Path) -
     with try_lock(artifacts.home / "locks" / f"{ref.stage}-{ref.key}.lock") as free:
         if not free:
             return False
-        artifacts.unlink_current(
-            ref
-        )  # first: a name that leads to nothing is a miss, a half version would be damage
+        # first: a key without a version is a cache miss, half a version would be damage
+        artifacts.unlink_current(ref)
         folder = artifacts.folder(ref)
         _move(folder, removed)
         with contextlib.suppress(OSError):

@@ -30,9 +30,8 @@ def exclusive_use(devices: list[str], who: str, waiting: Waiting | None = None) 
         waiting: called with the holder's words when a device is not free at once.
     """
     with contextlib.ExitStack() as held:
-        for name in sorted(
-            set(devices)
-        ):  # everybody in the same order: two that want two each do not wait for each other
+        # in one order for all processes: two that want two GPUs each do not deadlock
+        for name in sorted(set(devices)):
             held.enter_context(
                 file_lock(PLACE / f"discern-gpu-{name}.lock", who, waiting, public=True)
             )

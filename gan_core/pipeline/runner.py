@@ -29,17 +29,14 @@ from gan_core.pipeline.data_growth import trajectory_of
 from gan_core.pipeline.gpu_lock import exclusive_use, identities
 from gan_core.pipeline.nodes import Node, key_of
 from gan_core.progress import Progress, duration, silent
-from gan_core.specs import spec_of
+from gan_core.specs import StageSpec, spec_of
 
 log = logging.getLogger(__name__)
 
-
 # the mark of a refreshed training that is not complete, in its state folder
 REFRESH_MARK = "refresh-incomplete"
-
-MakeShares = Callable[
-    [StageRequest], int
-]  # makes the shares of a request, perhaps on other machines; returns how many
+# makes the shares of a request, perhaps on other machines; returns how many
+MakeShares = Callable[[StageRequest], int]
 
 
 class StageResult(BaseModel):
@@ -105,13 +102,13 @@ def execute(
         make_shares: makes the shares of a stage that can be divided, before the stage itself
             publishes them.
     Raises:
-        DiscernError: what went wrong, for people; OSErrors of a full disk or a closed folder come
-            as StoreError.
+        DiscernError: what went wrong, for people; OSErrors of a full disk or a folder without
+            permission come as StoreError.
     """
     key = key_of(node, {name: ref.digest for name, ref in inputs.items()})
     held: list[str] = []
 
-    def wait_said(holder: str) -> None:
+    def announce(holder: str) -> None:
         held.append(holder)
         log.info("%s: waiting for %s, which is making the same artifact", node.id, holder)
         if waiting:
@@ -120,7 +117,7 @@ def execute(
     try:
         if not refresh and (manifest := store.acquire(node.stage, key)):
             return result_of(node.id, manifest, cached=True)
-        with store.lock(node.stage, key, who, wait_said):
+        with store.lock(node.stage, key, who, announce):
             if (not refresh or held) and (manifest := store.acquire(node.stage, key)):
                 return result_of(node.id, manifest, cached=True, waited_for=held[0] if held else "")
             return _make_alone(store, node, key, inputs, progress, who, refresh, make_shares)
@@ -156,7 +153,9 @@ def _make_alone(
     refresh: bool,
     make_shares: MakeShares | None,
 ) -> StageResult:
-    """Trainings of several lengths share one state folder: they take turns at it."""
+    """Makes a node under the lock of its training's state folder, if it has one: trainings of
+    several lengths share a folder.
+    """
     if node.stage != "train" or "train" not in node.key_part:
         return _make(store, node, key, inputs, progress, who, make_shares)
     trajectory = trajectory_key(node, inputs)
@@ -168,7 +167,7 @@ def _make_alone(
     ):
         if not refresh:
             return _make(store, node, key, inputs, progress, who)
-        with begun_again(store.state("train", trajectory), node.id) as mark:
+        with fresh_state(store.state("train", trajectory), node.id) as mark:
             result = _make(store, node, key, inputs, progress, who)
             if not result.paused:
                 mark.unlink(missing_ok=True)
@@ -176,12 +175,12 @@ def _make_alone(
 
 
 @contextlib.contextmanager
-def begun_again(state: Path, node: str) -> Iterator[Path]:
-    """A refreshed training begins without the state of earlier ones, and only once: another try
-    continues what this one has learned.
+def fresh_state(state: Path, node: str) -> Iterator[Path]:
+    """Removes the state of earlier trainings before a refreshed one, once; yields a mark in the
+    state folder.
 
-    A mark in the state folder says so until the training is complete or has diverged: a retry of
-    the task or of the run, or the same command given again after a kill or a time limit, finds it.
+    The mark stays until the training is complete or has diverged, so that a retry of the task or of
+    the run, or the same command after a kill or a time limit, continues the refreshed training.
     """
     mark = state / REFRESH_MARK
     if mark.exists():
@@ -206,6 +205,9 @@ def _make(
     who: str,
     make_shares: MakeShares | None = None,
 ) -> StageResult:
+    """Runs a node's stage on verified inputs and publishes what it wrote; a stage that paused
+    publishes nothing.
+    """
     spec = spec_of(node.stage)
     checked = {
         role: [_checked(store, inputs[name]) for name in ids] for role, ids in node.inputs.items()
@@ -229,13 +231,7 @@ def _make(
             request = request.model_copy(
                 update={"context": {**request.context, "shares": make_shares(request)}}
             )
-        if spec.child:
-            outcome, peak = run_child(request, progress, spec.time_limit, processes)
-        else:
-            with _peak_memory() as measured:
-                module = importlib.import_module(f"gan_core.stages.{node.stage}")
-                outcome = module.run(request, progress)
-            peak = measured[0]
+        outcome, peak = _run_stage(spec, request, progress, processes)
     seconds = time.perf_counter() - started
     if not outcome.complete:
         return StageResult(
@@ -262,18 +258,32 @@ def _make(
     return result_of(node.id, complete, cached=False)
 
 
+def _run_stage(
+    spec: StageSpec, request: StageRequest, progress: Progress, processes: int
+) -> tuple[StageOutcome, float]:
+    """Runs a stage in a child process or in this thread; returns its outcome and the peak memory in
+    MiB.
+    """
+    if spec.child:
+        return run_child(request, progress, spec.time_limit, processes)
+    module = importlib.import_module(f"gan_core.stages.{spec.name}")
+    with _peak_memory() as measured:
+        outcome = module.run(request, progress)
+    return outcome, measured[0]
+
+
 def _checked(store: Store, ref: ArtifactRef) -> StageInput:
-    """An input whose bytes were compared with its manifest: damage must not travel on into what is
-    made from it.
+    """An input whose bytes agree with its manifest, so that damage does not pass on to what is made
+    from it.
+
+    Raises: StoreError: they do not.
     """
     manifest = store.artifacts.get(ref)
     wrong, path = ["its manifest is gone"], Path()
     if manifest is not None:
-        for place in (
-            store.path,
-            store.artifacts.refetch,
-        ):  # a copy may be damaged where the object store's is whole
-            path = place(ref)
+        # a local copy may be damaged where the object store's version is whole
+        for fetch in (store.path, store.artifacts.refetch):
+            path = fetch(ref)
             wrong = problems(path, manifest, deep=True, byproducts=False)
             if not wrong:
                 break
@@ -319,8 +329,8 @@ def _earlier(store: Store, node: Node, most: int = 2) -> list[str]:
             found.append((str(manifest.made.get("at", "")), ref, manifest))
     chosen: list[str] = []
     for _, ref, manifest in sorted(found, key=lambda entry: entry[0], reverse=True):
-        # held: rows are copied until the very end, and cleaning must leave it until then; hashed:
-        # damage must not travel on with them
+        # pinned: rows are copied until the stage ends, and cleaning must leave it until then;
+        # hashed: damage must not be copied with them
         if (
             len(chosen) < most
             and store.artifacts.pin(ref)
@@ -331,17 +341,17 @@ def _earlier(store: Store, node: Node, most: int = 2) -> list[str]:
 
 
 def trajectory_key(node: Node, inputs: dict[str, ArtifactRef]) -> str:
-    """What decides the path of a training but not its length: longer training continues from the
-    state kept under it.
+    """The key of a training's state: all that decides its weights but the length, so that a longer
+    training continues from it.
     """
     digests = {role: [inputs[name].digest for name in ids] for role, ids in node.inputs.items()}
     return trajectory_of(spec_of(node.stage).version, node.key_part, digests)
 
 
 @contextlib.contextmanager
-def _peak_memory() -> Any:
+def _peak_memory() -> Iterator[list[float]]:
     """Measures the peak resident memory (MiB) of this process over a block; the counter is reset
-    first where Linux lets us.
+    first where Linux allows it.
     """
     measured = [0.0]
     with contextlib.suppress(OSError):
@@ -357,8 +367,8 @@ def _peak_memory() -> Any:
 
 
 def explain_os_error(error: OSError, home: Path) -> DiscernError:
-    """An operating-system error as an error for people: a full disk, a closed folder, a system out
-    of something.
+    """An operating-system error as an error for people: a full disk, a folder without permission, a
+    system that ran out of a resource.
     """
     where = error.filename or home
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -389,7 +399,7 @@ def explain_os_error(error: OSError, home: Path) -> DiscernError:
         )
     if error.errno in (errno.ENOMEM, errno.EAGAIN, errno.EMFILE):
         return TransientError(
-            f"The system had no more to give: {error.strerror} ({where}).",
+            f"The system ran out of a resource: {error.strerror} ({where}).",
             remedy="the task is tried again",
         )
     return StoreError(

@@ -158,9 +158,8 @@ def grids(folders: Iterable[Path], most: int = 6, kind: str = "grid") -> list[tu
     found = []
     for folder in folders:
         for path in sorted(folder.glob(f"{kind}-*.png")):
-            number = path.stem.removeprefix(f"{kind}-").replace(
-                "_", "."
-            )  # 'grid-000060_250': at 60.25 kimg
+            # 'grid-000060_250': at 60.25 kimg
+            number = path.stem.removeprefix(f"{kind}-").replace("_", ".")
             if number.replace(".", "").isdigit():
                 found.append((float(number), path))
     if len(found) <= most:

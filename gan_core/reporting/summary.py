@@ -48,9 +48,8 @@ def summarise(inputs: ReportInputs) -> dict[str, Any]:
     scored = [
         name for name in inputs.sources("evaluate") if any(row["source"] == name for row in rows)
     ]
-    best = headline(
-        rows, scored[0] if scored else None
-    )  # accuracies of different sources cannot be compared
+    # of one source: accuracies of different sources cannot be compared
+    best = headline(rows, scored[0] if scored else None)
     recipe = inputs.recipe
     names = {role: inputs.sources(role) for role in ("train", "evaluate")}
     features = feature_sets(inputs)

@@ -85,9 +85,8 @@ def save_state(
     payload = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
     atomic_write_bytes(work / "tensors.safetensors", payload)
     write_json(work / "state.json", {"position": asdict(position), "extra": dict(extra)})
-    digest = hashlib.sha256(
-        payload
-    ).hexdigest()  # of what was meant, not of what a disk says it was: it may be 160 MB
+    # of the bytes in memory: reading 160 MB back would cost time
+    digest = hashlib.sha256(payload).hexdigest()
     write_json(
         work / _MANIFEST,
         {"tensors.safetensors": digest, "state.json": sha256_file(work / "state.json")},

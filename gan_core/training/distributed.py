@@ -172,9 +172,7 @@ def join(device: str) -> tuple[Processes, str]:
             expected="a GPU for each process",
             remedy=f"--set train.processes={max(found, 1)}, or --set train.processes=auto",
         )
-    if (
-        cuda
-    ):  # first: nccl binds a process to the GPU that is current, and without device_id it guesses
+    if cuda:  # first: nccl binds a process to the current GPU, and without device_id it guesses
         device = f"cuda:{torch.distributed.get_node_local_rank()}"
         torch.cuda.set_device(device)
     if not torch.distributed.is_initialized() and cuda:

@@ -63,11 +63,8 @@ SENTENCES = {
         "interval before"
     ),
 }
-STOPPING = {
-    "nan",
-    "certain",
-    "constant",
-}  # what ends a training under `on_divergence: stop`; the others are warnings there
+# what ends a training under `on_divergence: stop`; the others are warnings there
+STOPPING = {"nan", "certain", "constant"}
 _SLOWER, _AUGMENTED, _MODERN = (
     "a lower train.learning_rate",
     "train.options.augment=[color,translation,cutout]",
@@ -252,9 +249,8 @@ def oscillation(images: Tensor) -> Tensor:
     x = x - x.mean((2, 3), keepdim=True)
     height, width = x.shape[2:]
     spectrum = torch.fft.rfft2(x)
-    weight = torch.full(
-        (width // 2 + 1,), 2.0, device=x.device
-    )  # rfft2 leaves out the mirrored half
+    # rfft2 leaves out the mirrored half: its columns count twice, the first and a middle one once
+    weight = torch.full((width // 2 + 1,), 2.0, device=x.device)
     weight[0] = 1.0
     if width % 2 == 0:
         weight[-1] = 1.0

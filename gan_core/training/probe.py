@@ -74,9 +74,8 @@ class Probe:
         network.eval()
         held, fitted = (self._features(network, part) for part in (0, 1))
         gram = fitted @ fitted.T
-        gram.diagonal().add_(
-            max(RIDGE * float(gram.diagonal().mean()), 1e-6)
-        )  # features that are all alike leave nothing else
+        # above 0, so that equal features leave a matrix that can be solved
+        gram.diagonal().add_(max(RIDGE * float(gram.diagonal().mean()), 1e-6))
         targets = F.one_hot(self._labels[1], self._classes).to(gram) - 1 / self._classes
         answers = (held @ fitted.T) @ torch.linalg.solve(gram, targets)
         return float((answers.argmax(1).cpu() == self._labels[0]).float().mean())

@@ -52,9 +52,8 @@ def warm_start(parent: Path, folder: Path, images: int, target: int) -> None:
     shutil.copytree(parent / name, work)
     _forget_best(work)
     shutil.rmtree(folder / name, ignore_errors=True)
-    work.rename(
-        folder / name
-    )  # last: until then the folder has no state, and the next attempt begins here again
+    # last: until then the folder has no state, and the next attempt begins here again
+    work.rename(folder / name)
 
 
 def _whole(folder: Path) -> bool:

@@ -22,7 +22,7 @@ from gan_core.pipeline import runner
 from gan_core.pipeline.nodes import Node
 from gan_core.pipeline.request import RunRequest, prepare
 from gan_core.pipeline.run_record import Run
-from gan_core.pipeline.runner import StageResult, begun_again, execute
+from gan_core.pipeline.runner import StageResult, execute, fresh_state
 from tests.faults.test_child_process import children
 from tests.stages.digits_artifacts import digits_crops
 
@@ -59,16 +59,16 @@ def test_a_killed_refresh_goes_on_where_it_was(
     continued = execute(store, node, {"pack": pack}, refresh=True)
     assert continued.outcome.summary["started_at_kimg"] >= 0.2 and not continued.cached
     (state,) = (tmp_path / "state" / "train").iterdir()
-    with begun_again(state, "train") as mark:
+    with fresh_state(state, "train") as mark:
         assert [path.name for path in state.iterdir()] == [mark.name], (
             "it was complete: the next refresh begins again"
         )
         (state / "state.json").touch()
-    with begun_again(state, "train"), pytest.raises(TrainingDiverged):
+    with fresh_state(state, "train"), pytest.raises(TrainingDiverged):
         assert (state / "state.json").exists(), "and is continued until it is complete,"
-        with begun_again(state, "train"):
+        with fresh_state(state, "train"):
             raise TrainingDiverged("a planted fault")
-    with begun_again(state, "train"):
+    with fresh_state(state, "train"):
         assert not (state / "state.json").exists(), "or has diverged"
 
 

@@ -104,9 +104,8 @@ def activation(seen: list[Seen], place: int, following: int) -> Point:
         if entry.gave == shape and not isinstance(entry.module, _NONLINEAR):
             last = entry.module
     flat = following < len(seen) and seen[following].given == (math.prod(shape),)
-    if flat and isinstance(
-        last, (*WEIGHTED, NORMS)
-    ):  # a nonlinearity by function, then flattened into a linear layer
+    # a nonlinearity by function, then flattened into a linear layer
+    if flat and isinstance(last, (*WEIGHTED, NORMS)):
         return Point(seen[following].module, before=True, shape=shape)
     return Point(last, before=False)
 

@@ -58,9 +58,8 @@ def inspect_network(config: ExtractConfig, stamp: Stamp, side: int) -> Checked:
     return _asked(json.dumps(question, sort_keys=True), os.environ.get("PYTHONPATH", ""))
 
 
-@functools.lru_cache(
-    maxsize=8
-)  # the command asks, and so does its flow; a changed file is another question
+# The command asks, and so does its flow; a changed file is another question.
+@functools.lru_cache(maxsize=8)
 def _asked(question: str, path: str) -> Checked:
     from gan_core.errors import error_from_json
     from gan_core.files import source_root

@@ -128,9 +128,7 @@ def _import(place: str, root: Path | None) -> Any:
         ) from error
     finally:
         if root is not None:
-            with contextlib.suppress(
-                ValueError
-            ):  # the module may have put the path in order itself
+            with contextlib.suppress(ValueError):  # the module may have removed it itself
                 sys.path.remove(str(root))
             sys.path.append(str(root))
 
