@@ -149,3 +149,13 @@ def write_rows(folder: Path, table: pa.Table) -> Path:
     path = folder / TABLE
     write_table(table, path)
     return path
+
+
+def dropped_crops(folders: Sequence[Path]) -> set[tuple[str, int]]:
+    """(image_id, box) of the crops that dedup does not keep. Args: folders: artifacts of dedup."""
+    dropped: set[tuple[str, int]] = set()
+    for folder in folders:
+        table = pq.read_table(folder / "duplicates.parquet", columns=["image_id", "box", "keep"])
+        table = table.filter(pc.invert(table["keep"]))
+        dropped.update(zip(table["image_id"].to_pylist(), table["box"].to_pylist(), strict=True))
+    return dropped

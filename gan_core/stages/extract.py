@@ -16,8 +16,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from gan_core import registry
 from gan_core.contract import EXTERNAL, ExtractRequest, StageOutcome, StageRequest
@@ -25,7 +23,7 @@ from gan_core.errors import DataError, RequestError
 from gan_core.features.extractor import Extractor, network_extractor, snapshot_entry
 from gan_core.files import canonical_json, read_json, sha256_file, sha256_text, write_json
 from gan_core.progress import Progress
-from gan_core.shards import PixelShards
+from gan_core.shards import PixelShards, dropped_crops
 
 log = logging.getLogger(__name__)
 
@@ -89,11 +87,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
 
 def kept_by_dedup(table: pa.Table, duplicates: tuple[Path, ...]) -> pa.Array:
     """Whether dedup kept a crop; True for rows of splits that it does not search."""
-    dropped: set[tuple[str, int]] = set()
-    for folder in duplicates:
-        found = pq.read_table(folder / "duplicates.parquet", columns=["image_id", "box", "keep"])
-        found = found.filter(pc.invert(found["keep"]))
-        dropped.update(zip(found["image_id"].to_pylist(), found["box"].to_pylist(), strict=True))
+    dropped = dropped_crops(duplicates)
     crops = zip(table["image_id"].to_pylist(), table["box"].to_pylist(), strict=True)
     return pa.array([crop not in dropped for crop in crops], pa.bool_())
 

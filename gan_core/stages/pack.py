@@ -8,33 +8,19 @@ Rows go to shards by hash of their id, so one new image changes one shard.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
 
 from gan_core.contract import PackRequest, StageOutcome, StageRequest
 from gan_core.errors import DataError
 from gan_core.progress import Progress
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from gan_core.schemas import CROPS, shard_count, shard_of
+from gan_core.shards import PixelShards, dropped_crops, write_rows, write_shard
 
 log = logging.getLogger(__name__)
 
 BLOCK = 2048  # images read at once
-
-
-def dropped_crops(folders: Sequence[Path]) -> set[tuple[str, int]]:
-    """(image_id, box) of the crops that dedup does not keep."""
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    dropped: set[tuple[str, int]] = set()
-    for folder in folders:
-        table = pq.read_table(folder / "duplicates.parquet", columns=["image_id", "box", "keep"])
-        table = table.filter(pc.invert(table["keep"]))
-        dropped.update(zip(table["image_id"].to_pylist(), table["box"].to_pylist(), strict=True))
-    return dropped
 
 
 def count_rows(table: pa.Table, dropped: set[tuple[str, int]]) -> dict[str, int]:
@@ -59,11 +45,6 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     Raises:
         DataError: nothing is left to train on.
     """
-    import numpy as np
-
-    from gan_core.schemas import CROPS, shard_count, shard_of
-    from gan_core.shards import PixelShards, write_rows, write_shard
-
     job = PackRequest.of(request)
     folders = job.crops
     dropped = dropped_crops(job.duplicates)
@@ -110,8 +91,6 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
 
 def _placed(table: pa.Table, shard: object, row: object) -> pa.Table:
     """The rows with their new places."""
-    import pyarrow as pa
-
     for name, values in (("shard", shard), ("row", row)):
         table = table.set_column(
             table.schema.get_field_index(name), name, pa.array(values, pa.int32())

@@ -105,11 +105,8 @@ def test_equal_input_gives_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_one_new_image_changes_one_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gan_core import schemas
-
-    monkeypatch.setattr(
-        schemas, "shard_count", lambda rows: 4
-    )  # the real shards hold 8,192 rows: too many for a test
+    # the real shards hold 8,192 rows: too many for a test
+    monkeypatch.setattr(pack, "shard_count", lambda rows: 4)
     old = crops(tmp_path / "a", "a", 200)
     new = crops(tmp_path / "b", "a", 250)  # the same 160 training images and 40 more
     assert new[:200] == old
