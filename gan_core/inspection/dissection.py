@@ -22,8 +22,9 @@ Latents for thresholds, agreement and ablation are never shared.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ from torch import Tensor, nn
 from gan_core.config import Section, SegmenterConfig
 from gan_core.inspection.base import (
     Context,
+    Figure,
     Images,
     Inspection,
     Table,
@@ -55,11 +57,15 @@ VERSION = 1
 ORDER = 70
 DEFAULT = False  # it needs a segmenter
 
-CHUNK = 32  # units whose maps are upsampled at a time
+CHUNK = 32  # units whose maps are upsampled at a time, to bound memory
 FRACTIONS = np.logspace(-3, 0, 100)[:-1]  # shares of places above a threshold (netdissect)
-LEAST_IOU, LEAST_GAIN = 0.05, 0.05  # a unit counts above the first, and by so much above shuffled
+# a unit counts where its IoU is above the first, and above the shuffled one by the second
+LEAST_IOU, LEAST_GAIN = 0.05, 0.05
 LEAST_PIXELS = 1e-3  # classes with a smaller share of the pixels are left out (netdissect)
+SEEN = 10  # places that a class must have had before, for a rate of insertion over it
 RANDOM_SETS = 20
+# a class is causal where its units remove at least half of it, more than 95 % of random sets do
+LEAST_LOST, CHANCE = 0.5, 0.95
 FITTED_PIXELS, FITTED_IOU = 1e-2, 0.5  # of a fitted segmenter: share of pixels, its own IoU
 PLACES = 2000  # insertions of each class
 FADED, GREY = 0.25, 0.6  # share of an image where a unit is off, and the grey of the rest
@@ -103,12 +109,17 @@ class Dissection:
     shuffled: Floats
     counts: npt.NDArray[np.bool_]
     drawn: list[int]
-    units: dict[str, dict[str, list[int]]]
-    lost: dict[str, dict[str, float]]
-    elsewhere: dict[str, dict[str, float]]
-    random: dict[str, list[float]]
-    matched: dict[str, float]
-    inserted: dict[str, dict[str, Any]]
+    units: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    lost: dict[str, dict[str, float]] = field(default_factory=dict)
+    elsewhere: dict[str, dict[str, float]] = field(default_factory=dict)
+    random: dict[str, list[float]] = field(default_factory=dict)
+    matched: dict[str, float] = field(default_factory=dict)
+    inserted: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def drawn_names(self) -> list[str]:
+        """Names of the classes that count."""
+        return [self.classes[number] for number in self.drawn]
 
 
 def inspect(context: Context, options: Options) -> Inspection:
@@ -131,46 +142,49 @@ def inspect(context: Context, options: Options) -> Inspection:
     random = random_network(generator, context.seed)
     chance = agreement(random, layer, segment, latents, options.latents)
     spurious = int(count_units(*chance).sum())
-    drawn = found.drawn
     histogram = None if real is None else _histogram(real_segment, real)
-    rows = [_row(found, n, histogram, segment) for n in drawn]
-    columns = [
-        "class",
-        "pixels (real)",
-        *(["segmenter IoU"] if segment.iou else []),
-        "best IoU",
-        "shuffled",
-        "units that count",
-        f"lost by {options.units} units",
-        "by optimised units",
-        "random sets, mean (worst)",
-        "matched set",
-        "changed elsewhere",
-    ]
+    shown = Units(generator, layer, latents[:8])
+    return Inspection(
+        _sentence(found, options.units, spurious),
+        _numbers(found, dict(segment.iou), histogram, spurious),
+        _figures(found, shown),
+        [_table(found, segment, options.units, histogram)],
+    )
+
+
+def _sentence(found: Dissection, units: int, spurious: int) -> str:
     causal = [
-        found.classes[n]
-        for n in drawn
-        if found.lost[found.classes[n]]["agreement"]
-        > max(np.quantile(found.random[found.classes[n]], 0.95), 0.5)
+        name
+        for name in found.drawn_names
+        if found.lost[name]["agreement"] > max(np.quantile(found.random[name], CHANCE), LEAST_LOST)
     ]
     removed = (
-        f"Ablating the best {options.units} units removes at least half of {_listed(causal)}, more "
+        f"Ablating the best {units} units removes at least half of {_listed(causal)}, more "
         "than 95 % of random sets do."
         if causal
-        else f"Ablating the best {options.units} units removes no class more than random sets do."
+        else f"Ablating the best {units} units removes no class more than random sets do."
     )
-    sentence = (
-        f"Of {found.iou.shape[0]} units of {layer}, {int(found.counts.any(1).sum())} detect a "
-        f"class beyond layout (a network with random weights: {spurious}). {removed}"
+    return (
+        f"Of {found.iou.shape[0]} units of {found.layer}, {int(found.counts.any(1).sum())} detect "
+        f"a class beyond layout (a network with random weights: {spurious}). {removed}"
     )
-    numbers = {
-        "layer": layer,
+
+
+def _numbers(
+    found: Dissection,
+    segmenter_iou: dict[str, Any],
+    histogram: list[float] | None,
+    spurious: int,
+) -> dict[str, Any]:
+    best = found.iou.argmax(0), np.arange(len(found.classes))
+    return {
+        "layer": found.layer,
         "classes": found.classes,
         "pixels": _rounded(found.pixels),
         "pixels_real": histogram,
-        "segmenter_iou": dict(segment.iou),
-        "best_iou": _rounded(found.iou.max(0)),
-        "shuffled": _rounded(found.shuffled[found.iou.argmax(0), np.arange(len(found.classes))]),
+        "segmenter_iou": segmenter_iou,
+        "best_iou": _rounded(found.iou[best]),
+        "shuffled": _rounded(found.shuffled[best]),
         "counting_units": found.counts.sum(0).tolist(),
         "random_network_units": spurious,
         "units": found.units,
@@ -181,26 +195,28 @@ def inspect(context: Context, options: Options) -> Inspection:
         "matched": found.matched,
         "inserted": found.inserted,
     }
-    names = [found.classes[n] for n in drawn]
-    shown = Units(generator, layer, latents[:8])
-    figures = [
+
+
+def _figures(found: Dissection, shown: Units) -> list[Figure]:
+    """Samples before and after ablation, and the samples under the map of each class's best
+    unit.
+    """
+    names = found.drawn_names
+    best = shown.activations[:, [found.units[n]["agreement"][0] for n in names]]
+    return [
         image_sheet(
             "dissection_ablated",
             before_and_after(shown, [found.units[n]["agreement"] for n in names]),
-            8,
+            len(shown.images),
             "samples, and the same with the units of one class ablated: " + ", ".join(names),
         ),
         image_sheet(
             "dissection_units",
-            highlighted(
-                shown.images,
-                shown.activations[:, [found.units[n]["agreement"][0] for n in names]],
-            ),
-            8,
+            highlighted(shown.images, best),
+            len(shown.images),
             "the same samples under the map of each class's best unit: " + ", ".join(names),
         ),
     ]
-    return Inspection(sentence, numbers, figures, [Table(columns, rows)])
 
 
 def dissect(
@@ -223,55 +239,46 @@ def dissect(
     iou, shuffled, pixels = agreement(generator, layer, segment, latents, count)
     counts = count_units(iou, shuffled, pixels)
     drawn = classes_that_count(segment, pixels)
-    last = latents[2 * count :]
-    study = Ablation(generator, layer, segment, last)
+    found = Dissection(list(segment.classes), layer, pixels, iou, shuffled, counts, drawn)
+    study = Ablation(generator, layer, segment, latents[2 * count :])
     random = numpy_stream(seed, "dissection", "random sets")
-    chosen: dict[str, dict[str, list[int]]] = {}
-    lost: dict[str, dict[str, float]] = {}
-    elsewhere: dict[str, dict[str, float]] = {}
-    by_chance: dict[str, list[float]] = {}
-    matched: dict[str, float] = {}
     effects = study.effects()
     for number in drawn:
-        name = segment.classes[number]
-        rankings = {
-            "agreement": iou[:, number],
-            "effect": effects[:, number],
-            "optimised": study.coefficients(number, iou[:, number], seed),
-        }
-        chosen[name] = {
-            how: np.argsort(-values, kind="stable")[:units].tolist()
-            for how, values in rankings.items()
-        }
-        lost[name], elsewhere[name] = {}, {}
-        for how, some in chosen[name].items():
-            gone, other = study.remove(some)
-            lost[name][how] = round(float(gone[number]), 4)
-            elsewhere[name][how] = round(float(other[number]), 4)
-        others = random_sets(len(iou), chosen[name]["agreement"], units, RANDOM_SETS, random)
-        by_chance[name] = [round(float(study.remove(some)[0][number]), 4) for some in others]
-        similar = study.matched(chosen[name]["agreement"])
-        matched[name] = round(float(study.remove(similar)[0][number]), 4)
-    inserted = {
-        name: study.insert(number, chosen[name]["agreement"], numpy_stream(seed, "insert", name))
-        for number, name in enumerate(segment.classes)
-        if number in drawn
+        _dissect_class(found, study, number, effects[:, number], units, random, seed)
+    return found
+
+
+def _dissect_class(
+    found: Dissection,
+    study: Ablation,
+    number: int,
+    effects: Floats,
+    units: int,
+    random: np.random.Generator,
+    seed: int,
+) -> None:
+    """Ablation and insertion of one class, written into `found`."""
+    name, iou = found.classes[number], found.iou[:, number]
+    rankings = {
+        "agreement": iou,
+        "effect": effects,
+        "optimised": study.coefficients(number, iou, seed),
     }
-    return Dissection(
-        list(segment.classes),
-        layer,
-        pixels,
-        iou,
-        shuffled,
-        counts,
-        drawn,
-        chosen,
-        lost,
-        elsewhere,
-        by_chance,
-        matched,
-        inserted,
-    )
+    chosen = {
+        how: np.argsort(-values, kind="stable")[:units].tolist() for how, values in rankings.items()
+    }
+    found.units[name], found.lost[name], found.elsewhere[name] = chosen, {}, {}
+    for how, some in chosen.items():
+        gone, other = study.remove(some)
+        found.lost[name][how] = round(float(gone[number]), 4)
+        found.elsewhere[name][how] = round(float(other[number]), 4)
+    best = chosen["agreement"]
+    found.random[name] = [
+        round(float(study.remove(some)[0][number]), 4)
+        for some in random_sets(len(iou), best, units, RANDOM_SETS, random)
+    ]
+    found.matched[name] = round(float(study.remove(study.matched(best))[0][number]), 4)
+    found.inserted[name] = study.insert(number, best, numpy_stream(seed, "insert", name))
 
 
 def agreement(
@@ -494,8 +501,8 @@ class Ablation(Units):
         return found
 
     def insert(self, number: int, units: list[int], random: np.random.Generator) -> dict[str, Any]:
-        """How often a class appears where its units are switched on at one place where it is
-        absent, by row and by the class that was there before.
+        """How often a class appears where its units are switched on at one place without it, by
+        row and by the class that was there before.
         """
         cells = self._cells(number)
         absent = np.argwhere(~cells.numpy())
@@ -530,7 +537,7 @@ class Ablation(Units):
         by_class = {
             name: round(float(hit[was == n].mean()), 4)
             for n, name in enumerate(self.segment.classes)
-            if (was == n).sum() >= 10
+            if (was == n).sum() >= SEEN
         }
         by_row = [
             round(float(hit[places[:, 1] == row].mean()), 4)
@@ -543,8 +550,6 @@ class Ablation(Units):
 
 def random_network(generator: LayeredNetwork, seed: int) -> LayeredNetwork:
     """A copy with new random weights; its batch norms keep their statistics of the batch."""
-    import copy
-
     own = copy.deepcopy(generator)
     initialise(own, torch_stream(seed, "dissection", "random network"))
     for norm in own.norms().values():
@@ -581,23 +586,42 @@ def _histogram(segment: Segmenter, images: Tensor) -> list[float]:
     return _rounded(np.bincount(labels, minlength=len(segment.classes)) / len(labels))
 
 
-def _row(found: Dissection, number: int, real: list[float] | None, segment: Segmenter) -> list[Any]:
-    name = found.classes[number]
-    best = int(found.iou[:, number].argmax())
-    chance = found.random[name]
-    return [
-        name,
-        f"{100 * found.pixels[number]:.1f} %" + (f" ({100 * real[number]:.1f})" if real else ""),
-        *([f"{segment.iou[name] or 0:.2f}"] if segment.iou else []),
-        f"{found.iou[best, number]:.3f}",
-        f"{found.shuffled[best, number]:.3f}",
-        int(found.counts[:, number].sum()),
-        f"{100 * found.lost[name]['agreement']:.0f} %",
-        f"{100 * found.lost[name]['optimised']:.0f} %",
-        f"{100 * np.mean(chance):.0f} % ({100 * max(chance):.0f} %)",
-        f"{100 * found.matched[name]:.0f} %",
-        f"{100 * found.elsewhere[name]['agreement']:.0f} %",
+def _table(found: Dissection, segment: Segmenter, units: int, real: list[float] | None) -> Table:
+    """A row for each class that counts. Args: real: share of the classes in training images."""
+    columns = [
+        "class",
+        "pixels (real)",
+        *(["segmenter IoU"] if segment.iou else []),
+        "best IoU",
+        "shuffled",
+        "units that count",
+        f"lost by {units} units",
+        "by optimised units",
+        "random sets, mean (worst)",
+        "matched set",
+        "changed elsewhere",
     ]
+    rows = []
+    for number, name in zip(found.drawn, found.drawn_names, strict=True):
+        best = int(found.iou[:, number].argmax())
+        chance = found.random[name]
+        share = f" ({100 * real[number]:.1f})" if real else ""
+        rows.append(
+            [
+                name,
+                f"{100 * found.pixels[number]:.1f} %{share}",
+                *([f"{segment.iou[name] or 0:.2f}"] if segment.iou else []),
+                f"{found.iou[best, number]:.3f}",
+                f"{found.shuffled[best, number]:.3f}",
+                int(found.counts[:, number].sum()),
+                f"{100 * found.lost[name]['agreement']:.0f} %",
+                f"{100 * found.lost[name]['optimised']:.0f} %",
+                f"{100 * np.mean(chance):.0f} % ({100 * max(chance):.0f} %)",
+                f"{100 * found.matched[name]:.0f} %",
+                f"{100 * found.elsewhere[name]['agreement']:.0f} %",
+            ]
+        )
+    return Table(columns, rows)
 
 
 def _rounded(values: Floats) -> list[float]:
