@@ -60,7 +60,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
             "No crop of a training split is usable, so there is nothing to search for duplicates.",
             expected="at least one row with split 'train' and status 'ok' in the training sources",
             remedy=(
-                "read the columns status and reason of crops.parquet, and at the source's splits"
+                "read the columns status and reason of crops.parquet, and check the source's splits"
             ),
         )
     crops = shards.table.take(training)
@@ -117,24 +117,23 @@ def _find(
     def fetch(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         return shards.pixels(training[rows])
 
+    def injected(**given: Any) -> dict[str, Any]:
+        each = quality.duplicates_per_kind(len(some))
+        return injected_recall(shards.pixels(some), config, each, **given)
+
     if config.mode == "verified":
         duplicates = find_duplicates(fetch, rank, config, codes, progress)
-        if not config.measure:
-            return duplicates.groups, duplicates.found, {}
-        return (
-            duplicates.groups,
-            duplicates.found,
-            {
+        worth: dict[str, Any] = {}
+        if config.measure:
+            worth = {
                 "sweep": quality.sweep(duplicates, rank),
                 "look_alikes": quality.look_alikes(fetch, duplicates, config),
-                "injected": injected_recall(
-                    shards.pixels(some), config, quality.duplicates_per_kind(len(some))
-                ),
-            },
-        )
+                "injected": injected(),
+            }
+        return duplicates.groups, duplicates.found, worth
     radius = 0 if config.mode == "paper" else config.radius
     groups, found = group_by_code(codes, rank, radius)
-    worth: dict[str, Any] = {"health": health(codes, config.max_group)}
+    worth = {"health": health(codes, config.max_group)}
     if config.measure:
         encoder = Autoencoder.load(job.codes[0] / "encoder.safetensors")
 
@@ -145,9 +144,7 @@ def _find(
             "threshold": config.threshold,
             **quality.unconfirmed(fetch, found, config.threshold),
         }
-        worth["injected"] = injected_recall(
-            shards.pixels(some), config, quality.duplicates_per_kind(len(some)), search=search
-        )
+        worth["injected"] = injected(search=search)
         worth["sweep"] = [
             {
                 "radius": one,
@@ -160,8 +157,8 @@ def _find(
 
 
 def _use_threads(count: int) -> None:
-    """Gives torch, OpenCV and FAISS (mode off does without it) `count` threads, 0: one for each
-    core; sums depend on it.
+    """Gives torch, OpenCV and FAISS (optional in mode off) `count` threads, 0: one for each core;
+    sums depend on it.
     """
     use_threads(count or cpu_cores())
     if importlib.util.find_spec("faiss"):

@@ -29,8 +29,7 @@ _BLOCK = 4096
 
 
 def run(request: StageRequest, progress: Progress) -> StageOutcome:
-    """Fits on at most `fit_rows` training crops (the ones with the smallest ids), encodes all; see
-    the module's text.
+    """Fits on at most `fit_rows` training crops (the ones with the smallest ids), encodes all.
 
     Raises:
         DataError: no usable crop in any training split.
@@ -46,7 +45,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
             "No crop of a training split is usable, so there is nothing to fit the hash on.",
             expected="at least one row with split 'train' and status 'ok' in the training sources",
             remedy=(
-                "read the columns status and reason of crops.parquet, and at the source's splits"
+                "read the columns status and reason of crops.parquet, and check the source's splits"
             ),
         )
     chosen = training
