@@ -94,7 +94,7 @@ def shared_lock(path: Path, *, exclusive: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def try_lock(path: Path) -> Iterator[bool]:
-    """Holds the lock that `file_lock` takes if it is free at once; yields whether it is held."""
+    """Acquires the lock of `file_lock` without waiting; yields whether it is held."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
@@ -166,16 +166,15 @@ def lease(
 
     def renew() -> None:
         while not stop.wait(seconds / 3):
-            # a passing fault, in whatever words of the store's client: the next renewal is in time
+            # any error of the store's client may pass: the next renewal is in time
             with contextlib.suppress(Exception):
                 held = json.loads(filesystem.cat_file(path))
                 if held.get("token") == token:
                     filesystem.pipe_file(path, body())
-                # equal work gives equal digests, so nothing is wrong yet; but it is worth a line
-                else:
+                else:  # only a warning: both runs will publish the same digest
                     log.warning(
-                        "The lease on %s has run out and is held by %s now: the same is made "
-                        "twice.",
+                        "The lease on %s has run out and %s holds it now: two runs make the same "
+                        "artifact.",
                         path,
                         held.get("who"),
                     )

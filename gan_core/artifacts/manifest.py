@@ -1,5 +1,5 @@
-"""The manifest: what an artifact is, which files it has, and how both are distinguished from what
-merely came along.
+"""The manifest of an artifact: its settings, its inputs, and its files: content, which the digest
+covers, and by-products, which it does not.
 """
 
 from __future__ import annotations

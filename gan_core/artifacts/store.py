@@ -31,23 +31,23 @@ from gan_core.contract import ArtifactRef
 from gan_core.errors import StoreError
 from gan_core.files import exchange, read_json, write_json
 
-# an empty file in a key's folder; its time of change is when a run last took what is there
+# an empty file in a key's folder; its modification time is when a run last acquired the artifact
 _USED = "used"
 
 
 class Artifacts(Protocol):
     """Where artifacts are kept: a local folder (`LocalArtifacts`) or an object store
-    (`remote.RemoteArtifacts`).
+    (`object_store.RemoteArtifacts`).
     """
 
     def find(self, stage: str, key: str) -> Manifest | None:
-        """The version in use under a key, if all its content files are there as they were written
-        (`manifest.problems`, not deep); else None.
+        """The version in use under a key if its content files are whole (`manifest.problems`, not
+        deep), else None.
         """
 
     def acquire(self, stage: str, key: str) -> Manifest | None:
-        """As `find`, and marks what was found as used now: cleaning leaves it to the runs that are
-        going on.
+        """As `find`, and marks the artifact as used now, so that `discern gc` keeps it while a run
+        lasts that began before.
         """
 
     def pin(self, ref: ArtifactRef) -> bool:
@@ -62,7 +62,7 @@ class Artifacts(Protocol):
         """A local folder with the version's files."""
 
     def refetch(self, ref: ArtifactRef) -> Path:
-        """As `local`, with what an object store holds fetched once more, whatever copy is here."""
+        """As `local`, but fetched from an object store again, whatever local copy there is."""
 
     def put(self, work: Path, manifest: Manifest) -> ArtifactRef:
         """Publishes a finished work folder and makes it the version in use."""
@@ -74,7 +74,7 @@ class Artifacts(Protocol):
         """Removes one version (and its key's folder when nothing is left)."""
 
     def unlink_current(self, ref: ArtifactRef) -> None:
-        """Lets the key no longer lead to this version."""
+        """Takes the version out of use: the key no longer finds it."""
 
     def lock(
         self, stage: str, key: str, who: str, waiting: Waiting | None
@@ -117,8 +117,7 @@ class LocalArtifacts:
         target = self.root / manifest.stage / manifest.key / manifest.digest[:12]
         write_json(work / MANIFEST, manifest.model_dump(mode="json"))
         stamp(work, manifest)
-        # made again with equal content: the newer by-products (a report's page) take the place of
-        # the older
+        # made again with equal content: newer by-products (a report's page) replace the older ones
         if target.exists():
             exchange(work, target)
             shutil.rmtree(work, ignore_errors=True)
@@ -145,14 +144,14 @@ class LocalArtifacts:
             folder.parent.rmdir()
 
     def acquire(self, stage: str, key: str) -> Manifest | None:
-        with shared_lock(self._deciding):
+        with shared_lock(self._cleaning_lock):
             manifest = self.find(stage, key)
             if manifest is not None:
                 self._touch(self.root / stage / key)
             return manifest
 
     def pin(self, ref: ArtifactRef) -> bool:
-        with shared_lock(self._deciding):
+        with shared_lock(self._cleaning_lock):
             if not (self.folder(ref) / MANIFEST).exists():
                 return False
             self._touch(self.folder(ref).parent)
@@ -160,7 +159,7 @@ class LocalArtifacts:
 
     def exclusive(self) -> contextlib.AbstractContextManager[None]:
         """Keeps every other process from acquiring an artifact, while cleaning decides."""
-        return shared_lock(self._deciding, exclusive=True)
+        return shared_lock(self._cleaning_lock, exclusive=True)
 
     def last_use(self, ref: ArtifactRef) -> float:
         """When the key was last published or acquired (time.time); 0 without marks."""
@@ -181,7 +180,7 @@ class LocalArtifacts:
             (folder / _USED).touch()
 
     @property
-    def _deciding(self) -> Path:
+    def _cleaning_lock(self) -> Path:
         return self.home / "locks" / "cleaning.lock"
 
     def lock(

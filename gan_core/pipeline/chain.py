@@ -27,9 +27,9 @@ from gan_core.files import sha256_file
 from gan_core.pipeline.nodes import EXTERNAL, Inputs, Node, Settings, plugins
 from gan_core.specs import REPORT_ROLES, spec_of
 
-# What a recipe says of a source for people and for finding it: no image depends on it.
+# Settings of a source that no image depends on: for people, and for finding it.
 _NOT_CONTENT = frozenset({"folder", "layout", "images"})
-# Settings of `train` that say which training is used, not how one is done: no key has them.
+# Settings of `train` that choose between trainings; they are in no key.
 _CHOOSING = ("on_new_data", "min_new_share", "continue_kimg")
 
 
@@ -342,7 +342,7 @@ def evaluate(chain: Chain, features: Node, probe: ProbeConfig) -> Node:
 
 
 def reference_cells(chain: Chain, features: list[Node]) -> list[Node]:
-    """Cells of the probes that need no features (chance): on those that are read fastest."""
+    """Cells of the probes that need no features (chance), on the smallest features."""
     light = {b.name for b in chain.recipe.evaluate.baselines if not _needs(b)}
     small = [node for node in features if node.id.rpartition(":")[2] in light]
     on = next(iter([*small, *features]))
@@ -364,7 +364,7 @@ def report(chain: Chain, nodes: list[str]) -> Node:
         "recipe": recipe.model_dump(mode="json"),
     }
     keyed = recipe.key_part()
-    # places: the digests of the inputs say what is there
+    # paths: the digests of the inputs identify their files
     keyed.get("extract", {}).pop("weights", None)
     keyed.get("train", {}).pop("start", None)
     given = {role: tuple(ids) for role, ids in inputs.items() if ids}

@@ -41,7 +41,7 @@ class Growth:
         training: the present training.
         older_set: what it was trained on, where that is not the set at hand.
         new_images, all_images: of the set at hand, those that the training has not seen, and all.
-        state: folder of its last state, for `continue`.
+        state: folder of its checkpoints, for `continue`.
         kimg: length of the whole training when it is continued.
     """
 
@@ -106,8 +106,8 @@ class Growth:
         return {**facts, "trained_on": self.older_set.digest} if self.older_set else facts
 
 
-def concerns(recipe: Recipe) -> bool:
-    """Whether the recipe asks for anything but training on the set as it is."""
+def handles_growth(recipe: Recipe) -> bool:
+    """Whether the recipe does anything but train on the set as it is."""
     train = recipe.train
     return train.snapshot is None and (train.on_new_data != "retrain" or train.min_new_share > 0)
 
@@ -122,7 +122,7 @@ def decide(
     """
     train, pack = statuses.get("train"), statuses.get("pack")
     if (
-        not concerns(recipe)
+        not handles_growth(recipe)
         or train is None
         or train.state != "to do"
         or pack is None
@@ -149,7 +149,7 @@ def decide(
     if state is None:
         return (
             None,
-            "The state of the present training is gone, so it cannot be continued: training "
+            "The checkpoint of the present training is gone, so it cannot be continued: training "
             "begins again on the grown set.",
         )
     more = recipe.train.continue_kimg or recipe.train.kimg

@@ -1,8 +1,7 @@
-"""What a run will take, in figures rough enough to be right within a factor of three: enough to
-refuse what cannot work.
+"""Estimates of a run's time, disk and memory, right within a factor of about three: enough to
+refuse a run that cannot work.
 
-Used before anything starts. Nothing here is measured on this machine; the constants say where they
-come from.
+Nothing here is measured on this machine; the constants say where they come from.
 """
 
 from __future__ import annotations
@@ -13,10 +12,9 @@ from gan_core.config import Recipe
 from gan_core.devices import bf16_units, memory_bytes
 from gan_core.errors import RequestError
 
-# Multiply-adds per second that convolution training sustains, per CPU core and per CUDA device, in
-# 1e9; from the project's own
-# measurements (docs/benchmarks.md): 2 cores of a 2024 server CPU sustain about 60 to 150 GFLOP/s in
-# float32 on these networks.
+# GFLOP per second that convolution training sustains, per CPU core and per CUDA device. CPU: from
+# docs/benchmarks.md, where 2 cores of a 2024 server CPU sustain about 60 to 150 in float32 on these
+# networks. CUDA: assumed.
 _CPU_GFLOPS = {"float32": 40.0, "bf16": 120.0}
 _CUDA_GFLOPS = {"float32": 15_000.0, "bf16": 60_000.0}
 DAY = 86_400.0
@@ -99,14 +97,14 @@ class Needs:
         if not self.images:
             return [
                 *lines,
-                "disk, memory: not known before the images were counted (stage ingest)",
+                "disk, memory: not known before the stage ingest has counted the images",
             ]
         for name, parts in (("disk", self.disk), ("memory", self.memory)):
             size = sum(parts.values()) if name == "disk" else max(parts.values(), default=0)
             lines.append(
                 f"{name:<8}  {_gib(size)}: "
                 f"{', '.join(f'{kind} {_gib(part)}' for kind, part in parts.items())}"
-                + ("; each process needs about 1.2 GiB of its own" if name == "memory" else "")
+                + ("; each process needs about 1.2 GiB more" if name == "memory" else "")
             )
         return [f"images  {known}", *lines]
 
@@ -130,6 +128,7 @@ def needs(recipe: Recipe, device: str, images: dict[str, int]) -> Needs:
     sources of which it is known.
     """
     from gan_core import registry
+    from gan_core.training.data import RESIDENT_SHARE
     from gan_core.training.step_cost import step_cost
 
     trained = sum(images.get(source.name, 0) for source in recipe.sources.train)
@@ -162,7 +161,7 @@ def needs(recipe: Recipe, device: str, images: dict[str, int]) -> Needs:
     resident = crop * trained
     memory = {
         "hash": 3072 * min(trained, recipe.hash.fit_rows) * 5,  # uint8 and float32
-        "train": (resident if resident <= 0.4 * memory_bytes() else 0) + 3 * state,
+        "train": (resident if resident <= RESIDENT_SHARE * memory_bytes() else 0) + 3 * state,
         "evaluate, with labels": found.evaluation_bytes,
     }
     fast = _training_seconds(recipe, found.gflop_per_image, _CUDA_GFLOPS["bf16"])

@@ -21,7 +21,7 @@ from gan_core.pipeline.data_growth import Growth, decide
 from gan_core.pipeline.nodes import Node, NodeStatus, Settings, key_of
 from gan_core.specs import spec_of
 
-TO_THE_SET = ("ingest", "crop", "hash", "dedup", "pack")  # the stages that make the training set
+BEFORE_TRAINING = ("ingest", "crop", "hash", "dedup", "pack")
 
 
 @dataclass
@@ -48,10 +48,10 @@ class Plan:
 
     def add(self, node: Node) -> NodeStatus:
         """Adds a node to the plan with what the store has for it."""
-        found = self.statuses[node.id] = self._look_up(node)
+        found = self.statuses[node.id] = self._status_of(node)
         return found
 
-    def _look_up(self, node: Node) -> NodeStatus:
+    def _status_of(self, node: Node) -> NodeStatus:
         if self.store is None:
             return NodeStatus(node, "to do")
         if node.pinned is not None:
@@ -141,7 +141,7 @@ def _add_all(plan: Plan, nodes: Iterable[Node]) -> None:
 def _add_training(plan: Plan, chain: Chain, until: str) -> Chain:
     """Adds the training; returns the chain, which knows the set of a training that is kept."""
     training = plan.add(stages.train(chain))
-    wanted = until not in TO_THE_SET and "train" not in plan.refresh
+    wanted = until not in BEFORE_TRAINING and "train" not in plan.refresh
     if plan.store is not None and wanted:
         plan.growth, plan.note = decide(plan.store, chain.recipe, plan.statuses)
     if plan.growth is not None:

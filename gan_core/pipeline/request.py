@@ -16,7 +16,7 @@ from gan_core.config import Recipe
 from gan_core.devices import cuda_count, resolve_device
 from gan_core.errors import DataError, RequestError, UnknownName
 from gan_core.features.external.fingerprint import Stamp, stamp_of
-from gan_core.pipeline.data_growth import Growth, concerns
+from gan_core.pipeline.data_growth import Growth, handles_growth
 from gan_core.pipeline.nodes import Node, NodeStatus, Settings, imported_key, up_to
 from gan_core.pipeline.plan import build_plan, make_plan
 from gan_core.pipeline.sources import Location, fingerprint, locate
@@ -110,7 +110,7 @@ def _words(command: str) -> list[str]:
 
 
 def _whole(request: RunRequest) -> RunRequest:
-    """The same recipe and data, with nothing left out or made again."""
+    """A request for the whole chain on the same recipe and data."""
     plain: dict[str, Any] = {
         "until": "report",
         "only": None,
@@ -145,7 +145,7 @@ class Prepared:
         train, pack = self.statuses.get("train"), self.statuses.get("pack")
         if train is None or pack is None or "train" in self.settings.refresh:
             return False
-        return concerns(self.recipe) and train.state != "cached" and pack.state != "cached"
+        return handles_growth(self.recipe) and train.state != "cached" and pack.state != "cached"
 
     @property
     def nodes(self) -> list[Node]:
@@ -218,7 +218,7 @@ def prepare(request: RunRequest, store: Store, *, planning: bool = False) -> Pre
         refresh=frozenset(request.refresh),
     )
     _refuse_unplanned(request, recipe, build_plan(recipe, fingerprints, settings, external))
-    prepared = _look_up(
+    prepared = _with_plan(
         Prepared(request, recipe, notes, settings, locations, fingerprints, {}, external), store
     )
     # Verified once: later plans of this run trust what this one has found.
@@ -255,11 +255,11 @@ def replan(prepared: Prepared, store: Store, made: frozenset[str]) -> Prepared:
     request = prepared.request.model_copy(
         update={"refresh": sorted(settings.refresh), "rehash": False}
     )
-    return _look_up(replace(prepared, request=request, settings=settings), store)
+    return _with_plan(replace(prepared, request=request, settings=settings), store)
 
 
-def _look_up(prepared: Prepared, store: Store) -> Prepared:
-    """The request with its plan with the store's present state."""
+def _with_plan(prepared: Prepared, store: Store) -> Prepared:
+    """The request with a plan from what the store has now."""
     request = prepared.request
     plan = make_plan(
         prepared.recipe,
@@ -281,10 +281,10 @@ def _look_up(prepared: Prepared, store: Store) -> Prepared:
 
 
 def _refuse_unplanned(request: RunRequest, recipe: Recipe, nodes: list[Node]) -> None:
-    """Stages that are asked for and would not be made: a mistake, not work that is done.
+    """Raises RequestError for stages that are asked for and that the plan does not run.
 
     Args:
-        nodes: the plan as if every source had labels: that some have none is no mistake.
+        nodes: the plan as if every source had labels: a source without labels is no mistake.
     """
     there = _stages(nodes)
     for stage in (request.until, request.only, *request.refresh):
@@ -305,7 +305,7 @@ def _refuse_unplanned(request: RunRequest, recipe: Recipe, nodes: list[Node]) ->
     verb = as_typed(request).split()[1]
     if request.only and request.only not in planned:
         raise RequestError(
-            f"--only {request.only} cannot be had of `discern {verb}`: that makes "
+            f"`discern {verb}` does not run the stage {request.only}: it runs "
             f"{', '.join(planned)}.",
             expected="one of these stages",
             remedy=as_typed(_whole(request).model_copy(update={"only": request.only})),

@@ -99,7 +99,7 @@ class _Job:
         self._attributes = images["attributes"].to_pylist() if self.has_masks else []
 
     def reuse(self) -> None:
-        """Takes what earlier artifacts of the same settings hold for the same content."""
+        """Copies crops of the same content from earlier artifacts of the same settings."""
         for folder in self._request.earlier:
             if not self._wanted.any():
                 return
@@ -113,7 +113,7 @@ class _Job:
                 self.reused += len(found)
 
     def read(self, progress: Progress) -> None:
-        """Cuts the rest, piece by piece; finished pieces of a killed run are taken over."""
+        """Cuts the rest, piece by piece; finished pieces of a killed run are used again."""
         wanted = np.flatnonzero(self._wanted).tolist()
         length = max(16, min(4096, _PIECE_BYTES // (self.crop.size**2 * 3)))
         execution = self._request.execution
@@ -173,13 +173,13 @@ class _Job:
         except UnreadableImage as error:
             raise TransientError(
                 f"{where} could be read at ingest and cannot now ({error.reason}).",
-                expected="a source that holds still during a run",
+                expected="a source that does not change during a run",
                 remedy="run again; if the file is gone for good, ingest will see it",
             ) from error
         if hashlib.sha256(data).hexdigest() != self._contents[image]:
             raise DataError(
                 f"{where} is no longer what ingest read.",
-                expected="a source that holds still during a run",
+                expected="a source that does not change during a run",
                 remedy="run again with --refresh ingest --rehash",
             )
         return self.cutter.cut(data, blob if self.has_masks else None)

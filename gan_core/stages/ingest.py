@@ -113,14 +113,14 @@ class _Ingest:
         return self._limited(wanted, self.config.limit)
 
     def _limited(self, wanted: list[int], limit: int) -> list[int]:
-        """The first `limit` rows of each split in the order of their lots.
+        """The first `limit` rows of each split in the order of the hashes of their ids.
 
-        Where the split depends on the content, images are read in the order of their lots until
-        every split is full: the outcome is that of reading everything.
+        Where the split depends on the content, images are read in that order until every split is
+        full: the outcome is that of reading everything.
         """
-        lots = {index: unit_interval("limit", self.ids[index]) for index in wanted}
+        ranks = {index: unit_interval("limit", self.ids[index]) for index in wanted}
         groups: dict[str, list[int]] = {}
-        for index in sorted(wanted, key=lambda index: (lots[index], index)):
+        for index in sorted(wanted, key=lambda index: (ranks[index], index)):
             groups.setdefault(self._published(index), []).append(index)
         undecided = groups.pop("", [])
         chosen: list[int] = []
@@ -132,7 +132,7 @@ class _Ingest:
         # together.
         taken: Counter[str] = Counter()
         rows = []
-        for index in sorted(chosen, key=lambda index: (lots[index], index)):
+        for index in sorted(chosen, key=lambda index: (ranks[index], index)):
             split = self.split(index)
             taken[split] += 1
             if taken[split] <= limit:

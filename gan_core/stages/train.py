@@ -104,7 +104,7 @@ def warm_start_from(parent: WarmStart | None, context: Context) -> None:
 
     if parent is None:
         raise StoreError(
-            "The state of the training to continue is not at hand.",
+            "The checkpoint of the training to continue is missing.",
             remedy="--set train.on_new_data=retrain trains again on the grown set",
         )
     if context.processes.first:
@@ -193,7 +193,9 @@ def load_labels(images: PixelShards, settings: TrainConfig) -> Any:
 
 
 def make_probe(images: PixelShards, context: Context) -> Any:
-    """The probe that reads the discriminator now and then, or None: not asked for, or no labels."""
+    """The probe that scores the discriminator during training; None where it is not asked for or
+    labels are missing.
+    """
     import numpy as np
     import pyarrow.compute as pc
 
@@ -207,8 +209,7 @@ def make_probe(images: PixelShards, context: Context) -> Any:
     probe = Probe(images, labels, context.seed, context.device)
     if not probe.useful and s.choose == "best_probe":
         raise DataError(
-            "The snapshot is to be chosen by a probe, and the training images have no labels to "
-            "read off.",
+            "train.choose is best_probe, and the training images have no labels to fit a probe on.",
             expected="labels of at least two classes for training images",
             remedy="--set train.choose=last",
         )
@@ -316,12 +317,10 @@ def list_warnings(trained: Trained, settings: TrainConfig, count: int) -> list[s
     if not trained.complete:
         warnings.append(
             f"Training stopped at {trained.state.position.images / 1000:g} of {settings.kimg:g} "
-            "kimg when its time was over; "
-            "the same command continues."
+            "kimg at its time limit; the same command continues it."
         )
     if count < 10 * settings.batch:
         warnings.append(
-            f"The training set has only {count} images: expect the discriminator to learn them by "
-            "heart."
+            f"The training set has only {count} images: expect the discriminator to memorise them."
         )
     return warnings

@@ -284,5 +284,5 @@ def test_a_lease_that_another_run_holds_is_reported(caplog: pytest.LogCaptureFix
             f"{root}/key.json", b'{"who": "run 2", "token": "theirs", "until": 9e9}'
         )
         time.sleep(0.6)
-    assert "held by run 2" in caplog.text
+    assert "run 2 holds it now" in caplog.text
     assert b"theirs" in filesystem.cat_file(f"{root}/key.json"), "and it is left to them"

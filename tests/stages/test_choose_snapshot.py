@@ -199,7 +199,7 @@ def _relabel(crops: Path, change: Callable[[int, int], int]) -> None:
 
 
 def test_without_labels_there_is_nothing_to_choose_by(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no labels to read off"):
+    with pytest.raises(DataError, match="no labels to fit a probe on"):
         run(digits_crops(tmp_path / "crops", count=80, labels="none"), tmp_path / "train")
     with pytest.raises(ValueError, match="needs a probe"):
         TrainConfig(choose="best_probe")

@@ -263,7 +263,7 @@ def test_where_dedup_left_too_few_it_is_named_as_the_remedy(tmp_path: Path) -> N
 
 
 def test_a_few_images_are_trained_on_with_a_warning(tmp_path: Path) -> None:
-    assert "by heart" in run(tmp_path, "a", count=24, kimg=0.064).warnings[-1]
+    assert "memorise them" in run(tmp_path, "a", count=24, kimg=0.064).warnings[-1]
 
 
 def test_train_needs_neither_prefect_nor_faiss() -> None:

@@ -74,7 +74,7 @@ def test_what_is_made_is_refreshed(tmp_path: Path) -> None:
 
 def test_only_a_stage_that_the_command_makes(tmp_path: Path) -> None:
     error = refused(tmp_path, until="train", only="evaluate", scale="debug")
-    assert "--only evaluate cannot be had of `discern train`" in error.message
+    assert "`discern train` does not run the stage evaluate" in error.message
     assert error.remedy == "discern run digits --scale debug --only evaluate"
     assert planned(tmp_path, until="train", only="ingest").nodes
 
