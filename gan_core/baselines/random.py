@@ -66,7 +66,7 @@ def network(
     method: str = "dcgan",
     options: Mapping[str, Any] | None = None,
 ) -> LayeredNetwork:
-    """The network of images that a role's features are taken of, as the method builds it, before
+    """The network that gives a role's features, as the method builds it, before
     training.
 
     Args:

@@ -1,7 +1,7 @@
 """What a training method is to the trainer: networks by role, optimisers, updates per minibatch.
 
 A method file (`gan_core/methods/<name>.py`) has at its top level ABOUT (one line), VERSION,
-USES_LABELS (whether it trains on labels), FEATURES (roles that features are taken of, the first is
+USES_LABELS (whether it trains on labels), FEATURES (roles that give features, the first is
 the default), optional STARTS_FROM (roles whose weights come from another training's snapshot,
 `train.start`), an optional `class Options(Section)`, and `class Method(Base)`. A method knows
 nothing of the loop, the disk or Prefect; the loop knows no method by name. docs/methods.md,
@@ -218,7 +218,7 @@ class Base:
         return scores[:, 0]
 
     def grids(self, images: Tensor, latents: Tensor) -> dict[str, Tensor]:
-        """Further image grids besides the samples, by name: [n, C, S, S] in [-1, 1]."""
+        """Image grids in addition to the samples, by name: [n, C, S, S] in [-1, 1]."""
         return {}
 
     def diagnostics(

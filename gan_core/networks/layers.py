@@ -25,8 +25,8 @@ class LayerInfo:
         name: the layer's name, unique within its network.
         shape: (channels, height, width) of its activation for one image; (units, 1, 1) for a flat
             one.
-        kind: 'conv', 'deconv', 'project' (a linear layer, reshaped to maps), 'linear', 'head'
-            (scores), 'image'.
+        kind: 'conv' (features are extracted from it), 'deconv' (its units are dissected),
+            'project' (a linear layer, reshaped to maps), 'linear', 'head' (scores), 'image'.
     """
 
     name: str
@@ -36,7 +36,7 @@ class LayerInfo:
     @property
     def maps(self) -> bool:
         """Whether this is a convolutional layer of a discriminator or encoder, the kind that
-        features are taken of.
+        gives features.
         """
         return self.kind == "conv"
 
@@ -148,7 +148,7 @@ class ConditionalBatchNorm(BatchNorm):
 
 @dataclass(frozen=True)
 class Condition:
-    """What a layer is given besides the activation before it.
+    """What a layer is given in addition to its input activation.
 
     Attributes:
         labels: [N] int64, for conditional layers.
@@ -164,11 +164,10 @@ NO_CONDITION = Condition()
 
 
 class Block(nn.Module):
-    """One named link of a network's chain: derive residual blocks and the like from it.
+    """One named element of a network's chain: derive residual blocks and the like from it.
 
-    Batch norms inside it are found, calibrated and stored by `named_modules`, whatever they are
-    called, as long as they are `BatchNorm`s. Its output is the activation that features are taken
-    of.
+    Batch norms inside it are found, calibrated and stored by `named_modules` under any name, if
+    they are `BatchNorm`s. Its output is the activation that features are extracted from.
 
     Attributes:
         info: name, shape and kind of what comes out.
@@ -181,7 +180,7 @@ class Block(nn.Module):
         self.info, self.classes, self.without_labels = info, classes, False
 
     def forward(self, x: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
-        """Args: x: what the link before put out."""
+        """Args: x: the activation of the element before."""
         raise NotImplementedError
 
     def labels_of(self, condition: Condition) -> Tensor | None:
@@ -230,7 +229,7 @@ class Layer(Block):
         self.embed = nn.Linear(latents, info.shape[0], bias=False) if latents else None
 
     def forward(self, x: Tensor, condition: Condition = NO_CONDITION) -> Tensor:
-        """Args: x: what the link before put out."""
+        """Args: x: the activation of the element before."""
         if (
             self.info.kind == "head"
             and x.dim() > 2

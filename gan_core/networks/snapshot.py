@@ -353,8 +353,7 @@ def load_snapshot(path: Path, device: str = "cpu", *, allow: Collection[str] = (
     """Reads a snapshot onto `device`; networks are in evaluation mode.
 
     Args:
-        allow: dotted paths of network and method modules that may be imported besides the project's
-            own.
+        allow: dotted paths of network and method modules outside the project that may be imported.
     Raises:
         StoreError: as `read_meta`, or weights are missing or of other shapes.
         RequestError: the file names a module from outside that is not in `allow`.

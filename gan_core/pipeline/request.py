@@ -296,8 +296,8 @@ def _refuse_unplanned(request: RunRequest, recipe: Recipe, nodes: list[Node]) ->
             )
         if stage and stage not in there:
             raise RequestError(
-                f"There is nothing to {stage}: features are taken of {recipe.extract.network}, "
-                "and no GAN is trained.",
+                f"There is nothing to {stage}: features come from {recipe.extract.network}, and no "
+                "GAN is trained.",
                 expected=f"a stage of this plan: {', '.join(there)}",
                 remedy="leave extract.network (--network) out to train a GAN",
             )

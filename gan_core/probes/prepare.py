@@ -1,7 +1,7 @@
 """Preparation of features before a probe: signed square root and standardisation.
 
 The papers' probes read features as they are; these are options of a probe (`prepare`), scored as
-a probe of its own beside the plain one.
+a probe of its own, next to the plain one.
 """
 
 from __future__ import annotations

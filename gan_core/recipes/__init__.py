@@ -206,7 +206,7 @@ def build_recipe(content: dict[str, Any]) -> Recipe:
 
 
 def _with_role(recipe: Recipe) -> ExtractConfig:
-    """The settings of extract with the role that features are taken of: the method's first one
+    """The settings of extract with the role that gives features: the method's first one
     where the recipe names none.
 
     Raises:

@@ -232,7 +232,7 @@ def feature_sets(inputs: ReportInputs) -> list[dict[str, Any]]:
 
 
 def outside_network(features: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """The network from outside that features were taken of, from their lineage; {} where a GAN of
+    """The external network that features were extracted from, from their lineage; {} where a GAN of
     ours was.
 
     Args: features: as `feature_sets` gives them.
@@ -297,7 +297,7 @@ def label_names(inputs: ReportInputs) -> dict[str, dict[int, str]]:
 
 
 def training_record(inputs: ReportInputs) -> dict[str, Any]:
-    """What the snapshot that features are taken of says of its training (its metadata; the weights
+    """What the snapshot that gives the features says of its training (its metadata; the weights
     are not read).
     """
     for folder in inputs.snapshot:

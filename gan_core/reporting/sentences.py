@@ -339,7 +339,7 @@ def features_sentence(summary: dict[str, Any]) -> str:
 
 
 def outside_words(outside: dict[str, Any]) -> str:
-    """A network from outside, with what is known of its weights, and what is not."""
+    """An external network, with what is known of its weights, and what is not."""
     weights = (
         f"with weights {outside['weights'][:12]}"
         if outside["weights"]
@@ -353,7 +353,7 @@ def outside_words(outside: dict[str, Any]) -> str:
 
 
 def outside_use(outside: dict[str, Any]) -> str:
-    """What the training images are to a network from outside."""
+    """What the training images are to an external network."""
     uses = []
     if outside["images"]:
         uses.append(

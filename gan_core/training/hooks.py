@@ -1,4 +1,4 @@
-"""What the training loop does besides steps: statistics, the divergence monitor, grids, snapshots,
+"""What the training loop does between steps: statistics, the divergence monitor, grids, snapshots,
 checkpoints.
 """
 

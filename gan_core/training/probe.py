@@ -1,8 +1,8 @@
-"""A linear probe while training runs: how well labels of held-out training images are read off the
-discriminator's features.
+"""A linear probe while training runs: how well the discriminator's features predict the labels of
+held-out training images.
 
 For the curve next to the losses and, with `choose: best_probe`, for choosing the snapshot that
-features are taken of, which every score then says. It uses labels (validation ones, cut from the
+gives the features, which every score then says. It uses labels (validation ones, cut from the
 training images), never the test split, and no weight of the GAN depends on it. The probe is ridge
 regression onto one-hot labels in its dual form, one exact solve, with one fixed context; the scores
 of stage evaluate come from another protocol.

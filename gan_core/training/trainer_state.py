@@ -314,8 +314,8 @@ def plain_copies(state: TrainerState) -> tuple[Base, dict[str, LayeredNetwork]]:
 
 
 def plain_features(state: TrainerState) -> tuple[Base, LayeredNetwork]:
-    """The method on copies of its networks, and of these the one of images that its features are
-    taken of.
+    """The method on copies of its networks, and of these the network of images that gives its
+    features.
     """
     method, copies = plain_copies(state)
     role = state.features[0]

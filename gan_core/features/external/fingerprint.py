@@ -1,4 +1,4 @@
-"""A network from outside as the planner sees it: the files of its code and of its weights by
+"""An external network as the planner sees it: the files of its code and of its weights by
 digest. Nothing is imported or run.
 
 The code is the module's file and, followed through their `import` lines, the modules next to it:
@@ -25,7 +25,7 @@ from gan_core.files import sha256_file
 
 @dataclass(frozen=True)
 class Stamp:
-    """What a network from outside is made of.
+    """What an external network is made of.
 
     Attributes:
         sources: file below `root` to SHA-256, the module's own among them: in keys and lineage.

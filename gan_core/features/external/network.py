@@ -68,7 +68,7 @@ _RANGES = {
 
 
 class ExternalNetwork:
-    """A module with named layers, in the form that extract takes features from.
+    """A module with named layers, in the form that extraction needs.
 
     Args:
         module: maps float32 [n, channels, side, side] to anything; put into evaluation mode,

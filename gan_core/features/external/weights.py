@@ -165,7 +165,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Tensors by name from a safetensors file or a state dict saved by torch (read with
     weights_only, so no code runs).
 
-    Wrappings that people use ({'state_dict': ...}, DataParallel's 'module.') are taken off.
+    Wrappings that people use ({'state_dict': ...}, DataParallel's 'module.') are removed.
 
     Raises: DataError where the file is neither.
     """
