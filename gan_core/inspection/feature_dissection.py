@@ -62,16 +62,7 @@ def inspect(context: Context, options: Options) -> Inspection:
         len(context.training_set)
     )[:count]
     images = as_float(context.training_set.pixels(order))
-    classes = options.segmenter.classes or list(options.segmenter.palette)
-    if context.training_set.has_masks:
-        labels = torch.from_numpy(context.training_masks[order].astype(np.int64))
-        classes = classes or [
-            f"class {n}" for n in np.unique(labels[labels < VOID].numpy()).tolist()
-        ]
-        source = "masks of the training set"
-    else:
-        segmenter = of_context(context, options.segmenter)
-        labels, classes, source = segmenter(images), list(segmenter.classes), "the segmenter"
+    labels, classes, source = _labels(context, options, order, images)
     network = context.snapshot.feature_network(options.role or None)
     layers = options.layers or [info.name for info in network.layers() if info.maps]
     trained = prepared(network, images.to(context.device))
@@ -125,15 +116,24 @@ def inspect(context: Context, options: Options) -> Inspection:
         maps = _maps(trained, str(row[2]), images[most])[:, [row[3]]]
         sheets.append(highlighted(images[most], maps))
     names = ", ".join(classes[n] for n in shown)
-    figures = [
-        image_sheet(
-            "feature_dissection",
-            np.concatenate(sheets),
-            SHOWN,
-            f"images with most of a class under the map of its best unit; rows: {names}",
-        )
-    ]
+    caption = f"images with most of a class under the map of its best unit; rows: {names}"
+    figures = [image_sheet("feature_dissection", np.concatenate(sheets), SHOWN, caption)]
     return Inspection(sentence, numbers, figures, [by_layer, Table(columns, rows)])
+
+
+def _labels(
+    context: Context, options: Options, rows: npt.NDArray[np.int64], images: Tensor
+) -> tuple[Tensor, list[str], str]:
+    """Classes of the pixels of training images, int64 [n, S, S]; the classes' names; where both
+    come from: the masks of the training set, else the segmenter.
+    """
+    if not context.training_set.has_masks:
+        segmenter = of_context(context, options.segmenter)
+        return segmenter(images), list(segmenter.classes), "the segmenter"
+    labels = torch.from_numpy(context.training_masks[rows].astype(np.int64))
+    names = options.segmenter.classes or list(options.segmenter.palette)
+    known = np.unique(labels[labels < VOID].numpy()).tolist()
+    return labels, names or [f"class {n}" for n in known], "masks of the training set"
 
 
 def dissect(

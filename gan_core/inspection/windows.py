@@ -29,6 +29,7 @@ from gan_core.errors import RequestError
 from gan_core.inspection.attributes import extremes, find
 from gan_core.inspection.base import (
     Context,
+    Figure,
     Inspection,
     NotApplicable,
     Table,
@@ -108,8 +109,8 @@ def inspect(context: Context, options: Options) -> Inspection:
         return 1 - float(concept.presence(after).mean()) / max(before, 1e-9), change
 
     lost, change = effect(dropped)
-    by_chance = [effect(units) for units in others]
-    chance = [one for one, _ in by_chance]
+    chance, changed = zip(*(effect(units) for units in others), strict=True)
+    random_changed = float(np.mean(changed))
     name = options.concept or "what the boxes show"
     differ = diversity(as_images(fresh.images))
     intact = change < differ / 2
@@ -128,7 +129,6 @@ def inspect(context: Context, options: Options) -> Inspection:
         sentence += f"These maps draw much besides {name}: the images do not stay the same."
     else:
         sentence += f"The generator does not forget {name}."
-    random_changed = float(np.mean([moved for _, moved in by_chance]))
     numbers = {
         "layer": layer,
         "concept": name,
@@ -151,22 +151,30 @@ def inspect(context: Context, options: Options) -> Inspection:
             f"{100 * random_changed:.1f} %",
         ],
     ]
-    most = torch.from_numpy(np.flatnonzero(concept.shows.any(axis=(1, 2)))[:SHOWN])
-    if not options.boxes:
+    table = Table(["dropped", f"{name} lost", "mean change of a pixel"], rows)
+    figures = _figures(concept, study, fresh, dropped, others[0])
+    return Inspection(sentence, numbers, figures, [table])
+
+
+def _figures(
+    concept: Concept, study: Units, fresh: Units, dropped: list[int], other: list[int]
+) -> list[Figure]:
+    """Samples that show most of the concept before and after, and all samples of the regression."""
+    if fresh is study:  # boxes: only these samples are known to show it
+        most = torch.from_numpy(np.flatnonzero(concept.shows.any(axis=(1, 2)))[:SHOWN])
+    else:
         most = concept.presence(fresh.images).argsort(descending=True)[:SHOWN]
-    shown = [fresh.images[most], fresh.without(dropped, most), fresh.without(others[0], most)]
+    shown = [fresh.images[most], fresh.without(dropped, most), fresh.without(other, most)]
     names = ("samples with most of it", f"without the {len(dropped)} maps", "without random maps")
-    figures = [
-        image_sheet("windows_samples", as_images(study.images), 15, "samples of the regression"),
+    return [
         image_sheet(
             "windows_dropped",
             np.concatenate([as_images(images) for images in shown]),
             SHOWN,
             "Rows: " + ", ".join(names),
         ),
+        image_sheet("windows_samples", as_images(study.images), 15, "samples of the regression"),
     ]
-    table = Table(["dropped", f"{name} lost", "mean change of a pixel"], rows)
-    return Inspection(sentence, numbers, figures[::-1], [table])
 
 
 def regression(
