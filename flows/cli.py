@@ -784,9 +784,7 @@ def _fail(error: Exception) -> int:
         )
         return 1
     traceback.print_exc()
-    sys.stderr.write(
-        f"This is a bug in Discern ({Path(__file__).parent.name}); please report the lines above.\n"
-    )
+    sys.stderr.write("This is a bug in Discern or in a plug-in; please report the lines above.\n")
     return 1
 
 

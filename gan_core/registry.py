@@ -37,6 +37,16 @@ KINDS = {
     "inspection": "inspection",
 }
 
+# what the file of a plug-in must define in addition to ABOUT
+_REQUIRED = {
+    "methods": ("Method",),
+    "networks": ("IMAGE_SIZE", "LATENT_DIM", "PRIOR"),
+    "datasets": ("open_source",),
+    "probes": ("SETTING", "GRID", "fit"),
+    "baselines": ("dims", "make"),
+    "inspection": ("inspect",),
+}
+
 # What the definition of an `Options` class may import without the plug-in being imported itself.
 _LIGHT = ("__future__", "typing", "collections.abc", "pydantic", "gan_core.config")
 
@@ -60,17 +70,31 @@ def is_plugin(path: Path) -> bool:
 
 
 def check(kind: str, name: str) -> str:
-    """The name itself when it names a plug-in; a dotted path's parent packages are imported.
+    """The name itself if it names a complete plug-in; a dotted path's parent packages are imported.
 
     Raises:
         UnknownName: there is no such plug-in, with the nearest name.
-        RequestError: a dotted path that leads to no module.
+        RequestError: a dotted path that leads to no module; a file that lacks what it must define.
     """
+    path = _file(kind, name)
+    defined = _defined(path)
+    missing = [word for word in _REQUIRED[kind] if word not in defined]
+    if missing and "*" not in defined:
+        raise RequestError(
+            f"The {KINDS[kind]} {name} does not define {', '.join(missing)}.",
+            expected=f"{', '.join(_REQUIRED[kind])} at the top level of {path}",
+            remedy="docs/reading-order.md says where each kind of plug-in is described",
+        )
+    return name
+
+
+def _file(kind: str, name: str) -> Path:
+    """Where a plug-in's source lies. Raises: as `check`, for a name that leads nowhere."""
     if "." not in name:
         if name not in names(kind):
             remedy = f"`discern list {kind}` shows each with a sentence"
             raise UnknownName(KINDS[kind], name, names(kind), remedy=remedy)
-        return name
+        return Path(__file__).parent / kind / f"{name}.py"
     known = ", ".join(names(kind))
     expected = f"a name of gan_core/{kind} ({known}) or the dotted path of a module"
     remedy = "put its folder on PYTHONPATH or install it"
@@ -82,7 +106,7 @@ def check(kind: str, name: str) -> str:
     if spec is None or spec.origin is None:
         message = f"There is no module {name!r}."
         raise RequestError(message, expected=expected, remedy=remedy)
-    return name
+    return Path(spec.origin)
 
 
 def load(kind: str, name: str) -> ModuleType:
@@ -133,16 +157,6 @@ def _module(kind: str, name: str) -> str:
     return name if "." in name else f"gan_core.{kind}.{name}"
 
 
-def _file(kind: str, name: str) -> Path:
-    """Where a plug-in's source lies."""
-    check(kind, name)
-    if "." not in name:
-        return Path(__file__).parent / kind / f"{name}.py"
-    spec = importlib.util.find_spec(name)
-    assert spec is not None and spec.origin is not None
-    return Path(spec.origin)
-
-
 def _options_class(kind: str, name: str) -> type[Section]:
     """The `Options` of a plug-in, without importing the plug-in where its definition allows it."""
     module = _module(kind, name)
@@ -161,7 +175,7 @@ def _defined_options(path: Path, module: str) -> Any:
     """
     body: list[ast.stmt] = []
     defined = False
-    for node in ast.parse(path.read_text()).body:
+    for node in _tree(path).body:
         if isinstance(node, ast.ClassDef) and _is_section(node):
             defined = defined or node.name == "Options"
             body.append(node)
@@ -201,7 +215,7 @@ def _is_literal(node: ast.Assign | ast.AnnAssign) -> bool:
 def _literals(path: Path) -> dict[str, Any]:
     """The names to which a file assigns literals at its top level; nothing is imported."""
     found: dict[str, Any] = {}
-    for node in ast.parse(path.read_text()).body:
+    for node in _tree(path).body:
         if isinstance(node, ast.Assign):
             targets: list[ast.expr] = node.targets
         elif isinstance(node, ast.AnnAssign):
@@ -215,3 +229,27 @@ def _literals(path: Path) -> dict[str, Any]:
                 except ValueError:
                     continue
     return found
+
+
+@functools.cache
+def _defined(path: Path) -> frozenset[str]:
+    """The names that a file defines or imports, those inside its functions included."""
+    found: set[str] = set()
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.alias):
+            found.add(node.asname or node.name)
+    return frozenset(found)
+
+
+@functools.cache
+def _tree(path: Path) -> ast.Module:
+    """Raises: RequestError: the file is not valid Python."""
+    try:
+        return ast.parse(path.read_text(), str(path))
+    except SyntaxError as error:
+        message = f"{path} is not valid Python: {error.msg} in line {error.lineno}."
+        raise RequestError(message, remedy="correct the file") from error

@@ -24,6 +24,8 @@ from gan_core.config import Section
 ABOUT = "an external probe"
 VERSION = 3
 TITLE = "My probe"
+SETTING = ""
+GRID = [0.0]
 SHIFTS = (0, 1)
 Kind = Literal["flat", "round"]
 
@@ -36,6 +38,10 @@ class Options(Section):
     kind: Kind = "flat"
     shifts: list[int] = Field(list(SHIFTS), min_length=1)
     inner: Inner = Inner()
+
+
+def fit(features, labels, values=GRID, *, seed=0, device="cpu"):
+    return []
 """
 
 
@@ -44,6 +50,8 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "my_plugins").mkdir()
     (tmp_path / "my_plugins" / "__init__.py").touch()
     (tmp_path / "my_plugins" / "mine.py").write_text(PLUGIN)
+    (tmp_path / "my_plugins" / "incomplete.py").write_text('ABOUT, GRID = "no fit", [0.0]')
+    (tmp_path / "my_plugins" / "broken.py").write_text("ABOUT = 1\ndef fit(:\n")
     monkeypatch.syspath_prepend(tmp_path)
     yield "my_plugins.mine"
     sys.modules.pop("my_plugins", None)
@@ -63,6 +71,13 @@ def test_wrong_options_name_the_nearest(mine: str) -> None:
         registry.options("probes", mine, {"knd": "flat"})
     with pytest.raises(RequestError, match="kind is 'rond'; did you mean 'round'"):
         registry.options("probes", mine, {"kind": "rond"})
+
+
+def test_a_file_that_is_incomplete_or_no_python_is_named(mine: str) -> None:
+    with pytest.raises(RequestError, match=r"my_plugins.incomplete does not define SETTING, fit"):
+        registry.check("probes", "my_plugins.incomplete")
+    with pytest.raises(RequestError, match=r"broken.py is not valid Python: .* in line 2"):
+        registry.check("probes", "my_plugins.broken")
 
 
 @pytest.mark.parametrize("kind", registry.KINDS)
