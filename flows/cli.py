@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,9 @@ from flows.commands.network_options import (
     NetworkOption,
     WeightsOption,
 )
+
+if TYPE_CHECKING:
+    from gan_core.errors import DiscernError
 
 app = typer.Typer(
     name="discern",
@@ -60,7 +63,7 @@ OptionalRecipe = Annotated[
     str | None,
     typer.Argument(
         help="name of a recipe (`discern list recipes`) or a YAML file; none with --network",
-        metavar="[RECIPE]",
+        metavar="RECIPE",
     ),
 ]
 SetOption = Annotated[
@@ -202,7 +205,7 @@ def inspect(
         typer.Argument(
             help="a recipe; or a snapshot: a .safetensors file, a train artifact's folder, the "
             "name of an imported one",
-            metavar="[RECIPE|SNAPSHOT]",
+            metavar="RECIPE|SNAPSHOT",
         ),
     ] = None,
     only: Annotated[
@@ -731,8 +734,8 @@ _STOPPED = "\nStopped. What is finished is kept; the same command continues.\n"
 def main() -> None:
     """Entry point: errors for people end in their exit code, without a traceback."""
     try:
-        code = app(standalone_mode=False)  # what typer.Exit carried comes back as a value
-        if code == 130:  # what typer makes of Ctrl-C
+        code = app(standalone_mode=False)  # returns the code of a typer.Exit
+        if code == 130:  # typer's code for Ctrl-C
             sys.stderr.write(_STOPPED)
         sys.exit(code if isinstance(code, int) else 0)
     except typer.Exit as leave:
@@ -748,66 +751,61 @@ def main() -> None:
 
 
 def _fail(error: Exception) -> int:
-    from gan_core.errors import DiscernError
-
-    if isinstance(error, typer.Abort):  # what other versions make of it
+    """Reports an error on standard error, with --json on standard output too; returns the exit
+    code.
+    """
+    if isinstance(error, typer.Abort):  # Ctrl-C, in some versions of typer
         sys.stderr.write(_STOPPED)
         return 130
     if callable(show := getattr(error, "show", None)) and hasattr(error, "exit_code"):
         show()  # a usage error of click, which newer versions of typer carry inside
         return int(error.exit_code)
-    if isinstance(error, DiscernError):
-        _print_error(
-            {"error": error.message, "expected": error.expected, "remedy": error.remedy},
-            error.explain(),
-        )
-        return error.exit_code
-    import traceback
+    known = _for_people(error)
+    if known is None:
+        import traceback
 
-    from pydantic import ValidationError
-
-    if isinstance(error, ValidationError):
-        return _refused(error.errors()[0])
-    if isinstance(error, OSError):
-        from gan_core.pipeline.runner import explain_os_error
-
-        known = explain_os_error(error, Path.cwd())
-        _print_error(
-            {"error": known.message, "expected": known.expected, "remedy": known.remedy},
-            known.explain(),
-        )
-        return known.exit_code
-    if isinstance(error, MemoryError):
-        _print_error(
-            {"error": "out of memory"},
-            "Out of memory.\n  remedy:   a smaller --scale, or a machine with more memory",
-        )
+        traceback.print_exc()
+        text = "This is a bug in Discern or in a plug-in; please report the lines above."
+        sys.stderr.write(f"{text}\n")
         return 1
-    traceback.print_exc()
-    sys.stderr.write("This is a bug in Discern or in a plug-in; please report the lines above.\n")
-    return 1
-
-
-def _refused(first: Any) -> int:
-    """Reports a value that the request's model refuses; its fields are named as the options are."""
-    option = "--" + ".".join(str(part) for part in first["loc"]).replace("_", "-")
-    expected = first["msg"].removeprefix("Input should be ")
-    verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "run")
-    remedy = f"leave {option} out, or see `discern {verb} --help`"
-    message = f"{option} is {first.get('input')}."
-    _print_error(
-        {"error": message, "expected": expected, "remedy": remedy},
-        f"{message}\n  expected: {expected}\n  remedy:   {remedy}",
-    )
-    return 2
-
-
-def _print_error(value: dict[str, str], text: str) -> None:
     if "--json" in sys.argv:
         from flows.commands.console import print_json
 
-        print_json(value)
-    sys.stderr.write(f"discern: {text}\n")
+        print_json({"error": known.message, "expected": known.expected, "remedy": known.remedy})
+    sys.stderr.write(f"discern: {known.explain()}\n")
+    return known.exit_code
+
+
+def _for_people(error: Exception) -> DiscernError | None:
+    """An error that says what to do; None for a bug."""
+    from pydantic import ValidationError
+
+    from gan_core.errors import DiscernError, WorkError
+    from gan_core.pipeline.runner import explain_os_error
+
+    if isinstance(error, DiscernError):
+        return error
+    if isinstance(error, ValidationError):
+        return _invalid_option(error.errors()[0])
+    if isinstance(error, OSError):
+        return explain_os_error(error, Path.cwd())
+    if isinstance(error, MemoryError):
+        remedy = "a smaller --scale, or a machine with more memory"
+        return WorkError("Out of memory.", remedy=remedy)
+    return None
+
+
+def _invalid_option(first: Any) -> DiscernError:
+    """For a value that the request's model refuses; its fields are named as the options are."""
+    from gan_core.errors import RequestError
+
+    option = "--" + ".".join(str(part) for part in first["loc"]).replace("_", "-")
+    verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "run")
+    return RequestError(
+        f"{option} is {first.get('input')}.",
+        expected=first["msg"].removeprefix("Input should be "),
+        remedy=f"leave {option} out, or see `discern {verb} --help`",
+    )
 
 
 if __name__ == "__main__":
