@@ -131,6 +131,17 @@ def bf16_units(device: str) -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
+def bf16_is_fast(device: str) -> bool:
+    """Whether bfloat16 products run in hardware: the processor has the units and oneDNN may use
+    them (ONEDNN_MAX_CPU_ISA can mask them).
+    """
+    import torch
+
+    if device.startswith("cuda"):
+        return bool(torch.cuda.is_bf16_supported())
+    return bf16_units(device) and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def resolve_precision(wanted: str, device: str) -> str:
     """'float32' or 'bf16' for a setting of 'auto', 'float32' or 'bf16'. Auto: bf16 on CUDA and on
     CPUs with units for it.

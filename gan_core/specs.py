@@ -88,7 +88,7 @@ _ALL = (
     ),
     StageSpec(
         "evaluate",
-        4,
+        5,
         ("scores.parquet", "predictions.parquet", "choices.parquet"),
         (
             "stages/evaluate.py",

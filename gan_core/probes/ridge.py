@@ -10,17 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from gan_core.probes.base import Features, Labels, LinearModel
-from gan_core.probes.solver.fit import model_of, one_vs_rest, prepare_linear, solved
+from torch import Tensor
+
+from gan_core.probes.base import Features, Labels, LinearModel, check_and_encode
+from gan_core.probes.solver.fit import fit_values, one_vs_rest
 from gan_core.progress import Progress, silent
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 ABOUT = "ridge classification (least squares on +1 and -1): the fastest probe"
-VERSION = 1
+VERSION = 2
 TITLE = "ridge classification"
 SETTING = "alpha"
 GRID = [1.0, 10.0, 100.0, 1000.0, 10000.0]
@@ -30,34 +28,33 @@ TOLERANCE = 1e-5
 
 @dataclass
 class SquaredLoss:
-    """weight / 2 sum (m - t)^2 for columns with targets t [rows, P] and weights [P]. See
-    `newton_cg.Loss`.
+    """weight / 2 sum (m - t)^2 with a group for each column: targets t [groups, 1, rows] and
+    weights [groups]. See `newton_cg.Loss`.
     """
 
     targets: Tensor
     weight: Tensor
-    width: int = 1
     penalised: bool = False
 
     def value(self, margins: Tensor) -> Tensor:
-        """[P]"""
-        return 0.5 * self.weight * (margins - self.targets).square_().sum(0)
+        """[groups]"""
+        return 0.5 * self.weight * (margins - self.targets).square_().sum((1, 2))
 
     def slope(self, margins: Tensor) -> Tensor:
         """weight (m - t)."""
-        return (margins - self.targets).mul_(self.weight)
+        return (margins - self.targets).mul_(self.weight[:, None, None])
 
     def curvature(self, margins: Tensor) -> Callable[[Tensor], Tensor]:
         """The weight, everywhere."""
-        return lambda change: change * self.weight
+        return lambda change: change * self.weight[:, None, None]
 
     def mean_curvature(self, margins: Tensor) -> Tensor:
         """The weight, everywhere."""
-        return self.weight
+        return self.weight[:, None]
 
     def select(self, groups: Tensor) -> SquaredLoss:
-        """Some of the columns."""
-        return SquaredLoss(self.targets[:, groups], self.weight[groups])
+        """Some of the groups."""
+        return SquaredLoss(self.targets[groups], self.weight[groups])
 
 
 def fit(
@@ -71,27 +68,21 @@ def fit(
     tolerance: float = TOLERANCE,
 ) -> list[LinearModel]:
     """One model for each alpha in `values` (> 0); arguments and errors as in `linear_svm.fit`."""
-    import torch
+    classes, index = check_and_encode(features, labels)
 
-    classes, index, data, kind = prepare_linear(
-        features, labels, seed, device, 1 / min(map(float, values))
+    def loss(targets: Tensor, alpha: Tensor) -> SquaredLoss:
+        return SquaredLoss(targets.repeat(len(alpha) // len(targets), 1)[:, None], 1 / alpha)
+
+    return fit_values(
+        features,
+        classes,
+        one_vs_rest(classes, index),
+        values,
+        loss,
+        tolerance,
+        width=1,
+        hinge=False,
+        seed=seed,
+        device=device,
+        progress=progress,
     )
-    targets = one_vs_rest(classes, index).to(device=device, dtype=kind)
-    columns = targets.shape[1]
-    weight = (
-        1 / torch.tensor([float(value) for value in values], dtype=kind, device=device)
-    ).repeat_interleave(columns)
-    loss = SquaredLoss(targets.repeat(1, len(values)), weight)
-    width = len(values) * columns
-    weights, found = solved(
-        features, data, loss, width, tolerance, seed=seed, device=device, progress=progress
-    )
-    models = []
-    for number, value in enumerate(values):
-        part = slice(number * columns, (number + 1) * columns)
-        certificate = {
-            "objective": float(found.objective[part].sum()),
-            "gap": float(found.gap[part].max()),
-        }
-        models.append(model_of(value, classes, weights, part, certificate, device))
-    return models

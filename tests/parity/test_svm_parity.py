@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +17,9 @@ from threadpoolctl import threadpool_limits
 
 from gan_core.probes import linear_svm, logistic
 from gan_core.probes.base import LinearModel
-from gan_core.probes.solver import design as _design
-from gan_core.probes.solver import dual as _turned
-from gan_core.probes.solver import fit as _linear
+from gan_core.probes.solver import dual as _dual
+from gan_core.probes.solver import fit as _fit
+from gan_core.probes.solver import primal as _primal
 
 
 @pytest.fixture(autouse=True)
@@ -96,9 +95,7 @@ def test_svm_with_more_rows_than_dimensions_is_linearsvc(rows: int, dims: int, c
 @pytest.mark.slow
 @pytest.mark.parametrize("cost", [1e-5, 1e-3])
 def test_svm_beyond_the_gram_matrix_is_linearsvc(cost: float) -> None:
-    """More rows than COMPACT_ROWS and more dimensions than SAMPLE_ROWS: sampled preconditioner,
-    bf16 products.
-    """
+    """A float32 Gram matrix, certified on the features."""
     check_svm(1797, 12_000, cost)
 
 
@@ -122,63 +119,65 @@ def check_svm(rows: int, dims: int, cost: float) -> None:
 
 
 @pytest.fixture
-def turned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small problems go the way of middling ones: solved in the triangular basis of their rows."""
-    for module in (linear_svm, _linear):
-        monkeypatch.setattr(module, "COMPACT_ROWS", 0)
+def rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small problems have a float32 Gram matrix, as middling ones do."""
+    for module in (_dual, _fit):
+        monkeypatch.setattr(module, "EXACT_ROWS", 0)
 
 
 @pytest.mark.parametrize("cost", [1e-4, 1e-2, 1.0])
-def test_svm_in_the_basis_of_its_rows_is_linearsvc(turned: None, cost: float) -> None:
+def test_svm_on_a_rounded_gram_matrix_is_linearsvc(rounded: None, cost: float) -> None:
     check_svm(300, 700, cost)
 
 
-def test_bf16_products_of_rows_are_near_those_of_float64() -> None:
-    features, _ = digits_features(700, 900)
-    features += np.float16(3)  # a mean that bf16 would round by more than the rows differ
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
+def test_bf16_products_of_rows_are_near_those_of_float64(kind: type) -> None:
+    features = (digits_features(700, 900)[0] + 3).astype(kind)  # a mean that bf16 would round off
     exact = features.astype(np.float64) @ features.astype(np.float64).T
-    approximate, result = _turned.approximate_gram(features, "cpu")
-    off = np.linalg.norm(approximate.double().numpy() - exact, 2) / exact.diagonal().mean()
-    assert off < 4 * result  # an estimate: CPUs differ in how they sum bf16 products
-    assert result < 1e-3
-    np.testing.assert_allclose(np.diagonal(approximate), np.diagonal(exact), rtol=1e-5)
+    matrix = _dual.quick_gram(_primal.Primal(torch.from_numpy(features), 0))
+    off = np.linalg.norm(matrix.double().numpy() - exact, 2) / exact.diagonal().mean()
+    assert off < 1e-3
+    rough = torch.from_numpy(features).bfloat16()
+    plain = (rough @ rough.T).double().numpy()
+    assert np.linalg.norm(plain - exact, 2) / exact.diagonal().mean() > 4 * off
 
 
-@pytest.mark.parametrize(
-    ("off", "solved_on"), [(0.01, [(300, 300)]), (1e4, [(300, 300), (300, 700)])]
-)
-def test_what_the_basis_lacks_is_made_good_on_the_features(
-    turned: None, monkeypatch: pytest.MonkeyPatch, off: float, solved_on: list[tuple[int, int]]
+@pytest.mark.parametrize("cost", [1e-4, 1e-2])
+def test_svm_on_a_gram_matrix_of_bf16_products_is_linearsvc(
+    rounded: None, monkeypatch: pytest.MonkeyPatch, cost: float
 ) -> None:
-    """A basis that is a little off takes some more steps; one that is far off is left."""
     seen = []
-    begin = _design.Blocks.__init__
+    quick_gram = _dual.quick_gram
+    monkeypatch.setattr(_primal, "BF16_VALUES", 0)
+    monkeypatch.setattr(_primal, "bf16_is_fast", lambda device: True)
+    monkeypatch.setattr(_dual, "WEAK", 1e9)
+    monkeypatch.setattr(_dual, "quick_gram", lambda data: seen.append(data) or quick_gram(data))
+    check_svm(300, 700, cost)
+    assert seen
 
-    def noted(self: _design.Blocks, features: Any, seed: int, device: str) -> None:
-        seen.append(features.shape)
-        begin(self, features, seed, device)
 
-    monkeypatch.setattr(_design.Blocks, "__init__", noted)
-    monkeypatch.setattr(_turned, "bf16_is_fast", lambda device: True)
-    monkeypatch.setattr(_turned, "APPROXIMATE_RIDGE", 0.0)
-    approximate_gram = _turned.approximate_gram
-    monkeypatch.setattr(
-        _turned,
-        "approximate_gram",
-        lambda features, device: (approximate_gram(features, device)[0], off),
-    )
+def test_the_features_correct_a_wrong_gram_matrix(
+    rounded: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A planted error of a tenth of the diagonal: Newton's method continues on the features."""
+    gram = _dual.gram
+
+    def wrong(source: torch.Tensor) -> torch.Tensor:
+        matrix = gram(source)
+        return matrix + 0.1 * matrix.diagonal().diag()
+
+    monkeypatch.setattr(_dual, "gram", wrong)
     check_svm(300, 700, 1e-2)
-    assert seen == solved_on
 
 
-def test_equal_rows_do_not_stop_the_basis(turned: None) -> None:
+def test_equal_rows_do_not_stop_the_factorisation(rounded: None) -> None:
     x, y = digits_features(100, 700)
     twice, labels = np.concatenate([x, x, x]), np.concatenate([y, y, y])
     (once,), (thrice,) = linear_svm.fit(x, y, [3e-3]), linear_svm.fit(twice, labels, [1e-3])
     assert np.abs(once.weights - thrice.weights).max() < 0.02 * np.abs(once.weights).max()
 
 
-def test_features_that_are_all_zero_leave_the_intercept_alone(turned: None) -> None:
+def test_features_that_are_all_zero_leave_the_intercept_alone(rounded: None) -> None:
     (model,) = linear_svm.fit(np.zeros((30, 700), np.float16), np.arange(30) % 3, [1e-2])
     assert not model.weights.any() and (model.intercept < 0).all()
 
@@ -187,15 +186,14 @@ def test_a_hard_problem_gets_a_better_preconditioner(monkeypatch: pytest.MonkeyP
     """A sample of 50 rows is a poor preconditioner for 400 dimensions: with all rows' products
     fewer passes end at the same.
     """
-    monkeypatch.setattr(_design, "SAMPLE_ROWS", 50)
+    monkeypatch.setattr(_primal, "SAMPLE_ROWS", 50)
+    monkeypatch.setattr(_primal, "ALL_DIMS", 0)
     x, y = digits_features(1500, 400)
-    (sharpened,) = linear_svm.fit(x, y, [1.0])
-    monkeypatch.setattr(_design, "EXACT_DIMS", 0)
+    (refined,) = linear_svm.fit(x, y, [1.0])
+    monkeypatch.setattr(_primal, "REFINED_DIMS", 0)
     (plain,) = linear_svm.fit(x, y, [1.0])
-    assert sharpened.certificate["passes"] < 0.6 * plain.certificate["passes"]
-    assert abs(sharpened.certificate["objective"] / plain.certificate["objective"] - 1) < 1e-4
-    monkeypatch.setattr(_design, "EXACT_DIMS", 8192)
-    check_svm(1500, 400, 1e-1)
+    assert refined.certificate["passes"] < 0.6 * plain.certificate["passes"]
+    assert abs(refined.certificate["objective"] / plain.certificate["objective"] - 1) < 1e-4
 
 
 def test_beyond_float32_the_last_sound_iterate_is_the_answer(
@@ -204,11 +202,24 @@ def test_beyond_float32_the_last_sound_iterate_is_the_answer(
     """At C = 100 on features of rank 65 float32 gives out; what is returned is finite, and its gap
     says that it is no optimum.
     """
-    monkeypatch.setattr(_design, "SAMPLE_ROWS", 50)
-    monkeypatch.setattr(_design, "EXACT_DIMS", 0)
+    monkeypatch.setattr(_primal, "SAMPLE_ROWS", 50)
+    monkeypatch.setattr(_primal, "ALL_DIMS", 0)
+    monkeypatch.setattr(_primal, "REFINED_DIMS", 0)
     x, y = digits_features(1700, 400)
     (model,) = linear_svm.fit(x, y, [100.0])
     assert np.isfinite(model.weights).all() and model.certificate["gap"] > 1e-2
+
+
+def test_badly_conditioned_features_with_a_large_c_end_at_the_optimum() -> None:
+    """Features whose squared singular values range over 1e7: L-BFGS stopped early on such."""
+    stream = np.random.default_rng(0)
+    labels = stream.integers(0, 4, 1000)
+    basis = np.linalg.qr(stream.standard_normal((1200, 1200)))[0]
+    spectrum = 10 ** np.linspace(1.5, -2, 1200)
+    means = 0.25 * stream.standard_normal((4, 1200))
+    x = ((stream.standard_normal((1000, 1200)) + means[labels]) * spectrum) @ basis
+    for model in linear_svm.fit(x.astype(np.float16), labels, [1e-4, 1.0]):
+        assert model.certificate["gap"] <= linear_svm.TOLERANCE
 
 
 def test_svm_all_costs_at_once_equal_each_alone() -> None:

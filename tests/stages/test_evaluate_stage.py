@@ -13,7 +13,7 @@ import pytest
 from gan_core import schemas
 from gan_core.config import EvaluateConfig
 from gan_core.errors import DataError, UnknownName
-from gan_core.probes.solver import gram as _gram
+from gan_core.probes.solver import dual as _dual
 from gan_core.progress import silent
 from gan_core.stages import evaluate, extract
 from tests.stages.digits_artifacts import digits_crops, evaluate_request, extract_request, given
@@ -265,7 +265,7 @@ def test_neighbours_are_extended_down_to_one(pixels: Path, tmp_path: Path) -> No
 def test_a_fit_that_stopped_early_is_said(
     pixels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_gram, "MAX_STEPS", 1)
+    monkeypatch.setattr(_dual, "MAX_STEPS", 1)
     outcome = evaluate.run(
         evaluate_request(pixels, tmp_path, grid=[1e-2], draws=1, labels_per_class=["all"]), silent
     )

@@ -27,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from gan_core.dedup.hashing.codes import BITS, pack_bits
-from gan_core.devices import bf16_units
+from gan_core.devices import bf16_is_fast
 from gan_core.errors import DataError, StoreError
 from gan_core.files import atomic_write_bytes, canonical_json
 from gan_core.progress import Progress, Throttled, silent
@@ -60,16 +60,6 @@ def resize_to(pixels: Pixels, side: int = SIDE) -> Pixels:
     for number, image in enumerate(pixels):
         cv2.resize(image, (side, side), dst=out[number], interpolation=how)
     return out
-
-
-def bf16_is_fast(device: str) -> bool:
-    """Whether bfloat16 products run in hardware: the processor has the units and oneDNN may use
-    them (ONEDNN_MAX_CPU_ISA can mask them)."""
-    import torch
-
-    if device.startswith("cuda"):
-        return bool(torch.cuda.is_bf16_supported())
-    return bf16_units(device) and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 @dataclass(frozen=True)

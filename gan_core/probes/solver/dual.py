@@ -1,194 +1,155 @@
-"""Problems of middling size with fewer rows than dimensions: directions sought in the space that
-the rows span.
+"""Problems with fewer rows than dimensions, on the Gram matrix K = X X' of their rows.
 
-A Newton direction needs X'X only along the rows, and any factor L of a matrix near the rows' Gram
-matrix XX' gives it in rows x rows values instead of rows x dims. So the problem is first solved
-with L in place of X, which is quick, and then, from there, on the features: margins, gradients and
-line searches are those of the features (`Rows`), the directions come from L. What L lacks (bf16
-products, the jitter that its Cholesky factorisation needs) costs further steps and changes no
-result.
+The weights are in the span of the rows, w = X' beta. The margins are K beta and the penalty is
+beta' K beta: rows variables instead of dims, and K serves every class and every value of C.
+
+Small L2-SVMs are solved by Newton's method with exact steps (Chapelle 2007, Neural Computation
+19:1155). Their objective is quadratic as long as the same rows are inside the margin: a step goes
+to the minimum of that quadratic, one Cholesky factorisation, as far as it lowers the objective.
+
+Everything else is solved by `newton_cg.py` on the Cholesky factor L of K: with w = X' L'^-1 u the
+margins are L u and the penalty is |u|^2, so this is the same problem on L as on X.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
-from gan_core.probes.base import Features, as_tensor
-from gan_core.probes.solver.design import Blocks, Rows, bf16_is_fast
+import torch
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from gan_core.probes.solver.newton_cg import Loss, Solution, dot, line_search, minimise, relative
+from gan_core.probes.solver.primal import Primal, cholesky
 
-DUAL_SHARE = 0.5  # rows / dimensions up to which the rows' own space pays
-DUAL_ROWS = 12_000  # its matrix has so many rows and columns
-# penalty relative to the Gram matrix's mean diagonal from which bf16 products are near enough
-APPROXIMATE_RIDGE = 0.02
-JITTER = 1e-6  # added to the diagonal, relative to its mean: above the rounding of float32
-SAMPLE, LONGEST = (
-    256,
-    32,
-)  # rows of a sample, and so many of its longest directions are kept out of bf16 products
+EXACT_ROWS = 1600  # up to here the Gram matrix is float64, and an exact step cheaper than CG
+DUAL_ROWS = 12_000  # the largest Gram matrix
+DUAL_SHARE = 0.5  # rows / dimensions up to which a float32 Gram matrix pays
+COLUMNS = 4096  # of features that are converted at a time
+DIRECTIONS = 48  # in which the rows are longest, kept out of bf16 products
+WEAK = 50  # curvature of the loss, relative to the penalty, up to which products are bf16
+MAX_STEPS = 50  # Newton steps for one value of C
 
 
-class Dual(Rows):
-    """The features, with directions from the Cholesky factor of (nearly) their rows' Gram matrix.
+def is_dual(rows: int, dims: int) -> bool:
+    """Whether a problem of this shape is solved on its Gram matrix."""
+    return rows < dims if rows <= EXACT_ROWS else rows <= min(DUAL_ROWS, DUAL_SHARE * dims)
+
+
+def solve_hinge(
+    source: Tensor,
+    signs: Tensor,
+    values: Sequence[float],
+    loss: Callable[[Tensor, Tensor], Loss],
+    tolerance: float,
+) -> Solution:
+    """L2-SVMs of every column at every value of C, in ascending order, each from the solution at
+    the value before.
 
     Args:
-        curvature_of: largest second derivative of any of the losses by a margin; a small one makes
-            a hard penalty, which forgives more.
-
-    Attributes:
-        near: the factor as a problem of its own, [rows, rows].
+        source: features [rows, dims].
+        signs: +1 and -1, [columns, rows].
+        loss: the squared hinge, from signs and the C of each column.
+        tolerance: largest relative gap.
     """
-
-    def __init__(self, features: Features, seed: int, device: str, curvature_of: float) -> None:
-        import torch
-
-        super().__init__(features, device)
-        ridge = 1 / max(curvature_of * self._mean_square(), 1e-300)
-        approximate = bf16_is_fast(device) and ridge > APPROXIMATE_RIDGE
-        if approximate:
-            gram, rounding = approximate_gram(features, device)
-            jitter = max(rounding, 0.01 * ridge)
-        else:
-            gram, jitter = single_gram(features, device).double(), min(JITTER, 0.01 * ridge)
-        jitter, wrong = (
-            jitter * float(gram.diagonal().mean()) or 1.0,
-            1,
-        )  # features that are all 0 have no size
-        while wrong:  # equal rows make the matrix singular, and rounding may make it worse
-            gram.diagonal().add_(jitter)
-            self._root, info = torch.linalg.cholesky_ex(gram)
-            jitter, wrong = 4 * jitter, int(info)
-        self.near = Blocks(self._root.float().cpu().numpy(), seed, device)
-
-    def _mean_square(self) -> float:
-        """Mean squared length of some of the rows."""
-        some = self._source[:: max(1, self.rows // 64)].float()
-        return float(some.square().sum(1).mean())
-
-    def to_dual(self, gradient: Tensor) -> Tensor:
-        """A gradient in the coordinates of `near`: L^-1 X gradient."""
-        import torch
-
-        along = self.times(torch.cat([gradient[:-1], torch.zeros_like(gradient[-1:])])).to(
-            self._root
-        )
-        return torch.cat(
-            [
-                torch.linalg.solve_triangular(self._root, along, upper=False).to(gradient),
-                gradient[-1:],
-            ]
-        )
-
-    def from_dual(self, step: Tensor) -> Tensor:
-        """What coordinates of `near` stand for: X' L'^-1 step."""
-        import torch
-
-        inner = torch.linalg.solve_triangular(
-            self._root.T, step[:-1].to(self._root), upper=True
-        ).to(step)
-        return torch.cat([self.transposed(inner)[:-1], step[-1:]])
-
-    def approximate_times(self, weights: Tensor) -> Tensor:
-        """That of `near`."""
-        return self.near.approximate_times(weights)
-
-    def approximate_transposed(self, sums: Tensor) -> Tensor:
-        """That of `near`."""
-        return self.near.approximate_transposed(sums)
-
-    def precondition(self, vector: Tensor, curvature: Tensor, hard: Tensor) -> Tensor:
-        """That of `near`."""
-        return self.near.precondition(vector, curvature, hard)
-
-    def refine_preconditioner(self) -> bool:
-        """That of `near`."""
-        return self.near.refine_preconditioner()
-
-    def drop_approximation(self) -> bool:
-        """That of `near`."""
-        return self.near.drop_approximation()
-
-    def to_primal(self, weights: Tensor) -> Tensor:
-        """Nothing to lift: the weights are in the original space."""
-        return weights
+    matrix = gram(source) + 1  # 1: the constant feature of the intercept
+    signs = signs.to(matrix)
+    beta, steps = torch.zeros_like(signs)[:, None], 0
+    found: dict[float, tuple[Tensor, Tensor, Tensor]] = {}
+    for cost in sorted(set(values)):
+        hinge = loss(signs, signs.new_full((len(signs),), cost))
+        beta, objective, gap, used = newton(matrix, signs, cost, hinge, beta, tolerance)
+        weights = lift(source, beta, beta.sum(2, keepdim=True))
+        found[cost], steps = (weights, objective, gap), steps + used
+    weights, objective, gap = map(torch.cat, zip(*(found[cost] for cost in values), strict=True))
+    return Solution(weights, objective, gap, steps)
 
 
-def single_gram(features: Features, device: str) -> Tensor:
-    """Inner products of all rows, float32 [rows, rows], each pair once; the features are converted
-    a block of columns at a time.
+def newton(
+    matrix: Tensor, signs: Tensor, cost: float, loss: Loss, beta: Tensor, tolerance: float
+) -> tuple[Tensor, Tensor, Tensor, int]:
+    """(beta [columns, 1, rows], objectives [columns], gaps [columns], steps) at one C."""
+    margins, whole = beta @ matrix, None  # whole: the factor where all rows are inside the margin
+    for step in range(MAX_STEPS + 1):
+        slope = loss.slope(margins)
+        value, rest = 0.5 * dot(beta, margins) + loss.value(margins), beta + slope
+        gap = relative(0.5 * dot(rest, rest @ matrix), value, cost * len(matrix))
+        going = (gap > tolerance).nonzero()[:, 0].tolist()
+        if not going or step == MAX_STEPS:
+            break
+        goal = beta.clone()
+        for column in going:
+            inside = slope[column, 0].nonzero()[:, 0]
+            if len(inside) < len(matrix):
+                factor = cholesky(matrix[inside][:, inside], 0.5 / cost)
+            else:
+                factor = whole = cholesky(matrix.clone(), 0.5 / cost) if whole is None else whole
+            solved = torch.cholesky_solve(signs[column, inside, None], factor)
+            goal[column] = goal.new_zeros(1, len(matrix)).index_copy_(1, inside, solved.T)
+        direction, change = goal - beta, goal @ matrix - margins
+        linear, square = dot(beta, change), dot(direction, change)
+        length = line_search(loss, linear, square, margins, change)[:, None, None]
+        beta, margins = beta + length * direction, margins + length * change
+    return beta, value, gap, step
+
+
+def solve_on_factor(
+    source: Tensor, loss: Loss, groups: int, width: int, tolerance: float, seed: int
+) -> Solution:
+    """A solution in float32 on the factor of the Gram matrix; arguments as in `newton_cg.minimise`.
+    The gap is that of the factor, which rounding and a ridge move.
     """
-    import torch
+    data = Primal(source, seed)
+    quick = len(source) > EXACT_ROWS and data.quick
+    if quick:  # A small C forgives what bf16 products lack.
+        curvature = loss.mean_curvature(source.new_zeros(groups, width, 1, dtype=torch.float32))
+        quick = float(data.sample.square().sum(1).mean() * curvature.max()) < WEAK
+    matrix = quick_gram(data) if quick else gram(source)
+    rounding = 1e-3 if quick else 1e-13 if matrix.dtype == torch.float64 else 1e-6
+    root = cholesky(matrix, rounding * float(matrix.diagonal().mean()) or 1.0)
+    start = torch.zeros(groups, width, len(source) + 1, device=source.device)
+    found = minimise(Primal(root.float(), seed), loss, start, tolerance)
+    inner = found.weights[..., :-1].flatten(0, 1).to(root)
+    beta = torch.linalg.solve_triangular(root, inner, upper=False, left=False)
+    found.weights = lift(source, beta.view(groups, width, -1), found.weights[..., -1:])
+    return found
 
-    rows, dims = features.shape
-    source, gram = as_tensor(features), torch.zeros(rows, rows, device=device)
-    part, step = max(256, -(-rows // 8)), max(256, 2**26 // (4 * max(rows, 1)))
-    for start in range(0, dims, step):
-        block = source[:, start : start + step].to(device).float()
+
+def lift(source: Tensor, beta: Tensor, intercept: Tensor) -> Tensor:
+    """X' beta and the intercept: float32 [groups, width, dims + 1]."""
+    parts = [beta @ block.to(beta) for block in torch.split(source, COLUMNS, 1)]
+    return torch.cat([*parts, intercept], 2).float()
+
+
+def gram(source: Tensor) -> Tensor:
+    """Inner products of all rows, [rows, rows], each pair once; float64 up to `EXACT_ROWS`."""
+    rows = len(source)
+    kind = torch.float64 if rows <= EXACT_ROWS else torch.float32
+    matrix = torch.zeros(rows, rows, dtype=kind, device=source.device)
+    part = max(256, -(-rows // 16))
+    for block in torch.split(source, COLUMNS, 1):
+        block = block.to(kind)
         for low in range(0, rows, part):
-            gram[low : low + part, : low + part].addmm_(
-                block[low : low + part], block[: low + part].T
-            )
-    return gram.tril() + gram.tril(-1).T
+            some = block[low : low + part]
+            matrix[low : low + part, : low + part].addmm_(some, block[: low + part].T)
+    return matrix.tril() + matrix.tril(-1).T
 
 
-def approximate_gram(features: Features, device: str) -> tuple[Tensor, float]:
-    """`single_gram` by bf16 products, and about how far off it is (spectral norm, relative to the
-    mean diagonal).
+def quick_gram(data: Primal) -> Tensor:
+    """`gram` by bf16 products, float32 [rows, rows].
 
-    torch rounds each product of bf16 matrices to bf16, by up to 2^-9 of its size, and rows that are
-    not centred have large products: so the directions in which a sample of rows is longest are
-    taken off before and put back after, in float32; blocks of columns are summed in float32, and so
-    is the diagonal.
+    torch rounds each product of bf16 matrices to bf16. So the directions in which the rows are
+    longest (Halko, Martinsson and Tropp 2011, SIAM Review 53:217, algorithm 4.1) are taken off
+    before, and their products are added in float32.
     """
-    import torch
-
-    rows, dims = features.shape
-    source, gram = as_tensor(features), torch.zeros(rows, rows, device=device)
-    part, step = max(256, -(-rows // 8)), min(4096, max(256, 2**27 // (4 * max(rows, 1))))
-    longest = _leading_directions(source, device)
-    buffer = torch.empty(rows * min(step, dims), device=device)
-
-    def blocks() -> Iterator[tuple[Tensor, Tensor]]:
-        for start in range(0, dims, step):
-            wide = min(step, dims - start)
-            block = buffer[: rows * wide].view(rows, wide).copy_(source[:, start : start + wide])
-            yield block, longest[start : start + wide]
-
-    along, square = (
-        torch.zeros(rows, longest.shape[1], device=device),
-        torch.zeros(rows, device=device),
-    )
-    for block, directions in blocks():
-        along.addmm_(block, directions)
-    for block, directions in blocks():
-        block.addmm_(along, directions.T, alpha=-1)
-        square += torch.einsum("ij,ij->i", block, block)
-        short = block.bfloat16()
-        for low in range(0, rows, part):
-            gram[low : low + part, : low + part] += short[low : low + part] @ short[: low + part].T
-    gram = gram.tril(-1)
-    gram += gram.T.clone()
-    # Independent entries of size 1 have norm 2 sqrt(rows); these are not quite independent:
-    # measured, 3 times as much.
-    size = 2**-9 / 3**0.5 * float(gram.square().mean().sqrt()) / (dims / step) ** 0.5
-    rounding = 3 * 2 * rows**0.5 * size
-    gram.diagonal().copy_(square)
-    gram.addmm_(along, along.T)
-    return gram, rounding / max(float(gram.diagonal().mean()), 1e-300)
-
-
-def _leading_directions(source: Tensor, device: str) -> Tensor:
-    """Orthonormal directions float32 [dims, LONGEST] in which evenly spaced rows are longest."""
-    import torch
-
-    sample = source[:: max(1, len(source) // SAMPLE)][:SAMPLE].to(device).float()
-    spectrum, vectors = torch.linalg.eigh((sample @ sample.T).double())
-    spectrum, vectors = spectrum[-LONGEST:], vectors[:, -LONGEST:]
-    kept = (
-        spectrum > spectrum[-1] * 1e-5
-    )  # what is as short as float32's rounding is not orthogonal to the others
-    directions: Tensor = sample.T @ (vectors[:, kept] / spectrum[kept].sqrt()).float()
-    return directions
+    stream = torch.Generator().manual_seed(data.seed)
+    mixed = torch.randn(1, DIRECTIONS, data.rows, generator=stream).to(data.source.device)
+    axes = torch.linalg.qr(data.transposed(mixed)[0, :, :-1].T).Q.T
+    along = data.times(torch.nn.functional.pad(axes, (0, 1))[None])[0].T
+    matrix = axes.new_zeros(data.rows, data.rows)
+    part = max(256, -(-data.rows // 8))
+    for start in range(0, data.dims, COLUMNS):
+        some = slice(start, start + COLUMNS)
+        rest = data.source[:, some].float().addmm(along, axes[:, some], alpha=-1).bfloat16()
+        for low in range(0, data.rows, part):
+            matrix[low : low + part, : low + part] += rest[low : low + part] @ rest[: low + part].T
+    return (matrix.tril() + matrix.tril(-1).T).addmm_(along, along.T)

@@ -1,116 +1,92 @@
-"""What the fits of linear probes have in common: their beginning, one-vs-rest targets, and models
-out of a solver's columns.
-"""
+"""From features and a loss to one fitted model for each value of a probe's setting."""
 
 from __future__ import annotations
 
-import logging
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
-import numpy as np
-import numpy.typing as npt
+import torch
+from torch import Tensor
 
-from gan_core.probes.base import Features, Labels, LinearModel, check_and_encode
-from gan_core.probes.solver.design import COMPACT_ROWS, Blocks, Compact, LinearMap
-from gan_core.probes.solver.dual import DUAL_ROWS, DUAL_SHARE, Dual
-from gan_core.probes.solver.newton_cg import Loss, Solution, solve
-from gan_core.progress import Progress, silent
+from gan_core.probes.base import Features, Labels, LinearModel, as_tensor
+from gan_core.probes.solver.dual import EXACT_ROWS, is_dual, solve_hinge, solve_on_factor
+from gan_core.probes.solver.newton_cg import Loss, Solution, minimise
+from gan_core.probes.solver.primal import Primal
+from gan_core.progress import Progress
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-log = logging.getLogger(__name__)
-
-
-CORRECTIONS = (
-    12  # Newton steps with directions from the rows' factor, before the features give their own
-)
-
-
-def linear_map(
-    features: Features, seed: int, device: str, curvature_of: float
-) -> Compact | Dual | Blocks:
-    """The cheapest form of the problem for data of this shape. Args: curvature_of: see `Dual`."""
-    if len(features) <= COMPACT_ROWS and len(features) < features.shape[1]:
-        return Compact.of(features, device)
-    if len(features) <= min(DUAL_ROWS, DUAL_SHARE * features.shape[1]):
-        return Dual(features, seed, device, curvature_of)
-    return Blocks(features, seed, device)
-
-
-def prepare_linear(
-    features: Features, labels: Labels, seed: int, device: str, curvature_of: float
-) -> tuple[Labels, Labels, LinearMap, torch.dtype]:
-    """(classes, index of each label in them, the features as a linear map, the type it computes
-    in); errors as `base.begin`.
-    """
-    classes, index = check_and_encode(features, labels)
-    data = linear_map(features, seed, device, curvature_of)
-    return classes, index, data, data.zeros(1).dtype
+MARGIN_BYTES = 2**29  # values are solved in batches whose margins fit into this
 
 
 def one_vs_rest(classes: Labels, index: Labels) -> Tensor:
-    """Targets +1 (this class) and -1: float32 [rows, classes]; for two classes one column, +1 for
-    the second.
+    """Targets +1 (this class) and -1: float32 [classes, rows]; for two classes one row, +1 for the
+    second.
     """
-    import torch
-
     wanted = torch.arange(1, 2) if len(classes) == 2 else torch.arange(len(classes))
-    return torch.where(torch.from_numpy(index)[:, None] == wanted, 1.0, -1.0)
+    return torch.where(torch.from_numpy(index) == wanted[:, None], 1.0, -1.0)
 
 
-def solved(
+def fit_values(
     features: Features,
-    data: LinearMap,
-    loss: Loss,
-    columns: int,
+    classes: Labels,
+    targets: Tensor,
+    values: Sequence[float],
+    loss: Callable[[Tensor, Tensor], Loss],
     tolerance: float,
     *,
+    width: int,
+    hinge: bool,
     seed: int,
     device: str,
-    progress: Progress = silent,
-) -> tuple[npt.NDArray[np.float32], Solution]:
-    """`newton_cg.solve`, with the weights in the features' space: float32 [dims + 1, columns].
+    progress: Progress,
+) -> list[LinearModel]:
+    """One model for each value, solved together.
 
-    `Dual` data are solved in the basis that is the features' own only nearly, and from there on
-    the features; should its directions not bring every group below the tolerance, those groups go
-    on with directions of the features.
+    Args:
+        features: float16, float32 or float64 [rows, dims].
+        classes: int64, ascending.
+        targets: float32 [columns, rows], what the columns of each value are fitted to.
+        values: the setting.
+        loss: makes the loss of all groups from the targets and the value of each group.
+        tolerance: largest relative gap of any group (see `newton_cg.Solution`).
+        width: columns in a group: 1, or all of a value.
+        hinge: whether the loss is the squared hinge, for which `dual.py` has exact steps.
     """
-    start = None
-    if isinstance(data, Dual):
-        first = solve(data.near, loss, columns, 0.5 * tolerance, progress)
-        found = solve(
-            data, loss, columns, tolerance, progress, data.from_dual(first.weights), CORRECTIONS
-        )
-        found = replace(
-            found,
-            newton_steps=first.newton_steps + found.newton_steps,
-            cg_steps=first.cg_steps + found.cg_steps,
-        )
-        if not bool((found.gap > tolerance).any()):
-            return found.weights.cpu().numpy(), found
-        log.info(
-            "goes on with the features' own directions: a gap of %.1e is above %.1e",
-            float(found.gap.max()),
-            tolerance,
-        )
-        start, data = found.weights, Blocks(features, seed, device)
-    found = solve(data, loss, columns, tolerance, progress, start)
-    return data.to_primal(found.weights).float().cpu().numpy(), found
+    source = as_tensor(features)
+    # float64 features are float32 to the probes; a small Gram matrix is float64 by itself.
+    source = (source.float() if source.dtype == torch.float64 else source).to(device)
+    targets, values = targets.to(device), [float(value) for value in values]
+    groups, steps, passes = len(targets) // width, 0, 0
+    settings = torch.tensor(values, device=device).repeat_interleave(groups)
+    start = torch.zeros(len(settings), width, source.shape[1] + 1, device=device)
+    if is_dual(*source.shape):
+        if hinge and len(source) <= EXACT_ROWS:
+            return split(solve_hinge(source, targets, values, loss, tolerance), values, classes)
+        whole = loss(targets, settings)
+        found = solve_on_factor(source, whole, len(settings), width, 0.5 * tolerance, seed)
+        # The features certify it, or Newton's method continues on them.
+        start, steps, passes = found.weights, found.newton_steps, found.cg_steps
+    data, batch = Primal(source, seed), max(1, MARGIN_BYTES // (4 * targets.numel()))
+    models: list[LinearModel] = []
+    for low in range(0, len(values), batch):
+        some = slice(low * groups, (low + batch) * groups)
+        found = minimise(data, loss(targets, settings[some]), start[some], tolerance, progress)
+        found.newton_steps += steps
+        found.cg_steps += passes
+        models += split(found, values[low : low + batch], classes)
+    return models
 
 
-def model_of(
-    value: float,
-    classes: Labels,
-    weights: npt.NDArray[np.float32],
-    columns: slice,
-    certificate: dict[str, float],
-    device: str,
-) -> LinearModel:
-    """The model in some columns of a solution [dims + 1, columns], whose last row is the intercept."""  # noqa: E501
-    matrix = np.ascontiguousarray(weights[:-1, columns])
-    return LinearModel(
-        float(value), classes, matrix, weights[-1, columns].copy(), certificate, device
-    )
+def split(found: Solution, values: Sequence[float], classes: Labels) -> list[LinearModel]:
+    """A solution as one model for each value."""
+    steps = {"iterations": float(found.newton_steps), "passes": float(2 * found.cg_steps)}
+    parts = (found.weights.flatten(0, 1), found.objective, found.gap)
+    models = []
+    for value, matrix, objective, gap in zip(
+        values, *(part.cpu().chunk(len(values)) for part in parts), strict=True
+    ):
+        weights, bias = matrix[:, :-1].T.contiguous(), matrix[:, -1].clone()
+        certificate = {"objective": float(objective.sum()), "gap": float(gap.max()), **steps}
+        device = str(found.weights.device)
+        models.append(
+            LinearModel(value, classes, weights.numpy(), bias.numpy(), certificate, device)
+        )
+    return models

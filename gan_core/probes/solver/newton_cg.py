@@ -1,314 +1,212 @@
-"""Many penalised linear problems solved together: preconditioned Newton-CG in lock-step, with a
-bound on what is left.
+"""Many penalised linear problems minimised together: Newton's method, its directions by
+preconditioned conjugate gradients, with a bound on what is left (Nocedal and Wright, Numerical
+Optimization, 2006, algorithm 7.1; Lin, Weng and Keerthi 2008, JMLR 9:627).
 
-All problems look at the same features, so one pass over them serves every class and every value of
-C at once. A group is what is minimised jointly: one column for a one-vs-rest SVM, one column per
-class for multinomial logistic regression. Groups that have converged leave the working set.
+A problem is f(w) = 1/2 |w|^2 + loss(X w). All problems have the same features, so one product
+with X serves every class and every value of C. A group is what is minimised jointly: one column for
+a one-vs-rest SVM, one column per class for multinomial logistic regression. Weights are
+[groups, width, dims + 1], the last value the intercept, and margins [groups, width, rows]. Groups
+that have converged leave the working set.
 
-The bound costs nothing. For f(w) = 1/2 |w|^2 + sum of convex losses, f is 1-strongly convex, hence
-f(w) - f* <= 1/2 |gradient|^2; for the L2-SVM this is exactly the duality gap at the dual point
-alpha = 2 C hinge that the gradient is made of. An intercept that is not penalised adds an estimate
-of what moving the intercept alone would win; with it the bound is no longer strict, and the parity
-tests check it against solutions to high precision.
+The bound costs nothing. f is 1-strongly convex, hence f(w) - f* <= 1/2 |gradient|^2; for the L2-SVM
+this is exactly the duality gap at the dual point alpha = 2 C hinge that the gradient is made of. An
+intercept that is not penalised adds an estimate of what moving the intercept alone would win; with
+it the bound is no longer strict, and the parity tests check it against solutions to high precision.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from gan_core.probes.solver.design import LinearMap
+import torch
+from torch import Tensor
+
+from gan_core.probes.solver.primal import Primal
 from gan_core.progress import Progress, silent
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from torch import Tensor
 
 MAX_NEWTON = 60
 MAX_CG = 60
-# share of open groups in a working set of conjugate gradients from which the closed ones leave it
-CLOSED_OUT = 0.8
 HARD_CG = 20  # steps for one direction from which a better preconditioner pays
 
 
 class Loss(Protocol):
-    """Sum over rows of a convex, once differentiable loss of the margins [rows, groups * width].
-
-    `width` is the number of columns in a group; `penalised` says whether the intercept is part of
-    the penalty.
+    """Sum over rows of a convex, once differentiable loss of the margins [groups, width, rows].
+    `penalised` says whether the intercept is part of the penalty.
     """
 
-    width: int
     penalised: bool
 
     def value(self, margins: Tensor) -> Tensor:
         """Loss of each group, [groups]."""
-        ...
 
     def slope(self, margins: Tensor) -> Tensor:
         """Derivative by the margins, same shape."""
-        ...
 
     def curvature(self, margins: Tensor) -> Callable[[Tensor], Tensor]:
-        """The second derivative at these margins as a map of a change of the margins."""
-        ...
+        """The second derivative at these margins, as a map of a change of the margins."""
 
     def mean_curvature(self, margins: Tensor) -> Tensor:
-        """One number per column that stands for the second derivative in the preconditioner,
-        [groups * width].
-        """
-        ...
+        """Mean over the rows of the second derivative's diagonal, [groups, width]."""
 
     def select(self, groups: Tensor) -> Loss:
         """The loss of some of the groups."""
-        ...
 
 
 @dataclass
 class Solution:
-    """Weights [dims + 1, P]; per group the objective, the relative gap bound and the passes that
-    all groups shared.
+    """What `minimise` returns.
+
+    Attributes:
+        weights: [groups, width, dims + 1].
+        objective: [groups].
+        gap: [groups], the bound on f - f*, relative to the smaller of the objective and of what
+            was won over no weights at all (at a tiny C the second is a small part of the first).
+        newton_steps: of all groups together.
+        cg_steps: of all groups together; each is two products with the features.
     """
 
     weights: Tensor
     objective: Tensor
     gap: Tensor
-    newton_steps: int
-    cg_steps: int
+    newton_steps: int = 0
+    cg_steps: int = 0
 
 
-class _Groups:
-    """Sums and products per group of `width` neighbouring columns."""
-
-    def __init__(self, width: int) -> None:
-        self.width = width
-
-    def total(self, columns: Tensor) -> Tensor:
-        """[P] -> [groups]."""
-        return columns if self.width == 1 else columns.view(-1, self.width).sum(1)
-
-    def expand(self, groups: Tensor) -> Tensor:
-        """[groups] -> [P]."""
-        return groups if self.width == 1 else groups.repeat_interleave(self.width)
-
-    def dot(self, a: Tensor, b: Tensor) -> Tensor:
-        """Inner products per group of two [*, P]."""
-        import torch
-
-        return self.total(torch.einsum("ij,ij->j", a, b))
-
-    def columns(self, groups: Tensor) -> Tensor:
-        """Indices of the columns of some groups."""
-        import torch
-
-        if self.width == 1:
-            return groups
-        return (
-            groups[:, None] * self.width + torch.arange(self.width, device=groups.device)
-        ).reshape(-1)
-
-
-def solve(
-    data: LinearMap,
-    loss: Loss,
-    columns: int,
-    tolerance: float,
-    progress: Progress = silent,
-    start: Tensor | None = None,
-    max_steps: int = MAX_NEWTON,
+def minimise(
+    data: Primal, loss: Loss, start: Tensor, tolerance: float, progress: Progress = silent
 ) -> Solution:
-    """Minimises 1/2 |w|^2 + loss(Xw) for `columns` columns until each group's gap is below
-    tolerance x its objective.
+    """Minimises 1/2 |w|^2 + loss(Xw) until each group's gap is at most the tolerance.
 
     Args:
-        data: the rows; its dtype and device are those of the result.
+        data: the rows.
         loss: see `Loss`.
-        columns: groups x width.
+        start: weights to begin with, [groups, width, dims + 1], in the precision of the products.
         tolerance: relative gap at which a group is done. In float32 some 1e-6 can be reached, in
             float64 1e-10.
-        progress: listed the number of groups done.
-        start: weights to begin with; default zeros.
-        max_steps: Newton steps at most.
+        progress: receives the number of groups done.
     """
-    import torch
-
-    sums = _Groups(loss.width)
-    total = columns // loss.width
-    final = data.zeros(columns) if start is None else start.clone()
-    objective = final.new_full((total,), float("inf"))
-    begin = loss.value(final.new_zeros(data.rows, columns))
-    gaps, previous, before = objective.clone(), objective.clone(), objective.clone()
-    active, hard = (
-        torch.arange(total, device=final.device),
-        torch.zeros(total, dtype=torch.bool, device=final.device),
-    )
-    weights, part = final.clone(), loss
-    margins = final.new_zeros(data.rows, columns) if start is None else data.times(start)
-    steps = inner = 0
+    zero = loss.value(start.new_zeros(*start.shape[:2], data.rows))
+    final = Solution(start.clone(), zero + torch.inf, zero + torch.inf)
+    active, weights = torch.arange(len(start), device=start.device), start
+    margins = data.times(start)
+    last_gap, last_value = zero + torch.inf, zero + torch.inf
     while True:
-        slope = part.slope(margins)
-        gradient = data.transposed(slope) + _penalty(weights, part)
-        value = 0.5 * sums.dot(_penalty(weights, part), weights) + part.value(margins)
-        # Relative to the smaller of the objective and of what has been won over no weights at all:
-        # at a tiny C the second is
-        # a small part of the first, and the answers depend on it.
-        scale = torch.minimum(value, begin[active] - value).clamp(min=torch.finfo(value.dtype).tiny)
-        gap = _gap(data.rows, part, sums, margins, gradient) / scale
-        # Where the numbers ran out of float32's range, the iterate before it and its gap are the
-        # answer.
-        sound = torch.isfinite(value) & ~torch.isnan(gap)
-        final[:, sums.columns(active[sound])] = weights[:, sums.columns(sound.nonzero()[:, 0])]
-        objective[active[sound]], gaps[active[sound]] = value[sound], gap[sound]
-        keep = sound & (gap > tolerance)
-        progress(total - int(keep.sum()), total, "problems", gap=float(gaps.max()))
-        if not bool(keep.any()) or steps >= max_steps:
-            break
-        stalled = bool((gap[keep] > 0.5 * previous[keep]).all()) and not data.drop_approximation()
-        if stalled and bool((value[keep] >= before[keep] * (1 - 1e-7)).all()):
-            # exact directions, and no progress by the objective either: the rounding of float32 is
-            # reached
-            break
-        if not bool(keep.all()):
-            chosen = keep.nonzero()[:, 0]
-            picked = sums.columns(chosen)
-            active, part = active[chosen], part.select(chosen)
-            weights, margins, gradient = weights[:, picked], margins[:, picked], gradient[:, picked]
-            gap, value = gap[chosen], value[chosen]
-        previous, before = gap, value
-        direction, used, hard[active] = _direction(
-            data, part, sums, margins, gradient, tolerance / gap, hard[active]
-        )
+        gradient = data.transposed(loss.slope(margins)) + penalty_slope(loss, weights)
+        value = 0.5 * dot(penalty_slope(loss, weights), weights) + loss.value(margins)
+        gap = relative(gap_bound(data, loss, margins, gradient), value, zero[active])
+        # Where float32's range is exceeded, the iterate before it and its gap are the answer.
+        sound = torch.isfinite(value) & ~gap.isnan()
+        final.weights[active[sound]] = weights[sound]
+        final.objective[active[sound]], final.gap[active[sound]] = value[sound], gap[sound]
+        going = sound & (gap > tolerance)
+        progress(len(start) - int(going.sum()), len(start), "problems", gap=float(final.gap.max()))
+        if not bool(going.any()) or final.newton_steps == MAX_NEWTON:
+            return final
+        stalled = bool((gap[going] > 0.5 * last_gap[going]).all()) and not data.leave_bf16()
+        if stalled and bool((value[going] >= last_value[going] * (1 - 1e-7)).all()):
+            return final  # exact directions and no progress: this is the rounding
+        active, loss = active[going], loss.select(going)
+        weights, margins = weights[going], margins[going]
+        gradient, last_gap, last_value = gradient[going], gap[going], value[going]
+        direction, steps = newton_direction(data, loss, margins, gradient, tolerance / last_gap)
         change = data.times(direction)
-        length = sums.expand(_line(part, sums, weights, direction, margins, change))
+        penalty = penalty_slope(loss, direction)
+        linear, square = dot(penalty, weights), dot(penalty, direction)
+        length = line_search(loss, linear, square, margins, change)[:, None, None]
         weights, margins = weights + length * direction, margins + length * change
-        steps, inner = steps + 1, inner + used
-    return Solution(final, objective, gaps, steps, inner)
+        final.newton_steps, final.cg_steps = final.newton_steps + 1, final.cg_steps + steps
 
 
-def _penalty(weights: Tensor, loss: Loss) -> Tensor:
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """Inner products per group, [groups]."""
+    return torch.einsum("gwd,gwd->g", a, b)
+
+
+def relative(gap: Tensor, value: Tensor, zero: Tensor | float) -> Tensor:
+    """A gap divided by the smaller of the objective and of what was won over its value at 0."""
+    scale = torch.minimum(value, zero - value)
+    return gap / scale.clamp(min=torch.finfo(value.dtype).tiny)
+
+
+def penalty_slope(loss: Loss, weights: Tensor) -> Tensor:
     """Gradient of the penalty: the weights, with 0 for an intercept that is free."""
     if loss.penalised:
         return weights
-    import torch
-
-    return torch.cat([weights[:-1], torch.zeros_like(weights[-1:])])
+    return torch.cat([weights[..., :-1], torch.zeros_like(weights[..., -1:])], 2)
 
 
-def _gap(rows: int, loss: Loss, sums: _Groups, margins: Tensor, gradient: Tensor) -> Tensor:
+def gap_bound(data: Primal, loss: Loss, margins: Tensor, gradient: Tensor) -> Tensor:
     """Bound on f(w) - f* per group."""
     if loss.penalised:
-        return 0.5 * sums.dot(gradient, gradient)
-    bound = 0.5 * sums.dot(gradient[:-1], gradient[:-1])
-    # The free intercept: twice the Newton decrement by the diagonal of its Hessian, twice because
-    # the columns of a softmax
-    # are coupled (equal shifts of all are free), which the diagonal does not see.
-    curvature_of = loss.mean_curvature(margins) * rows
-    return bound + sums.total(gradient[-1] ** 2 / curvature_of.clamp(min=1e-12))
+        return 0.5 * dot(gradient, gradient)
+    # A free intercept is all but uncoupled from the weights of centred features; its own part is
+    # twice the Newton decrement, as the equal shifts of all columns of a softmax are free.
+    curvature = (loss.mean_curvature(margins) * data.rows).clamp(min=1e-12)
+    inner, free = gradient[..., :-1] - data.mean * gradient[..., -1:], gradient[..., -1]
+    return 0.5 * dot(inner, inner) + (free**2 / curvature).sum(1)
 
 
-def _direction(
-    data: LinearMap,
-    loss: Loss,
-    sums: _Groups,
-    margins: Tensor,
-    gradient: Tensor,
-    reach: Tensor,
-    hard: Tensor,
-) -> tuple[Tensor, int, Tensor]:
-    """Newton directions by preconditioned conjugate gradients, the steps it took, and which groups
-    found it hard.
+def newton_direction(
+    data: Primal, loss: Loss, margins: Tensor, gradient: Tensor, reach: Tensor
+) -> tuple[Tensor, int]:
+    """(Newton directions like weights, steps that they took) by preconditioned conjugate gradients.
 
-    Each group stops at a residual of min(0.1, what brings the gap below the tolerance at once),
-    relative to the gradient. Stopped groups leave the working set. Those still open after HARD_CG
-    steps begin again with the better preconditioner, if there is one, and have it from then on.
+    Each group stops at a residual of 0.02 to 0.1 of the gradient, what brings the gap below the
+    tolerance at once, and leaves the working set. After `HARD_CG` steps the others begin again with
+    a better preconditioner, if there is one. Args: reach: tolerance / gap of each group, [groups].
     """
-    import torch
-
-    gradient = data.to_dual(gradient)
-    curvature_of, mean = loss.curvature(margins), loss.mean_curvature(margins)
-    goal = (0.3 * reach.clamp(max=1).sqrt()).clamp(min=0.02, max=0.1) ** 2 * sums.dot(
-        gradient, gradient
-    )
-    whole, all_hard = torch.zeros_like(gradient), hard.clone()
-    held = torch.arange(len(hard), device=hard.device)  # the groups in the working set
-    step, residual = torch.zeros_like(gradient), -gradient
-    vector = data.precondition(residual, mean, sums.expand(hard))
-    search, strength = vector.clone(), sums.dot(residual, vector)
-    for count in range(1, MAX_CG + 1):
-        product = _penalty(search, loss) + data.approximate_transposed(
-            curvature_of(data.approximate_times(search))
-        )
-        below = sums.dot(search, product)
-        alpha = torch.where(
-            below > 0,
-            strength / below.clamp(min=torch.finfo(below.dtype).tiny),
-            torch.zeros_like(below),
-        )
-        open_ = sums.dot(residual, residual) > goal
-        alpha = sums.expand(torch.where(open_, alpha, torch.zeros_like(alpha)))
-        step += alpha * search
-        residual -= alpha * product
-        open_ = sums.dot(residual, residual) > goal
-        if not bool(open_.any()):
-            break
-        if float(open_.float().mean()) <= CLOSED_OUT:
-            chosen = open_.nonzero()[:, 0]
-            picked = sums.columns(chosen)
-            whole[:, sums.columns(held)] = step
-            held, goal, strength, hard, open_ = (
-                held[chosen],
-                goal[chosen],
-                strength[chosen],
-                hard[chosen],
-                open_[chosen],
-            )
-            mean, loss, margins = mean[picked], loss.select(chosen), margins[:, picked]
-            step, residual, search = step[:, picked], residual[:, picked], search[:, picked]
-            curvature_of = loss.curvature(margins)
-        again = (
-            open_ & ~hard
-            if count == HARD_CG and data.refine_preconditioner()
-            else torch.zeros_like(hard)
-        )
-        hard = hard | again
-        all_hard[held] = hard
-        vector = data.precondition(residual, mean, sums.expand(hard))
-        fresh = sums.dot(residual, vector)
-        turn = torch.where(
-            again,
-            torch.zeros_like(fresh),
-            fresh / strength.clamp(min=torch.finfo(fresh.dtype).tiny),
-        )
-        search = vector + sums.expand(turn) * search
-        strength = fresh
-    whole[:, sums.columns(held)] = step
-    return data.from_dual(whole), count, all_hard
+    goal = (0.3 * reach.sqrt()).clamp(0.02, 0.1) ** 2 * dot(gradient, gradient)
+    final, active = torch.zeros_like(gradient), torch.arange(len(goal), device=goal.device)
+    hessian, mean = loss.curvature(margins), loss.mean_curvature(margins)
+    step, residual, search = torch.zeros_like(gradient), -gradient, torch.zeros_like(gradient)
+    strength = torch.full_like(goal, torch.inf)
+    for count in range(MAX_CG):
+        if count == HARD_CG and data.refine():
+            strength = torch.full_like(goal, torch.inf)
+        vector = data.precondition(residual, mean)
+        before, strength = strength, dot(residual, vector)
+        search = vector + (strength / before)[:, None, None] * search
+        product = data.transposed(hessian(data.times(search, quick=True)), quick=True)
+        product += penalty_slope(loss, search)
+        length = (strength / dot(search, product))[:, None, None]
+        step += length * search
+        residual -= length * product
+        going = dot(residual, residual) > goal
+        if not bool(going.all()):
+            final[active[~going]] = step[~going]
+            if not bool(going.any()):
+                break
+            active, goal, strength, mean = active[going], goal[going], strength[going], mean[going]
+            step, residual, search = step[going], residual[going], search[going]
+            loss, margins = loss.select(going), margins[going]
+            hessian = loss.curvature(margins)
+    else:
+        final[active] = step
+    return final, count + 1
 
 
-def _line(
-    loss: Loss, sums: _Groups, weights: Tensor, direction: Tensor, margins: Tensor, change: Tensor
+def line_search(
+    loss: Loss, linear: Tensor, square: Tensor, margins: Tensor, change: Tensor
 ) -> Tensor:
-    """Step length per group: the minimum along the direction, by a guarded Newton iteration in one
-    dimension.
+    """Step lengths [groups]: the minima along directions, by a guarded Newton iteration.
 
-    No pass over the features: the margins change by `change` for a step of 1.
+    Args:
+        linear, square: of the penalty at the length t, linear t + 1/2 square t^2, [groups].
+        change: of the margins at the length 1.
     """
-    import torch
-
-    penalty = _penalty(direction, loss)
-    linear, square = sums.dot(penalty, weights), sums.dot(penalty, direction)
-    low, high = torch.zeros_like(linear), torch.full_like(linear, float("inf"))
+    low, high = torch.zeros_like(linear), torch.full_like(linear, torch.inf)
     length = torch.ones_like(linear)
-    first = linear + sums.dot(loss.slope(margins), change)
+    first = linear + dot(loss.slope(margins), change)
     for _ in range(20):
-        here = margins + sums.expand(length) * change
-        slope = linear + length * square + sums.dot(loss.slope(here), change)
+        here = margins + length[:, None, None] * change
+        slope = linear + length * square + dot(loss.slope(here), change)
         if bool((slope.abs() <= 1e-2 * first.abs()).all()):
             break
-        curvature_of = square + sums.dot(change, loss.curvature(here)(change))
+        curvature = square + dot(change, loss.curvature(here)(change))
         low, high = torch.where(slope < 0, length, low), torch.where(slope > 0, length, high)
-        newton = length - slope / curvature_of.clamp(min=torch.finfo(curvature_of.dtype).tiny)
+        newton = length - slope / curvature
         between = torch.where(torch.isinf(high), 2 * length, 0.5 * (low + high))
         length = torch.where((newton > low) & (newton < high), newton, between)
     return length
