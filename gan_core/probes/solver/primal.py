@@ -148,20 +148,17 @@ class Primal:
         the mean curvature [groups, width]; where it differs between columns, the nearest power of
         4, so that columns share factors.
         """
-        flat, out = vector.flatten(0, 1), torch.empty_like(vector).flatten(0, 1)
-        levels = curvature.flatten().clamp(min=1e-30)
+        flat, levels = vector.flatten(0, 1), curvature.flatten().clamp(min=1e-30)
         if len(levels) < 2 * len(torch.unique(levels)):
             levels = 4 ** levels.log2().div(2).round()
+        inner = flat.clone() if self.refined else flat @ self.sample.T
         for level in torch.unique(levels).tolist():
             some = levels == level
-            part, factor = flat[some].T, self.factor(level)
-            if self.refined:
-                out[some] = torch.cholesky_solve(part, factor).T
-            else:
-                inner = torch.cholesky_solve(self.sample @ part, factor)
-                scale = level * self.rows / len(self.sample)
-                out[some] = (part - scale * (self.sample.T @ inner)).T
-        return out.view_as(vector)
+            inner[some] = torch.cholesky_solve(inner[some].T, self.factor(level)).T
+        if self.refined:
+            return inner.view_as(vector)
+        scale = levels[:, None] * self.rows / len(self.sample)
+        return torch.addmm(flat, scale * inner, self.sample, alpha=-1).view_as(vector)
 
 
 def cholesky(matrix: Tensor, ridge: float) -> Tensor:
