@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -132,7 +133,8 @@ def test_svm_on_a_rounded_gram_matrix_is_linearsvc(rounded: None, cost: float) -
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32])
 def test_bf16_products_of_rows_are_near_those_of_float64(kind: type) -> None:
-    features = (digits_features(700, 900)[0] + 3).astype(kind)  # a mean that bf16 would round off
+    rows, _ = digits_features(700, 900)
+    features: npt.NDArray[Any] = (rows + 3).astype(kind)  # a mean that bf16 would round off
     exact = features.astype(np.float64) @ features.astype(np.float64).T
     matrix = _dual.quick_gram(_primal.Primal(torch.from_numpy(features), 0))
     off = np.linalg.norm(matrix.double().numpy() - exact, 2) / exact.diagonal().mean()
@@ -146,14 +148,19 @@ def test_bf16_products_of_rows_are_near_those_of_float64(kind: type) -> None:
 def test_svm_on_a_gram_matrix_of_bf16_products_is_linearsvc(
     rounded: None, monkeypatch: pytest.MonkeyPatch, cost: float
 ) -> None:
-    seen = []
+    seen: list[tuple[int, int]] = []
     quick_gram = _dual.quick_gram
+
+    def noted(data: _primal.Primal) -> torch.Tensor:
+        seen.append((data.rows, data.dims))
+        return quick_gram(data)
+
     monkeypatch.setattr(_primal, "BF16_VALUES", 0)
     monkeypatch.setattr(_primal, "bf16_is_fast", lambda device: True)
     monkeypatch.setattr(_dual, "WEAK", 1e9)
-    monkeypatch.setattr(_dual, "quick_gram", lambda data: seen.append(data) or quick_gram(data))
+    monkeypatch.setattr(_dual, "quick_gram", noted)
     check_svm(300, 700, cost)
-    assert seen
+    assert seen == [(300, 700)]
 
 
 def test_the_features_correct_a_wrong_gram_matrix(
