@@ -11,10 +11,12 @@ range; seconds are of one thread's processor time.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,11 +52,14 @@ def found_modes(points: Tensor, centres: Tensor, deviation: float) -> tuple[int,
     return int((counts >= 0.01 * len(points) / len(centres)).sum()), float(good.float().mean())
 
 
-def trained_points(method: str, name: str, kimg: float, seed: int, batch: int = 256) -> Tensor:
+def trained_points(
+    method: str, name: str, kimg: float, seed: int, options: dict[str, Any], batch: int = 256
+) -> Tensor:
     """2,500 samples of a generator after so many thousands of points."""
     centres, deviation = SETS[name]
     settings = TrainConfig(
         method=method,
+        options=options,
         network={"name": "mlp2d"},
         batch=batch,
         learning_rate=1e-3,
@@ -84,6 +89,9 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     parser.add_argument("--kimg", type=float, default=256)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument(
+        "--options", type=json.loads, default={}, help="train.options of the methods, as JSON"
+    )
     given = parser.parse_args()
     torch.set_num_threads(1)
     print("| method | set | modes found | of | good samples | seconds a seed |")
@@ -94,7 +102,11 @@ def main() -> None:
             started = time.process_time()
             try:
                 runs = [
-                    found_modes(trained_points(method, name, given.kimg, seed), centres, deviation)
+                    found_modes(
+                        trained_points(method, name, given.kimg, seed, given.options),
+                        centres,
+                        deviation,
+                    )
                     for seed in range(given.seeds)
                 ]
             except (RequestError, RuntimeError, ValueError, IndexError) as error:
