@@ -65,8 +65,8 @@ SETTING = rf"^({'|'.join(sorted(config.Recipe.model_fields))})(\.[^=\s]+)?\s*="
 def _choice(*names: str) -> Any:
     """A list to choose from in the UI's form, which the server also checks.
 
-    Python callers may go beyond it (a recipe of their own) and are answered by `gan_core`, with the
-    nearest match: hence no Literal, whose refusal names none.
+    Python callers may give others (a recipe of their own): `gan_core` checks them and names the
+    nearest match, which a Literal would not.
     """
     return Field(json_schema_extra={"enum": list(names)})
 
@@ -126,15 +126,15 @@ def represent(
             recipe has it.
         data: Where the data lies on the worker's machine: one PATH, or NAME=PATH for each source.
         overrides: Settings to change, each as section.key=value, such as train.kimg=20.
-        refresh: Stages to make again although the store has them.
-        until: The last stage to make; auto is the one that this flow is named after.
-        only: One stage alone, from inputs that the store has; all is the whole chain.
-        max_seconds: Training ends cleanly after so many seconds, and the next run
-            continues it; 0 is no limit.
-        device: Where to compute: auto takes the GPU if there is one.
-        rehash: Read every file again instead of trusting its size and time of change.
-        runner: What makes the shares of crop and extract: threads of one process, or
-            processes of dask or ray.
+        refresh: Stages to run again even if cached.
+        until: The last stage to run; auto is the one that this flow is named after.
+        only: One stage alone, on inputs in the store; all is the whole chain.
+        max_seconds: End training cleanly after this many seconds; the next run continues it;
+            0 is no limit.
+        device: Where to compute: auto uses the GPU if there is one.
+        rehash: Read every file again instead of trusting its size and modification time.
+        runner: Where crop and extract are divided: threads of one process, or processes of dask
+            or ray.
         runner_place: For dask and ray: how many processes, or a cluster's address
             (tcp://HOST:8786); empty is one for each core.
         recipe_file: Path of a YAML file on the worker's machine, instead of a recipe from
@@ -174,21 +174,21 @@ def stage(
     recipe_file: str = "",
     home: str = "",
 ) -> dict[str, Any]:
-    """One stage alone, from inputs that are in the store; missing ones are named and refused.
+    """One stage alone, on inputs in the store; an error names missing ones.
 
     Args:
-        stage: The stage to make.
+        stage: The stage to run.
         recipe: The recipe to run; one of your own goes into recipe_file.
         scale: How large a run: auto is full where there is a GPU, else small where the
             recipe has it.
         data: Where the data lies on the worker's machine: one PATH, or NAME=PATH for each source.
         overrides: Settings to change, each as section.key=value, such as train.kimg=20.
-        refresh: Make it although the store has it.
-        max_seconds: Training ends cleanly after so many seconds, and the next run
-            continues it; 0 is no limit.
-        device: Where to compute: auto takes the GPU if there is one.
-        runner: What makes the shares of crop and extract: threads of one process, or
-            processes of dask or ray.
+        refresh: Run it even if cached.
+        max_seconds: End training cleanly after this many seconds; the next run continues it;
+            0 is no limit.
+        device: Where to compute: auto uses the GPU if there is one.
+        runner: Where crop and extract are divided: threads of one process, or processes of dask
+            or ray.
         runner_place: For dask and ray: how many processes, or a cluster's address
             (tcp://HOST:8786); empty is one for each core.
         recipe_file: Path of a YAML file on the worker's machine, instead of a recipe from

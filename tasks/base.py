@@ -1,5 +1,5 @@
-"""What every stage task has in common: the store's answer first, a state that says so, retries for
-what may pass, progress.
+"""What every stage task has in common: a look-up in the store first, a state that shows its result,
+retries of transient errors, progress.
 
 A task returns a small frozen `StageResult`. What the store already has ends in the state `Cached`;
 training that a time limit ended ends in `Paused`. Prefect's own result cache is not used: the store
@@ -115,8 +115,8 @@ class TaskProgress:
                 self._watch()
 
     def remove(self) -> None:
-        """Removes the artifact: what a stage has made says more. It stays where a stage was paused
-        or failed.
+        """Removes the progress artifact of a stage that is complete; that of a paused or failed one
+        stays.
         """
         if self._artifact is not None:
             with contextlib.suppress(Exception), get_client(sync_client=True) as client:
@@ -143,15 +143,15 @@ def stage_task(
     """The Prefect task of a stage.
 
     Args:
-        retries: tries after the first, for errors that may pass; the waits double, with jitter.
+        retries: tries after the first, for transient errors; the waits double, with jitter.
         publish: shows the artifact in the Prefect UI; called for cached artifacts, too.
-        watch: makes what shows the work in the Prefect UI while it goes on.
+        watch: makes a function that shows the work in the Prefect UI while it goes on.
     """
 
     def run(call: StageCall, inputs: dict[str, StageResult]) -> State[StageResult]:
         store = Store(call.home, Path(call.local))
         refs = {name: result.ref for name, result in inputs.items() if result.ref is not None}
-        # used as it is, whatever its inputs are; shown like all that the store has
+        # a pinned artifact is used whatever its inputs are, and shown as any other
         if call.node.pinned is not None:
             result = use_cached(store, call.node)
         else:
@@ -193,8 +193,8 @@ def stage_task(
         retry_delay_seconds=exponential_backoff(backoff_factor=2),
         retry_jitter_factor=0.5,
         retry_condition_fn=retryable,
-        # No `timeout_seconds`: stages in child processes are ended by `run_child`, and of a call in
-        # a thread Prefect only says afterwards that it took too long, with a warning for each task.
+        # No `timeout_seconds`: `run_child` ends stages in child processes; of a call in a thread
+        # Prefect only reports afterwards that it took too long, with a warning for each task.
         cache_policy=NO_CACHE,
         persist_result=False,
     )

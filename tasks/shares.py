@@ -1,10 +1,10 @@
 """The shares of crop and extract as Prefect tasks on Dask or Ray: each in a process of its own,
 perhaps on another machine.
 
-A share leaves its finished pieces in the artifact's work folder, where a killed run would have left
-them too; the stage then takes them up and publishes. So the digest is the same whoever made the
-shares, one that dies is made again by the stage itself, and the key's lock stays with the one stage
-task. Other machines have to see the home and the images under the same paths.
+A share leaves its finished pieces in the artifact's work folder, as a killed run does; the stage
+then collects and publishes them. So the digest does not depend on who made the shares, the stage
+itself makes a share that dies, and the one stage task holds the key's lock. Other machines have to
+see the home and the images under the same paths.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def share_maker() -> MakeShares | None:
 
 @contextlib.contextmanager
 def using_cluster(kind: str, place: str = "") -> Iterator[None]:
-    """Lets the stages of a block be made in shares. The cluster is started by the first stage that
-    has any, and stopped at the end.
+    """Divides the stages of a block into shares. The first stage that has any starts the cluster;
+    the end of the block stops it.
 
     Args:
         kind: threads (no shares), dask or ray.
@@ -80,7 +80,7 @@ def using_cluster(kind: str, place: str = "") -> Iterator[None]:
 
 
 class _Cluster:
-    """Prefect's task runner, started when it is first wanted."""
+    """Prefect's task runner, started at the first call."""
 
     def __init__(self, kind: str, place: str, stack: contextlib.ExitStack) -> None:
         self._kind, self._place, self._stack = kind, place, stack

@@ -217,7 +217,7 @@ class _Job:
 
 
 def shards_for(images: int, size: int) -> int:
-    """Shards for so many source images: a power of two, at most about 8,192 images or 96 MiB each.
+    """Number of shards: a power of two, at most about 8,192 images or 96 MiB in each.
 
     It depends on the images alone, never on how many crops they gave or on how many workers there
     were.

@@ -381,7 +381,7 @@ def test_in_a_browser(operated: Worker, api: Api, tmp_path: Path) -> None:
         f"/v2/artifacts/artifact/{figures['training']['id']}": decoded,
         f"/v2/artifacts/artifact/{figures['inspections']['id']}": decoded,
         f"/v2/deployments/deployment/{form}/run": "['recipe', 'scale', 'refresh', "
-        f"'Stages to make again'].every(word => {text}.includes(word))",
+        f"'Stages to run again'].every(word => {text}.includes(word))",
     }
     seen = Browser(api, tmp_path / "profile").open(
         pages, images=tmp_path if os.environ.get("DISCERN_SHOTS") else None
