@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gan_core.dedup.folder.best_source import EVIDENCE, GREY, best_source
-from gan_core.dedup.folder.full_resolution import Originals
+from gan_core.dedup.folder.full_resolution import DETAILED, Originals
 from gan_core.dedup.folder.read import Images
+from gan_core.dedup.hashing.autoencoder import SIDE
 from gan_core.dedup.search.find_duplicates import Duplicates
 from gan_core.dedup.search.linked_groups import join_groups, maps_in_groups
 from gan_core.dedup.tables import Found
@@ -125,7 +126,9 @@ def families(
     order = np.lexsort((rank, -found.groups.sizes, is_grey(images, rows)))
     place = np.empty(len(rows), np.int64)
     place[order] = np.arange(len(rows))
-    groups, joins = join_groups(found, place, originals.same_image)
+    groups, joins = join_groups(
+        found, place, lambda pairs: originals.same_image(pairs, found.threshold)
+    )
     maps = maps_in_groups(found, joins)
     members = np.argsort(groups.representative, kind="stable")
     ends = np.flatnonzero(np.diff(groups.representative[members], prepend=-1, append=len(rows)))
@@ -182,7 +185,11 @@ def families(
             score[row], text = found.found.score[number], found.found.reason[number]
         else:
             score[row] = joins.score[joined]
-            text = f"{'mirrored, ' if joins.mirrored[joined] else ''}equal at full resolution"
+            smaller = originals.area(np.array([joins.i[joined], joins.j[joined]])).min()
+            what = "equal at full resolution"
+            if smaller < DETAILED:
+                what = f"agree at {SIDE} x {SIDE} pixels"
+            text = f"{'mirrored, ' if joins.mirrored[joined] else ''}{what}"
         reason[row] = through + text
     return Assignment(representative, hit, score, reason)
 

@@ -7,6 +7,7 @@ Reads the originals of accepted pairs, each about once more, on threads.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from gan_core.dedup.folder.read import Images
 from gan_core.dedup.folder.thumbnails import Shared, trim_border
 from gan_core.dedup.hashing.autoencoder import SIDE
 from gan_core.dedup.search import compare_full_resolution, overlays
-from gan_core.dedup.search.verify_pairs import Verified
+from gan_core.dedup.search.verify_pairs import Verified, score_either_way
 from gan_core.progress import Progress, silent
 from gan_core.vision.decode import decode
 from gan_core.vision.geometry import resize
@@ -83,11 +84,13 @@ class Originals:
         self.rejected += int((~good).sum())
         return good
 
-    def same_image(self, pairs: Verified) -> npt.NDArray[np.bool_]:
-        """Whether pairs with a rough map are duplicates; False for small images and for what cannot
-        be read again.
+    def same_image(self, pairs: Verified, threshold: float) -> npt.NDArray[np.bool_]:
+        """Whether pairs with a rough map are duplicates; False for what cannot be read again.
+
+        Images of less than `DETAILED` pixels have no more than their thumbnails: those must reach
+        the threshold, and the score that suggests the pair must have.
         """
-        return self._in_steps(pairs, self._compare_closer)
+        return self._in_steps(pairs, partial(self._compare_closer, threshold=threshold))
 
     def identical(self, first: Rows, second: Rows) -> npt.NDArray[np.bool_]:
         """Whether the originals of pairs with equal thumbnails have equal pixels; what cannot be
@@ -193,9 +196,18 @@ class Originals:
         )
         return good
 
-    def _compare_closer(self, pairs: Verified) -> npt.NDArray[np.bool_]:
-        good = np.zeros(len(pairs.i), np.bool_)
-        detailed = np.flatnonzero(self._smaller(pairs) >= DETAILED)
+    def _compare_closer(self, pairs: Verified, threshold: float) -> npt.NDArray[np.bool_]:
+        smaller = self._smaller(pairs)
+        good = (smaller < DETAILED) & (pairs.score >= threshold)
+        small = np.flatnonzero(good)
+        good[small] = self._blocks(
+            pairs.select(small), lambda *pair: score_either_way(*pair) >= threshold, large=False
+        )
+        coloured = np.flatnonzero(good & (smaller >= COLOURED))
+        good[coloured] = self._blocks(
+            pairs.select(coloured), compare_full_resolution.same_colours, large=False
+        )
+        detailed = np.flatnonzero(smaller >= DETAILED)
         detailed = detailed[self._there(pairs.select(detailed))]
         good[detailed] = self._blocks(pairs.select(detailed), compare_full_resolution.same_image)
         return good

@@ -4,7 +4,8 @@ A version that differs much from the representative of its family (padded, or tu
 degrees) may agree with another version only, and so makes a group of its own. Its pairs with
 members of the other group, and pairs that come near the threshold, suggest which representatives
 to compare, and how to lay one over the other. Only a comparison of the two representatives joins
-their groups, so that no chain of links does.
+their groups, so that no chain of links does: at full resolution, or at 32x32 where that is all
+there is of an image (`gan_core/dedup/folder/full_resolution.py`).
 """
 
 from __future__ import annotations

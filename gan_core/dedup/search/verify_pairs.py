@@ -25,6 +25,7 @@ from gan_core.progress import Progress, silent
 
 Rows = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.uint8]
 
 # What a pair must reach to enter the next round. Of the pairs of CIFAR-10 that are accepted in the
 # end the first gate stops
@@ -232,21 +233,41 @@ def _coarse(left: Any, right: Any, maps: Any) -> Any:
 
 
 def _last_round(fetch: Fetch, candidates: Candidates, rows: Rows, start: Any) -> tuple[Any, Any]:
-    """The fit at 32x32, of the refined map or of the one that came in, whichever is better, and
-    that map.
+    """The fit at 32x32 of candidates, the first image mirrored where asked, and its map."""
+    left, right = (resize_to(fetch(side[rows])) for side in (candidates.i, candidates.j))
+    flip = candidates.mirrored[rows]
+    left[flip] = left[flip][:, :, ::-1]
+    return _fit(left, right, start)
+
+
+def _fit(left: Pixels, right: Pixels, start: Any) -> tuple[Any, Any]:
+    """The fit of uint8 [n, 32, 32, 3], of the refined map or of the one that came in, whichever is
+    better, and that map.
     """
     import torch
 
     from gan_core.dedup.search import align
 
-    left = grey(resize_to(fetch(candidates.i[rows])))
-    right = grey(resize_to(fetch(candidates.j[rows])))
-    flip = candidates.mirrored[rows]
-    left[flip] = left[flip][:, :, ::-1]
-    a, b = torch.from_numpy(left).float(), torch.from_numpy(right).float()
-    a6, b6 = align.blur(a, 0.6), align.blur(b, 0.6)
-    refined = align.refine(a6, b6, start, 6, affine=True)
+    a, b = (torch.from_numpy(grey(side)).float() for side in (left, right))
+    refined = align.refine(align.blur(a, 0.6), align.blur(b, 0.6), start, 6, affine=True)
     fits = [align.score_alignment(a, b, maps) for maps in (refined, start)]
     better = fits[0].score >= fits[1].score
     fit = align.Fit(*(torch.where(better, one, other) for one, other in zip(*fits, strict=True)))
     return fit, torch.where(better[:, None, None], refined, start)
+
+
+def score_either_way(left: Pixels, right: Pixels, maps: Floats) -> Floats:
+    """The better score of pairs laid over one another in both directions: float32 [n], 0 to 1.
+
+    Args:
+        left, right: uint8 [n, 32, 32, 3]; a mirror image already mirrored back.
+        maps: float32 [n, 2, 3], how the right one lies over the left one, roughly.
+    """
+    import torch
+
+    whole = np.tile(np.eye(3, dtype=np.float32), (len(maps), 1, 1))
+    whole[:, :2] = maps
+    there, back = (torch.from_numpy(one[:, :2]) for one in (whole, np.linalg.inv(whole)))
+    with torch.inference_mode():
+        scores = [_fit(left, right, there)[0].score, _fit(right, left, back)[0].score]
+        return np.asarray(torch.maximum(*scores).numpy(), np.float32)
