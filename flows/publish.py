@@ -16,7 +16,6 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 
-from gan_core.pipeline.request import Prepared
 from gan_core.pipeline.run_record import Run
 from gan_core.pipeline.runner import StageResult
 from gan_core.reporting.summary import summary_markdown
@@ -30,10 +29,9 @@ def tags_of(recipe: str, scale: str, stage: str) -> list[str]:
     return [f"recipe:{recipe}", f"scale:{scale}", f"stage:{stage}"]
 
 
-def tag_run(prepared: Prepared) -> None:
+def tag_run(recipe: str, scale: str, stage: str) -> None:
     """Adds the tags of a request to the flow run that makes it."""
-    request = prepared.request
-    wanted = tags_of(prepared.recipe.name, prepared.recipe.scale, request.only or request.until)
+    wanted = tags_of(recipe, scale, stage)
     try:
         with get_client(sync_client=True) as client:
             known = list(flow_run.tags or [])
@@ -52,13 +50,13 @@ def publish_run(run: Run) -> None:
         create_table_artifact(
             key="stages",
             table=[_row(result) for result in run.results.values()],
-            description="Stages: what each made or found in the store, its counts and its time",
+            description="Stages: counts, times, accuracies",
         )
         if figures := _inspections(run):
             create_markdown_artifact(
                 key="inspections",
                 markdown=figures,
-                description="Inspections: figures drawn from the trained networks",
+                description="Inspections: figures of networks",
             )
         _publish_report(run)
     except Exception as error:  # a display must never end the work
@@ -73,10 +71,10 @@ def _row(result: StageResult) -> dict[str, str]:
         "stage": result.node,
         "state": "paused" if result.ref is None else "cached" if result.cached else "made",
         "seconds": f"{result.seconds:.1f}",
-        "counts": ", ".join(f"{count:,} {what}" for what, count in counts.items()),
         "accuracy": "; ".join(
             f"{labels} labels: {100 * scores[labels]['mean']:.1f} %" for labels in scores
         ),
+        "counts": ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts.items()),
         "warnings": " ".join(result.outcome.warnings),
         "artifact": result.ref.digest[:12] if result.ref else "",
     }

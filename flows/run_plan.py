@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from prefect import Task
@@ -205,10 +206,13 @@ def flow_run_of(request: RunRequest) -> Iterator[FlowRun]:
     if flow_run.id:
         close_dead_runs(store.home)
         close_leftover_task_runs([*FLOWS])
+    stage = request.only or request.until
+    if flow_run.id:  # a run that ends before it is planned has tags too
+        tag_run(Path(request.recipe).stem, request.scale or "auto", stage)
     prepared = _fetched(request, store)
-    check_before_starting(prepared)
     if flow_run.id:
-        tag_run(prepared)
+        tag_run(prepared.recipe.name, prepared.recipe.scale, stage)
+    check_before_starting(prepared)
     run = Run(store, prepared, flow_run=flow_run.id, attempt=flow_run.run_count or 1)
     if flow_run.run_count > 1:
         run.follows_up()

@@ -75,7 +75,9 @@ def summary_line(result: StageResult) -> str:
     if result.cached:
         waited = f", made by {result.waited_for} meanwhile" if result.waited_for else ""
         return f"{result.node}: cached {result.ref.digest[:12]}{waited}"
-    counts = "".join(f", {count:,} {what}" for what, count in result.outcome.counts.items())
+    counts = "".join(
+        f", {count:,} {what.replace('_', ' ')}" for what, count in result.outcome.counts.items()
+    )
     memory = f", {result.peak_memory_mb:,.0f} MiB" if result.peak_memory_mb else ""
     took = f"{result.seconds:.1f} s" if result.seconds < 60 else duration(result.seconds)
     return f"{result.node}: made {result.ref.digest[:12]} in {took}{counts}{memory}"

@@ -332,6 +332,7 @@ def test_a_failed_run_is_reported_and_goes_on_when_retried(
     failing = api.start("prepare", recipe_file=str(own), refresh=["ingest"])
     ended = api.wait(refused)
     assert ended["state_type"] == "FAILED" and "did you mean 'kimg'" in ended["state"]["message"]
+    assert {"recipe:digits", "scale:debug", "stage:report"} <= set(ended["tags"])
     ended = api.wait(failing)
     assert ended["state_type"] == "FAILED" and "stays wrong" in ended["state"]["message"]
     api.until(
