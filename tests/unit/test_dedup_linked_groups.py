@@ -17,6 +17,7 @@ from gan_core.dedup.search.find_duplicates import Duplicates
 from gan_core.dedup.search.linked_groups import join_groups, maps_in_groups, suggested_pairs
 from gan_core.dedup.search.verify_pairs import Verified
 from gan_core.dedup.tables import Found
+from gan_core.progress import silent
 
 SIDE, STRETCH = 32, 0.8
 FLIP = np.diag([-1.0, 1.0, 1.0])
@@ -87,7 +88,8 @@ def test_only_a_comparison_joins_and_no_chain_does(poses: np.ndarray) -> None:
 def texture(seed: int, side: int = SIDE) -> np.ndarray:
     random = np.random.default_rng(seed)
     layers = [random.normal(size=(cells, cells, 3)).astype(np.float32) for cells in (4, 7, 11)]
-    return sum(cv2.resize(layer, (side, side), interpolation=cv2.INTER_CUBIC) for layer in layers)
+    sizes = [cv2.resize(layer, (side, side), interpolation=cv2.INTER_CUBIC) for layer in layers]
+    return np.asarray(np.sum(sizes, axis=0))
 
 
 def write(path: Path, image: np.ndarray, noise: float = 0.0) -> None:
@@ -103,7 +105,7 @@ def test_small_images_are_joined_at_the_threshold_where_an_accepted_pair_suggest
     cut = large[:, : round(STRETCH * 96)]
     for name, image in (("a", large), ("b", cut), ("c", texture(2, 96))):
         write(tmp_path / f"{name}.png", cv2.resize(image, (SIDE, SIDE)), noise=4)
-    images = read_images(tmp_path, None, 1, 1.0, tmp_path, lambda *_: None)
+    images = read_images(tmp_path, None, 1, 1.0, tmp_path, silent)
     originals = Originals([(images, np.arange(3))], 1, 1.0, tmp_path)
     # b is a, cut and stretched; the maps are off by more than a pixel.
     pose = np.array([[1 / STRETCH, 0, 1 / STRETCH - 1.1], [0, 1, 0.1], [0, 0, 1]])
