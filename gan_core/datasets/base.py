@@ -1,9 +1,11 @@
 """What a source of images can do, and what the kinds of sources share.
 
 A module in this folder offers `ABOUT` (a sentence), `open_source(config, location) -> Source`, and,
-where its data can be downloaded, `fetch(target, progress)`. The planner opens a source and lists
-its stamps on every command, so importing these modules and listing must stay cheap: no numpy,
-pyarrow, OpenCV or torch before contents are read.
+where its data can be downloaded, `fetch(target, progress)`. Optional: `TITLE`, `VERSION`,
+`class Options(Section)` (`options` of a source, in `config.options`), and `NEEDS_LOCATION = False`
+where the data come with a package. The planner opens a source and lists its stamps on every
+command, so importing these modules and listing must stay cheap: no numpy, pyarrow, OpenCV or torch
+before contents are read.
 """
 
 from __future__ import annotations
