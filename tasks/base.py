@@ -38,8 +38,8 @@ from tasks.shares import share_maker
 log = logging.getLogger("gan_core.tasks")
 
 Publish = Callable[[StageResult, Path], None]
-# From store, node and inputs to what is called while the work goes on.
-Watch = Callable[[Store, Node, dict[str, ArtifactRef]], Callable[[], None] | None]
+# From store, node and inputs to a function that is called while the work goes on.
+MonitorOf = Callable[[Store, Node, dict[str, ArtifactRef]], Callable[[], None] | None]
 
 
 class StageCall(BaseModel):
@@ -83,10 +83,10 @@ class TaskProgress:
         *,
         after: float = 5.0,
         every: float = 2.0,
-        watch: Callable[[], None] | None = None,
+        monitor: Callable[[], None] | None = None,
     ) -> None:
         self._node = node
-        self._watch = watch
+        self._monitor = monitor
         self._next = time.monotonic() + after
         self._every = every
         self._artifact: UUID | None = None
@@ -111,8 +111,8 @@ class TaskProgress:
                 self._artifact = made  # type: ignore[assignment]
             else:
                 update_progress_artifact(self._artifact, progress=share, description=text)
-            if self._watch:
-                self._watch()
+            if self._monitor:
+                self._monitor()
 
     def remove(self) -> None:
         """Removes the progress artifact of a stage that is complete; that of a paused or failed one
@@ -138,14 +138,18 @@ def _shown(node: str) -> Iterator[None]:
 
 
 def stage_task(
-    stage: str, *, retries: int = 2, publish: Publish | None = None, watch: Watch | None = None
+    stage: str,
+    *,
+    retries: int = 2,
+    publish: Publish | None = None,
+    monitor: MonitorOf | None = None,
 ) -> Task[Any, State[StageResult]]:
     """The Prefect task of a stage.
 
     Args:
         retries: tries after the first, for transient errors; the waits double, with jitter.
         publish: shows the artifact in the Prefect UI; called for cached artifacts, too.
-        watch: makes a function that shows the work in the Prefect UI while it goes on.
+        monitor: makes a function that shows the work in the Prefect UI while it goes on.
     """
 
     def run(call: StageCall, inputs: dict[str, StageResult]) -> State[StageResult]:
@@ -156,7 +160,7 @@ def stage_task(
             result = use_cached(store, call.node)
         else:
             progress = TaskProgress(
-                call.node.id, watch=watch(store, call.node, refs) if watch else None
+                call.node.id, monitor=monitor(store, call.node, refs) if monitor else None
             )
             work = interruption.current.get()
             with work.thread() if work else contextlib.nullcontext(), _shown(call.node.id):

@@ -21,12 +21,12 @@ from gan_core.pipeline.runner import StageResult, trajectory_key
 from tasks.base import stage_task
 from tasks.images import image, training_curve
 
-FIRST_CHECKS = 5.0  # seconds between checks until there is something to see
-LOOK_EVERY = 60.0
+# between checks of the state folder: until there is something to show, and from then on
+FIRST_SECONDS, CHECK_SECONDS = 5.0, 60.0
 
 
 def _publish(result: StageResult, folder: Path) -> None:
-    """Curve and last samples; in the artifact that showed them so far, where there is one."""
+    """Curve and last samples; replaces the artifact that showed them during training, if any."""
     if text := _shown(folder, folder, f"Every figure: `{folder / 'stats.jsonl'}`"):
         _show(text)
 
@@ -57,33 +57,31 @@ def _show(text: str) -> None:
     _artifacts[name] = made  # type: ignore[assignment]
 
 
-class Watch:
+class Monitor:
     """Curve and newest samples of a training that is going on: one artifact, renewed once a minute
     and not stored again.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._next = time.monotonic() + FIRST_CHECKS
+        self._next = time.monotonic() + FIRST_SECONDS
         self._shown = ""
 
     def __call__(self) -> None:
         if time.monotonic() < self._next:
             return
         text = _shown(self._folder, self._folder / "products")
-        self._next = time.monotonic() + (LOOK_EVERY if text else FIRST_CHECKS)
+        self._next = time.monotonic() + (CHECK_SECONDS if text else FIRST_SECONDS)
         if text and text != self._shown:
             self._shown = text
             _show(text)
 
 
-def _watch(store: Store, node: Node, inputs: dict[str, ArtifactRef]) -> Callable[[], None] | None:
-    """Reads the training's state folder; an imported snapshot has none."""
-    return (
-        Watch(store.state("train", trajectory_key(node, inputs)))
-        if "train" in node.key_part
-        else None
-    )
+def _monitor(store: Store, node: Node, inputs: dict[str, ArtifactRef]) -> Callable[[], None] | None:
+    """Of the training's state folder; an imported snapshot has none."""
+    if "train" not in node.key_part:
+        return None
+    return Monitor(store.state("train", trajectory_key(node, inputs)))
 
 
-train = stage_task("train", publish=_publish, watch=_watch)
+train = stage_task("train", publish=_publish, monitor=_monitor)

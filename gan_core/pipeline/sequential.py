@@ -56,12 +56,14 @@ class _Sequence:
         self._store, self._run, self._progress_of = store, run, progress_of
 
     def make_all(self) -> None:
+        """Makes the plan, and plans again after ingest and, where asked for, after pack."""
         prepared = self._run.prepared
         if only := prepared.request.only:
             for status in prepared.statuses.values():
                 if status.node.stage != only:
                     self._run.add(use_cached(self._store, replace(status.node, pinned=status.ref)))
-            return self._make(prepared.nodes)
+            self._make(prepared.nodes)
+            return
         self._make([node for node in prepared.nodes if node.stage == "ingest"])
         if any(not result.cached for result in self._run.results.values()):
             prepared, changed = replan_after_ingest(prepared, self._store)
