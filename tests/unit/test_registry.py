@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def fit(features, labels, values=GRID, *, seed=0, device="cpu"):
 
 
 @pytest.fixture
-def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     (tmp_path / "my_plugins").mkdir()
     (tmp_path / "my_plugins" / "__init__.py").touch()
     (tmp_path / "my_plugins" / "mine.py").write_text(PLUGIN)
