@@ -1,8 +1,9 @@
 """Reconstructions G(E(x)) of training images: how far they are from x, and whether they keep its
 class (Donahue and Simonyan 2019, 1907.02544, section 3.2: semantic rather than pixel agreement).
 
-A logistic probe on the discriminator's features of labelled training images names the classes. The
-images shown and measured are not among those that the probe was fitted on; the GAN has seen them.
+A logistic probe on the discriminator's features of labelled training images names the classes;
+reconstructions are given the contrast of training images before. The images measured are not among
+those that the probe was fitted on; the GAN was trained on both.
 Baselines: the accuracy on the images themselves, and the reconstruction of another image.
 """
 
@@ -12,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import Field
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from gan_core.config import Section
@@ -29,11 +29,12 @@ from gan_core.inspection.base import (
 from gan_core.methods.base import pairs, relative_distance
 from gan_core.metrics.intervals import wilson
 from gan_core.networks.snapshot import generate
+from gan_core.probes import logistic
 from gan_core.randomness import numpy_stream
 
 ABOUT = "reconstructions G(E(x)) beside real images: pixel error, and whether the class is kept"
 TITLE = "Reconstructions"
-VERSION = 1
+VERSION = 2
 ORDER = 25
 NEEDS = ("encoder",)
 
@@ -152,11 +153,10 @@ def kept_classes(
     role = "discriminator" if "discriminator" in context.snapshot.networks else None
     fitted_on = as_float(context.training_set.pixels(others))
     features = Features(context.snapshot.feature_network(role), fitted_on, context.device)
-    probe = LogisticRegression(C=C, max_iter=500).fit(features(fitted_on), labels[others])
-    wanted = labels[rows][labelled]
-    original, after = (
-        probe.predict(features(x[torch.from_numpy(labelled)])) for x in (images, rebuilt)
-    )
+    (probe,) = logistic.fit(features(fitted_on), labels[others], [C], device=context.device)
+    wanted, kept = labels[rows][labelled], torch.from_numpy(labelled)
+    original = probe.predict(features(images[kept]))
+    after = probe.predict(features(context.match(rebuilt[kept])))
     return {
         "original": original == wanted,
         "reconstruction": after == wanted,
