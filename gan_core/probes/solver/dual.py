@@ -152,5 +152,4 @@ def quick_gram(data: Primal) -> Tensor:
         rest = data.source[:, some].float().addmm(along, axes[:, some], alpha=-1).bfloat16()
         for low in range(0, data.rows, part):
             matrix[low : low + part, : low + part] += rest[low : low + part] @ rest[: low + part].T
-    matrix = matrix.tril() + matrix.tril(-1).T
-    return matrix.addmm_(along, along.T)
+    return torch.addmm(matrix.tril() + matrix.tril(-1).T, along, along.T)
