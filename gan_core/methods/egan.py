@@ -36,8 +36,8 @@ VERSION = 1
 USES_LABELS = False
 FEATURES = ("discriminator",)
 
-# losses of D's logits on generated images, the paper's section 3.2
 Mutation = Literal["minimax", "heuristic", "least_squares"]
+# losses of D's logits on generated images, the paper's section 3.2
 MUTATIONS: dict[Mutation, Callable[[Tensor], Tensor]] = {
     "minimax": lambda logits: -0.5 * F.softplus(logits.float()).mean(),
     "heuristic": lambda logits: 0.5 * F.softplus(-logits.float()).mean(),

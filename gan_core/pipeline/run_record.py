@@ -249,7 +249,7 @@ def _running_here(record: dict[str, Any]) -> bool:
 
 
 def record_death(folder: Path, record: dict[str, Any]) -> None:
-    """Records that a run of `dead_runs` has failed. What it had begun stays in the record for
+    """Records that a run of `dead_runs` has failed. What it had started stays in the record for
     `discern gc`.
     """
     write_json(

@@ -91,16 +91,12 @@ def fit(
         DataError: no labels or one class only; shapes that do not match.
     """
     classes, index = check_and_encode(features, labels)
-
-    def loss(signs: Tensor, cost: Tensor) -> SquaredHinge:
-        return SquaredHinge(signs.repeat(len(cost) // len(signs), 1)[:, None], cost)
-
     return fit_values(
         features,
         classes,
         one_vs_rest(classes, index),
         values,
-        loss,
+        SquaredHinge,
         tolerance,
         width=1,
         hinge=True,

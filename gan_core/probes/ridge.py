@@ -69,16 +69,12 @@ def fit(
 ) -> list[LinearModel]:
     """One model for each alpha in `values` (> 0); arguments and errors as in `linear_svm.fit`."""
     classes, index = check_and_encode(features, labels)
-
-    def loss(targets: Tensor, alpha: Tensor) -> SquaredLoss:
-        return SquaredLoss(targets.repeat(len(alpha) // len(targets), 1)[:, None], 1 / alpha)
-
     return fit_values(
         features,
         classes,
         one_vs_rest(classes, index),
         values,
-        loss,
+        lambda targets, alpha: SquaredLoss(targets, 1 / alpha),
         tolerance,
         width=1,
         hinge=False,

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 
@@ -18,8 +17,7 @@ from gan_core.inspection.units import Units, outgoing, random_sets
 from gan_core.inspection.windows import boxes_to_mask, cover, regression
 from gan_core.networks.layers import initialise
 from gan_core.networks.snapshot import Prior, Snapshot, build_networks, sample_latents
-from gan_core.schemas import CROPS
-from gan_core.shards import write_rows, write_shard
+from tests.packs import write_pack
 
 RED = 3  # the planted unit
 
@@ -102,20 +100,7 @@ def pack_of(folder: Path, smiles: list[int]) -> Path:
     """Noise images, brighter at the top where `smile` is 1."""
     pixels = np.random.default_rng(0).integers(0, 150, (len(smiles), 32, 32, 3), dtype=np.uint8)
     pixels[np.array(smiles) == 1, :12] += 100
-    write_shard(folder, 0, pixels)
-    rows = [
-        {
-            "image_id": f"{n:032x}",
-            "box": 0,
-            "status": "ok",
-            "shard": 0,
-            "row": n,
-            "attributes": json.dumps({"smile": smile}),
-        }
-        for n, smile in enumerate(smiles)
-    ]
-    write_rows(folder, pa.Table.from_pylist(rows, schema=CROPS))
-    return folder
+    return write_pack(folder, pixels, attributes=[json.dumps({"smile": smile}) for smile in smiles])
 
 
 def test_a_rule_on_a_column_becomes_a_probe(snapshot: Snapshot, tmp_path: Path) -> None:

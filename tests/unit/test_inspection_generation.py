@@ -7,7 +7,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -19,9 +18,8 @@ from gan_core.inspection.base import Context, as_float
 from gan_core.metrics.generation import SUBSETS, Products, kernel_distance
 from gan_core.networks.layers import initialise
 from gan_core.networks.snapshot import Prior, Snapshot, build_networks
-from gan_core.schemas import CROPS
-from gan_core.shards import write_rows, write_shard
 from gan_core.vision.tensors import to_float
+from tests.packs import write_pack
 
 COUNT = 400
 
@@ -43,19 +41,7 @@ def context(
     """An untrained snapshot, and a training set with labels."""
     folder = tmp_path_factory.mktemp("pack")
     images, labels = digits
-    write_shard(folder, 0, images[:COUNT])
-    rows = [
-        {
-            "image_id": f"{n:032x}",
-            "box": 0,
-            "status": "ok",
-            "shard": 0,
-            "row": n,
-            "label": int(labels[n]),
-        }
-        for n in range(COUNT)
-    ]
-    write_rows(folder, pa.Table.from_pylist(rows, schema=CROPS))
+    write_pack(folder, images[:COUNT], label=labels[:COUNT].tolist())
     networks = build_networks({"name": "dcgan32_svhn", "width": 0.125})
     for number, network in enumerate(networks.values()):
         initialise(network, torch.Generator().manual_seed(number))

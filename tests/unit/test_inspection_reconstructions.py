@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from torch import Tensor
@@ -17,8 +16,7 @@ from gan_core.inspection import reconstructions
 from gan_core.inspection.base import Context, NotApplicable
 from gan_core.networks.layers import initialise
 from gan_core.networks.snapshot import Prior, Snapshot, build_networks
-from gan_core.schemas import CROPS
-from gan_core.shards import write_rows, write_shard
+from tests.packs import write_pack
 
 OPTIONS = reconstructions.Options(images=100, probe_images=300)
 
@@ -54,20 +52,8 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pack")
     labels = np.arange(400) % 2
     noise = np.random.default_rng(0).integers(0, 60, (400, 32, 32, 3), dtype=np.uint8)
-    write_shard(folder, 0, (noise + 150 * labels[:, None, None, None]).astype(np.uint8))
-    rows = [
-        {
-            "image_id": f"{n:032x}",
-            "box": 0,
-            "status": "ok",
-            "shard": 0,
-            "row": n,
-            "label": int(y),
-        }
-        for n, y in enumerate(labels)
-    ]
-    write_rows(folder, pa.Table.from_pylist(rows, schema=CROPS))
-    return folder
+    pixels = (noise + 150 * labels[:, None, None, None]).astype(np.uint8)
+    return write_pack(folder, pixels, label=labels.tolist())
 
 
 def context(pack: Path, method: Any, encoder: bool = True) -> Context:

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 
@@ -25,24 +24,10 @@ from gan_core.networks.snapshot import (
     load_snapshot,
     sample_latents,
 )
-from gan_core.schemas import CROPS
-from gan_core.shards import write_rows, write_shard
 from gan_core.stages.inspect import EDITED, write
+from tests.packs import write_pack
 
 BAD = 5
-
-
-def pack_of(folder: Path, pixels: np.ndarray, masks: np.ndarray | None = None) -> Path:
-    folder.mkdir()
-    write_shard(folder, 0, pixels)
-    if masks is not None:
-        write_shard(folder, 0, masks, prefix="masks")
-    rows = [
-        {"image_id": f"{n:032x}", "box": 0, "status": "ok", "shard": 0, "row": n}
-        for n in range(len(pixels))
-    ]
-    write_rows(folder, pa.Table.from_pylist(rows, schema=CROPS))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +58,7 @@ def test_a_planted_artifact_unit_is_found_first_and_repaired(
     import copy
 
     latents = sample_latents(clean.prior, 300, torch.Generator().manual_seed(3))
-    pack = pack_of(tmp_path / "pack", as_images(generate(clean, latents)))
+    pack = write_pack(tmp_path / "pack", as_images(generate(clean, latents)))
     broken = replace(clean, networks=copy.deepcopy(clean.networks))
     weight = outgoing(broken.generator, "deconv1")
     assert weight is not None
@@ -101,7 +86,7 @@ def test_frechet_distance_of_normal_distributions() -> None:
 
 def test_a_unit_for_yellow_is_found_to_detect_the_sun(clean: Snapshot, tmp_path: Path) -> None:
     scenes = [render(number, 0) for number in range(160)]
-    pack = pack_of(
+    pack = write_pack(
         tmp_path / "pack", np.stack([s for s, _ in scenes]), np.stack([m for _, m in scenes])
     )
     network = clean.discriminator

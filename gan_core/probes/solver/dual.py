@@ -56,7 +56,7 @@ def solve_hinge(
     beta, steps = torch.zeros_like(signs)[:, None], 0
     found: dict[float, tuple[Tensor, Tensor, Tensor]] = {}
     for cost in sorted(set(values)):
-        hinge = loss(signs, signs.new_full((len(signs),), cost))
+        hinge = loss(signs[:, None], signs.new_full((len(signs),), cost))
         beta, objective, gap, used = newton(matrix, signs, cost, hinge, beta, tolerance)
         weights = lift(source, beta, beta.sum(2, keepdim=True))
         found[cost], steps = (weights, objective, gap), steps + used

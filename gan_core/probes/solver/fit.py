@@ -45,7 +45,8 @@ def fit_values(
         classes: int64, ascending.
         targets: float32 [columns, rows], what the columns of each value are fitted to.
         values: the setting.
-        loss: makes the loss of all groups from the targets and the value of each group.
+        loss: makes the loss of all groups from their targets ([groups, 1, rows], or the targets
+            themselves where a group has all columns) and the value of each group.
         tolerance: largest relative gap of any group (see `newton_cg.Solution`).
         width: columns in a group: 1, or all of a value.
         hinge: whether the loss is the squared hinge, for which `dual.py` has exact steps.
@@ -56,19 +57,25 @@ def fit_values(
     targets, values = targets.to(device), [float(value) for value in values]
     groups, steps, passes = len(targets) // width, 0, 0
     settings = torch.tensor(values, device=device).repeat_interleave(groups)
+
+    def of_groups(settings: Tensor) -> Loss:
+        repeated = targets.repeat(len(settings) // groups, 1)[:, None]
+        return loss(repeated if width == 1 else targets, settings)
+
     start = torch.zeros(len(settings), width, source.shape[1] + 1, device=device)
     if is_dual(*source.shape):
         if hinge and len(source) <= EXACT_ROWS:
             return split(solve_hinge(source, targets, values, loss, tolerance), values, classes)
-        whole = loss(targets, settings)
-        found = solve_on_factor(source, whole, len(settings), width, 0.5 * tolerance, seed)
+        found = solve_on_factor(
+            source, of_groups(settings), len(settings), width, 0.5 * tolerance, seed
+        )
         # The features certify it, or Newton's method continues on them.
         start, steps, passes = found.weights, found.newton_steps, found.cg_steps
     data, batch = Primal(source, seed), max(1, MARGIN_BYTES // (4 * targets.numel()))
     models: list[LinearModel] = []
     for low in range(0, len(values), batch):
         some = slice(low * groups, (low + batch) * groups)
-        found = minimise(data, loss(targets, settings[some]), start[some], tolerance, progress)
+        found = minimise(data, of_groups(settings[some]), start[some], tolerance, progress)
         found.newton_steps += steps
         found.cg_steps += passes
         models += split(found, values[low : low + batch], classes)

@@ -2,7 +2,7 @@
 and a preconditioner.
 
 Products are float32; float16 features stay as they are and are converted block by block. Large
-problems keep a bf16 copy where the processor multiplies bf16 quickly: it serves the search for
+problems keep bf16 copies where the processor multiplies bf16 quickly: they serve the search for
 directions alone.
 """
 
@@ -61,7 +61,7 @@ class Primal:
             yield rows, self.buffer[: rows.stop - start].copy_(self.source[rows])
 
     def times(self, weights: Tensor, quick: bool = False) -> Tensor:
-        """Margins of weights; quick: from the bf16 copy, if there is one."""
+        """Margins of weights; quick: from a bf16 copy, if there is one."""
         if quick and self.bf16 is not None:
             product = self.bf16[0] @ weights[..., :-1].flatten(0, 1).T.bfloat16()
             return product.T.float().view(*weights.shape[:2], self.rows) + weights[..., -1:]
