@@ -9,7 +9,7 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
-from flows.commands.gc import collect
+from flows.commands import gc as gc_command
 from flows.home import resolve_home
 
 
@@ -23,4 +23,4 @@ def gc(keep: Annotated[int, Field(ge=1)] = 3, dry_run: bool = True, home: str = 
         dry_run: Only say in the log what would go.
         home: The store, if not the deployment's own (DISCERN_HOME).
     """
-    collect(resolve_home(home), keep=keep, dry_run=dry_run, as_json=False)
+    gc_command.gc(keep, dry_run, resolve_home(home))

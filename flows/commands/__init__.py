@@ -1,1 +1,1 @@
-"""The commands of `discern`, one file each."""
+"""The commands of `discern`, one file each, and what they share: options, console, errors."""

@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
+import typer
 import yaml
 
 from flows.commands import console
+from flows.commands.options import HomeOption, JsonOption
 from flows.commands.outcome import run_folder
 from flows.home import open_store, resolve_home
 from gan_core.artifacts.store import Store
 from gan_core.contract import ArtifactRef
 from gan_core.errors import RequestError
 from gan_core.files import atomic_write_bytes, read_json
-from gan_core.reporting.compare import ComparedRun, compare, page, sentences
+from gan_core.reporting.compare import ComparedRun, page, sentences
+from gan_core.reporting.compare import compare as compare_runs
 
 
-def compare_runs(home: str | None, names: Sequence[str], out: Path | None, *, as_json: bool) -> int:
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="two runs or more, by name or folder")],
+    out: Annotated[Path | None, typer.Option("--out", help="write a page, such as c.html")] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> int:
     """Prints the comparison; with `out`, writes it as a page."""
-    if len(names) < 2:
+    if len(runs) < 2:
         raise RequestError(
-            f"{len(names)} run was given.",
+            f"{len(runs)} run was given.",
             expected="two runs or more, by name or folder",
             remedy="the names are the folders in <home>/runs",
         )
     store = open_store(resolve_home(home))
-    runs = [_read(store, name) for name in names]
-    found = compare(runs)
+    compared = [_read(store, name) for name in runs]
+    found = compare_runs(compared)
     if out is not None:
-        atomic_write_bytes(out, page(found, runs).encode())
+        atomic_write_bytes(out, page(found, compared).encode())
     if as_json:
         console.print_json({**found, "page": str(out) if out else None})
         return 0

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from flows.commands import console, progress
+from flows.commands.options import JsonOption
 from gan_core import registry
 from gan_core.config import DedupConfig
 from gan_core.errors import RequestError, UnknownName
@@ -21,32 +24,92 @@ if TYPE_CHECKING:
 KEEP = ("best", "largest", "oldest", "first")
 
 
-@dataclass(frozen=True)
-class DedupRequest:
-    """What the command was asked; the fields are its options."""
-
-    place: Path
-    out: Path
-    against: Path | None = None
-    threshold: float | None = None
-    mirror: bool = True
-    keep: str = "best"
-    prefer: tuple[str, ...] = ()
-    overlays: bool = False
-    dataset: str | None = None
-    workers: int = 0
-    max_megapixels: float = 100.0
-    force: bool = False
-    list_duplicates: bool = False
-    move: Path | None = None
-    link: Path | None = None
-    export: Path | None = None
-    copy: bool = False
-    yes: bool = False
-    as_json: bool = False
-
-
-def dedup_folder(request: DedupRequest) -> int:
+def dedup(
+    place: Annotated[
+        Path,
+        typer.Argument(help="a folder of images, or Parquet files with images", metavar="FOLDER"),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            help="the table to write (.parquet, .csv or .json), and next to it a page of groups",
+        ),
+    ] = Path("duplicates.parquet"),
+    against: Annotated[
+        Path | None,
+        typer.Option("--against", help="another set: report which images of FOLDER are in it"),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option("--threshold", help="least score of a duplicate pair; higher is stricter"),
+    ] = None,
+    no_mirror: Annotated[
+        bool, typer.Option("--no-mirror", help="do not count mirror images as duplicates")
+    ] = False,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            "--dataset", help="kind of FOLDER: folder, parquet, tar, ... (default: detected)"
+        ),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option("--workers", help="parallel readers (0: one for each core)", min=0)
+    ] = 0,
+    max_megapixels: Annotated[
+        float,
+        typer.Option("--max-megapixels", help="images that declare more are not read", min=0.001),
+    ] = 100.0,
+    keep: Annotated[
+        str,
+        typer.Option(
+            "--keep",
+            help=(
+                "which image of a group: best (the likely source), largest, oldest, first (by name)"
+            ),
+        ),
+    ] = "best",
+    prefer: Annotated[
+        list[str] | None,
+        typer.Option("--prefer", help="a folder within the set whose images are kept first"),
+    ] = None,
+    overlays: Annotated[
+        bool,
+        typer.Option(
+            "--overlays",
+            help="count an image with text or a logo on it as a duplicate (default: it is not)",
+        ),
+    ] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="replace a table or page that another program wrote, never a file of the sets",
+        ),
+    ] = False,
+    list_duplicates: Annotated[
+        bool,
+        typer.Option("--list-duplicates", help="print the files that are not kept, one per line"),
+    ] = False,
+    move: Annotated[
+        Path | None,
+        typer.Option("--move", help="folder to move what is not kept to; a dry run without --yes"),
+    ] = None,
+    link: Annotated[
+        Path | None,
+        typer.Option(
+            "--link", help="folder for links to what is not kept; a dry run without --yes"
+        ),
+    ] = None,
+    export: Annotated[
+        Path | None, typer.Option("--export", help="folder for links to what is kept")
+    ] = None,
+    copy: Annotated[
+        bool, typer.Option("--copy", help="with --export: copies instead of links")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="really move or link")] = False,
+    as_json: JsonOption = False,
+) -> int:
     """Writes the table of images and next to it a page of groups; returns the exit code.
 
     Raises:
@@ -54,11 +117,61 @@ def dedup_folder(request: DedupRequest) -> int:
             file.
         DataError: no image that can be read.
     """
-    from gan_core.datasets.base import did_you_mean
+    from gan_core.dedup.folder.apply import duplicate_paths
+    from gan_core.dedup.folder.html import page
     from gan_core.dedup.folder.output import check_destination, write_images
-    from gan_core.dedup.folder.run import IMAGES
+    from gan_core.dedup.folder.run import IMAGES, dedup_images
 
-    places = [request.place, *([request.against] if request.against else [])]
+    places = [place, *([against] if against else [])]
+    _check_places(places, dataset)
+    if keep not in KEEP:
+        raise UnknownName("rule of --keep", keep, KEEP)
+    _check_actions(move, link, export, copy=copy, yes=yes)
+    sheet = check_destination(out, places, IMAGES.names, force=force)
+    console.log_to_stderr(verbose=False)
+    changed = {} if threshold is None else {"threshold": threshold}
+    config = DedupConfig.model_validate({"mirror": not no_mirror, **changed})
+    with progress.shown() as display:
+        found = dedup_images(
+            place,
+            config,
+            against=against,
+            dataset=dataset,
+            workers=workers,
+            max_megapixels=max_megapixels,
+            keep=keep,
+            prefer=prefer or (),
+            overlays=overlays,
+            progress=Throttled(progress.progress_of(display, "dedup"), 0.25),
+        )
+    write_images(found.table, out)
+    atomic_write_bytes(sheet, page(found, _title(place, against)).encode())
+    actions = _act(found, move, link, export, copy=copy, yes=yes)
+    if as_json:
+        figures = {"counts": found.counts, "ignored": found.ignored, "warnings": found.warnings}
+        listed = {"duplicate_paths": duplicate_paths(found)} if list_duplicates else {}
+        places_written = {"out": str(out), "page": str(sheet)}
+        console.print_json(
+            {**places_written, **figures, **found.summary, **listed, "actions": actions}
+        )
+        return 0
+    for warning in found.warnings:
+        console.say(warning, "yellow")
+    if list_duplicates:
+        sys.stdout.writelines(f"{path}\n" for path in duplicate_paths(found))
+    else:
+        _print(found, against)
+        print(
+            f"table     {out}      (keep = false: a duplicate; representative_address names what "
+            f"it duplicates)\npage      {sheet}"
+        )
+        _print_actions(actions)
+    return 0
+
+
+def _check_places(places: Sequence[Path], dataset: str | None) -> None:
+    from gan_core.datasets.base import did_you_mean
+
     for path in places:
         if not path.exists():
             raise RequestError(
@@ -66,78 +179,28 @@ def dedup_folder(request: DedupRequest) -> int:
                 expected="a folder of images, or Parquet files with images",
                 remedy="correct FOLDER, or --against where it is that one",
             )
-    if request.dataset is not None and not getattr(
-        registry.load("datasets", request.dataset), "NEEDS_LOCATION", True
+    if dataset is not None and not getattr(
+        registry.load("datasets", dataset), "NEEDS_LOCATION", True
     ):
         raise RequestError(
-            f"--dataset {request.dataset} comes with a package, and does not lie at "
-            f"{request.place}.",
+            f"--dataset {dataset} comes with a package, and does not lie at {places[0]}.",
             expected="a kind of files: folder, parquet, tar, lmdb",
             remedy="leave --dataset out: the kind is found out",
         )
-    if request.keep not in KEEP:
-        raise UnknownName("rule of --keep", request.keep, KEEP)
-    _check_actions(request)
-    sheet = check_destination(request.out, places, IMAGES.names, force=request.force)
-    console.log_to_stderr(verbose=False)
-    from gan_core.dedup.folder.apply import duplicate_paths
-    from gan_core.dedup.folder.html import page
-    from gan_core.dedup.folder.run import dedup_images
-
-    config = DedupConfig(mirror=request.mirror)
-    if request.threshold is not None:
-        config = DedupConfig.model_validate(
-            {"threshold": request.threshold, "mirror": request.mirror}
-        )
-    with progress.shown() as display:
-        found = dedup_images(
-            request.place,
-            config,
-            against=request.against,
-            dataset=request.dataset,
-            workers=request.workers,
-            max_megapixels=request.max_megapixels,
-            keep=request.keep,
-            prefer=request.prefer,
-            overlays=request.overlays,
-            progress=Throttled(progress.progress_of(display, "dedup"), 0.25),
-        )
-    write_images(found.table, request.out)
-    atomic_write_bytes(sheet, page(found, _title(request.place, request.against)).encode())
-    actions = _act(request, found)
-    if request.as_json:
-        figures = {"counts": found.counts, "ignored": found.ignored, "warnings": found.warnings}
-        listed = {"duplicate_paths": duplicate_paths(found)} if request.list_duplicates else {}
-        console.print_json(
-            {
-                "out": str(request.out),
-                "page": str(sheet),
-                **figures,
-                **found.summary,
-                **listed,
-                "actions": actions,
-            }
-        )
-    elif request.list_duplicates:
-        sys.stdout.writelines(f"{path}\n" for path in duplicate_paths(found))
-        for warning in found.warnings:
-            console.say(warning, "yellow")
-    else:
-        _print(request, found, sheet)
-        _print_actions(actions, request)
-    return 0
 
 
-def _check_actions(request: DedupRequest) -> None:
-    if request.move and request.link:
+def _check_actions(
+    move: Path | None, link: Path | None, export: Path | None, *, copy: bool, yes: bool
+) -> None:
+    if move and link:
         raise RequestError(
             "--move and --link both say what happens to the images that are not kept.",
             expected="one of them",
             remedy="leave one out",
         )
     for option, unused in (
-        ("--copy", request.copy and not request.export),
-        ("--yes", request.yes and not (request.move or request.link)),
+        ("--copy", copy and not export),
+        ("--yes", yes and not (move or link)),
     ):
         if unused:
             raise RequestError(
@@ -147,14 +210,22 @@ def _check_actions(request: DedupRequest) -> None:
             )
 
 
-def _act(request: DedupRequest, found: FolderResult) -> list[dict[str, Any]]:
-    """Moves, links and exports what the request names; what was done, or would be: plain JSON."""
+def _act(
+    found: FolderResult,
+    move: Path | None,
+    link: Path | None,
+    export: Path | None,
+    *,
+    copy: bool,
+    yes: bool,
+) -> list[dict[str, Any]]:
+    """Moves, links and exports; what was done, or would be: plain JSON."""
     from gan_core.dedup.folder.apply import apply, plan_files
 
     wanted = [
-        ("move", request.move, False, request.yes),
-        ("link", request.link, False, request.yes),
-        ("copy" if request.copy else "link", request.export, True, True),
+        ("move", move, False, yes),
+        ("link", link, False, yes),
+        ("copy" if copy else "link", export, True, True),
     ]
     planned = [
         (action, plan_files(found, folder, kept=kept), folder, kept, now)
@@ -177,7 +248,7 @@ def _act(request: DedupRequest, found: FolderResult) -> list[dict[str, Any]]:
     ]
 
 
-def _print_actions(actions: list[dict[str, Any]], request: DedupRequest) -> None:
+def _print_actions(actions: list[dict[str, Any]]) -> None:
     verbs = {"move": "moved", "link": "linked", "copy": "copied"}
     for one in actions:
         verb = verbs[one["action"]] if one["done"] else f"would be {verbs[one['action']]}"
@@ -190,12 +261,10 @@ def _print_actions(actions: list[dict[str, Any]], request: DedupRequest) -> None
         print("Nothing was deleted or moved.")
 
 
-def _print(request: DedupRequest, found: FolderResult, sheet: Path) -> None:
-    for warning in found.warnings:
-        console.say(warning, "yellow")
+def _print(found: FolderResult, against: Path | None) -> None:
     counts = found.counts
-    if request.against:
-        already = f"{counts['duplicates']:,} are already in {request.against}"
+    if against:
+        already = f"{counts['duplicates']:,} are already in {against}"
         print(f"{counts['in']:,} images: {already}, {counts['kept']:,} do not.")
     else:
         print(
@@ -207,11 +276,6 @@ def _print(request: DedupRequest, found: FolderResult, sheet: Path) -> None:
             f"ignored   in {place}: "
             + ", ".join(f"{count:,} {what}" for what, count in sorted(ignored.items()))
         )
-    print(
-        f"table     {request.out}      (keep = false: a duplicate; representative_address names "
-        "what it "
-        f"duplicates)\npage      {sheet}"
-    )
 
 
 def _title(place: Path, against: Path | None) -> str:

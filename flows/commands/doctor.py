@@ -11,6 +11,7 @@ import stat
 from importlib import metadata
 
 from flows.commands import console
+from flows.commands.options import HomeOption, JsonOption
 from flows.home import open_store, resolve_home
 from flows.prefect_server import health, server, settings
 from gan_core.devices import bf16_units, cpu_cores, cuda_count, memory_bytes
@@ -19,7 +20,7 @@ from gan_core.errors import DiscernError
 Check = tuple[str, str, str]  # what, 'ok' | 'warning' | 'error', a sentence
 
 
-def examine(home: str | None, *, as_json: bool) -> int:
+def doctor(home: HomeOption = None, as_json: JsonOption = False) -> int:
     """Prints the checks; returns 1 when one of them is an error."""
     checks = [*_packages(), *_machine(), *_home(home)]
     if as_json:

@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from flows.commands import console, progress
+from flows.commands.options import HomeOption, JsonOption
 from flows.home import open_store, resolve_home
+from gan_core.datasets.export import export as export_images
 from gan_core.errors import RequestError
 from gan_core.progress import Throttled
 
 
-def export_artifact(artifact: str, *, kind: str, out: Path, home: str | None, as_json: bool) -> int:
+def export(
+    artifact: Annotated[
+        str,
+        typer.Argument(
+            help="a crop or pack artifact: its folder, or STAGE/KEY (a beginning will do)"
+        ),
+    ],
+    to: Annotated[str, typer.Option("--to", help="imagefolder, webdataset or hf")],
+    out: Annotated[Path, typer.Option("--out", help="the folder to make")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> int:
     """Writes the images of a crop or pack artifact into a folder; returns the exit code."""
-    from gan_core.datasets.export import export
-
     console.log_to_stderr(verbose=False)
     folder = _folder_of(artifact, home)
     with progress.shown() as shown:
         report = Throttled(progress.progress_of(shown, "export"), 0.25)
-        counts = export(folder, kind, out, report)
+        counts = export_images(folder, to, out, report)
     if as_json:
-        console.print_json({"out": str(out), "to": kind, "artifact": str(folder), "images": counts})
+        console.print_json({"out": str(out), "to": to, "artifact": str(folder), "images": counts})
     else:
         listed = ", ".join(f"{count:,} {split}" for split, count in counts.items())
-        print(f"{out}: {listed} images as {kind}")
+        print(f"{out}: {listed} images as {to}")
     return 0
 
 

@@ -7,10 +7,13 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
+import typer
+
 from flows.commands import console
+from flows.commands.options import HomeOption, JsonOption
 from flows.home import is_writable, open_store, resolve_home
 from flows.prefect_server.server import configured_api, prefect_server
 from flows.prefect_server.settings import database, read_file, server_file
@@ -23,7 +26,17 @@ _SHOWN = 20
 LOGS_SECONDS = 60.0
 
 
-def collect(home: str | None, *, keep: int, dry_run: bool, as_json: bool) -> int:
+def gc(
+    keep: Annotated[int, typer.Option("--keep", help="completed runs of each kind to keep", min=1)],
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="show what would be removed and how many bytes, remove nothing"
+        ),
+    ] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> int:
     """Cleans a home; returns the exit code."""
     store = open_store(resolve_home(home), writing=not dry_run)
     found = clean(store, keep, dry_run=dry_run)

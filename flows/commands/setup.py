@@ -7,8 +7,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from flows.commands import console
+from flows.commands.options import HomeOption, JsonOption
 from flows.home import checkout, deployments_file, open_store, resolve_home
 from flows.prefect_server import server, settings
 from gan_core.errors import RequestError
@@ -16,8 +20,24 @@ from gan_core.errors import RequestError
 Step = tuple[str, str, str]
 
 
-def set_up(
-    home: str | None, *, port: int | None, slots: int | None, webhook: str | None, as_json: bool
+def setup(
+    port: Annotated[
+        int | None,
+        typer.Option(
+            "--port", help="port of the home's server on loopback (a free one)", min=1, max=65535
+        ),
+    ] = None,
+    slots: Annotated[
+        int | None, typer.Option("--slots", help="runs at a time in the pool (1)")
+    ] = None,
+    notify: Annotated[
+        str | None,
+        typer.Option(
+            "--notify", help="address that failures are posted to as JSON; 'none' removes it"
+        ),
+    ] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
 ) -> int:
     """Writes settings, makes pool, block and automations; says what it made, changed, and found as
     it was.
@@ -47,7 +67,7 @@ def set_up(
         from flows import represent
         from flows.prefect_server.provision import provision
 
-        steps += provision([*represent.ALL, "stage", "gc"], slots, webhook)
+        steps += provision([*represent.ALL, "stage", "gc"], slots, notify)
     _print_steps(steps, url if not own else None, str(folder), as_json)
     return 0
 

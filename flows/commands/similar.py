@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import typer
 
 from flows.commands import console
+from flows.commands.options import HomeOption, JsonOption
 from flows.home import open_store, resolve_home
 from gan_core.artifacts.manifest import Manifest
 from gan_core.artifacts.store import Store
@@ -24,7 +26,14 @@ SIDE = 96  # pixels of an image on the sheet, at least
 
 
 def similar(
-    home: str | None, image: str, features: str, count: int, out: Path, *, as_json: bool
+    image: Annotated[str, typer.Argument(help="an image id, or the end of an image's address")],
+    features: Annotated[str, typer.Option("--features", help="extract artifact, by key or folder")],
+    count: Annotated[int, typer.Option("-k", min=1, help="how many neighbours")] = 20,
+    out: Annotated[Path, typer.Option("--out", help="the contact sheet to write")] = Path(
+        "similar.png"
+    ),
+    home: HomeOption = None,
+    as_json: JsonOption = False,
 ) -> int:
     """Writes the sheet and prints the neighbours."""
     store = open_store(resolve_home(home))

@@ -7,11 +7,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 import yaml
 
 from flows.commands import console
+from flows.commands.options import HomeOption, JsonOption
 from flows.commands.outcome import folder_of, run_folder, scores
 from flows.home import open_store, resolve_home
 from gan_core.errors import RequestError, UnknownName
@@ -39,7 +41,12 @@ class Logged:
     files: dict[str, Path]
 
 
-def track_run(home: str | None, name: str, to: str, *, as_json: bool) -> int:
+def track(
+    run: Annotated[str, typer.Argument(help="a finished run: its name or folder")],
+    to: Annotated[str, typer.Option("--to", help="mlflow or wandb")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> int:
     """Logs a finished run; returns the exit code.
 
     Raises:
@@ -49,7 +56,7 @@ def track_run(home: str | None, name: str, to: str, *, as_json: bool) -> int:
     if to not in TRACKERS:
         raise UnknownName("tracker", to, TRACKERS, remedy="curves: tensorboard --logdir")
     place = resolve_home(home)
-    logged = read_run(place, name)
+    logged = read_run(place, run)
     try:
         where = TRACKERS[to](logged, Path(place))
     except ImportError as error:

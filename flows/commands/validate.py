@@ -6,12 +6,14 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
+import typer
 
 from flows.commands import console
+from flows.commands.options import JsonOption
 from gan_core.datasets._reading import read_ordered
 from gan_core.datasets.base import Blob
 from gan_core.dedup.folder.open import open_place
@@ -21,7 +23,8 @@ from gan_core.files import atomic_write_bytes
 from gan_core.vision.decode import decode
 from gan_core.vision.image_files import UnreadableImage
 from gan_core.vision.quality import PROBLEMS, Quality, measure, problems
-from gan_core.vision.sheets import encode_jpeg, encode_png, encode_webp, sheet
+from gan_core.vision.sheets import encode_jpeg, encode_png, encode_webp
+from gan_core.vision.sheets import sheet as draw_sheet
 
 SHOWN = 8  # images of each problem on the sheet, and addresses of it in the summary for a person
 SIDE = 112
@@ -119,12 +122,24 @@ def validate_images(
 
 
 def validate(
-    place: Path,
-    sheet_path: Path | None,
-    *,
-    dataset: str | None = None,
-    workers: int = 0,
-    as_json: bool = False,
+    place: Annotated[
+        Path,
+        typer.Argument(help="a folder of images, or Parquet files with images", metavar="PATH"),
+    ],
+    sheet: Annotated[
+        Path | None,
+        typer.Option("--sheet", help="contact sheet of odd images to write (.png, .jpg, .webp)"),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            "--dataset", help="kind of PATH: folder, parquet, tar, ... (default: detected)"
+        ),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option("--workers", help="parallel readers (0: one for each core)", min=0)
+    ] = 0,
+    as_json: JsonOption = False,
 ) -> int:
     """Prints what was found, writes the contact sheet, and returns the exit code.
 
@@ -132,28 +147,26 @@ def validate(
         RequestError: nothing there, or a sheet that cannot be written.
         DataError: no images.
     """
-    if sheet_path is not None and (
-        sheet_path.suffix.lower() not in ENCODERS or sheet_path.exists()
-    ):
+    if sheet is not None and (sheet.suffix.lower() not in ENCODERS or sheet.exists()):
         raise RequestError(
-            f"--sheet {sheet_path} exists already, or has an ending that names no image format.",
+            f"--sheet {sheet} exists already, or has an ending that names no image format.",
             expected=f"a new file that ends in {', '.join(ENCODERS)}",
             remedy="--sheet problems.png",
         )
     found = validate_images(place, dataset, workers)
-    if sheet_path is not None and found.examples:
+    if sheet is not None and found.examples:
         images = np.stack([image for _, image in found.examples])
-        drawn = sheet(images, columns=SHOWN, captions=[name for name, _ in found.examples])
-        atomic_write_bytes(sheet_path, ENCODERS[sheet_path.suffix.lower()](drawn))
+        drawn = draw_sheet(images, columns=SHOWN, captions=[name for name, _ in found.examples])
+        atomic_write_bytes(sheet, ENCODERS[sheet.suffix.lower()](drawn))
     if as_json:
         console.print_json(
             {name: value for name, value in vars(found).items() if name != "examples"}
-            | {"sheet": str(sheet_path) if sheet_path and found.examples else None}
+            | {"sheet": str(sheet) if sheet and found.examples else None}
         )
         return 0
     _print(found)
-    if sheet_path is not None:
-        print(f"sheet     {sheet_path}" if found.examples else "no image for a sheet")
+    if sheet is not None:
+        print(f"sheet     {sheet}" if found.examples else "no image for a sheet")
     return 0
 
 

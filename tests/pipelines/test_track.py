@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.commands.track import FIGURES, read_run, track_run
+from flows.commands.track import FIGURES, read_run, track
 from gan_core.errors import RequestError, UnknownName
 
 
@@ -35,12 +35,12 @@ def test_requests_that_cannot_be_met(
     (folder,) = (finished[0] / "runs").iterdir()
     home = str(finished[0])
     with pytest.raises(UnknownName, match="'mlflow'"):
-        track_run(home, folder.name, "mlflo", as_json=False)
+        track(home, folder.name, "mlflo")
     with pytest.raises(UnknownName, match="run called"):
-        track_run(home, "another", "mlflow", as_json=False)
+        track(home, "another", "mlflow")
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(RequestError, match="not installed") as refused:
-        track_run(home, folder.name, "mlflow", as_json=False)
+        track(home, folder.name, "mlflow")
     assert "discern-gan[mlflow]" in refused.value.remedy
 
 
@@ -48,7 +48,7 @@ def test_mlflow(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (folder,) = (home / "runs").iterdir()
-    track_run(str(home), folder.name, "mlflow", as_json=False)
+    track(str(home), folder.name, "mlflow")
     (found,) = mlflow.search_runs(experiment_names=["discern"], output_format="list")
     wanted = read_run(str(home), folder.name)
     assert found.data.metrics == pytest.approx(wanted.metrics)
@@ -60,6 +60,6 @@ def test_wandb(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     monkeypatch.delenv("WANDB_MODE", raising=False)
     (folder,) = (home / "runs").iterdir()
-    track_run(str(home), folder.name, "wandb", as_json=False)
+    track(str(home), folder.name, "wandb")
     (written,) = (home / "wandb").glob(f"offline-run-*-{folder.name}")
     assert list(written.glob("*.wandb")) and (written / "files/report/report.html").is_file()

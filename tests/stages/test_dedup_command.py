@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from flows.commands.dedup import DedupRequest, dedup_folder
+from flows.commands.dedup import dedup
 from gan_core.dedup.folder.output import check_destination, is_ours
 from gan_core.dedup.folder.run import IMAGES, dedup_images
 from gan_core.errors import DataError, RequestError
@@ -101,7 +101,7 @@ def test_the_command_end_to_end(folder: Path, tmp_path: Path) -> None:
 def test_what_lies_at_the_destination_is_not_destroyed(folder: Path, tmp_path: Path) -> None:
     own = tmp_path / "own.parquet"
     for _ in range(2):  # a second run may replace what the first one wrote
-        dedup_folder(DedupRequest(folder, own))
+        dedup(folder, own)
     other, page = tmp_path / "other.parquet", tmp_path / "page.html"
     pq.write_table(pa.table({"a": [1]}), other)
     page.write_text("mine")
@@ -117,7 +117,7 @@ def test_what_lies_at_the_destination_is_not_destroyed(folder: Path, tmp_path: P
     ]
     for out in bad:
         with pytest.raises(RequestError):
-            dedup_folder(DedupRequest(folder, out))
+            dedup(folder, out)
     assert other.stat().st_size > 100 and page.read_text() == "mine"
     check_destination(other, [folder], force=True)
     with pytest.raises(RequestError):  # a file of the set is never replaced
@@ -142,13 +142,13 @@ def test_tables_next_to_images_make_no_parquet_set(folder: Path, tmp_path: Path)
     below = tmp_path / "only below"
     (below / "a").mkdir(parents=True)
     (folder / "0.png").rename(below / "a" / "0.png")
-    dedup_folder(DedupRequest(below, below / "duplicates.parquet"))
+    dedup(below, below / "duplicates.parquet")
     assert list(rows_of(below)) == ["a/0.png"]
     tables = tmp_path / "tables"
     tables.mkdir()
     data = [(folder / f"{number}.png").read_bytes() for number in (1, 2)]
     pq.write_table(pa.table({"image": data}), tables / "train.parquet")
-    dedup_folder(DedupRequest(tables, tables / "duplicates.parquet"))
+    dedup(tables, tables / "duplicates.parquet")
     result = dedup_images(tables)
     assert result.counts["in"] == 2 and result.counts["failed"] == 0
     assert result.ignored == {str(tables): {"Parquet files without a column of images": 1}}
@@ -232,9 +232,9 @@ def test_the_suffix_chooses_the_format_and_own_files_are_replaced(
     expected = dedup_images(folder).table.to_pylist()
     for name in ("a.parquet", "b.csv", "c.json"):
         out = tmp_path / name
-        dedup_folder(DedupRequest(folder, out))
+        dedup(folder, out)
         assert is_ours(out, IMAGES.names)
-        dedup_folder(DedupRequest(folder, out))
+        dedup(folder, out)
     assert pq.read_table(tmp_path / "a.parquet").to_pylist() == expected
     reply = json.loads((tmp_path / "c.json").read_text())["images"]
     assert [row["address"] for row in reply] == [row["address"] for row in expected]
@@ -245,32 +245,32 @@ def test_the_suffix_chooses_the_format_and_own_files_are_replaced(
     (tmp_path / "d.csv").write_text("image_id,mine\n")
     for bad in ("d.csv", "e.xlsx"):
         with pytest.raises(RequestError):
-            dedup_folder(DedupRequest(folder, tmp_path / bad))
+            dedup(folder, tmp_path / bad)
 
 
 def test_what_is_not_kept_is_listed_linked_and_moved_on_request_alone(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, aside = tmp_path / "t.csv", tmp_path / "aside"
-    dedup_folder(DedupRequest(folder, out, list_duplicates=True))
+    dedup(folder, out, list_duplicates=True)
     assert capsys.readouterr().out.splitlines() == [str(folder / "below" / "zero.jpg")]
     before = sorted(folder.rglob("*"))
     for action in ("move", "link"):  # dry runs
-        dedup_folder(DedupRequest(folder, out, **{action: aside}))
+        dedup(folder, out, **{action: aside})
         shown = capsys.readouterr().out
         assert f"{folder / 'below/zero.jpg'} -> {aside / 'below/zero.jpg'}" in shown
         assert "--yes" in shown and not aside.exists() and sorted(folder.rglob("*")) == before
-    dedup_folder(DedupRequest(folder, out, link=tmp_path / "links", yes=True))
+    dedup(folder, out, link=tmp_path / "links", yes=True)
     link = tmp_path / "links" / "below" / "zero.jpg"
     assert link.is_symlink() and link.resolve() == folder / "below" / "zero.jpg"
     clean = tmp_path / "clean"
     data = (folder / "below" / "zero.jpg").read_bytes()
-    dedup_folder(DedupRequest(folder, out, move=aside, export=clean, copy=True, yes=True))
+    dedup(folder, out, move=aside, export=clean, copy=True, yes=True)
     assert (aside / "below" / "zero.jpg").read_bytes() == data
     assert not (folder / "below" / "zero.jpg").exists()
     assert sorted(path.name for path in clean.iterdir()) == [f"{n}.png" for n in range(8)]
     assert not any(path.is_symlink() for path in clean.iterdir())
-    dedup_folder(DedupRequest(folder, out, export=tmp_path / "linked"))
+    dedup(folder, out, export=tmp_path / "linked")
     assert {path.resolve() for path in (tmp_path / "linked").iterdir()} == {
         folder / f"{number}.png" for number in range(8)
     }
@@ -282,14 +282,14 @@ def test_what_is_not_kept_is_listed_linked_and_moved_on_request_alone(
         {"copy": True},
     ):
         with pytest.raises(RequestError):
-            dedup_folder(DedupRequest(folder, out, **wrong))
+            dedup(folder, out, **wrong)
 
 
 def test_moving_links_never_moves_the_file_that_is_kept(folder: Path, tmp_path: Path) -> None:
     (folder / "link.png").symlink_to("1.png")
     (folder / "linked").symlink_to(folder / "below", target_is_directory=True)
     aside = tmp_path / "aside"
-    dedup_folder(DedupRequest(folder, tmp_path / "t.json", move=aside, yes=True))
+    dedup(folder, tmp_path / "t.json", move=aside, yes=True)
     moved = {str(path.relative_to(aside)) for path in aside.rglob("*") if not path.is_dir()}
     assert moved == {"link.png", "below/zero.jpg"}
     assert (aside / "link.png").resolve() == folder / "1.png" and (folder / "1.png").exists()

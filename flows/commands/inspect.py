@@ -1,14 +1,33 @@
-"""`discern inspect SNAPSHOT`: inspections of a snapshot outside a run, written to a folder."""
+"""`discern inspect`: a recipe's chain up to its inspections, or inspections of a snapshot outside a
+run, written to a folder.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from flows.commands import console
-from flows.home import open_store
+from flows.commands.chain import chain_command
+from flows.commands.network_options import NetworkOption
+from flows.commands.options import (
+    DataOption,
+    DeviceOption,
+    DryOption,
+    HomeOption,
+    JsonOption,
+    MethodOption,
+    RefreshOption,
+    RehashOption,
+    ScaleOption,
+    SetOption,
+    VerboseOption,
+)
+from flows.home import open_store, resolve_home
 from gan_core import registry
 from gan_core.artifacts.manifest import MANIFEST, Manifest
 from gan_core.config import default_inspections
@@ -17,6 +36,83 @@ from gan_core.errors import RequestError, nearest
 from gan_core.pipeline.nodes import imported_key
 from gan_core.recipes import recipe_names, settings_of
 from gan_core.specs import STAGES
+
+
+def inspect(
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            help="a recipe; or a snapshot: a .safetensors file, a train artifact's folder, the "
+            "name of an imported one",
+            metavar="RECIPE|SNAPSHOT",
+        ),
+    ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option("--only", help="of a snapshot: this inspection (`discern list inspections`)"),
+    ] = None,
+    set_: SetOption = None,
+    out: Annotated[
+        Path, typer.Option("--out", help="of a snapshot: folder to write figures and numbers to")
+    ] = Path("inspection"),
+    training_set: Annotated[
+        Path | None,
+        typer.Option(
+            "--training-set",
+            help="of a snapshot: a pack artifact (default: the one it was trained on, if there)",
+        ),
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            "--features",
+            help="of a snapshot: an extract artifact of labelled images, for inspections of it",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="of a snapshot: seed of the latents")] = 0,
+    network: NetworkOption = None,
+    method: MethodOption = None,
+    data: DataOption = None,
+    scale: ScaleOption = None,
+    home: HomeOption = None,
+    refresh: RefreshOption = None,
+    device: DeviceOption = "auto",
+    rehash: RehashOption = False,
+    dry_run: DryOption = False,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> int:
+    """Inspects a snapshot, or runs a recipe's chain; returns the exit code."""
+    snapshot = find_snapshot(target, resolve_home(home), only)
+    if snapshot is None:
+        refuse_chain_only(only)
+        return chain_command("inspect")(
+            target,
+            network=network,
+            set_=set_,
+            data=data,
+            scale=scale,
+            home=home,
+            only=only,
+            refresh=refresh,
+            device=device,
+            rehash=rehash,
+            dry_run=dry_run,
+            as_json=as_json,
+            verbose=verbose,
+        )
+    return inspect_snapshot(
+        snapshot,
+        only=only,
+        overrides=set_ or [],
+        out=out,
+        training_set=training_set,
+        allow=[name for name in (network, method) if name],
+        features=features,
+        device=device,
+        seed=seed,
+        as_json=as_json,
+    )
 
 
 def find_snapshot(given: str | None, home: str, only: str | None) -> Path | None:
@@ -87,7 +183,8 @@ def inspect_snapshot(
     from gan_core.devices import resolve_device
     from gan_core.inspection.base import Context
     from gan_core.networks.snapshot import chosen_snapshot, load_snapshot, load_snapshots
-    from gan_core.stages.inspect import inspect, write
+    from gan_core.stages.inspect import inspect as inspect_one
+    from gan_core.stages.inspect import write
 
     path = chosen_snapshot(snapshot) if snapshot.is_dir() else snapshot
     place = resolve_device(device)
@@ -99,7 +196,7 @@ def inspect_snapshot(
     context = Context(loaded, seed, place, packs, features, crops, history)
     rows: list[dict[str, Any]] = []
     for name, options in wanted.items():
-        applicable, found = inspect(context, name, options)
+        applicable, found = inspect_one(context, name, options)
         write(out / name, name, found, applicable)
         rows.append(
             {

@@ -1,113 +1,54 @@
-"""Commands about trained networks: import released weights as a snapshot, draw samples from one."""
+"""`discern sample`: a grid of samples from a trained generator."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from PIL import Image
 
 from flows.commands import console
-from flows.home import open_store, resolve_home
+from flows.commands.options import JsonOption, MethodOption
 from gan_core import registry
-from gan_core.artifacts.manifest import Manifest
-from gan_core.artifacts.store import Store
-from gan_core.contract import StageOutcome
 from gan_core.datasets.base import did_you_mean
 from gan_core.devices import memory_bytes
-from gan_core.errors import RequestError, UnknownName
-from gan_core.pipeline.nodes import imported_key
-from gan_core.specs import spec_of
-
-KINDS = ("dcgan-authors",)
-
-
-def import_weights(
-    kind: str, folder: Path, *, name: str | None, home: str | None, check: bool, as_json: bool
-) -> int:
-    """Turns released weights into a snapshot artifact that recipes name as `train.snapshot`;
-    returns the exit code.
-    """
-    if kind not in KINDS:
-        raise UnknownName("kind of weights to import", kind, KINDS)
-    if not folder.is_dir():
-        raise RequestError(
-            f"There is no folder {folder}.", expected="the folder with the released .npy files"
-        )
-    from gan_core.importers import dcgan_authors as authors
-
-    figures = authors.check(folder) if check else []
-    name = name or "dcgan-authors-svhn"
-    store = open_store(resolve_home(home))
-    with tempfile.TemporaryDirectory() as scratch:
-        made = authors.import_dcgan_authors(folder, Path(scratch))
-        right = all(figure.right for figure in figures)
-        address = _publish(store, name, made) if right else None
-    checks = [
-        {"figure": f.name, "expected": f.expected, "found": f.found, "right": f.right}
-        for f in figures
-    ]
-    if as_json:
-        console.print_json(
-            {"name": name, "snapshot": str(address) if address else None, "check": checks}
-        )
-    else:
-        for entry in checks:
-            difference = float(str(entry["found"])) - float(str(entry["expected"]))
-            mark = "ok   " if entry["right"] else "WRONG"
-            print(
-                f"{mark}  {entry['figure']:<40} {entry['found']:.6f}  expected "
-                f"{entry['expected']:.6f}  difference {difference:+.1e}"
-            )
-        if address:
-            print(
-                f"snapshot  {address}\nuse it    --set train.snapshot={name}, or discern sample "
-                f"{address} --out grid.png"
-            )
-        else:
-            print(
-                "No snapshot was made: these are not the released weights. Without --check they "
-                "are imported as they are."
-            )
-    return 0 if right else 1
-
-
-def _publish(store: Store, name: str, snapshot: Path) -> Path:
-    key = imported_key(name)
-    with store.lock("train", key, "discern import"):
-        work = store.work("train", key)
-        (work / snapshot.name).write_bytes(snapshot.read_bytes())
-        spec = spec_of("train")
-        manifest = Manifest(
-            stage="train",
-            version=spec.version,
-            key=key,
-            digest="",
-            node="train",
-            part={"snapshot": name},
-            outcome=StageOutcome(summary={"imported": name, "kimg": 0}),
-            made={"at": datetime.now(UTC).isoformat(timespec="seconds")},
-        )
-        ref, _ = store.publish(work, manifest, spec.content)
-    return store.path(ref) / snapshot.name
+from gan_core.errors import RequestError
+from gan_core.files import atomic_write_bytes
+from gan_core.shards import TABLE, PixelShards
+from gan_core.vision.sheets import encode_png
+from gan_core.vision.sheets import sheet as draw_sheet
 
 
 def sample(
-    snapshot: Path,
-    *,
-    count: int,
-    out: Path,
-    seed: int,
-    columns: int,
-    reject: Path | None,
-    network: str | None,
-    method: str | None,
-    force: bool = False,
-    as_json: bool,
+    snapshot: Annotated[
+        Path, typer.Argument(help="a .safetensors file, or a train artifact's folder")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="the PNG to write")] = Path("grid.png"),
+    n: Annotated[int, typer.Option("--n", min=1, help="how many samples")] = 64,
+    seed: Annotated[int, typer.Option("--seed", help="seed of the latents")] = 0,
+    columns: Annotated[int, typer.Option("--columns", min=1, help="columns of the grid")] = 8,
+    reject: Annotated[
+        Path | None,
+        typer.Option(
+            "--reject-collisions",
+            help="a hash artifact's folder: drop samples that collide with its codes",
+        ),
+    ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(
+            "--network",
+            help="dotted path of the snapshot's network if it is your own; its code is run",
+        ),
+    ] = None,
+    method: MethodOption = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="replace a file that something else wrote")
+    ] = False,
+    as_json: JsonOption = False,
 ) -> int:
     """Draws a grid of samples from a snapshot (a file, or a train artifact's folder); returns the
     exit code.
@@ -120,10 +61,8 @@ def sample(
         RequestError: a destination that is no PNG, or another program's; more samples than memory
             holds; a network that it does not name.
     """
-    from gan_core.files import atomic_write_bytes
     from gan_core.inspection.memorisation import draw
     from gan_core.networks.snapshot import chosen_snapshot, load_snapshot
-    from gan_core.vision.sheets import encode_png, sheet
 
     _check_destination(out, force=force)
     if not snapshot.exists():
@@ -138,10 +77,10 @@ def sample(
     _check_module(path, "network", network, named)
     _check_module(path, "method", method, str(loaded.meta["method"]))
     among = _training_images(reject) if reject else None
-    _refuse_too_many(count, registry.load("networks", named).IMAGE_SIZE)
-    images, rejected = draw(loaded, count, seed=seed, reject=among)
+    _refuse_too_many(n, registry.load("networks", named).IMAGE_SIZE)
+    images, rejected = draw(loaded, n, seed=seed, reject=among)
     try:
-        atomic_write_bytes(out, encode_png(sheet(images, columns=columns), _SOFTWARE))
+        atomic_write_bytes(out, encode_png(draw_sheet(images, columns=columns), _SOFTWARE))
     except OSError as error:
         raise RequestError(
             f"{out} cannot be written: {error.strerror or error}.",
@@ -150,11 +89,11 @@ def sample(
         ) from error
     if as_json:
         console.print_json(
-            {"out": str(out), "samples": count, "rejected": rejected, "snapshot": str(path)}
+            {"out": str(out), "samples": n, "rejected": rejected, "snapshot": str(path)}
         )
     else:
         print(
-            f"{out}: {count} samples of {path.name}"
+            f"{out}: {n} samples of {path.name}"
             + (f", {rejected} rejected as memorised" if reject else "")
         )
     return 0
@@ -172,8 +111,6 @@ def _check_module(path: Path, kind: str, given: str | None, named: str) -> None:
 
 def _training_images(folder: Path) -> Any:
     """The images of a pack artifact: uint8 [n, S, S, 3]."""
-    from gan_core.shards import TABLE, PixelShards
-
     if not (folder / TABLE).is_file():
         raise RequestError(
             f"{folder} holds no training images.",
