@@ -10,8 +10,11 @@ projections to 128 values and the score of realness.
     L_D = L+ + L- + L_dis          L_G = softplus(-score(h(T(G(z)))))
 
 Every image passes a random view T; real and generated ones the same kind. `views` above two takes
-so many small crops per image instead and pulls each to their mean (multi-crop). `adversarial:
-false` trains L+ alone, the ablation that any claim for the GAN's part needs.
+so many small crops per image instead and pulls each to their mean (multi-crop).
+
+Two ablations that any claim for either part needs: `adversarial: false` trains L+ alone, without a
+generator; `contrastive: false` trains an ordinary GAN on the same views, whose L_dis reads all
+views and shapes f.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from gan_core.config import Section
@@ -49,12 +52,19 @@ class Options(Section):
     temperature: float = Field(0.1, gt=0)
     negative_weight: float = Field(1.0, ge=0, description="weight of L-")
     adversarial: bool = Field(True, description="false: L+ alone, without a generator's images")
+    contrastive: bool = Field(True, description="false: L_dis alone, and it shapes the trunk")
     views: int = Field(2, ge=2, le=64, description="views of each real image")
     crop: int = Field(0, ge=0, description="side in pixels of small native crops; 0: full views")
     generator_every: int = Field(1, ge=1, le=16, description="minibatches per generator step")
     generator_rate: float = Field(
         1.0, gt=0, description="generator's rate over train.learning_rate"
     )
+
+    @model_validator(mode="after")
+    def _some_loss(self) -> Options:
+        if not (self.adversarial or self.contrastive):
+            raise ValueError("adversarial and contrastive are both off: there is no loss")
+        return self
 
 
 class Method(Base):
@@ -90,38 +100,47 @@ class Method(Base):
 
     def updates(self, batch: Batch) -> Iterator[Update | list[Update]]:
         """A step of trunk and heads; on every `generator_every`-th minibatch one of G."""
-        trunk, options = self.nets["discriminator"], self.options
-        features = [trunk(self.view(batch.images, batch)) for _ in range(options.views)]
-        ahead = [self.nets["projection_real"](h) for h in features]
-        real = torch.stack([batch.gather(F.normalize(p.float(), dim=1)) for p in ahead])
-        loss = contrast(real, options.temperature)
-        figures = {"loss_contrast": loss.detach()}
-        if not options.adversarial:
-            yield Update("discriminator", loss, len(batch.images), figures)
-            return
-        with torch.no_grad():
-            fake = self.nets["generator"](batch.latents())
-        of_fake = trunk(self.view(fake, batch))
-        project = self.nets["projection_fake"]
-        negative = [batch.gather(F.normalize(project(h).float(), dim=1)) for h in features]
-        generated = batch.gather(F.normalize(project(of_fake).float(), dim=1))
-        apart = separate(generated, torch.cat(negative), options.temperature)
-        score_real = self.nets["score"](features[0].detach()).float()
-        score_fake = self.nets["score"](of_fake.detach()).float()
-        adversarial = bce(score_real, 1.0) + bce(score_fake, 0.0)
-        loss = loss + options.negative_weight * apart + adversarial
-        figures |= {
-            "loss_discriminator": loss.detach(),
-            "loss_separate": apart.detach(),
-            "score_real": score_real.detach().sigmoid().mean(),
-            "score_fake": score_fake.detach().sigmoid().mean(),
-        }
+        options = self.options
+        real = [self.features(batch.images, batch) for _ in range(options.views)]
+        loss, figures = batch.images.new_zeros(()), {}
+        if options.contrastive:
+            loss = contrast(self.projected("projection_real", real, batch), options.temperature)
+            figures["loss_contrast"] = loss.detach()
+        if options.adversarial:
+            with torch.no_grad():
+                images = self.nets["generator"](batch.latents())
+            fake = self.features(images, batch)
+            if options.contrastive:
+                negative = self.projected("projection_fake", real, batch).flatten(0, 1)
+                (anchors,) = self.projected("projection_fake", [fake], batch)
+                apart = separate(anchors, negative, options.temperature)
+                loss = loss + options.negative_weight * apart
+                figures["loss_separate"] = apart.detach()
+                real, fake = [real[0].detach()], fake.detach()
+            score_real = self.nets["score"](torch.cat(real)).float()
+            score_fake = self.nets["score"](fake).float()
+            loss = loss + (bce(score_real, 1.0) + bce(score_fake, 0.0))
+            figures |= {
+                "loss_discriminator": loss.detach(),
+                "score_real": score_real.detach().sigmoid().mean(),
+                "score_fake": score_fake.detach().sigmoid().mean(),
+            }
         yield Update("discriminator", loss, len(batch.images), figures)
-        if batch.index % options.generator_every == options.generator_every - 1:
-            with frozen(trunk, self.nets["score"]):
-                fake = self.nets["generator"](batch.latents())
-                loss = bce(self.nets["score"](trunk(self.view(fake, batch))), 1.0)
+        if options.adversarial and batch.index % self.period == self.period - 1:
+            with frozen(self.nets["discriminator"], self.nets["score"]):
+                images = self.nets["generator"](batch.latents())
+                loss = bce(self.nets["score"](self.features(images, batch)), 1.0)
             yield Update("generator", loss, figures={"loss_generator": loss.detach()})
+
+    def features(self, images: Tensor, batch: Batch) -> Tensor:
+        """The trunk's output for a random view of images, [n, units]."""
+        features: Tensor = self.nets["discriminator"](self.view(images, batch))
+        return features
+
+    def projected(self, head: str, views: list[Tensor], batch: Batch) -> Tensor:
+        """Normalised projections of features, of all processes: [views, n, PROJECTION]."""
+        ahead = [F.normalize(self.nets[head](h).float(), dim=1) for h in views]
+        return torch.stack([batch.gather(one) for one in ahead])
 
     def realness(self, images: Tensor, labels: Tensor | None = None) -> Tensor | None:
         """The score of h(x), [n]."""

@@ -252,6 +252,28 @@ def test_contrads_adversarial_loss_does_not_reach_the_trunk() -> None:
         assert torch.allclose(a, b, atol=1e-7)
 
 
+def test_contrads_adversarial_ablation_is_a_gan_on_all_views() -> None:
+    """Its loss is that of an ordinary GAN on the same views, and it shapes the trunk."""
+    options = {"contrastive": False, "views": 3, "crop": 16}
+    method, make = bound("contrad", "resnet10", 0.0625, **options)
+    update = next(iter(method.updates(batch(make))))
+    update.loss.backward()
+    trunk, score = method.nets["discriminator"], method.nets["score"]
+    assert all(bool(p.grad.any()) for p in trunk.parameters() if p.requires_grad)
+    assert all(p.grad is None for p in method.nets["projection_real"].parameters())
+    assert all(p.grad is None for p in method.nets["projection_fake"].parameters())
+
+    again, _ = bound("contrad", "resnet10", 0.0625, **options)
+    trunk, score, given = again.nets["discriminator"], again.nets["score"], batch(make)
+    real = [score(trunk(again.view(given.images, given))) for _ in range(3)]
+    with torch.no_grad():
+        images = again.nets["generator"](given.latents())
+    fake = score(trunk(again.view(images, given))).flatten().double()
+    ahead = [math.log1p(math.exp(-v)) for one in real for v in one.flatten().double().tolist()]
+    expected = np.mean(ahead) + np.mean([math.log1p(math.exp(v)) for v in fake.tolist()])
+    assert float(update.loss.detach()) == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize("crop", [0, 16])
 def test_views_keep_the_range_and_pass_the_gradient(crop: int) -> None:
     x = (torch.rand(6, 3, 32, 32, generator=random()) * 2 - 1).requires_grad_(True)
