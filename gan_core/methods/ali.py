@@ -19,8 +19,9 @@ from pydantic import Field
 from torch import Tensor
 
 from gan_core.config import Section
-from gan_core.methods.base import Batch, Inputs, Rule, Update, WithEncoder
+from gan_core.methods.base import Batch, Inputs, Update, WithEncoder
 from gan_core.methods.losses import swapped_pairs
+from gan_core.methods.optimisers import Rule
 
 if TYPE_CHECKING:
     from gan_core.networks.base import LayeredNetwork

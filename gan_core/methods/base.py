@@ -19,36 +19,14 @@ from torch import Tensor
 
 from gan_core.config import Section
 from gan_core.methods.augment import augment
+from gan_core.methods.optimisers import Optimiser, Rule
 from gan_core.networks.base import LayeredNetwork
 from gan_core.networks.layers import sum_over_processes
 
 if TYPE_CHECKING:
     from gan_core.networks.make import Make
-    from gan_core.training.optimisers import Optimiser
 
 Inputs = tuple[Tensor, Tensor | None, Tensor | None]  # (x, labels, latents) of `network.forward`
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How one optimiser moves the weights of some roles. None: what the recipe says.
-
-    Attributes:
-        roles: networks whose weights it moves.
-        rate: factor on `train.learning_rate`.
-        schedule: further factor on the rate, a function of kimg.
-        kind: 'adam', or 'sgd' with `momentum`.
-    """
-
-    roles: tuple[str, ...]
-    rate: float = 1.0
-    beta1: float | None = None
-    beta2: float | None = None
-    eps: float = 1e-8
-    weight_decay: float | None = None
-    kind: Literal["adam", "sgd"] = "adam"
-    momentum: float = 0.9
-    schedule: Callable[[float], float] | None = None
 
 
 @dataclass(frozen=True)

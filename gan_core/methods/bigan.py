@@ -14,8 +14,9 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from gan_core.methods.base import Batch, Inputs, Rule, Update, WithEncoder
+from gan_core.methods.base import Batch, Inputs, Update, WithEncoder
 from gan_core.methods.losses import swapped_pairs
+from gan_core.methods.optimisers import Rule
 from gan_core.networks.base import LayeredNetwork
 from gan_core.networks.make import Make
 

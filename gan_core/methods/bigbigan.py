@@ -22,7 +22,8 @@ from pydantic import Field
 from torch import Tensor
 
 from gan_core.config import Section
-from gan_core.methods.base import Batch, Inputs, Rule, Update, WithEncoder
+from gan_core.methods.base import Batch, Inputs, Update, WithEncoder
+from gan_core.methods.optimisers import Rule
 from gan_core.networks.layers import frozen
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from pydantic import Field
 from torch import Tensor
 
 from gan_core.config import Section
-from gan_core.methods.base import Base, Batch, Rule, Update
+from gan_core.methods.base import Base, Batch, Update
+from gan_core.methods.optimisers import Rule
 from gan_core.networks.layers import frozen
 
 if TYPE_CHECKING:

@@ -28,8 +28,9 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from gan_core.config import Section
-from gan_core.methods.base import Base, Batch, Rule, Update
+from gan_core.methods.base import Base, Batch, Update
 from gan_core.methods.losses import bce, float32_of
+from gan_core.methods.optimisers import Rule
 from gan_core.methods.views import View, draw_view
 from gan_core.networks.layers import frozen
 

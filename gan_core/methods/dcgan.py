@@ -21,8 +21,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from gan_core.config import Section
-from gan_core.methods.base import Base, Batch, Rule, Update
+from gan_core.methods.base import Base, Batch, Update
 from gan_core.methods.losses import bce, gradient_penalty, probability
+from gan_core.methods.optimisers import Rule
 from gan_core.networks.base import LayeredNetwork
 from gan_core.networks.layers import frozen
 from gan_core.networks.make import Make

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gan_core.methods.base import Batch, Rule, Update, WithEncoder
+from gan_core.methods.base import Batch, Update, WithEncoder
+from gan_core.methods.optimisers import Rule
 
 if TYPE_CHECKING:
+    from gan_core.methods.optimisers import Optimiser
     from gan_core.networks.base import LayeredNetwork
     from gan_core.networks.make import Make
-    from gan_core.training.optimisers import Optimiser
 
 ABOUT = "latent regression: an encoder fitted to a finished generator, the baseline of BiGAN"
 VERSION = 1

@@ -11,10 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gan_core.config import TrainConfig
 from gan_core.methods.base import Base, Batch, Update
+from gan_core.methods.optimisers import Optimiser
 from gan_core.networks.base import LayeredNetwork
 from gan_core.networks.make import Make
 from gan_core.networks.snapshot import load_method
-from gan_core.training.optimisers import Optimiser
 from gan_core.training.trainer_state import network_spec
 
 COUNT = 4  # images in the counted minibatch

@@ -21,6 +21,7 @@ from gan_core.config import TrainConfig
 from gan_core.devices import memory_format
 from gan_core.errors import RequestError
 from gan_core.methods.base import Base
+from gan_core.methods.optimisers import Optimiser
 from gan_core.networks.base import LayeredNetwork
 from gan_core.networks.layers import calibrate_batchnorm
 from gan_core.networks.make import Make
@@ -38,7 +39,6 @@ from gan_core.training.data import ImageSet
 from gan_core.training.divergence import Monitor
 from gan_core.training.ema import Average
 from gan_core.training.logging import Figures
-from gan_core.training.optimisers import Optimiser
 from gan_core.training.start import start_from
 from gan_core.vision.tensors import to_float
 

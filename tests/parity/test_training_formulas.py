@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from gan_core.config import NetworkConfig, TrainConfig
-from gan_core.methods.base import Batch, Rule
+from gan_core.methods.base import Batch
 from gan_core.methods.losses import bce
-from gan_core.training.optimisers import Optimiser
+from gan_core.methods.optimisers import Optimiser, Rule
 from gan_core.training.trainer_state import TrainerState, build
 
 

@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from gan_core.config import TrainConfig
-from gan_core.methods.base import Rule
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How one optimiser moves the weights of some roles. None: what the recipe says.
+
+    Attributes:
+        roles: networks whose weights it moves.
+        rate: factor on `train.learning_rate`.
+        schedule: further factor on the rate, a function of kimg.
+        kind: 'adam', or 'sgd' with `momentum`.
+    """
+
+    roles: tuple[str, ...]
+    rate: float = 1.0
+    beta1: float | None = None
+    beta2: float | None = None
+    eps: float = 1e-8
+    weight_decay: float | None = None
+    kind: Literal["adam", "sgd"] = "adam"
+    momentum: float = 0.9
+    schedule: Callable[[float], float] | None = None
 
 
 class Optimiser:
