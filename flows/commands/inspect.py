@@ -30,7 +30,7 @@ from flows.commands.options import (
 from flows.home import open_store, resolve_home
 from gan_core import registry
 from gan_core.artifacts.manifest import MANIFEST, Manifest
-from gan_core.config import default_inspections
+from gan_core.config.recipe import default_inspections
 from gan_core.datasets.base import did_you_mean
 from gan_core.errors import RequestError, nearest
 from gan_core.pipeline.nodes import imported_key

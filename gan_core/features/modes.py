@@ -23,7 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gan_core.config import ExtractConfig, FeatureMode
+from gan_core.config import ExtractConfig
+from gan_core.config.features import FeatureMode
 from gan_core.errors import DataError, UnknownName
 from gan_core.features.base import FeatureNetwork
 from gan_core.features.views import QUADRANTS, WHOLE_IMAGE, Views

@@ -12,13 +12,13 @@ from typing import Any
 
 from gan_core import registry
 from gan_core.config import (
-    BaselineConfig,
     ExtractConfig,
     ProbeConfig,
     Recipe,
     SourceConfig,
     TrainConfig,
 )
+from gan_core.config.evaluation import BaselineConfig
 from gan_core.contract import ArtifactRef
 from gan_core.devices import resolve_compile, resolve_precision, resolve_processes
 from gan_core.errors import RequestError

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gan_core import registry
-from gan_core.config import SourceConfig, SplitConfig
+from gan_core.config import SourceConfig
+from gan_core.config.sources import SplitConfig
 from gan_core.contract import IngestRequest, StageOutcome, StageRequest
 from gan_core.datasets.base import Blob, Entry, Source
 from gan_core.errors import DataError

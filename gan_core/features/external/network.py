@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from gan_core.config import FeatureMode
+from gan_core.config.features import FeatureMode
 from gan_core.errors import DataError, RequestError, UnknownName
 from gan_core.features import extract
 from gan_core.features.external.hooks import (
