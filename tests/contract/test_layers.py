@@ -34,7 +34,8 @@ LIBRARIES = {
         "vision",
     ]
 }
-# A layer may import those before it, and its own. gan_core's own modules are the ground.
+# A layer may import those before it, and its own. gan_core's own modules and gan_core.config are
+# the ground.
 RANK = {
     **{"gan_core": 0, "gan_core.artifacts": 1, "gan_core.stages": 3, "gan_core.pipeline": 4},
     **dict.fromkeys(LIBRARIES, 2),
@@ -63,9 +64,9 @@ GRAPH = {
 
 
 def package(module: str) -> str:
-    """'gan_core' for its own modules, 'gan_core.dedup', 'tasks', 'flows'."""
+    """'gan_core' for the ground, 'gan_core.dedup', 'tasks', 'flows'."""
     parts = module.split(".")
-    if parts[0] != "gan_core":
+    if parts[0] != "gan_core" or parts[1:2] == ["config"]:
         return parts[0]
     inner = len(parts) > 2 or (len(parts) == 2 and (ROOT / "gan_core" / parts[1]).is_dir())
     return ".".join(parts[:2]) if inner else "gan_core"
