@@ -1,4 +1,5 @@
-# Needs Python 3.11 to 3.13 with venv, and make; everything else comes from the package index into .venv.
+# Needs Python 3.11 to 3.13 with venv, and make; everything else comes from the package index into
+# .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -30,8 +31,9 @@ INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pyth
 
 setup: $(INSTALLED)
 
-# Versions and hashes come from requirements.lock; extras that are not named here stay out although they are locked.
-# Bytecode is made now: each stage of a run is a process, and where PYTHONDONTWRITEBYTECODE is set each would compile torch anew.
+# Versions and hashes come from requirements.lock; extras that are not named here stay out although
+# they are locked. Bytecode is made now: each stage of a run is a process, and where
+# PYTHONDONTWRITEBYTECODE is set each would compile torch anew.
 $(INSTALLED): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

@@ -1,13 +1,15 @@
 #!/bin/bash
-# The first 15 minutes on a GPU, in parts of under ten; docs/untested.md says what each should print,
-# and what to do if it does not.
+# The first 15 minutes on a GPU, in parts of under ten; docs/untested.md says what each should
+# print, and what to do if it does not.
 #
-#     benchmarks/first_gpu.sh sizes|first|contrastive|contrastive-only|tiny-imagenet|bigbigan|egan
+#     benchmarks/first_gpu.sh sizes|first|contrastive|contrastive-only|adversarial-only
+#     benchmarks/first_gpu.sh tiny-imagenet|bigbigan|egan
 #     benchmarks/first_gpu.sh look|tests|speed|speed32|compiled|resume|cifar10|svm
 #
-# OUT: folder for what is to be kept (default /tmp/first_gpu). HOME_GPU: store (default /tmp/gpu_home).
-# DATA: folder that holds cifar10/*.parquet and tiny-imagenet-32/*.parquet. SCALE=debug rehearses on a
-# CPU. PYTHON: a Python with torch for CUDA (default python3). COMMIT: the code's name without git.
+# OUT: folder for what is to be kept (default /tmp/first_gpu). HOME_GPU: store (default
+# /tmp/gpu_home). DATA: folder that holds cifar10/*.parquet and tiny-imagenet-32/*.parquet.
+# SCALE=debug rehearses on a CPU. PYTHON: a Python with torch for CUDA (default python3). COMMIT:
+# the code's name without git.
 set -u -o pipefail
 cd "$(dirname "$0")/.." || exit 1
 OUT=${OUT:-/tmp/first_gpu} HOME_GPU=${HOME_GPU:-/tmp/gpu_home} PYTHON=${PYTHON:-python3} SCALE=${SCALE:-full}
@@ -17,8 +19,8 @@ export PYTHONUNBUFFERED=1 OMP_WAIT_POLICY=PASSIVE PYTHONPATH="$PWD${PYTHONPATH:+
 bare() { "$PYTHON" benchmarks/bare.py "$@" --home "$HOME_GPU" --set dedup.mode=off "${SETTINGS[@]}"; }
 SETTINGS=()
 
-# run_part NAME RECIPE SECONDS [SETTING ...]: trains for at most so long, extracts, scores; keeps the
-# log, the report, the last grid and the snapshot's weights in bf16
+# run_part NAME RECIPE SECONDS [SETTING ...]: trains for at most so long, extracts, scores; keeps
+# the log, the report, the last grid and the snapshot's weights in bf16
 run_part() {
     local name=$1 recipe=$2 seconds=$3
     shift 3
@@ -64,8 +66,13 @@ first) # command 1: at most three minutes
 contrastive) # command 2: at most nine minutes
     run_part contrastive cifar10-contrastive 500
     ;;
-contrastive-only) # the ablation, at a quarter of the passes; DONE: what `contrastive` has shown, in kimg
-    run_part contrastive-only cifar10-contrastive 200 train.options.adversarial=false "train.kimg=${KIMG:-750}"
+contrastive-only) # the ablation, at a quarter of the passes, KIMG
+    run_part contrastive-only cifar10-contrastive 200 \
+        train.options.adversarial=false "train.kimg=${KIMG:-750}"
+    ;;
+adversarial-only) # as above: an ordinary GAN on the same views
+    run_part adversarial-only cifar10-contrastive 200 \
+        train.options.contrastive=false "train.kimg=${KIMG:-750}"
     ;;
 tiny-imagenet) # the paper's own case: dcgan32 on other images
     run_part tiny-imagenet tiny-imagenet32-cifar10 240
@@ -104,7 +111,8 @@ resume)
     (exec "$PYTHON" benchmarks/bare.py digits --scale full --until train --home "$HOME_GPU" --set dedup.mode=off "${SETTINGS[@]}") \
         >"$OUT/killed.txt" 2>&1 &
     training=$!
-    # killed once it has trained for a while: two states are there, and a third is on its way or has replaced one
+    # killed once it has trained for a while: two states are there, and a third is on its way or has
+    # replaced one
     for _ in $(seq 300); do
         [ "$(find "$HOME_GPU/state/train" -path '*state-*' -name manifest.json 2>/dev/null | wc -l)" -ge 2 ] && break
         kill -0 $training 2>/dev/null || break
@@ -126,7 +134,7 @@ svm)
     "$PYTHON" benchmarks/svm.py "$folder" --device cuda --tolerances 0.1 --limit 120 2>&1 | tee "$OUT/svm.txt"
     ;;
 *)
-    sed -n '2,10p' "$0"
+    sed -n '2,12p' "$0"
     exit 2
     ;;
 esac
