@@ -17,10 +17,11 @@ from pydantic import Field
 from torch import Tensor
 
 from gan_core.config import Section, SegmenterConfig
+from gan_core.inspection.agreement import LEAST_PIXELS, compare, count_units
 from gan_core.inspection.base import Context, Inspection, Table, as_float, image_sheet
-from gan_core.inspection.dissection import LEAST_PIXELS, compare, count_units, highlighted
 from gan_core.inspection.guided import prepared
 from gan_core.inspection.segmenters import VOID, of_context
+from gan_core.inspection.units import highlighted
 from gan_core.networks.base import LayeredNetwork
 from gan_core.randomness import numpy_stream
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_core.inspection.base import NotApplicable
+from gan_core.inspection.base import Images, NotApplicable, as_images
 from gan_core.networks.base import LayeredNetwork
 
 BATCH = 128
+FADED, GREY = 0.25, 0.6  # share of an image where a unit is off, and the grey of the rest
 Change = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -135,3 +138,27 @@ def random_sets(
     """`count` random sets of `size` units that are not in `without`; smaller where few are left."""
     left = [unit for unit in range(units) if unit not in set(without)]
     return [random.permutation(left)[:size].tolist() for _ in range(count)]
+
+
+def before_and_after(study: Units, chosen: Sequence[Sequence[int]]) -> Images:
+    """A row of samples, then a row for each set of units with these ablated."""
+    return np.concatenate(
+        [as_images(study.images), *(as_images(study.without(units)) for units in chosen)]
+    )
+
+
+def highlighted(images: Tensor, maps: Tensor) -> Images:
+    """Images under a unit's map, a row for each unit: uint8 [units * n, S, S, 3].
+
+    A place is as it is where the unit is above the 98th percentile of these maps, and fades to
+    light grey where it is off, so that dark photographs show as much as bright ones.
+
+    Args: images: [n, 3, S, S]. maps: activations of the units [n, units, h, w].
+    """
+    size = list(images.shape[2:])
+    large = F.interpolate(maps.float(), size=size, mode="bilinear", align_corners=False)
+    flat = large.transpose(0, 1).flatten(1)
+    most = torch.quantile(flat, 0.98, dim=1).clamp(min=1e-6)
+    part = FADED + (1 - FADED) * (large / most[:, None, None]).clamp(0, 1)
+    mixed = [images * share + GREY * (1 - share) for share in torch.split(part, 1, dim=1)]
+    return np.concatenate([as_images(one) for one in mixed])

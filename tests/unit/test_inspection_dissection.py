@@ -13,14 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_core.inspection.dissection import (
-    Ablation,
-    Dissection,
-    agreement,
-    count_units,
-    dissect,
-    quality,
-)
+from gan_core.inspection.ablation import Ablation
+from gan_core.inspection.agreement import agreement, count_units, quality
+from gan_core.inspection.dissection import Dissection, dissect
 from gan_core.inspection.segmenters import by_colour
 from gan_core.inspection.units import outgoing
 from gan_core.networks.layers import initialise

@@ -11,14 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gan_core.inspection.subspaces import (
-    Data,
-    Subspace,
-    accuracies,
-    random_subspace,
-    read,
-    task_subspace,
-)
+from gan_core.inspection.score_subspace import Subspace, random_subspace, read, task_subspace
+from gan_core.inspection.subspaces import Data, accuracies
 from gan_core.networks.layers import initialise
 from gan_core.networks.snapshot import Prior, Snapshot, load_method, rebuild_networks
 
