@@ -1,15 +1,14 @@
 """A whole recipe where neither Prefect nor FAISS is installed: the plan's stages one after another,
 in the flow's order.
 
-    python benchmarks/bare.py RECIPE --home FOLDER [--data PLACE ...] [--scale full] [--set
-    train.kimg=50 ...] [--until train]
-                              [--device cuda] [--max-seconds 420]
+    python benchmarks/bare.py RECIPE --home FOLDER [--data PLACE ...] [--scale full] \\
+        [--set train.kimg=50 ...] [--until train] [--device cuda] [--max-seconds 420]
 
 Deduplication searches with FAISS: leave it out with `--set dedup.mode=off` where FAISS is not
-installed. Needed besides torch: numpy, OpenCV, pyarrow, scikit-learn, safetensors, pydantic,
+installed. Needed in addition to torch: numpy, OpenCV, pyarrow, scikit-learn, safetensors, pydantic,
 PyYAML, fsspec and, for the report, jinja2 and matplotlib. Run again, it continues, also a training
-that was killed or that `--max-seconds` has ended. Each stage says a line of JSON: its seconds, its
-summary, its warnings.
+that was killed or that `--max-seconds` has ended. Each stage prints a line of JSON: its seconds,
+its summary, its warnings.
 """
 
 from __future__ import annotations

@@ -1,10 +1,13 @@
 """What dedup costs: all pairs of codes within a radius among a million, with a check that none is
 missed; the whole search by size.
 
-python benchmarks/dedup.py --codes 1000000                 random codes with planted near
-duplicates, radius 4 python benchmarks/dedup.py --codes 1000000 --faiss         the same with FAISS'
-IndexBinaryMultiHash beside it python benchmarks/dedup.py --images "$DISCERN_DATA"      fit, encode
-and find duplicates on CIFAR-10, seconds for each step
+    python benchmarks/dedup.py --codes 1000000
+    python benchmarks/dedup.py --codes 1000000 --faiss
+    python benchmarks/dedup.py --images "$DISCERN_DATA"
+
+The first searches random codes with planted near duplicates at radius 4; the second does the same
+with FAISS' IndexBinaryMultiHash as well; the third fits, encodes and finds duplicates on CIFAR-10
+and gives seconds for each step.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Families of altered photographs through `discern dedup`: is each one group, and is the unaltered
 photograph its representative?
 
-python benchmarks/dedup_families.py --data "$DISCERN_DATA" --out /tmp/families
+    python benchmarks/dedup_families.py --data "$DISCERN_DATA" --out /tmp/families
 
 Trial 1: 8 of the 110 room photographs with 9 altered versions each; trial 2: the same photographs
 with 6 others; pairs: each photograph with one altered version alone. Altered versions are JPEG

@@ -3,7 +3,7 @@
 
     python benchmarks/dedup_overlays.py --data "$DISCERN_DATA" --out /tmp/overlays
 
-Trials: photographs of 150 to 400 px, each altered copy beside its source, saved as JPEG of quality
+Trials: photographs of 150 to 400 px, each altered copy with its source, saved as JPEG of quality
 85 to 95. line: a line of text three quarters of the width long. lines: text in three quarters of
 the width and of the height. Sets without a copy: all rooms, street frames of a moving car (some of
 them near-identical) and face photographs; what `--overlays` adds there is wrong unless it is seen

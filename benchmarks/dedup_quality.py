@@ -2,14 +2,14 @@
 duplicates, the threshold sweep.
 
     python benchmarks/dedup_quality.py --data "$DISCERN_DATA" --out docs/dedup
-    everything; writes the sheet to judge python benchmarks/dedup_quality.py --verdicts docs/dedup
-    precision from the verdicts
+    python benchmarks/dedup_quality.py --verdicts docs/dedup
 
-Verdicts: same (one photograph, whatever was done to it), similar (another moment, another variant),
-    different.
+The first does everything and writes the sheet for a person's verdicts; the second computes the
+precision from the verdicts: same (one photograph, whatever was done to it), similar (another
+moment, another variant), different.
 
 Truth: ciFAIR's near-duplicate pairs (cvjena/cifair, Judgment 1): 249 test-train, 30 test-test.
-    Settings were chosen on half A.
+Settings were chosen on half A.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Whole processes in turn: this project's 128-bit hash against imagededup's PHash, on the same PNG
 files of CIFAR-10.
 
-    python -m venv /tmp/peer && /tmp/peer/bin/pip install imagededup python benchmarks/dedup_race.py
-    --data "$DISCERN_DATA" --peer /tmp/peer/bin/python --images /tmp/cifar-png --rounds 3
+    python -m venv /tmp/peer && /tmp/peer/bin/pip install imagededup
+    python benchmarks/dedup_race.py --data "$DISCERN_DATA" --peer /tmp/peer/bin/python \\
+        --images /tmp/cifar-png --rounds 3
 
 Encoding, all 60,000 files: imagededup; ours with the autoencoder fitted in the same process; ours
-    with a stored encoder.
+with a stored encoder.
 Encoding and finding, the first 15,000 files: imagededup at its default distance (10 of 64 bits);
 ours by code, at radius 4 of 128 bits, with a stored encoder; and `discern dedup`, which verifies
 every pair on pixels. Every process starts with its imports and reads the files (which lie in the

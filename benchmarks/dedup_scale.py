@@ -1,10 +1,12 @@
 """How dedup's cost grows: codes within 4 bits at 1, 3 and 10 million, and each step of mode
 verified on 40,000 to 160,000 images.
 
-    python benchmarks/dedup_scale.py --codes 1000000 3000000 10000000 python
-    benchmarks/dedup_scale.py --data "$DISCERN_DATA" --images 40000 80000 160000      CIFAR-10, then
-    Tiny ImageNet at 32x32 python benchmarks/dedup_scale.py --data "$DISCERN_DATA" --search 1000000
-    the whole search, planted duplicates counted
+    python benchmarks/dedup_scale.py --codes 1000000 3000000 10000000
+    python benchmarks/dedup_scale.py --data "$DISCERN_DATA" --images 40000 80000 160000
+    python benchmarks/dedup_scale.py --data "$DISCERN_DATA" --search 1000000
+
+The images are CIFAR-10's, then Tiny ImageNet's at 32x32. `--search` runs the whole search and
+counts the planted duplicates that it finds.
 
 Every size runs in a process of its own, so that the peak of memory is its own. CPU seconds count
 all threads.

@@ -1,11 +1,11 @@
 """Features from the paper's 28,672-feature network: images a second in float32 and bf16,
 interleaved, and how far they differ.
 
-    python benchmarks/extract.py [--images 256] [--rounds 3] [--batch 128] [--device cpu] [--threads
-    0] [--network dcgan32]
+    python benchmarks/extract.py [--images 256] [--rounds 3] [--batch 128] [--device cpu] \\
+        [--threads 0] [--network dcgan32]
 
-The weights are random, the statistics are taken over the same random images: the speed does not
-    depend on either.
+The weights are random and the statistics are those of the same random images: the speed does not
+depend on either.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an image costs each method, beside dcgan on the same network; and what a bias in the
+"""What an image costs each method, relative to dcgan on the same network; and what a bias in the
 discriminator's first layer (dcgan's option `first_bias`) does to contrast and features.
 
     python benchmarks/methods.py cost [--network dcgan32_svhn] [--width 0.5] [--rounds 5]

@@ -1,8 +1,8 @@
 """Ten flow runs at once on one Prefect server: SQLite and PostgreSQL, interleaved in one call.
 
-    python benchmarks/orchestration.py --postgres
-    postgresql+asyncpg://discern:PASSWORD@127.0.0.1:5432/bench [--rounds 2]
-        [--runs 10] [--tasks 20] [--write PAGE]
+    python benchmarks/orchestration.py \\
+        --postgres postgresql+asyncpg://discern:PASSWORD@127.0.0.1:5432/bench \\
+        [--rounds 2] [--runs 10] [--tasks 20] [--write PAGE]
 
 Each round starts a server of its own with the settings that Discern ships (recorder in batches,
 database timeout 60 s), first over one database, then over the other. Ten processes import Prefect,

@@ -1,8 +1,8 @@
 """Whether numbers with fewer bits change the accuracy: two features artifacts of the same images
 and network, scored on the same draws.
 
-    python benchmarks/precision.py FLOAT32 BF16 [--labels 400] [--draws 10] [--cost 1e-4] [--test
-    10000]
+    python benchmarks/precision.py FLOAT32 BF16 [--labels 400] [--draws 10] [--cost 1e-4] \\
+        [--test 10000]
 
 FLOAT32 and BF16 are extract artifacts (folders with features-*.parquet) that differ in
 `extract.precision` and in nothing else. Both are scored by linear_svm at one value of C on the same

@@ -1,8 +1,9 @@
 """The probes linear_svm and logistic against scikit-learn on the features of an artifact,
 interleaved in one run.
 
-    python benchmarks/svm.py FEATURES [--layers conv1] [--rows 20000] [--costs 1e-6,1e-5,1e-4]
-    [--rounds 1] [--limit 1800] python benchmarks/svm.py FEATURES --probe logistic --tolerances 1e-4
+    python benchmarks/svm.py FEATURES [--layers conv1] [--rows 20000] [--costs 1e-6,1e-5,1e-4] \\
+        [--rounds 1] [--limit 1800]
+    python benchmarks/svm.py FEATURES --probe logistic --tolerances 1e-4
 
 FEATURES is a folder with features-*.parquet (an extract artifact). Ours solves all classes and all
 C in one call, on all cores; LinearSVC (LogisticRegression) is fitted once for each C and each of

@@ -1,9 +1,9 @@
 """Images per second of the training engine against the loop that a person would write from the
 PyTorch DCGAN tutorial.
 
-    python benchmarks/training.py [--networks dcgan32_svhn dcgan64:0.5] [--batch 128] [--rounds 5]
-    [--seconds 3] [--threads N]
-                                  [--device auto] [--compile] [--profile FOLDER] [--commit ABC]
+    python benchmarks/training.py [--networks dcgan32_svhn dcgan64:0.5] [--batch 128] \\
+        [--rounds 5] [--seconds 3] [--threads N] [--device auto] [--compile] [--profile FOLDER] \\
+        [--commit ABC]
 
 Each loop runs in a process of its own, so that none inherits another's compiled code, chosen
 kernels or memory; the processes take turns, and figures are medians over the rounds. All train the

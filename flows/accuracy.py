@@ -1,4 +1,4 @@
-"""Tells when features have become clearly worse: an event that an automation of `discern setup`
+"""Detects that features have become clearly worse: an event that an automation of `discern setup`
 waits for.
 
 Triggers match names and not numbers, so what "fell" means is decided here: with the same recipe and

@@ -125,7 +125,7 @@ def _webhook(client: SyncPrefectClient, url: str | None) -> tuple[Any, Step]:
         return None, (what, "removed" if present else "as it was", "no address for failures")
     if url is None or (present is not None and present.data.get("url") == url):
         text = (
-            f"tells {_host(str(present.data['url']))}"
+            f"notifies {_host(str(present.data['url']))}"
             if present
             else "no address for failures: give --notify URL"
         )
@@ -137,7 +137,7 @@ def _webhook(client: SyncPrefectClient, url: str | None) -> tuple[Any, Step]:
         json_data={"text": "{{subject}}\n{{body}}", "title": "{{subject}}"},
     )
     made = block.save(WEBHOOK, overwrite=True)
-    return made, (what, "changed" if present else "made", f"tells {_host(url)}")
+    return made, (what, "changed" if present else "made", f"notifies {_host(url)}")
 
 
 def _host(url: str) -> str:
@@ -240,14 +240,14 @@ def _notifications(mine: ResourceSpecification, webhook: Any) -> list[Automation
     return [
         AutomationCore(
             name=FAILED,
-            description="Tells of a run that failed or crashed.",
+            description="Notifies of a run that failed or crashed.",
             trigger=EventTrigger(match=_RUNS, match_related=mine, expect=failed, **at_once),
             actions=[_notify(webhook, subject, "{{ flow_run.state.message }}")],
         ),
         AutomationCore(
             name=FELL,
             description=(
-                "Tells when a run's features are clearly worse than those of the last run "
+                "Notifies when a run's features are clearly worse than those of the last run "
                 "of the same recipe."
             ),
             trigger=EventTrigger(match=recipes, expect={accuracy.EVENT}, **at_once),

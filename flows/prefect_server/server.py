@@ -66,7 +66,7 @@ def check_login(url: str, folder: Path) -> None:
     """Refuses a configured server that answers but refuses this login.
 
     Raises:
-        WorkError: it wants a password, and none or another is set.
+        WorkError: it requires a password, and none or another is set.
     """
     login = configured("PREFECT_API_AUTH_STRING")
     if configured("PREFECT_API_KEY"):
@@ -76,7 +76,7 @@ def check_login(url: str, folder: Path) -> None:
     except urllib.error.HTTPError as error:
         if error.code == 401:
             raise WorkError(
-                f"The Prefect server at {url} wants a password, and "
+                f"The Prefect server at {url} requires a password, and "
                 + (
                     "does not take the one in PREFECT_API_AUTH_STRING."
                     if login
@@ -123,7 +123,7 @@ def ask(
 
 
 def _csrf(url: str, login: str | None, timeout: float) -> dict[str, str]:
-    """The token that a server with CSRF protection wants with a POST; nothing for one without."""
+    """The token that a server with CSRF protection requires for a POST; empty without."""
     client = f"discern-{os.getpid()}"
     try:
         return {

@@ -191,8 +191,7 @@ def existing(config: SourceConfig, location: Path | None) -> Path:
     """
     if location is None:
         raise RequestError(
-            f"The source {config.name!r} (dataset {config.dataset!r}) needs to be told where its "
-            "data lies.",
+            f"The source {config.name!r} (dataset {config.dataset!r}) needs the place of its data.",
             expected=config.layout or "a path",
             remedy="add --data PATH",
         )

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gan_core.networks.base import LayeredNetwork
     from gan_core.networks.make import Make
 
-ABOUT = "AC-GAN: class-conditional generator, discriminator that also tells the class; uses labels"
+ABOUT = "AC-GAN: class-conditional generator, discriminator that also classifies; uses labels"
 TITLE = "AC-GAN"
 VERSION = 1
 USES_LABELS = True

@@ -1,4 +1,4 @@
-"""SS-GAN (Chen, Zhai, Ritter, Lucic, Houlsby 2019): the discriminator also tells rotations.
+"""SS-GAN (Chen, Zhai, Ritter, Lucic, Houlsby 2019): the discriminator also predicts rotations.
 
 Output 0 is the logit of realness, outputs 1 to 4 are the logits of 0, 90, 180 and 270 degrees.
 Rotated real images train the discriminator (weight 1.0), rotated generated ones the generator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gan_core.networks.base import LayeredNetwork
     from gan_core.networks.make import Make
 
-ABOUT = "SS-GAN: the discriminator also tells by how much an image was rotated"
+ABOUT = "SS-GAN: the discriminator also predicts how an image was rotated"
 TITLE = "SS-GAN"
 VERSION = 1
 USES_LABELS = False

@@ -69,7 +69,7 @@ def test_imported_networks_are_a_snapshot_like_any_other(real_data: Path, tmp_pa
     assert float(oscillation(images)) < 0.006
     with torch.no_grad():
         scores = snapshot.discriminator(images).sigmoid()
-    assert float(scores.mean()) < 0.2  # it tells its own generator's images
+    assert float(scores.mean()) < 0.2  # it recognises its own generator's images
 
 
 def test_missing_and_foreign_arrays_are_refused(real_data: Path, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ class Primal:
         on_cpu = source.device.type == "cpu"
         keep = on_cpu and source.numel() * 4 <= KEEP_FLOAT32
         self.source = source.float() if keep else source
-        # A CPU's cache holds a small block while it is converted; a GPU wants large ones.
+        # A CPU's cache holds a small block while it is converted; a GPU is faster with large ones.
         self.block = min(self.rows, block_rows(self.dims, 16 if on_cpu else 2048))
         self.buffer: Tensor | None = None
         self.quick = bf16_is_fast(source.device.type) and source.numel() >= BF16_VALUES
