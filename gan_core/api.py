@@ -317,7 +317,7 @@ def evaluate(
     Returns: labels per class to 'mean', 'low', 'high', 'draws', 'chosen', 'validation', ...
     Raises: DataError: one class only, no training or no test rows, values that are not finite.
     """
-    from gan_core.stages.evaluate import evaluate_arrays
+    from gan_core.evaluation.scoring import evaluate_arrays
 
     if isinstance(features, Features):
         labels = features.labels if labels is None else labels

@@ -92,6 +92,7 @@ _ALL = (
         ("scores.parquet", "predictions.parquet", "choices.parquet"),
         (
             "stages/evaluate.py",
+            "evaluation",
             "probes",
             "metrics/draws.py",
             "features/parquet.py",
@@ -103,7 +104,13 @@ _ALL = (
         "inspect",
         3,
         ("*.json", "*.png", "*.safetensors"),
-        ("stages/inspect.py", "inspection", "networks", "metrics/generation.py"),
+        (
+            "stages/inspect.py",
+            "inspection",
+            "networks",
+            "metrics/generation.py",
+            "evaluation/split.py",
+        ),
     ),
     StageSpec("report", 7, ("summary.json",), ("stages/report.py", "reporting")),
 )

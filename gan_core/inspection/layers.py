@@ -14,17 +14,18 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.compute as pc
 from pydantic import Field
 
 from gan_core import registry
-from gan_core.config import Section
+from gan_core.config import EvaluateConfig, Section
+from gan_core.errors import DataError
+from gan_core.evaluation.split import split_table
 from gan_core.features.parquet import feature_files, layer_shapes, read_features, read_rows
 from gan_core.inspection.base import Context, Inspection, NotApplicable, Table
 from gan_core.inspection.labelled import features_of
-from gan_core.metrics.draws import Draw, best, draws_of, hold_out
+from gan_core.metrics.draws import Draw, best, draws_of
 from gan_core.metrics.intervals import Interval, accuracy_interval
-from gan_core.probes.base import Labels, predict_many
+from gan_core.probes.base import accuracies_of
 
 ABOUT = "accuracy of a probe by layer and by pooling, from stored features"
 TITLE = "Layers and pooling"
@@ -35,9 +36,7 @@ NEEDS = ("features",)
 
 JOINED = "all joined"
 STORED, MAXIMUM, AVERAGE = "as stored", "maximum", "average"
-VALIDATION = 0.2  # share of the training labels, evaluation's default
 Half = npt.NDArray[np.float16]
-Rows = npt.NDArray[np.int64]
 
 
 class Options(Section):
@@ -52,12 +51,12 @@ class Options(Section):
 def inspect(context: Context, options: Options) -> Inspection:
     """Test accuracy with its interval for each layer and for all joined, by pooling."""
     folder = features_of(context)
-    data = _Split(folder, context.seed, options)
+    data = _Probe(folder, context.seed, options)
     shapes = layer_shapes(feature_files(folder)[0])
     parts: dict[str, list[Half]] = {MAXIMUM: [], AVERAGE: []}
     found: dict[str, dict[str, tuple[Interval, float]]] = {}
     for name, shape in shapes.items():
-        values = read_features(folder, [name], data.rows)[0]
+        values = read_features(folder, [name], data.split.rows)[0]
         maps = values.reshape(len(values), shape[0], -1)
         pooled = {
             MAXIMUM: maps.max(2),
@@ -67,7 +66,7 @@ def inspect(context: Context, options: Options) -> Inspection:
         for how, one in pooled.items():
             found[name][how] = data.score(one, context.device)
             parts[how].append(one)
-    whole = read_features(folder, None, data.rows)[0]
+    whole = read_features(folder, None, data.split.rows)[0]
     found[JOINED] = {STORED: data.score(whole, context.device)}
     for how, several in parts.items():
         found[JOINED][how] = data.score(np.concatenate(several, 1), context.device)
@@ -95,8 +94,8 @@ def inspect(context: Context, options: Options) -> Inspection:
         ["layer", "values", STORED, MAXIMUM, AVERAGE],
         rows,
         f"Test accuracy in percent with its 95 % interval: {title}, {how}, "
-        f"{len(data.draws)} draw{'s' if len(data.draws) > 1 else ''}, {data.tests} test images. "
-        "Maximum and average are over the stored grid.",
+        f"{len(data.draws)} draw{'s' if len(data.draws) > 1 else ''}, {data.split.tests} test "
+        "images. Maximum and average are over the stored grid.",
     )
     numbers: dict[str, Any] = {
         name: {
@@ -116,31 +115,21 @@ def _words(interval: Interval) -> str:
     return f"{100 * interval.mean:.1f} ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
 
 
-class _Split:
-    """Labelled rows of a features artifact: pool, validation, test, and draws of the pool.
+class _Probe:
+    """A probe fitted on draws of the labelled rows of a features artifact.
 
-    Attributes: rows: of the artifact, in that order; tests: how many are test rows.
+    Attributes: split: its rows; draws: of its pool.
     """
 
     def __init__(self, folder: Path, seed: int, options: Options) -> None:
-        table = read_rows(folder)
-        labels = pc.fill_null(table["label"], -1).to_numpy().astype(np.int64)
-        split = table["split"].to_numpy(zero_copy_only=False)
-        keys = [np.asarray(table[name].to_pylist()) for name in ("box", "image_id")]
-        order = np.lexsort((keys[0], keys[1]))
-        order = order[labels[order] >= 0]
-        train = order[split[order] == "train"]
-        test = order[split[order] == "test"]
-        if not len(test):
-            test = order[split[order] == "validation"]
-        if len(np.unique(labels[train])) < 2 or not len(test):
-            raise NotApplicable("There are no labelled images of two classes in train and test.")
-        pool, held = hold_out(labels[train], VALIDATION, seed)
-        self.rows: Rows = np.concatenate([train[pool], train[held], test])
-        self.tests, self._pool, self._train = len(test), len(pool), len(train)
-        self._labels: Labels = labels[self.rows]
+        try:
+            self.split = split_table(read_rows(folder), EvaluateConfig(), seed)
+        except DataError as error:
+            raise NotApplicable(
+                "There are no labelled images of two classes in train and test."
+            ) from error
         self.draws: list[Draw] = draws_of(
-            self._labels[: len(pool)], [options.labels], options.draws, seed
+            self.split.pool_labels, [options.labels], options.draws, seed
         )[0]
         self._probe = registry.load("probes", options.probe)
         self._grid = [float(value) for value in options.grid or self._probe.GRID]
@@ -148,29 +137,19 @@ class _Split:
 
     def score(self, features: Half, device: str) -> tuple[Interval, float]:
         """Test accuracy with its interval, and the mean validation accuracy of what was chosen."""
-        held, test = slice(self._pool, self._train), slice(self._train, None)
+        labels, held, test = self.split.labels, self.split.held, self.split.test
         fitted = [
             self._probe.fit(
-                features[draw.rows],
-                self._labels[draw.rows],
-                self._grid,
-                seed=self._seed,
-                device=device,
+                features[draw.rows], labels[draw.rows], self._grid, seed=self._seed, device=device
             )
             for draw in self.draws
         ]
         validation = np.array(
-            [
-                [
-                    (answer == self._labels[held]).mean()
-                    for answer in predict_many(models, features[held])
-                ]
-                for models in fitted
-            ]
+            [accuracies_of(models, features[held], labels[held]) for models in fitted]
         )
         chosen = best(self._grid, validation)
         accuracies = [
-            float((models[chosen].predict(features[test]) == self._labels[test]).mean())
+            float((models[chosen].predict(features[test]) == labels[test]).mean())
             for models in fitted
         ]
-        return accuracy_interval(accuracies, self.tests), float(validation[:, chosen].mean())
+        return accuracy_interval(accuracies, self.split.tests), float(validation[:, chosen].mean())

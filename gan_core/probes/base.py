@@ -106,6 +106,11 @@ def predict_many(models: Sequence[Model], features: Features) -> list[Labels]:
     return [model.answer(scores[:, edges[i] : edges[i + 1]]) for i, model in enumerate(linear)]
 
 
+def accuracies_of(models: Sequence[Model], features: Features, labels: Labels) -> list[float]:
+    """The share of right answers of each model."""
+    return [float((answer == labels).mean()) for answer in predict_many(models, features)]
+
+
 def linear_scores(
     features: Features,
     weights: npt.NDArray[np.float32],

@@ -21,6 +21,7 @@ LIBRARIES = {
         "baselines",
         "datasets",
         "dedup",
+        "evaluation",
         "features",
         "importers",
         "inspection",

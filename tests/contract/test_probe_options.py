@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gan_core.config import EvaluateConfig, ProbeConfig
-from gan_core.stages.evaluate import evaluate_arrays
+from gan_core.evaluation.scoring import evaluate_arrays
 
 SOURCE = '''
 from pydantic import Field

@@ -13,6 +13,7 @@ import pytest
 from gan_core import schemas
 from gan_core.config import EvaluateConfig
 from gan_core.errors import DataError, UnknownName
+from gan_core.evaluation import scoring
 from gan_core.probes.solver import dual as _dual
 from gan_core.progress import silent
 from gan_core.stages import evaluate, extract
@@ -230,9 +231,9 @@ def test_a_best_value_at_the_end_extends_the_grid(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Every step is logged and in choices.parquet; no warning where the grid then suffices."""
-    monkeypatch.setattr(evaluate, "EXTENSIONS", 3)
+    monkeypatch.setattr(scoring, "EXTENSIONS", 3)
     grid = [1e-6, 1e-5, 1e-4]
-    with caplog.at_level("INFO", logger=evaluate.__name__):
+    with caplog.at_level("INFO", logger=scoring.__name__):
         outcome = evaluate.run(
             evaluate_request(pixels, tmp_path, grid=grid, draws=1, labels_per_class=[10]), silent
         )
@@ -247,7 +248,7 @@ def test_a_best_value_at_the_end_extends_the_grid(
 def test_a_grid_that_stays_too_narrow_is_a_warning(
     pixels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate, "EXTENSIONS", 0)
+    monkeypatch.setattr(scoring, "EXTENSIONS", 0)
     outcome = evaluate.run(
         evaluate_request(pixels, tmp_path, grid=[1e-6, 1e-5, 1e-4], draws=1, labels_per_class=[10]),
         silent,

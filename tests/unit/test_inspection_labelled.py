@@ -11,11 +11,11 @@ import pytest
 
 from gan_core import schemas
 from gan_core.config import EvaluateConfig, ProbeConfig
+from gan_core.evaluation.scoring import evaluate_arrays
 from gan_core.features.parquet import ROW_COLUMNS, FeatureWriter, feature_name
 from gan_core.inspection import feature_map, layers, neighbours
 from gan_core.inspection.base import Context, NotApplicable
 from gan_core.shards import write_rows, write_shard
-from gan_core.stages.evaluate import evaluate_arrays
 
 COUNT, DIMS = 240, 12
 

@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from sklearn.preprocessing import StandardScaler
 
 from gan_core.config import EvaluateConfig, ProbeConfig
+from gan_core.evaluation.scoring import evaluate_arrays
 from gan_core.probes.prepare import prepare
 from gan_core.reporting.sentences import probe_name
-from gan_core.stages.evaluate import evaluate_arrays
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32])
