@@ -208,11 +208,13 @@ def set_statistics(
 
 
 def statistics_of(network: FeatureNetwork) -> dict[str, Tensor]:
-    """Stored batch-norm statistics as '<layer>.mean' and '<layer>.variance', float32 on the CPU."""
+    """Stored batch-norm statistics as '<layer>.mean' and '<layer>.variance': copies, float32 on
+    the CPU.
+    """
     found = {}
     for name, norm in network.norms().items():
         for short, buffer in (("mean", "running_mean"), ("variance", "running_var")):
-            found[f"{name}.{short}"] = getattr(norm, buffer).detach().float().cpu().contiguous()
+            found[f"{name}.{short}"] = getattr(norm, buffer).detach().float().cpu().clone()
     return found
 
 
