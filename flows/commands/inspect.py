@@ -164,21 +164,7 @@ def inspect_snapshot(
         training_set: a pack artifact; None: that of the snapshot's own artifact, if it is there.
         features: an extract artifact, for inspections that need one.
     """
-    names = [only] if only else default_inspections()
-    for name in names:
-        registry.check("inspection", name)
-    given = settings_of(overrides)
-    by_name = given.pop("inspect", {})
-    if given and not only:
-        raise RequestError(
-            f"--set {next(iter(given))}=... belongs to no inspection.",
-            expected="--only NAME with its options, or --set inspect.NAME.option=value",
-        )
-    for name in by_name:
-        registry.check("inspection", name)
-    wanted = {name: {**given, **(by_name.get(name) or {})} for name in names}
-    for name, options in wanted.items():
-        registry.options("inspection", name, options)
+    wanted = _options_by_name(only, overrides)
 
     from gan_core.devices import resolve_device
     from gan_core.inspection.base import Context
@@ -219,6 +205,26 @@ def inspect_snapshot(
             }
         )
     return 1 if only and not rows[0]["applicable"] else 0
+
+
+def _options_by_name(only: str | None, overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Each inspection that is wanted, to its options, which are checked."""
+    names = [only] if only else default_inspections()
+    for name in names:
+        registry.check("inspection", name)
+    given = settings_of(overrides)
+    by_name = given.pop("inspect", {})
+    if given and not only:
+        raise RequestError(
+            f"--set {next(iter(given))}=... belongs to no inspection.",
+            expected="--only NAME with its options, or --set inspect.NAME.option=value",
+        )
+    for name in by_name:
+        registry.check("inspection", name)
+    wanted = {name: {**given, **(by_name.get(name) or {})} for name in names}
+    for name, options in wanted.items():
+        registry.options("inspection", name, options)
+    return wanted
 
 
 def _inputs_of(folder: Path, role: str) -> list[Path]:

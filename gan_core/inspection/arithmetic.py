@@ -74,19 +74,8 @@ def inspect(context: Context, options: Options) -> Inspection:
             for function, column in zip(functions, scores.T, strict=True)
         ]
     )
-    cells = [furthest(scores, middle, high) for high in ((1, 1), (1, 0), (0, 0))]
-    if min(len(cell) for cell in cells) < EXEMPLARS:
-        raise NotApplicable(
-            f"Of {len(images)} samples fewer than {EXEMPLARS} are exemplars of A, B or C "
-            f"({', '.join(str(len(cell)) for cell in cells)}): choose other attributes."
-        )
     random = numpy_stream(context.seed, "inspect", "arithmetic draws")
-    exemplars = np.stack(
-        [
-            np.stack([random.permutation(cell)[:EXEMPLARS] for cell in cells])
-            for _ in range(options.draws)
-        ]
-    )
+    exemplars = _draw_exemplars(scores, middle, options.draws, random)
     anywhere = random.integers(0, len(latents), (options.draws, 2, EXEMPLARS))
     shuffled = np.concatenate([exemplars[:, :1], anywhere], 1)
 
@@ -124,6 +113,24 @@ def inspect(context: Context, options: Options) -> Inspection:
     ]
     table = Table(["sum", "as wanted", "95 % interval"], rows)
     return Inspection(sentence, numbers, _figures(context, latents, images, exemplars[0]), [table])
+
+
+def _draw_exemplars(
+    scores: Scores, middle: Scores, draws: int, random: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """Numbers of samples that show A, B and C: [draws, 3, EXEMPLARS].
+
+    Raises: NotApplicable: there are too few of one of them.
+    """
+    cells = [furthest(scores, middle, high) for high in ((1, 1), (1, 0), (0, 0))]
+    if min(len(cell) for cell in cells) < EXEMPLARS:
+        raise NotApplicable(
+            f"Of {len(scores)} samples fewer than {EXEMPLARS} are exemplars of A, B or C "
+            f"({', '.join(str(len(cell)) for cell in cells)}): choose other attributes."
+        )
+    return np.stack(
+        [np.stack([random.permutation(cell)[:EXEMPLARS] for cell in cells]) for _ in range(draws)]
+    )
 
 
 def furthest(scores: Scores, middle: Scores, high: tuple[int, int]) -> npt.NDArray[np.int64]:

@@ -8,7 +8,9 @@ weights. No segmenter is needed where the training set has masks.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -87,21 +89,7 @@ def inspect(context: Context, options: Options) -> Inspection:
         ["layer", "units", "detectors", "with random weights"],
         [[layer, len(found[layer].iou), detectors[layer], spurious[layer]] for layer in layers],
     )
-    rows = []
-    for n in shown:
-        one = found[best[n]]
-        unit = int(one.iou[:, n].argmax())
-        rows.append(
-            [
-                classes[n],
-                f"{100 * shares[n]:.1f} %",
-                best[n],
-                unit,
-                f"{one.iou[unit, n]:.3f}",
-                f"{one.shuffled[unit, n]:.3f}",
-                f"{max(other.iou[:, n].max() for other in chance.values()):.3f}",
-            ]
-        )
+    rows = [_class_row(n, classes, shares, best[n], found, chance) for n in shown]
     columns = ["class", "pixels", "layer", "unit", "IoU", "shuffled", "random weights, best IoU"]
     numbers = {
         "layers": {
@@ -120,6 +108,28 @@ def inspect(context: Context, options: Options) -> Inspection:
     caption = f"images with most of a class under the map of its best unit; rows: {names}"
     figures = [image_sheet("feature_dissection", np.concatenate(sheets), SHOWN, caption)]
     return Inspection(sentence, numbers, figures, [by_layer, Table(columns, rows)])
+
+
+def _class_row(
+    number: int,
+    classes: Sequence[str],
+    shares: Floats,
+    layer: str,
+    found: Mapping[str, Found],
+    chance: Mapping[str, Found],
+) -> list[Any]:
+    """The row of a class in the table: its best unit in the layer where that is best."""
+    one = found[layer]
+    unit = int(one.iou[:, number].argmax())
+    return [
+        classes[number],
+        f"{100 * shares[number]:.1f} %",
+        layer,
+        unit,
+        f"{one.iou[unit, number]:.3f}",
+        f"{one.shuffled[unit, number]:.3f}",
+        f"{max(other.iou[:, number].max() for other in chance.values()):.3f}",
+    ]
 
 
 def _labels(

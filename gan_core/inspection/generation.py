@@ -119,17 +119,7 @@ def inspect(context: Context, options: Options) -> Inspection:
         as_float(context.training_set.pixels(rows))
         for rows in (order[:half], order[half : 2 * half])
     )
-    samples = as_float(as_images(context.samples(half, "generation")))
-    noise = torch.randn(
-        other.shape, generator=torch_stream(context.seed, "inspect", "generation noise")
-    )
-    sets = {
-        SAMPLES: samples,
-        MATCHED: match_contrast(samples, reference),
-        FLOOR: other,
-        BLURRED: gaussian_blur(other, [7, 7], [BLUR, BLUR]),
-        NOISY: (other + noise * NOISE / 127.5).clamp(-1, 1),
-    }
+    sets = _sets(context, reference, other)
     extractor = _inception(options.weights, context.device) if options.weights else None
     extractor = extractor or _of_discriminator(context, options.extractor, reference)
     real, _ = extractor.read(reference)
@@ -172,6 +162,23 @@ def inspect(context: Context, options: Options) -> Inspection:
     caption = f"from above: {'; '.join(sets)}"
     figures = [image_sheet("generation", np.stack(rows), SHOWN, caption)]
     return Inspection(" ".join([sentence, *warnings]), numbers, figures, tables, warnings)
+
+
+def _sets(context: Context, reference: Tensor, other: Tensor) -> dict[str, Tensor]:
+    """Name to the images that are compared with the reference: samples, and real images as they
+    are and degraded.
+    """
+    samples = as_float(as_images(context.samples(len(other), "generation")))
+    noise = torch.randn(
+        other.shape, generator=torch_stream(context.seed, "inspect", "generation noise")
+    )
+    return {
+        SAMPLES: samples,
+        MATCHED: match_contrast(samples, reference),
+        FLOOR: other,
+        BLURRED: gaussian_blur(other, [7, 7], [BLUR, BLUR]),
+        NOISY: (other + noise * NOISE / 127.5).clamp(-1, 1),
+    }
 
 
 def _measured(extractor: Extractor, images: Tensor, real: Floats) -> dict[str, float]:

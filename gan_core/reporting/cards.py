@@ -33,26 +33,7 @@ def model_card(summary: dict[str, Any]) -> str:
         "library_name": "discern-gan",
         "tags": ["gan", "feature-extraction", str(training.get("method", ""))],
         "datasets": sources["train"],
-        "model-index": [
-            {
-                "name": summary["title"],
-                "results": [
-                    {
-                        "task": {"type": "image-classification", "name": f"{row['probe']} probe"},
-                        "dataset": {"name": row["source"], "type": row["source"], "split": "test"},
-                        "metrics": [
-                            {
-                                "type": "accuracy",
-                                "name": f"{row['labels']} labels per class",
-                                "value": round(row["mean"], 4),
-                            }
-                        ],
-                    }
-                    for row in rows
-                    if is_learned(row["features"])
-                ],
-            }
-        ],
+        "model-index": [_results(summary["title"], rows)],
     }
     facts = {
         "Method": training.get("method"),
@@ -88,6 +69,28 @@ def model_card(summary: dict[str, Any]) -> str:
         "generator can repeat training images: the report's memorisation check says whether it was "
         "found to. " + (summary.get("caveat") or ""),
     )
+
+
+def _results(title: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """An entry of a model index (Hugging Face): the accuracy of each learned set of features."""
+    return {
+        "name": title,
+        "results": [
+            {
+                "task": {"type": "image-classification", "name": f"{row['probe']} probe"},
+                "dataset": {"name": row["source"], "type": row["source"], "split": "test"},
+                "metrics": [
+                    {
+                        "type": "accuracy",
+                        "name": f"{row['labels']} labels per class",
+                        "value": round(row["mean"], 4),
+                    }
+                ],
+            }
+            for row in rows
+            if is_learned(row["features"])
+        ],
+    }
 
 
 def data_card(summary: dict[str, Any]) -> str:

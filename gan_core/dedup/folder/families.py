@@ -14,9 +14,11 @@ import numpy.typing as npt
 from gan_core.dedup.folder.best_source import EVIDENCE, GREY, best_source
 from gan_core.dedup.folder.full_resolution import DETAILED, Originals
 from gan_core.dedup.folder.read import Images
+from gan_core.dedup.groups import Groups
 from gan_core.dedup.hashing.autoencoder import SIDE
 from gan_core.dedup.search.find_duplicates import Duplicates
 from gan_core.dedup.search.linked_groups import join_groups, maps_in_groups
+from gan_core.dedup.search.verify_pairs import Verified
 from gan_core.dedup.tables import Found
 
 Rows = npt.NDArray[np.int64]
@@ -137,9 +139,26 @@ def families(
         for start, stop in zip(ends[:-1], ends[1:], strict=True)
         if stop - start > 1
     ]
+    best = _best_sources(images, rows, groups, large, maps, rank, originals, tier)
+    representative = np.array([best.get(one, one) for one in groups.representative.tolist()])
+    score, reason = _explain(images, rows, found, groups, joins, representative, originals)
+    return Assignment(representative, representative != np.arange(len(rows)), score, reason)
+
+
+def _best_sources(
+    images: Images,
+    rows: Rows,
+    groups: Groups,
+    families: Sequence[Rows],
+    maps: npt.NDArray[np.float64],
+    rank: Rows,
+    originals: Originals,
+    tier: Rows | None,
+) -> dict[int, int]:
+    """The representative of each family to its best source."""
     area = images.facts[rows, 4]
     candidates = []
-    for family in large if tier is not None else []:
+    for family in families if tier is not None else []:
         assert tier is not None
         if area[family].min() >= EXAMINABLE:
             family = family[tier[family] == tier[family].min()]
@@ -149,7 +168,7 @@ def families(
     evidence[examined] = originals.examine(examined)
     best = {
         int(groups.representative[family[0]]): int(family[np.argmin(rank[family])])
-        for family in large
+        for family in families
     }
     for family in candidates:
         at = best_source(
@@ -160,7 +179,21 @@ def families(
             rank[family],
         )
         best[int(groups.representative[family[0]])] = int(family[at])
-    representative = np.array([best.get(one, one) for one in groups.representative.tolist()])
+    return best
+
+
+def _explain(
+    images: Images,
+    rows: Rows,
+    found: Duplicates,
+    groups: Groups,
+    joins: Verified,
+    representative: Rows,
+    originals: Originals,
+) -> tuple[npt.NDArray[np.float32], list[str]]:
+    """Score and reason of each duplicate: of the pair that ties it to its representative, or to an
+    image between them.
+    """
     hit = representative != np.arange(len(rows))
     score, reason = np.zeros(len(rows), np.float32), [""] * len(rows)
     direct = _direct_pairs(found, representative, originals)
@@ -191,7 +224,7 @@ def families(
                 what = f"agree at {SIDE} x {SIDE} pixels"
             text = f"{'mirrored, ' if joins.mirrored[joined] else ''}{what}"
         reason[row] = through + text
-    return Assignment(representative, hit, score, reason)
+    return score, reason
 
 
 def _direct_pairs(found: Duplicates, representative: Rows, originals: Originals) -> dict[int, int]:

@@ -10,7 +10,7 @@ import importlib
 import inspect
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,17 +79,7 @@ def build_module(
             f"{place}:{name} gives a {type(target).__name__}.",
             expected="a class or function that makes a torch.nn.Module",
         )
-    try:
-        inspect.signature(target).bind(*positional, **named)
-    except TypeError as error:
-        raise RequestError(
-            f"{name}{inspect.signature(target)} cannot be made: {error}.",
-            expected="its arguments, as plain values",
-            remedy=(
-                f"--network-args {','.join(_needed(target)) or 'NAME=VALUE'} "
-                "(extract.network_args) with values of yours"
-            ),
-        ) from error
+    _check_arguments(name, target, positional, named)
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
@@ -102,6 +92,22 @@ def build_module(
     if not isinstance(made, nn.Module):
         raise RequestError(f"{text} gives a {type(made).__name__}.", expected="a torch.nn.Module")
     return made
+
+
+def _check_arguments(
+    name: str, target: Callable[..., Any], positional: Sequence[Any], named: Mapping[str, Any]
+) -> None:
+    try:
+        inspect.signature(target).bind(*positional, **named)
+    except TypeError as error:
+        raise RequestError(
+            f"{name}{inspect.signature(target)} cannot be made: {error}.",
+            expected="its arguments, as plain values",
+            remedy=(
+                f"--network-args {','.join(_needed(target)) or 'NAME=VALUE'} "
+                "(extract.network_args) with values of yours"
+            ),
+        ) from error
 
 
 def arguments_of(text: str, arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
