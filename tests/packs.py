@@ -1,4 +1,4 @@
-"""Packed training sets for tests of inspections."""
+"""Packed training sets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def write_pack(
     folder: Path, pixels: np.ndarray, masks: np.ndarray | None = None, **columns: Sequence[Any]
 ) -> Path:
     """A training set of uint8 [n, S, S, 3] and, for each image, masks and further columns."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     write_shard(folder, 0, pixels)
     if masks is not None:
         write_shard(folder, 0, masks, prefix="masks")

@@ -7,6 +7,7 @@ A baseline is a file of this folder with
     Options  optional: its settings (`gan_core.config.Section`)
     NEEDS  what it reads in addition to the crops: "pack" (the training images), "network" (the
            architecture and the settings of extract), "snapshot" (the trained networks)
+    EXAMPLES  optional: options with which the contract test runs it in a moment
     GRIDS  optional: probe to the values that are tried on its features when a recipe names none
 
     dims(options, size, network) -> number of features, for estimates; size: side of a crop,

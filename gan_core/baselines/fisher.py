@@ -50,6 +50,7 @@ ABOUT = "gradients of the trained discriminator's score by a random subset of it
 TITLE = "Fisher vectors"
 VERSION = 1
 NEEDS = ("pack", "snapshot")
+EXAMPLES = ({"weights": 64, "images": 32},)
 REAL = 2048  # training images whose contrast generated ones get
 BLOCK = 2**28  # bytes of gradients of all weights that are held at once
 # Of the median standard deviation: weights whose gradient hardly varies over generated images (dead

@@ -40,6 +40,7 @@ ABOUT = (
 TITLE = "K-means"
 VERSION = 1
 NEEDS = ("pack",)
+EXAMPLES = ({"centres": 20, "patches": 500},)
 # Other values of a probe's setting where a recipe gives none: these features have another scale.
 GRIDS = {"linear_svm": [5e-4, 1e-3, 2e-3, 4e-3, 8e-3]}
 SIDE = 6

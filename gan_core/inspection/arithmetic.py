@@ -40,6 +40,7 @@ ABOUT = "vector arithmetic on latents with two measured attributes, against four
 TITLE = "Vector arithmetic"
 VERSION = 1
 ORDER = 50
+EXAMPLES = ({"samples": 256, "draws": 2},)
 EXEMPLARS, NEIGHBOURS, NOISE = 3, 8, 0.25  # DCGAN paper, figure 7
 CERTAIN = 30  # samples furthest inside a cell, of which exemplars are drawn
 Scores = npt.NDArray[np.float64]

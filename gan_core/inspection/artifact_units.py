@@ -48,6 +48,7 @@ TITLE = "Artifact units"
 VERSION = 1
 ORDER = 100
 DEFAULT = False  # it takes minutes
+EXAMPLES = ({"units": 1, "samples": 100},)
 
 REAL = 4000  # training images of the distance, at most
 DIMENSIONS = 64  # principal components of real features that are compared

@@ -8,6 +8,7 @@ An inspection is a file of this folder with the literals
     ORDER    its place in the report; DEFAULT = False keeps it out of recipes that do not name it
     NEEDS    optional: "features" where it reads features of the source that is evaluated; roles of
              networks, such as "encoder", without which it is no default
+    EXAMPLES optional: options with which the contract test runs it in a moment; () where none do
 
 a `class Options(Section)` if it has settings, and `inspect(context, options) -> Inspection`. It
 raises NotApplicable where the snapshot or the data lack what it needs. All random draws are streams

@@ -52,6 +52,7 @@ TITLE = "Dissection of the generator"
 VERSION = 1
 ORDER = 70
 DEFAULT = False  # it needs a segmenter
+EXAMPLES = ()  # minutes of optimised coefficients; tests/unit/test_inspection_dissection.py
 
 RANDOM_SETS = 20
 # a class is causal where its units remove at least half of it, more than 95 % of random sets do

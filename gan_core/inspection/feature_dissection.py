@@ -32,6 +32,9 @@ TITLE = "Dissection of the feature network"
 VERSION = 1
 ORDER = 75
 DEFAULT = False  # it needs masks or a segmenter
+EXAMPLES = (
+    {"images": 32, "segmenter": {"palette": {"dark": [0, 0, 0], "light": [255, 255, 255]}}},
+)
 
 SHOWN = 8  # images of a class under the map of its best unit
 BATCH = 128

@@ -39,6 +39,7 @@ VERSION = 1
 ORDER = 45
 DEFAULT = False  # t-SNE takes seconds for 500 images and minutes for 5,000
 NEEDS = ("features",)
+EXAMPLES = ({"images": 80, "k": 3},)
 
 COMPONENTS = 50  # principal components that t-SNE reads, as in its authors' examples
 FEWEST = 16  # images

@@ -59,6 +59,7 @@ TITLE = "Distance to training images"
 VERSION = 1
 ORDER = 110
 DEFAULT = False  # seconds to minutes
+EXAMPLES = ({"images": 64},)
 
 FEWEST = 64  # images on either side
 BLUR, NOISE = 1.0, 20.0  # of the control: standard deviations in pixels, and in levels of 255

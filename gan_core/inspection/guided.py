@@ -41,6 +41,7 @@ ABOUT = "guided backpropagation of the discriminator's last features, compared w
 TITLE = "What the discriminator's features respond to"
 VERSION = 2
 ORDER = 40
+EXAMPLES = ({"features": 1, "images": 32},)
 GREY = 2.0  # mean difference of channels, in levels of 255, below which a set is grey
 BATCH = 128
 LEAST_PATCH = 8  # pixels

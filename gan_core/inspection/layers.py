@@ -33,6 +33,7 @@ VERSION = 1
 ORDER = 55
 DEFAULT = False  # a fit for each layer and pooling
 NEEDS = ("features",)
+EXAMPLES = ({"probe": "ridge", "labels": 4, "draws": 1},)
 
 JOINED = "all joined"
 STORED, MAXIMUM, AVERAGE = "as stored", "maximum", "average"

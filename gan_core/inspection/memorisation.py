@@ -44,6 +44,7 @@ ABOUT = "whether samples are copies of training images, with a positive control"
 TITLE = "Memorisation"
 VERSION = 1
 ORDER = 60
+EXAMPLES = ({"samples": 32, "planted": 16},)
 POWER = 0.9  # share of planted copies that the check must find
 SHIFT, NOISE = 1, 8.0  # pixels, levels of 255
 SHOWN = 8  # suspicious samples that are shown above their training image

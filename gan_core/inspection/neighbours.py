@@ -28,6 +28,7 @@ TITLE = "Nearest neighbours"
 VERSION = 1
 ORDER = 50
 NEEDS = ("features",)
+EXAMPLES = ({"queries": 20, "shown": 2},)
 
 QUERIES_IN_ROW = 5
 SIDE = 64  # pixels of an image in the figure, at least

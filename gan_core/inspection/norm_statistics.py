@@ -56,6 +56,7 @@ VERSION = 1
 ORDER = 57
 DEFAULT = False  # each set of images passes the network
 NEEDS = ("features",)  # for the images that are evaluated
+EXAMPLES = ({"images": 64},)
 
 SOURCE, NOISE, CONTROL = "training images", "other training images", "the same at half contrast"
 RUNNING, BATCH, GENERATED = "stored in the snapshot", "one batch", "generated images"

@@ -37,6 +37,7 @@ TITLE = "Reconstructions"
 VERSION = 2
 ORDER = 25
 NEEDS = ("encoder",)
+EXAMPLES = ({"images": 50, "probe_images": 100},)
 
 COLUMNS, ROWS = 8, 4  # of the figure
 FEWEST = 50  # labelled images on either side of the probe

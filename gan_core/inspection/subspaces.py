@@ -62,6 +62,7 @@ TITLE = "Subspaces of the features (Mao-style, a reconstruction)"
 VERSION = 1
 ORDER = 110
 DEFAULT = False  # it takes minutes
+EXAMPLES = ({"ranks": [1], "images": 60, "samples": 60, "noise": []},)
 
 GRID = [0.1, 1.0, 10.0, 100.0]  # C of the SVM, on features of mean squared length 1
 LINEAR = 1e-4  # relative deviation of gradients up to which the head counts as linear

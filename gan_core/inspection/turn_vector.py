@@ -26,6 +26,7 @@ TITLE = "Turn vector"
 VERSION = 1
 ORDER = 90
 DEFAULT = False  # it needs an attribute
+EXAMPLES = ({"samples": 64, "moved": 16},)
 
 DIRECTIONS = 20  # random directions of the same length
 ROWS, STEPS = 8, 9

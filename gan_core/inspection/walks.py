@@ -26,6 +26,7 @@ ABOUT = "interpolation between random latents, and how evenly the images change"
 TITLE = "Latent walks"
 VERSION = 1
 ORDER = 20
+EXAMPLES = ({"rows": 2, "steps": 3},)
 SHARP = 3.0  # a step this many times its row's mean is called a sharp transition (ours)
 
 

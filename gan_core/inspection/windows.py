@@ -46,6 +46,14 @@ TITLE = "Forgetting a concept"
 VERSION = 1
 ORDER = 80
 DEFAULT = False  # it needs a concept
+EXAMPLES = (
+    {
+        "concept": "light",
+        "images": 32,
+        "measured": 32,
+        "segmenter": {"palette": {"dark": [0, 0, 0], "light": [255, 255, 255]}},
+    },
+)
 
 SETS = 20  # random sets of as many maps
 SHOWN = 16

@@ -9,25 +9,24 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 
-from gan_core import schemas
 from gan_core.config import NetworkConfig, TrainConfig
 from gan_core.contract import ArtifactRef, StageInput, StageOutcome, StageRequest
 from gan_core.networks.snapshot import generate, last_snapshot, load_snapshot
 from gan_core.progress import silent
 from gan_core.reporting.images import read_image, tiles_of
-from gan_core.shards import PixelShards, write_rows, write_shard
+from gan_core.shards import PixelShards
 from gan_core.stages import inspect
 from gan_core.training.context import Context
 from gan_core.training.data import ArrayImages
 from gan_core.training.loop import train
 from gan_core.vision.tensors import to_uint8
+from tests.packs import write_pack
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +70,8 @@ def content(work: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training set of 40 random images."""
-    folder = tmp_path_factory.mktemp("pack")
     pixels = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
-    write_shard(folder, 0, pixels)
-    rows = [
-        {"image_id": f"{n:032x}", "box": 0, "status": "ok", "shard": 0, "row": n} for n in range(40)
-    ]
-    write_rows(folder, pa.Table.from_pylist(rows, schema=schemas.CROPS))
-    return folder
+    return write_pack(tmp_path_factory.mktemp("pack"), pixels)
 
 
 def test_samples_begin_with_the_latents_of_the_trainings_grids(
@@ -165,12 +158,8 @@ def test_subspaces_of_a_training_set_with_labels(
     grey = np.stack(
         [cv2.resize(image.astype(np.float32) * 15, (32, 32)) for image in digits.images]
     )
-    write_shard(tmp_path, 0, grey[:150, ..., None].repeat(3, 3).round().astype(np.uint8))
-    rows = [
-        {"image_id": f"{n:032x}", "box": 0, "status": "ok", "shard": 0, "row": n, "label": label}
-        for n, label in enumerate(digits.target[:150].tolist())
-    ]
-    write_rows(tmp_path, pa.Table.from_pylist(rows, schema=schemas.CROPS))
+    pixels = grey[:150, ..., None].repeat(3, 3).round().astype(np.uint8)
+    write_pack(tmp_path, pixels, label=digits.target[:150].tolist())
     options = {"images": 150, "samples": 60, "ranks": [2], "noise": [0.1]}
     for kimg in (1, 2):
         name = f"snapshot-00000{kimg}.safetensors"

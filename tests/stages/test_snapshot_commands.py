@@ -11,7 +11,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
@@ -24,10 +23,9 @@ from gan_core.networks.snapshot import load_snapshot, write_snapshot
 from gan_core.progress import silent
 from gan_core.reporting.page import gan_words, warnings
 from gan_core.reporting.run_info import RunFacts
-from gan_core.schemas import CROPS
-from gan_core.shards import write_rows, write_shard
 from gan_core.stages import evaluate, extract, train
 from gan_core.training.trainer_state import build
+from tests.packs import write_pack
 from tests.stages.digits_artifacts import digits_crops, evaluate_request, extract_request, given
 
 
@@ -59,13 +57,7 @@ def test_sample_draws_a_grid_and_rejects_copies_of_training_images(tmp_path: Pat
     assert cv2.imread(str(tmp_path / "a.png")).shape[:2] == (4 * 32 + 5 * 2,) * 2
     mine, _ = draw(load_snapshot(path), 60, seed=0)  # what `sample` draws first
     noise = np.random.default_rng(5).integers(0, 256, (40, 32, 32, 3), np.uint8)
-    pack.mkdir()
-    write_shard(pack, 0, np.concatenate([mine, noise]))
-    rows = [
-        {"image_id": f"{n:032x}", "box": 0, "status": "ok", "shard": 0, "row": n}
-        for n in range(100)
-    ]
-    write_rows(pack, pa.Table.from_pylist(rows, schema=CROPS))
+    write_pack(pack, np.concatenate([mine, noise]))
     result = answer(
         "sample", path, "--n", 16, "--out", tmp_path / "b.png", "--reject-collisions", pack
     )

@@ -9,7 +9,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -19,9 +18,9 @@ from gan_core.contract import ArtifactRef, StageInput, StageOutcome, StageReques
 from gan_core.errors import DataError, RequestError
 from gan_core.networks.snapshot import last_snapshot, load_snapshot
 from gan_core.progress import silent
-from gan_core.schemas import CROPS, image_id
-from gan_core.shards import write_rows, write_shard
+from gan_core.schemas import image_id
 from gan_core.stages import train
+from tests.packs import write_pack
 
 SETTINGS: dict[str, Any] = {
     "network": {"name": "dcgan32_svhn", "width": 0.125},
@@ -42,22 +41,8 @@ def digits() -> np.ndarray[Any, Any]:
 
 def packed(folder: Path, count: int = 256) -> Path:
     """A pack artifact of the first `count` digits."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_shard(folder, 0, digits()[:count])
-    rows = [
-        dict.fromkeys(CROPS.names)
-        | {
-            "image_id": image_id("digits", "", str(n)),
-            "box": 0,
-            "source": "digits",
-            "split": "train",
-            "status": "ok",
-        }
-        | {"shard": 0, "row": n}
-        for n in range(count)
-    ]
-    write_rows(folder, pa.Table.from_pylist(rows, CROPS))
-    return folder
+    ids = [image_id("digits", "", str(n)) for n in range(count)]
+    return write_pack(folder, digits()[:count], image_id=ids)
 
 
 def request(
