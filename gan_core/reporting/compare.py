@@ -112,8 +112,11 @@ def sentences(found: dict[str, Any]) -> list[str]:
             if gap is None:
                 continue
             what = f"{cell['source']}, {cell['features']}, {cell['probe']}, {cell['labels']} labels"
-            low, high = (f"{100 * gap[end]:+.1f}" for end in ("low", "high"))
-            points = f"{100 * gap['mean']:+.1f} points [{low}, {high}]"
+            # + 0.0: no sign for a negative zero
+            mean, low, high = (
+                f"{round(100 * gap[key], 1) + 0.0:+.1f}" for key in ("mean", "low", "high")
+            )
+            points = f"{mean} points [{low}, {high}]"
             noise = "; within noise" if gap["verdict"] == "level" else ""
             lines.append(f"{what}: {name} against {first} {points}{noise}.")
     return lines
