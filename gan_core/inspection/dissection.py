@@ -49,7 +49,7 @@ from gan_core.randomness import numpy_stream, torch_stream
 
 ABOUT = "which units of a generator's layer draw which classes: agreement, ablation, insertion"
 TITLE = "Dissection of the generator"
-VERSION = 1
+VERSION = 2
 ORDER = 70
 DEFAULT = False  # it needs a segmenter
 EXAMPLES = ()  # minutes of optimised coefficients; tests/unit/test_inspection_dissection.py
@@ -135,7 +135,7 @@ def inspect(context: Context, options: Options) -> Inspection:
         _sentence(found, options.units, spurious),
         _numbers(found, dict(segment.iou), histogram, spurious),
         _figures(found, shown),
-        [_table(found, segment, options.units, histogram)],
+        [_agreement_table(found, segment, histogram), _ablation_table(found, options.units)],
     )
 
 
@@ -292,42 +292,58 @@ def _histogram(segment: Segmenter, images: Tensor) -> list[float]:
     return _rounded(np.bincount(labels, minlength=len(segment.classes)) / len(labels))
 
 
-def _table(found: Dissection, segment: Segmenter, units: int, real: list[float] | None) -> Table:
+def _agreement_table(found: Dissection, segment: Segmenter, real: list[float] | None) -> Table:
     """A row for each class that counts. Args: real: share of the classes in training images."""
+    fitted = bool(segment.iou)
     columns = [
         "class",
-        "pixels (real)",
-        *(["segmenter IoU"] if segment.iou else []),
+        "pixels (real)" if real else "pixels",
+        *(["segmenter IoU"] if fitted else []),
         "best IoU",
         "shuffled",
         "units that count",
-        f"lost by {units} units",
-        "by optimised units",
-        "random sets, mean (worst)",
-        "matched set",
-        "changed elsewhere",
     ]
     rows = []
     for number, name in zip(found.drawn, found.drawn_names, strict=True):
         best = int(found.iou[:, number].argmax())
-        chance = found.random[name]
         share = f" ({100 * real[number]:.1f})" if real else ""
         rows.append(
             [
                 name,
                 f"{100 * found.pixels[number]:.1f} %{share}",
-                *([f"{segment.iou[name] or 0:.2f}"] if segment.iou else []),
+                *([f"{segment.iou[name] or 0:.2f}"] if fitted else []),
                 f"{found.iou[best, number]:.3f}",
                 f"{found.shuffled[best, number]:.3f}",
                 int(found.counts[:, number].sum()),
-                f"{100 * found.lost[name]['agreement']:.0f} %",
-                f"{100 * found.lost[name]['optimised']:.0f} %",
+            ]
+        )
+    return Table(columns, rows)
+
+
+def _ablation_table(found: Dissection, units: int) -> Table:
+    """What becomes of each class that counts, in percent of its pixels; of the best units by
+    agreement, what changes elsewhere as well.
+    """
+    columns = ["class", "best units", "optimised", "random, mean (worst)", "matched", "elsewhere"]
+    rows = []
+    for name in found.drawn_names:
+        lost, chance = found.lost[name], found.random[name]
+        rows.append(
+            [
+                name,
+                f"{100 * lost['agreement']:.0f} %",
+                f"{100 * lost['optimised']:.0f} %",
                 f"{100 * np.mean(chance):.0f} % ({100 * max(chance):.0f} %)",
                 f"{100 * found.matched[name]:.0f} %",
                 f"{100 * found.elsewhere[name]['agreement']:.0f} %",
             ]
         )
-    return Table(columns, rows)
+    caption = (
+        f"Pixels of a class that vanish when {units} units are set to 0: the best by agreement, "
+        f"the best by optimised coefficients, {RANDOM_SETS} random sets, a set matched in mean "
+        "activation and outgoing norm; and other pixels that the first set changes."
+    )
+    return Table(columns, rows, caption)
 
 
 def _rounded(values: Floats) -> list[float]:

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from gan_core.reporting.images import sheet_image
+from gan_core.reporting.images import Image, sheet_image
 from gan_core.reporting.inputs import ReportInputs, read_inspections
+
+COLUMN = 760  # pixels of the page's column
+
+
+def enlarged(figure: Image) -> Image:
+    """A small figure at twice its size: sheets of 32 pixels an image are hard to see otherwise."""
+    if 2 * figure.width > COLUMN:
+        return figure
+    return replace(figure, width=2 * figure.width, height=2 * figure.height)
 
 
 def image_side(summary: dict[str, Any]) -> int | None:
@@ -27,7 +37,7 @@ def inspections(inputs: ReportInputs, summary: dict[str, Any]) -> list[dict[str,
             )
             for figure in content["figures"]
         ]
-        shown = [figure for figure in figures if figure is not None]
+        shown = [enlarged(figure) for figure in figures if figure is not None]
         keys = ("name", "title", "sentence", "tables")
         found.append({**{key: content[key] for key in keys}, "figures": shown})
     return found
