@@ -19,7 +19,6 @@ from tests.stages.digits_artifacts import digits_crops, extract_request, given
 from tests.tiny_snapshot import train_tiny
 
 NAMES = registry.names("baselines")
-NEEDED = {"pack", "network", "snapshot"}
 
 
 @pytest.fixture(scope="module")

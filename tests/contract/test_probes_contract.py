@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
 from sklearn.datasets import load_digits
 
 from gan_core import registry
 from gan_core.errors import DataError
 from gan_core.probes.base import predict_many
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
 
 NAMES = registry.names("probes")
 

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,26 +13,12 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
-from threadpoolctl import threadpool_limits
 
 from gan_core.probes import linear_svm, logistic
 from gan_core.probes.base import LinearModel
 from gan_core.probes.solver import dual as _dual
 from gan_core.probes.solver import fit as _fit
 from gan_core.probes.solver import primal as _primal
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Two libraries' thread pools that wait for each other on two cores are tens of times slower
-    than one thread.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with threadpool_limits(1):
-        yield
-    torch.set_num_threads(before)
-
 
 Matrix = npt.NDArray[np.float64]
 

@@ -19,13 +19,7 @@ from gan_core.progress import silent
 from gan_core.shards import write_rows, write_shard
 from gan_core.stages import dedup as stage
 from gan_core.stages import hash as hash_stage
-
-
-def digits(count: int) -> np.ndarray:
-    from sklearn.datasets import load_digits
-
-    small = np.repeat(np.repeat(load_digits().images[:count], 4, axis=1), 4, axis=2)
-    return np.repeat((small * 255 / 16).astype(np.uint8)[..., None], 3, axis=3)
+from tests.images import digits
 
 
 def crop_artifact(

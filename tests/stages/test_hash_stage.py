@@ -16,15 +16,9 @@ from gan_core.errors import DataError
 from gan_core.progress import silent
 from gan_core.shards import PixelShards, write_rows, write_shard
 from gan_core.stages import hash as stage
+from tests.images import digits
 
 SHORT = {"epochs": 1, "min_steps": 60, "batch": 64}
-
-
-def digits(count: int) -> np.ndarray:
-    from sklearn.datasets import load_digits
-
-    small = np.repeat(np.repeat(load_digits().images[:count], 4, axis=1), 4, axis=2)
-    return np.repeat((small * 255 / 16).astype(np.uint8)[..., None], 3, axis=3)
 
 
 def crop_artifact(

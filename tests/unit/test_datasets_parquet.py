@@ -4,7 +4,6 @@ parts.
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -13,22 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from gan_core.config import SourceConfig
 from gan_core.datasets import parquet
 from gan_core.datasets.base import Entry, Source
 from gan_core.errors import RequestError
+from tests.images import png
 
 STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-
-
-def png(seed: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)).save(
-        buffer, "PNG"
-    )
-    return buffer.getvalue()
 
 
 def images(count: int, first: int = 0) -> pa.Array:

@@ -7,22 +7,13 @@ import json
 import tarfile
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from gan_core.config import SourceConfig
 from gan_core.datasets import tar
 from gan_core.datasets.base import Entry, Source
 from gan_core.errors import RequestError
-
-
-def png(seed: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)).save(
-        buffer, "PNG"
-    )
-    return buffer.getvalue()
+from tests.images import png
 
 
 def shard(path: Path, members: dict[str, bytes]) -> None:

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 
 from gan_core.vision.decode import UnreadableImage, decode, decode_mask, turn_upright
 from gan_core.vision.headers import probe
+from tests.images import saved
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,12 +24,6 @@ ROOT = Path(__file__).resolve().parents[2]
 def smooth(width: int = 40, height: int = 30, seed: int = 0) -> Image.Image:
     coarse = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-
-
-def saved(image: Image.Image, form: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, form, **options)
-    return buffer.getvalue()
 
 
 def tiny_png(

@@ -4,7 +4,6 @@ decoded.
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 from collections.abc import Callable
@@ -15,14 +14,9 @@ from PIL import Image
 
 from gan_core.vision.headers import exif_orientation, probe
 from gan_core.vision.image_files import UnreadableImage, sniff
+from tests.images import saved
 
 IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (21, 34, 3), dtype=np.uint8))
-
-
-def saved(image: Image.Image, form: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, form, **options)
-    return buffer.getvalue()
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
