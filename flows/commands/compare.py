@@ -35,6 +35,13 @@ def compare(
         )
     store = open_store(resolve_home(home))
     compared = [_read(store, name) for name in runs]
+    twice = [run.name for number, run in enumerate(compared) if run in compared[:number]]
+    if twice:
+        raise RequestError(
+            f"The run {twice[0]} was given twice.",
+            expected="different runs",
+            remedy="the names are the folders in <home>/runs",
+        )
     found = compare_runs(compared)
     if out is not None:
         atomic_write_bytes(out, page(found, compared).encode())

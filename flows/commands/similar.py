@@ -15,7 +15,7 @@ from flows.commands.options import HomeOption, JsonOption
 from flows.home import open_store, resolve_home
 from gan_core.artifacts.manifest import Manifest
 from gan_core.artifacts.store import Store
-from gan_core.errors import RequestError, UnknownName
+from gan_core.errors import RequestError, UnknownName, nearest
 from gan_core.features.parquet import read_rows
 from gan_core.features.similar import most_similar
 from gan_core.files import atomic_write_bytes
@@ -83,6 +83,14 @@ def _artifact(store: Store, wanted: str) -> tuple[Manifest, Path]:
         ):
             manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
             return manifest, folder
+    if (manifest_file := Path(wanted) / "manifest.json").is_file():
+        stage = Manifest.model_validate_json(manifest_file.read_text()).stage
+        raise RequestError(
+            f"{wanted} is an artifact of stage {stage}.",
+            expected="an artifact of stage extract of this home, such as "
+            + next(iter(names), "HOME/artifacts/extract/KEY/DIGEST"),
+            remedy="run.json of a run names its artifacts; `discern extract RECIPE` makes one",
+        )
     raise UnknownName(
         "artifact of features",
         wanted,
@@ -105,8 +113,13 @@ def _find(store: Store, manifest: Manifest, rows: pa.Table, image: str) -> int:
     having = [one for one in ends["image_id"].to_pylist() if one in known]
     if len(having) == 1:
         return ids.index(having[0])
+    of_these = table.filter(pc.is_in(table["image_id"], pa.array(ids)))["address"].to_pylist()
+    near = nearest(image, of_these)
     raise RequestError(
-        f"{len(having)} images of these features have an address that ends in {image!r}.",
-        expected="an image id, or the end of one image's address in its source",
-        remedy="columns image_id and address of the source's images.parquet name them all",
+        f"{len(having)} images of these features have an address that ends in {image!r}"
+        + (f"; did you mean {near!r}?" if near and not having else "."),
+        expected=f"an image of these features: its id, such as {ids[0]}, or the end of its address "
+        "in its source",
+        remedy="columns image_id and address of the source's images.parquet name them all; "
+        "`discern dedup FOLDER --against SET` finds near-duplicates of images from elsewhere",
     )

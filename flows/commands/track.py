@@ -54,7 +54,12 @@ def track(
             not ended.
     """
     if to not in TRACKERS:
-        raise UnknownName("tracker", to, TRACKERS, remedy="curves: tensorboard --logdir")
+        raise UnknownName(
+            "tracker",
+            to,
+            TRACKERS,
+            remedy="for TensorBoard: tensorboard --logdir <home>/state/train",
+        )
     place = resolve_home(home)
     logged = read_run(place, run)
     try:
@@ -86,7 +91,7 @@ def read_run(home: str, name: str) -> Logged:
         raise RequestError(
             f"The run {folder.name} is {record['state']}.",
             expected="a run that has completed",
-            remedy=f"{record['command']} continues it",
+            remedy="wait for it, or, where it has ended early, run it again: " + record["command"],
         )
     nodes = [node for node in record["nodes"] if node["ref"]]
     metrics: dict[str, float] = {}

@@ -43,7 +43,7 @@ def open_source(config: SourceConfig, location: Path | None) -> Source:
             expected=(
                 "a folder with CIFAR-10 as Parquet, cifar-10-batches-py or cifar-10-batches-bin"
             ),
-            remedy=f"tar -xzf {place.name}, then name the folder that comes out",
+            remedy=f"unpack {place.name} if it is an archive, and name the folder that comes out",
         )
     if place.is_file() or parquet_files(place):
         return ParquetSource(config, place, CLASSES)

@@ -307,11 +307,13 @@ def read_meta(path: Path) -> dict[str, Any]:
         raise StoreError(
             f"{path.name} cannot be read as a snapshot: {error}.",
             expected="a safetensors file that `train` wrote",
+            remedy="name a file snapshot-<kimg>.safetensors, or copy it again if it is damaged",
         ) from error
     if text is None:
         raise StoreError(
             f"{path.name} is a safetensors file, but no snapshot of Discern.",
             expected="metadata named 'discern'",
+            remedy="features of other weights: discern extract network --network MODULE:CLASS",
         )
     meta: dict[str, Any] = json.loads(text)
     if meta.get("format") != FORMAT:
@@ -411,12 +413,16 @@ def saw_labels(meta: Mapping[str, Any]) -> str:
 
 
 def last_snapshot(folder: Path) -> Path:
-    """The final snapshot of a train artifact: the last in the order of names."""
+    """The final snapshot of a train artifact: the last in the order of names.
+
+    Raises: RequestError: the folder holds none.
+    """
     found = sorted(path for path in folder.glob("snapshot-*.safetensors") if path.name != CHOSEN)
     if not found:
-        raise StoreError(
-            f"There is no snapshot in {folder.name}.",
-            expected="a file snapshot-<kimg>.safetensors that `train` wrote",
+        raise RequestError(
+            f"There is no snapshot in {folder}.",
+            expected="a folder with a file snapshot-<kimg>.safetensors: an artifact of stage train",
+            remedy="`discern run RECIPE` makes one; `discern status RECIPE --json` says where",
         )
     return found[-1]
 

@@ -157,6 +157,7 @@ def test_runs_are_compared_and_similar_images_found(
     assert page.read_text().count("<tr>") > len(found["scores"])
     error = answer(home, "compare", first, f"{first}x", "--json", code=2)["error"]
     assert f"{first}x" in error and f"did you mean '{first}'" in error
+    assert "given twice" in answer(home, "compare", first, first, "--json", code=2)["error"]
 
     (folder,) = artifact(home, finished[1], "extract:digits:discriminator").glob("[0-9a-f]*/")
     rows = pq.read_table(folder / "features-00000.parquet", columns=["image_id", "label"])
@@ -167,6 +168,9 @@ def test_runs_are_compared_and_similar_images_found(
     same = [one["label"] == rows["label"][0].as_py() for one in result["neighbours"]]
     assert sum(same) >= 3, "digits of one kind are alike"
     assert Image.open(sheet).size[0] > 2 * 96
+    (pack,) = artifact(home, finished[1], "pack").glob("[0-9a-f]*/")
+    error = answer(home, "similar", image, "--features", str(pack), "--json", code=2)["error"]
+    assert "artifact of stage pack" in error
 
 
 def test_a_damaged_artifact_is_named_and_mended(

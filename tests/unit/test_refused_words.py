@@ -40,6 +40,7 @@ from gan_core.errors import UnknownName
         ),
         (["setup", "--port", "99999"], {}, ["65535"]),
         (["inspect", "digits", "--only", "walk"], {}, ["--only walks names an inspection"]),
+        (["sample", "/"], {}, ["no snapshot in /", "artifact of stage train", "remedy"]),
         (["dedup", "hom/images"], {}, ["nothing at hom/images", "remedy"]),
         (
             ["status", "digits"],
