@@ -18,6 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from gan_core.errors import RequestError
+
 TABLE = "crops.parquet"
 NO_MASK = 255  # of a mask: no class is known
 Pixels = npt.NDArray[np.uint8]
@@ -26,6 +28,16 @@ Pixels = npt.NDArray[np.uint8]
 def shard_name(shard: int, prefix: str = "pixels") -> str:
     """File name of a shard."""
     return f"{prefix}-{shard:05d}.npy"
+
+
+def check_training_set(folder: Path) -> None:
+    """Raises RequestError where a folder that a user named is no artifact of pack."""
+    if not (folder / TABLE).is_file():
+        raise RequestError(
+            f"{folder} holds no training images.",
+            expected=f"an artifact of stage pack: a folder with {TABLE} and pixels-*.npy",
+            remedy="HOME/artifacts/pack/KEY/DIGEST of the run that the snapshot is of",
+        )
 
 
 class PixelShards:

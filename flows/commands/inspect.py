@@ -169,6 +169,7 @@ def inspect_snapshot(
     from gan_core.devices import resolve_device
     from gan_core.inspection.base import Context
     from gan_core.networks.snapshot import chosen_snapshot, load_snapshot, load_snapshots
+    from gan_core.shards import check_training_set
     from gan_core.stages.inspect import inspect as inspect_one
     from gan_core.stages.inspect import write
 
@@ -176,7 +177,8 @@ def inspect_snapshot(
     place = resolve_device(device)
     loaded = load_snapshot(path, place, allow=allow)
     packs = [training_set] if training_set else _inputs_of(path.parent, "pack")
-    _check_training_set(packs)
+    for folder in packs:
+        check_training_set(folder)
     crops = _crops_of(features) if features else None
     history = partial(load_snapshots, path.parent, place, allow=allow)
     context = Context(loaded, seed, place, packs, features, crops, history)
@@ -248,18 +250,6 @@ def _crops_of(features: Path) -> Path:
             remedy="HOME/artifacts/extract/KEY/DIGEST of a run; run.json names it",
         )
     return found[0]
-
-
-def _check_training_set(folders: Sequence[Path]) -> None:
-    from gan_core.shards import TABLE
-
-    for folder in folders:
-        if not (folder / TABLE).is_file():
-            raise RequestError(
-                f"{folder} holds no training images.",
-                expected=f"an artifact of stage pack: a folder with {TABLE} and pixels-*.npy",
-                remedy="HOME/artifacts/pack/KEY/DIGEST of the run that the snapshot is of",
-            )
 
 
 def refuse_chain_only(only: str | None) -> None:

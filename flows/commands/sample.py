@@ -17,7 +17,7 @@ from gan_core.datasets.base import did_you_mean
 from gan_core.devices import memory_bytes
 from gan_core.errors import RequestError
 from gan_core.files import atomic_write_bytes
-from gan_core.shards import TABLE, PixelShards
+from gan_core.shards import PixelShards, check_training_set
 from gan_core.vision.sheets import encode_png
 from gan_core.vision.sheets import sheet as draw_sheet
 
@@ -111,12 +111,7 @@ def _check_module(path: Path, kind: str, given: str | None, named: str) -> None:
 
 def _training_images(folder: Path) -> Any:
     """The images of a pack artifact: uint8 [n, S, S, 3]."""
-    if not (folder / TABLE).is_file():
-        raise RequestError(
-            f"{folder} holds no training images.",
-            expected=f"an artifact of stage pack: a folder with {TABLE} and pixels-*.npy",
-            remedy="HOME/artifacts/pack/KEY/DIGEST of the run that the snapshot is of",
-        )
+    check_training_set(folder)
     return PixelShards([folder]).pixels(slice(None))
 
 

@@ -15,8 +15,8 @@ from pydantic import Field
 from torch import Tensor
 
 from gan_core.config import Section, SegmenterConfig
-from gan_core.inspection.attributes import Scores, extremes, find
-from gan_core.inspection.base import Context, Inspection, Table, as_images, image_sheet
+from gan_core.inspection.attributes import Attribute, Scores, extremes, find
+from gan_core.inspection.base import Context, Figure, Inspection, Table, as_images, image_sheet
 from gan_core.inspection.segmenters import of_context
 from gan_core.networks.snapshot import generate
 from gan_core.randomness import torch_stream
@@ -98,25 +98,31 @@ def inspect(context: Context, options: Options) -> Inspection:
         "length": round(float(direction.norm()), 4),
         "works": works,
     }
+    walk, table = _walks(context, attribute, direction, others[:ROWS])
+    exemplars = image_sheet(
+        "turn_vector_ends",
+        as_images(images[[*low, *high]]),
+        options.exemplars,
+        f"samples with least (above) and most {attribute.name}: the ends of the direction",
+    )
+    return Inspection(sentence, numbers, [walk, exemplars], [table])
+
+
+def _walks(
+    context: Context, attribute: Attribute, direction: Tensor, starts: Tensor
+) -> tuple[Figure, Table]:
+    """Samples moved against and along the direction, as images, and the mean of the attribute at
+    each step.
+    """
     shares = torch.linspace(-1, 1, STEPS)
-    walk = others[:ROWS, None] + shares[:, None] * direction
-    drawn_images = generate(context.snapshot, walk.flatten(0, 1))
-    means = attribute.scores(drawn_images).reshape(-1, STEPS).mean(0)
+    walk = starts[:, None] + shares[:, None] * direction
+    images = generate(context.snapshot, walk.flatten(0, 1))
+    means = attribute.scores(images).reshape(-1, STEPS).mean(0)
     columns = [f"{share:+.2f}" for share in shares.tolist()]
-    table = Table(columns, [[f"{value:.3g}" for value in means]], f"mean {attribute.name}")
-    exemplars = as_images(images[[*low, *high]])
-    figures = [
-        image_sheet(
-            "turn_vector",
-            as_images(drawn_images),
-            STEPS,
-            f"Each row is a sample in the middle, moved against (left) and along {attribute.name}",
-        ),
-        image_sheet(
-            "turn_vector_ends",
-            exemplars,
-            options.exemplars,
-            f"samples with least (above) and most {attribute.name}: the ends of the direction",
-        ),
-    ]
-    return Inspection(sentence, numbers, figures, [table])
+    figure = image_sheet(
+        "turn_vector",
+        as_images(images),
+        STEPS,
+        f"Each row is a sample in the middle, moved against (left) and along {attribute.name}",
+    )
+    return figure, Table(columns, [[f"{value:.3g}" for value in means]], f"mean {attribute.name}")

@@ -132,15 +132,7 @@ def find_duplicates(
     again = _saturated(accepted, len(rank), config.neighbours)
     tried = keys_of(candidates)
     if 0 < len(again) <= WIDENED:
-        wider = neighbours.nearest(
-            described.edges,
-            WIDER * config.neighbours,
-            floor=SIMILARITY_FLOOR,
-            mirror=config.mirror,
-            queries=again,
-            targets=rows,
-        )
-        wider = _without(wider, candidates)
+        wider = _search_wider(described, rows, again, config, candidates)
         more = verify(fetch, described, wider, progress, gates=gates)
         seen, accepted = seen.joined(more), _merge(accepted, accept(more, threshold))
         tried = np.concatenate([tried, keys_of(wider)])
@@ -199,6 +191,23 @@ def find_duplicates(
         same,
         described,
     )
+
+
+def _search_wider(
+    described: Described, rows: Rows, again: Rows, config: DedupConfig, known: Candidates
+) -> Candidates:
+    """More neighbours of the rows `again`, most of whose nearest ones are duplicates; no known
+    pairs.
+    """
+    found = neighbours.nearest(
+        described.edges,
+        WIDER * config.neighbours,
+        floor=SIMILARITY_FLOOR,
+        mirror=config.mirror,
+        queries=again,
+        targets=rows,
+    )
+    return _without(found, known)
 
 
 def _equal_pixels(described: Described, rank: Rows) -> Rows:
