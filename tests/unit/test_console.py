@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -121,3 +123,28 @@ def test_the_version_is_the_installed_one() -> None:
     answer = CliRunner().invoke(app, ["--version"])
     assert answer.exit_code == 0
     assert answer.output == f"discern {metadata.version('discern-gan')}\n"
+
+
+def test_help_imports_no_command_and_no_command_imports_torch_or_prefect() -> None:
+    code = (
+        "import sys; from flows.cli import COMMANDS, app, load_command\n"
+        "app(['--help'], standalone_mode=False)\n"
+        "print([name for name in sys.modules if name.startswith('flows.commands')])\n"
+        "for name in COMMANDS: load_command(name)\n"
+        "print([name for name in ('torch', 'prefect', 'faiss', 'sklearn') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "similar" in done.stdout and done.stdout.splitlines()[-2:] == ["[]", "[]"]
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_the_number_that_a_command_returns_is_the_exit_code(
+    monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    from typer.testing import CliRunner
+
+    from flows.cli import app
+    from flows.commands import doctor
+
+    monkeypatch.setattr(doctor, "doctor", lambda: code)
+    assert CliRunner().invoke(app, ["doctor"]).exit_code == code
