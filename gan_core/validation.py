@@ -102,7 +102,7 @@ def _fault(
         hint = f"; did you mean {near!r}?" if near else "."
         return RequestError(f"{where} is {given!r}{hint}", expected=expected)
     if kind == "missing":
-        return RequestError(f"{of} has no {where}.", expected=f"a value for {where}")
+        return RequestError(f"{of} has no {where}.", expected=f"a value for {where}", remedy=SHOW)
     texts = dict.fromkeys(_text(error).removeprefix("Input should be ") for error in errors)
     text = " or ".join(texts)
     if not where:  # a rule for the whole: its value is the whole

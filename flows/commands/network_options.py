@@ -58,7 +58,7 @@ def as_settings(
             f"{' and '.join(lone)} came without --network.",
             expected="--network my_module:Discriminator",
         )
-    if recipe is None and network is None:
+    if not recipe and network is None:
         raise RequestError(
             "No recipe was named.",
             expected="the name of a recipe, or --network for features of your own network",

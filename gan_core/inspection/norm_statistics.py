@@ -161,6 +161,11 @@ def image_sets(context: Context, count: int) -> dict[str, Images]:
     }
     if context.features is not None:
         split, images = evaluated_images(context, count)
+        if images.shape[1:] != other.shape[1:]:
+            raise NotApplicable(
+                f"Evaluated images have {images.shape[1]} px and training images {other.shape[1]}: "
+                "these features are not of this snapshot."
+            )
         sets[f"{split} images"] = images
     if "generator" in context.snapshot.networks:
         sets[GENERATED] = as_images(context.samples(count, "norm statistics"))

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from gan_core import registry
 from gan_core.config import ExtractConfig, Recipe
 from gan_core.devices import cpu_cores
-from gan_core.errors import RequestError, UnknownName
+from gan_core.errors import RequestError, UnknownName, nearest
 from gan_core.validation import explain, model_in
 
 _FOLDER = Path(__file__).parent
@@ -101,8 +101,10 @@ def recipe_path(name: str) -> Path:
     if path.suffix in {".yaml", ".yml"}:
         if path.is_file():
             return path
+        near = nearest(path.name, [one.name for one in path.parent.glob("*.y*ml")])
         raise RequestError(
-            f"There is no recipe file {name}.",
+            f"There is no recipe file {name}"
+            + (f"; did you mean {str(path.parent / near)!r}?" if near else "."),
             expected="a readable YAML file",
             remedy="`discern list recipes`",
         )

@@ -11,6 +11,7 @@ import pytest
 from sklearn.datasets import load_sample_image
 
 from gan_core.dedup.folder.run import dedup_images
+from gan_core.errors import RequestError
 
 
 def turned(image: np.ndarray, degrees: float) -> np.ndarray:
@@ -75,4 +76,5 @@ def test_the_rule_and_the_preferred_folder_choose_the_representative(
     assert kept(keep="largest") == ["b/1.jpg"]
     for keep in ("best", "largest", "oldest", "first"):
         assert kept(keep=keep, prefer=["b"]) == ["b/1.jpg"]
-    assert kept(prefer=["nowhere", "b", "a"]) == ["b/1.jpg"]
+    with pytest.raises(RequestError, match=r"'aa/'; did you mean 'a'\?"):
+        kept(prefer=["b", "aa/"])

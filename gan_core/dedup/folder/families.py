@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from gan_core.dedup.search.find_duplicates import Duplicates
 from gan_core.dedup.search.linked_groups import join_groups, maps_in_groups
 from gan_core.dedup.search.verify_pairs import Verified
 from gan_core.dedup.tables import Found
+from gan_core.errors import RequestError, nearest
 
 Rows = npt.NDArray[np.int64]
 
@@ -96,6 +98,23 @@ def folder_tier(images: Images, rows: Rows, prefer: Sequence[str]) -> Rows:
         ],
         np.int64,
     )
+
+
+def refuse_empty_folders(images: Images, prefer: Sequence[str]) -> None:
+    """RequestError where a preferred folder holds no image: its name is wrong, or not seen from the
+    set.
+    """
+    for folder in prefer:
+        if any(_inside(address, folder) for address in images.addresses):
+            continue
+        folders = {str(PurePosixPath(address).parent) for address in images.addresses}
+        near = nearest(folder, sorted(folders))
+        raise RequestError(
+            f"No image of the set is in the preferred folder {folder!r}"
+            + (f"; did you mean {near!r}?" if near else "."),
+            expected="a folder within the set, as addresses begin: not an absolute path",
+            remedy="the column address of the table shows them",
+        )
 
 
 def _inside(address: str, folder: str) -> bool:

@@ -23,6 +23,7 @@ from gan_core.dedup.folder.families import (
     Assignment,
     families,
     folder_tier,
+    refuse_empty_folders,
     representative_rank,
 )
 from gan_core.dedup.folder.full_resolution import Originals
@@ -128,7 +129,8 @@ def dedup_images(
         workers: threads or processes that read; 0: one for each core.
 
     Raises:
-        RequestError: nothing there, one place given twice, or a mode that needs a fitted hash.
+        RequestError: nothing there, one place given twice, a preferred folder without an image, or
+            a mode that needs a fitted hash.
         DataError: no image that can be read, in either place.
     """
     config = config or DedupConfig()
@@ -161,6 +163,7 @@ def dedup_images(
             return Originals(parts, workers, max_megapixels, Path(scratch), progress)
 
         ours = _read(location, dataset, workers, max_megapixels, Path(scratch), progress)
+        refuse_empty_folders(ours, prefer)
         if against is None:
             return _within(ours, config, open_originals, progress, keep, prefer, overlays=overlays)
         theirs = _read(against, None, workers, max_megapixels, Path(scratch), progress)

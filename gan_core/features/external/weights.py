@@ -60,7 +60,11 @@ def build_module(
         raise UnknownName(
             f"network in {place}",
             name,
-            [entry for entry in vars(module) if not entry.startswith("_")],
+            [
+                entry
+                for entry, value in vars(module).items()
+                if not entry.startswith("_") and callable(value)
+            ],
         )
     target = getattr(module, name)
     if isinstance(target, nn.Module):
@@ -87,7 +91,8 @@ def build_module(
             made = target(*positional, **named)
         except Exception as error:  # an external constructor may raise anything
             raise RequestError(
-                f"{name} cannot be made: {type(error).__name__}: {error}."
+                f"{name} cannot be made: {type(error).__name__}: {error}.",
+                remedy=f"see that {name} of {place} makes its network in plain Python",
             ) from error
     if not isinstance(made, nn.Module):
         raise RequestError(f"{text} gives a {type(made).__name__}.", expected="a torch.nn.Module")
