@@ -6,30 +6,8 @@ import shlex
 import sys
 from collections.abc import Callable
 
-from flows.commands.network_options import (
-    ArgumentsOption,
-    LayersOption,
-    NetworkOption,
-    WeightsOption,
-    as_settings,
-)
-from flows.commands.options import (
-    DataOption,
-    DeviceOption,
-    DryOption,
-    HomeOption,
-    JsonOption,
-    OnlyOption,
-    OptionalRecipe,
-    RefreshOption,
-    RehashOption,
-    RunnerOption,
-    ScaleOption,
-    SecondsOption,
-    SetOption,
-    VerboseOption,
-    VerifyOption,
-)
+from flows.commands import options
+from flows.commands.network_options import as_settings
 from flows.commands.run import run_command
 from flows.home import resolve_home
 from gan_core.pipeline.request import RunRequest
@@ -39,25 +17,25 @@ def chain_command(until: str) -> Callable[..., int]:
     """A command that runs the chain up to a stage."""
 
     def run(
-        recipe: OptionalRecipe = None,
-        network: NetworkOption = None,
-        weights: WeightsOption = None,
-        network_args: ArgumentsOption = None,
-        layers: LayersOption = None,
-        set_: SetOption = None,
-        data: DataOption = None,
-        scale: ScaleOption = None,
-        home: HomeOption = None,
-        only: OnlyOption = None,
-        refresh: RefreshOption = None,
-        max_seconds: SecondsOption = None,
-        device: DeviceOption = "auto",
-        rehash: RehashOption = False,
-        verify: VerifyOption = False,
-        runner: RunnerOption = "threads",
-        dry_run: DryOption = False,
-        as_json: JsonOption = False,
-        verbose: VerboseOption = False,
+        recipe: options.OptionalRecipe = None,
+        network: options.NetworkOption = None,
+        weights: options.WeightsOption = None,
+        network_args: options.ArgumentsOption = None,
+        layers: options.LayersOption = None,
+        set_: options.SetOption = None,
+        data: options.DataOption = None,
+        scale: options.ScaleOption = None,
+        home: options.HomeOption = None,
+        only: options.OnlyOption = None,
+        refresh: options.RefreshOption = None,
+        max_seconds: options.SecondsOption = None,
+        device: options.DeviceOption = "auto",
+        rehash: options.RehashOption = False,
+        verify: options.VerifyOption = False,
+        runner: options.RunnerOption = "threads",
+        dry_run: options.DryOption = False,
+        as_json: options.JsonOption = False,
+        verbose: options.VerboseOption = False,
     ) -> int:
         named, settings = as_settings(recipe, network, weights, network_args, layers, data or [])
         request = RunRequest(

@@ -11,22 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.commands import console
+from flows.commands import console, options
 from flows.commands.chain import chain_command
-from flows.commands.network_options import NetworkOption
-from flows.commands.options import (
-    DataOption,
-    DeviceOption,
-    DryOption,
-    HomeOption,
-    JsonOption,
-    MethodOption,
-    RefreshOption,
-    RehashOption,
-    ScaleOption,
-    SetOption,
-    VerboseOption,
-)
 from flows.home import open_store, resolve_home
 from gan_core import registry
 from gan_core.artifacts.manifest import MANIFEST, Manifest
@@ -51,7 +37,7 @@ def inspect(
         str | None,
         typer.Option("--only", help="of a snapshot: this inspection (`discern list inspections`)"),
     ] = None,
-    set_: SetOption = None,
+    set_: options.SetOption = None,
     out: Annotated[
         Path, typer.Option("--out", help="of a snapshot: folder to write figures and numbers to")
     ] = Path("inspection"),
@@ -70,17 +56,17 @@ def inspect(
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="of a snapshot: seed of the latents")] = 0,
-    network: NetworkOption = None,
-    method: MethodOption = None,
-    data: DataOption = None,
-    scale: ScaleOption = None,
-    home: HomeOption = None,
-    refresh: RefreshOption = None,
-    device: DeviceOption = "auto",
-    rehash: RehashOption = False,
-    dry_run: DryOption = False,
-    as_json: JsonOption = False,
-    verbose: VerboseOption = False,
+    network: options.NetworkOption = None,
+    method: options.MethodOption = None,
+    data: options.DataOption = None,
+    scale: options.ScaleOption = None,
+    home: options.HomeOption = None,
+    refresh: options.RefreshOption = None,
+    device: options.DeviceOption = "auto",
+    rehash: options.RehashOption = False,
+    dry_run: options.DryOption = False,
+    as_json: options.JsonOption = False,
+    verbose: options.VerboseOption = False,
 ) -> int:
     """Inspects a snapshot, or runs a recipe's chain; returns the exit code."""
     snapshot = find_snapshot(target, resolve_home(home), only)
@@ -183,8 +169,8 @@ def inspect_snapshot(
     history = partial(load_snapshots, path.parent, place, allow=allow)
     context = Context(loaded, seed, place, packs, features, crops, history)
     rows: list[dict[str, Any]] = []
-    for name, options in wanted.items():
-        applicable, found = inspect_one(context, name, options)
+    for name, chosen in wanted.items():
+        applicable, found = inspect_one(context, name, chosen)
         write(out / name, name, found, applicable)
         rows.append(
             {
@@ -224,8 +210,8 @@ def _options_by_name(only: str | None, overrides: Sequence[str]) -> dict[str, di
     for name in by_name:
         registry.check("inspection", name)
     wanted = {name: {**given, **(by_name.get(name) or {})} for name in names}
-    for name, options in wanted.items():
-        registry.options("inspection", name, options)
+    for name, chosen in wanted.items():
+        registry.options("inspection", name, chosen)
     return wanted
 
 

@@ -1,43 +1,17 @@
-"""`--network`, `--weights`, `--network-args` and `--layers`: short ways of writing settings of
-`extract`, the same for every verb.
-"""
+"""Settings of `extract` for `--network`, `--weights`, `--network-args` and `--layers`."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 import yaml
 
 from gan_core.errors import RequestError
 
 RECIPE = "network"  # taken when a network is named and no recipe is
-
-NetworkOption = Annotated[
-    str | None,
-    typer.Option(
-        "--network",
-        help="features of your own torch network instead of a GAN trained here",
-        metavar="MODULE:NAME",
-    ),
-]
-WeightsOption = Annotated[
-    str | None,
-    typer.Option("--weights", help="its weights: safetensors or a state dict", metavar="FILE"),
-]
-ArgumentsOption = Annotated[
-    str | None,
-    typer.Option("--network-args", help="arguments of its constructor", metavar="name=value,..."),
-]
-LayersOption = Annotated[
-    str | None,
-    typer.Option(
-        "--layers", help="take these layers (default: all convolutional ones)", metavar="a,b,..."
-    ),
-]
 
 
 def as_settings(

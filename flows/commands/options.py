@@ -80,3 +80,25 @@ MethodOption = Annotated[
         help="of a snapshot: dotted path of a method of your own; its code is run",
     ),
 ]
+NetworkOption = Annotated[
+    str | None,
+    typer.Option(
+        "--network",
+        help="features of your own torch network instead of a GAN trained here",
+        metavar="MODULE:NAME",
+    ),
+]
+WeightsOption = Annotated[
+    str | None,
+    typer.Option("--weights", help="its weights: safetensors or a state dict", metavar="FILE"),
+]
+ArgumentsOption = Annotated[
+    str | None,
+    typer.Option("--network-args", help="arguments of its constructor", metavar="name=value,..."),
+]
+LayersOption = Annotated[
+    str | None,
+    typer.Option(
+        "--layers", help="take these layers (default: all convolutional ones)", metavar="a,b,..."
+    ),
+]

@@ -5,39 +5,24 @@ from __future__ import annotations
 import shlex
 import sys
 
-from flows.commands import console
-from flows.commands.network_options import (
-    ArgumentsOption,
-    LayersOption,
-    NetworkOption,
-    WeightsOption,
-    as_settings,
-)
-from flows.commands.options import (
-    DataOption,
-    DeviceOption,
-    HomeOption,
-    JsonOption,
-    OptionalRecipe,
-    ScaleOption,
-    SetOption,
-)
+from flows.commands import console, options
+from flows.commands.network_options import as_settings
 from flows.home import open_store, resolve_home
 from gan_core.pipeline.request import RunRequest, prepare
 
 
 def status(
-    recipe: OptionalRecipe = None,
-    network: NetworkOption = None,
-    weights: WeightsOption = None,
-    network_args: ArgumentsOption = None,
-    layers: LayersOption = None,
-    set_: SetOption = None,
-    data: DataOption = None,
-    scale: ScaleOption = None,
-    home: HomeOption = None,
-    device: DeviceOption = "auto",
-    as_json: JsonOption = False,
+    recipe: options.OptionalRecipe = None,
+    network: options.NetworkOption = None,
+    weights: options.WeightsOption = None,
+    network_args: options.ArgumentsOption = None,
+    layers: options.LayersOption = None,
+    set_: options.SetOption = None,
+    data: options.DataOption = None,
+    scale: options.ScaleOption = None,
+    home: options.HomeOption = None,
+    device: options.DeviceOption = "auto",
+    as_json: options.JsonOption = False,
 ) -> int:
     """Prints the plan; returns the exit code."""
     named, settings = as_settings(recipe, network, weights, network_args, layers, data or [])
