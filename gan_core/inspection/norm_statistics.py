@@ -52,14 +52,14 @@ from gan_core.shards import PixelShards
 
 ABOUT = "batch-norm statistics of training, evaluated and generated images, and of the snapshot"
 TITLE = "Batch-norm statistics"
-VERSION = 1
+VERSION = 2
 ORDER = 57
 DEFAULT = False  # each set of images passes the network
 NEEDS = ("features",)  # for the images that are evaluated
 EXAMPLES = ({"images": 64},)
 
-SOURCE, NOISE, CONTROL = "training images", "other training images", "the same at half contrast"
-RUNNING, BATCH, GENERATED = "stored in the snapshot", "one batch", "generated images"
+SOURCE, NOISE, CONTROL = "training images", "other training images", "at half contrast"
+RUNNING, BATCH, GENERATED = "in the snapshot", "one batch", "generated images"
 FEWEST = 8  # training images
 READ = 256  # images whose features are compared
 DIFFERS = 2.0  # times the sampling noise from which a set is called different (ours)
@@ -290,10 +290,10 @@ def _tables(
         return f"{one['mean']:.3f} ± {one['deviation']:.3f}"
 
     by_norm = Table(
-        ["input of the norm of", *found],
+        ["norm", *(name.removesuffix(" images") for name in found)],  # short: many columns
         [[norm, *(cell(name, norm) for name in found)] for norm in norms],
-        "Mean ± standard deviation of a channel, averaged over channels; each layer is normalised "
-        "by the same set.",
+        "Input of each norm: mean ± standard deviation of a channel, averaged over channels; each "
+        "layer is normalised by the same set.",
     )
     by_set = Table(
         ["statistics of", "images", "shift", "spread", "change of features"],
