@@ -35,12 +35,12 @@ def test_requests_that_cannot_be_met(
     (folder,) = (finished[0] / "runs").iterdir()
     home = str(finished[0])
     with pytest.raises(UnknownName, match="'mlflow'"):
-        track(home, folder.name, "mlflo")
+        track(folder.name, "mlflo", home)
     with pytest.raises(UnknownName, match="run called"):
-        track(home, "another", "mlflow")
+        track("another", "mlflow", home)
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(RequestError, match="not installed") as refused:
-        track(home, folder.name, "mlflow")
+        track(folder.name, "mlflow", home)
     assert "discern-gan[mlflow]" in refused.value.remedy
 
 
@@ -48,7 +48,7 @@ def test_mlflow(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (folder,) = (home / "runs").iterdir()
-    track(str(home), folder.name, "mlflow")
+    track(folder.name, "mlflow", str(home))
     (found,) = mlflow.search_runs(experiment_names=["discern"], output_format="list")
     wanted = read_run(str(home), folder.name)
     assert found.data.metrics == pytest.approx(wanted.metrics)
@@ -60,6 +60,6 @@ def test_wandb(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     monkeypatch.delenv("WANDB_MODE", raising=False)
     (folder,) = (home / "runs").iterdir()
-    track(str(home), folder.name, "wandb")
+    track(folder.name, "wandb", str(home))
     (written,) = (home / "wandb").glob(f"offline-run-*-{folder.name}")
     assert list(written.glob("*.wandb")) and (written / "files/report/report.html").is_file()
