@@ -38,11 +38,11 @@ import numpy.typing as npt
 from gan_core.features.parquet import read_features, read_rows
 
 TIE = 1e-3
-JUDGED_ROWS = 1000  # of float64 features at a time
+EVALUATED_ROWS = 1000  # of float64 features at a time
 
 
 @dataclass
-class Judged:
+class Evaluated:
     """Per C: objective, answers [rows], and which rows are ties."""
 
     objective: list[float]
@@ -130,7 +130,7 @@ def in_process(
         child.join()
 
 
-def judge(options: argparse.Namespace, costs: list[float], models: list[Any]) -> Judged:
+def evaluate(options: argparse.Namespace, costs: list[float], models: list[Any]) -> Evaluated:
     """Objectives and answers of models, one for each C, by a pass in float64 over the rows."""
     weights = np.concatenate([one[0] for one in models], axis=1).astype(np.float64)
     intercept = np.concatenate([one[1] for one in models]).astype(np.float64)
@@ -143,8 +143,8 @@ def judge(options: argparse.Namespace, costs: list[float], models: list[Any]) ->
         (read_rows(options.features)["split"].to_numpy(zero_copy_only=False) == "train").sum()
     )
     answers, ties = [], []
-    for start in range(0, min(rows, options.rows), JUDGED_ROWS):
-        features, labels = read(options, slice(start, start + JUDGED_ROWS))
+    for start in range(0, min(rows, options.rows), EVALUATED_ROWS):
+        features, labels = read(options, slice(start, start + EVALUATED_ROWS))
         margins = (features.astype(np.float64) @ weights + intercept).reshape(
             len(features), len(costs), width
         )
@@ -157,7 +157,7 @@ def judge(options: argparse.Namespace, costs: list[float], models: list[Any]) ->
         best = np.sort(margins, axis=2)
         answers.append(margins.argmax(2))
         ties.append(best[..., -1] - best[..., -2] < TIE * np.abs(margins).max(2))
-    return Judged(objective.tolist(), np.concatenate(answers).T, np.concatenate(ties).T)
+    return Evaluated(objective.tolist(), np.concatenate(answers).T, np.concatenate(ties).T)
 
 
 def machine() -> str:
@@ -185,7 +185,7 @@ def machine() -> str:
 
 
 def compare(
-    options: argparse.Namespace, costs: list[float], tol: float, mine: Judged, limit: float
+    options: argparse.Namespace, costs: list[float], tol: float, mine: Evaluated, limit: float
 ) -> Any:
     """One fit of theirs for each C: sums of seconds, the largest peak, and what differed."""
     total = {"wall": 0.0, "cpu": 0.0, "peak": 0.0}
@@ -201,7 +201,7 @@ def compare(
             )
             continue
         spent, models = found
-        theirs = judge(options, [cost], models)
+        theirs = evaluate(options, [cost], models)
         apart = theirs.answers[0] != mine.answers[number]
         difference = (mine.objective[number] - theirs.objective[0]) / theirs.objective[0]
         worst = difference if abs(difference) > abs(worst) else worst
@@ -254,9 +254,9 @@ def main() -> None:
             (took, ("", "", f"gap {max(one[2] for one in ours):.0e}"))
         )
         mine = (
-            judge(options, costs, ours)
+            evaluate(options, costs, ours)
             if tolerances
-            else Judged([], np.empty((0, 0), np.int64), np.empty((0, 0), np.bool_))
+            else Evaluated([], np.empty((0, 0), np.int64), np.empty((0, 0), np.bool_))
         )
         for tol in tolerances:
             name = "LinearSVC" if options.probe == "linear_svm" else "LogisticRegression"
