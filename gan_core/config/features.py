@@ -21,6 +21,13 @@ class ExtractConfig(Section):
             "choice; an external network is my_module:Discriminator, and then no GAN is trained"
         ),
     )
+    also: list[str] = Field(
+        default_factory=list,
+        description=(
+            "further roles of the snapshot whose features are extracted and scored in the same "
+            "run, such as discriminator and generator"
+        ),
+    )
     weights: str | None = Field(
         None,
         description=(
@@ -76,8 +83,19 @@ class ExtractConfig(Section):
     batch: int = Field(128, ge=1)
     precision: Literal["float32", "bf16"] = "float32"
 
+    @property
+    def roles(self) -> list[str]:
+        """All roles of the snapshot whose features are extracted, the recipe's own first."""
+        return list(dict.fromkeys([self.network, *self.also]))
+
+    def of_role(self, role: str) -> ExtractConfig:
+        """The settings of one role alone: those of a recipe that names no other."""
+        return self.model_copy(update={"network": role, "also": []})
+
     @model_validator(mode="after")
     def _settings_go_together(self) -> ExtractConfig:
+        if ":" in self.network and self.also:
+            raise ValueError("extract.also names roles of a snapshot; an external network has none")
         outside = [name for name in ("weights", "network_args", "side") if getattr(self, name)]
         if ":" not in self.network and outside:
             raise ValueError(

@@ -239,13 +239,14 @@ def _keyed_options(options: dict[str, Any]) -> dict[str, Any]:
     return {**options, "segmenter": {**segmenter, **stamp.part()}}
 
 
-def extract(chain: Chain, source: str) -> Node:
-    """Features of the trained network, or of an external one."""
+def extract(chain: Chain, source: str, role: str) -> Node:
+    """Features of a role of the trained networks, or of an external network."""
     recipe = chain.recipe
-    kind = EXTERNAL if chain.external else recipe.extract.network
+    settings = recipe.extract.of_role(role)
+    kind = EXTERNAL if chain.external else role
     part: dict[str, Any] = {"features": kind, **chain.common}
-    key_part = {**part, "extract": _activations(chain)}
-    part["extract"] = recipe.extract.model_dump(mode="json")
+    key_part = {**part, "extract": _activations(settings)}
+    part["extract"] = settings.model_dump(mode="json")
     inputs = {"crops": (f"crop:{source}",), **chain.duplicates, **chain.trained_on}
     context = chain.device
     if chain.external:
@@ -275,8 +276,9 @@ def extract_baseline(chain: Chain, source: str, baseline: BaselineConfig) -> Nod
     inputs |= chain.trained_on if "pack" in needs else {}
     context = chain.device if needs else {"device": "cpu"}
     if "network" in needs:
-        part["extract"] = recipe.extract.model_dump(mode="json")
-        key_part["extract"] = _activations(chain)
+        settings = recipe.extract.of_role(recipe.extract.network)
+        part["extract"] = settings.model_dump(mode="json")
+        key_part["extract"] = _activations(settings)
         if chain.external:
             part["external"] = key_part["external"] = chain.external.part(weights=False)
             context |= chain.external.context(weights=False)
@@ -307,10 +309,9 @@ def _needs(baseline: BaselineConfig) -> tuple[str, ...]:
     return tuple(registry.literal("baselines", baseline.name, "NEEDS", ("pack",)))
 
 
-def _activations(chain: Chain) -> dict[str, Any]:
+def _activations(settings: ExtractConfig) -> dict[str, Any]:
     """The settings of extract in a key: the place of the weights is not, their digest is."""
-    settings = chain.recipe.extract.key_part()
-    return {name: value for name, value in settings.items() if name != "weights"}
+    return {name: value for name, value in settings.key_part().items() if name != "weights"}
 
 
 def evaluate(chain: Chain, features: Node, probe: ProbeConfig) -> Node:

@@ -144,7 +144,8 @@ def needs(recipe: Recipe, device: str, images: dict[str, int]) -> Needs:
     )
     state = 2 * (snapshot + 8 * moved)  # two are kept, with Adam's two moments
     crop = 3 * recipe.crop.size**2
-    values = found.features + sum(
+    # further roles have about as many features
+    values = found.features * len(recipe.extract.roles) + sum(
         registry.load("baselines", baseline.name).dims(
             registry.options("baselines", baseline.name, baseline.options),
             recipe.crop.size,

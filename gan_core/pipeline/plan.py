@@ -107,7 +107,7 @@ def make_plan(
     if external is None:
         chain = _add_training(plan, chain, until)
     for one in recipe.evaluated():
-        features = [stages.extract(chain, one.name)]
+        features = [stages.extract(chain, one.name, role) for role in recipe.extract.roles]
         if plan.has_labels(one.name):
             baselines = recipe.evaluate.baselines
             features += [stages.extract_baseline(chain, one.name, base) for base in baselines]

@@ -209,20 +209,22 @@ def build_recipe(content: dict[str, Any]) -> Recipe:
 
 def _with_role(recipe: Recipe) -> ExtractConfig:
     """The settings of extract with the role that gives features: the method's first one
-    where the recipe names none.
+    where the recipe names none; further ones are checked.
 
     Raises:
         UnknownName: the method's features are of other roles.
     """
     given, method = recipe.extract.network, recipe.train.method
     roles = registry.literal("methods", method, "FEATURES", ("discriminator",))
-    if ":" not in given and given and given not in roles:
-        raise UnknownName(
-            f"role whose features method {method} offers",
-            given,
-            roles,
-            remedy="an external network is named my_module:Discriminator",
-        )
+    wanted = [*([given] if given and ":" not in given else []), *recipe.extract.also]
+    for role in wanted:
+        if role not in roles:
+            raise UnknownName(
+                f"role whose features method {method} offers",
+                role,
+                roles,
+                remedy="an external network is named my_module:Discriminator",
+            )
     return recipe.extract.model_copy(update={"network": given or roles[0]})
 
 

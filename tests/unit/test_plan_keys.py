@@ -56,6 +56,22 @@ def test_random_weights_are_those_of_the_method_that_builds_the_network() -> Non
     assert keys("train.method=ssgan")[random] != keys()[random]
 
 
+def test_features_of_several_roles_are_those_of_a_run_of_each() -> None:
+    bigan = "train.method=bigan"
+    both = keys(bigan, "extract.also=[discriminator, encoder]")
+    for role in ("encoder", "discriminator"):
+        alone = keys(bigan, f"extract.network={role}")
+        name = f"extract:digits:{role}"
+        assert both[name] == alone[name]
+        assert both[f"evaluate:digits:{role}:linear_svm"] in alone.values()
+    assert both["extract:digits:random"] == keys(bigan)["extract:digits:random"]
+    assert [name for name in both if name == "extract:digits:encoder"] == ["extract:digits:encoder"]
+    with pytest.raises(RequestError, match="discriminator"):
+        keys(bigan, "extract.also=[discriminatr]")
+    with pytest.raises(RequestError, match="external"):
+        keys("extract.network=a:B", "extract.also=[discriminator]")
+
+
 def test_the_precision_in_the_key_is_the_resolved_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "bf16_units", lambda device: False)
     assert keys("train.precision=auto")["train"] == keys("train.precision=float32")["train"]
