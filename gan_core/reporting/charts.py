@@ -39,6 +39,7 @@ LIGHT = {
     "--c4": "#7a55b5",
     "--c5": "#a33a57",
     "--c6": "#6b7280",
+    "--c7": "#1f7ea6",
 }
 DARK = {
     "--paper": "#141518",
@@ -52,6 +53,7 @@ DARK = {
     "--c4": "#b99cf2",
     "--c5": "#ef8ba5",
     "--c6": "#9aa3b2",
+    "--c7": "#6cc3e6",
 }
 FONT = (
     'ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Noto '
@@ -282,11 +284,11 @@ def apart(places: Sequence[float], gap: float) -> list[float]:
 
 
 def tones(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
-    """Feature set to its colour, 1 to 6, in every chart of a report. Args: rows: all its scores."""
+    """Feature set to its colour, 1 to 7, in every chart of a report. Args: rows: all its scores."""
     found = list(dict.fromkeys(row["features"] for row in rows if row["features"] != CHANCE))
     learned = [features for features in found if is_learned(features)]
     baselines = [features for features in found if not is_learned(features)]
-    colours = {features: (1, 4)[i % 2] for i, features in enumerate(learned)}
+    colours = {features: (1, 4, 7)[i % 3] for i, features in enumerate(learned)}
     colours |= {features: (2, 3, 5)[i % 3] for i, features in enumerate(baselines)}
     return colours | {CHANCE: 6}
 

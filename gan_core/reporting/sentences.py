@@ -232,7 +232,8 @@ def compared_rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
         for row in summary["scores"]
         if row["source"] == best["source"] and row["labels"] == best["labels"]
     ]
-    return [row for row in same if row["probe"] in (best["probe"], CHANCE)]
+    rows = [row for row in same if row["probe"] in (best["probe"], CHANCE)]
+    return sorted(rows, key=lambda row: row["features"] != best["features"])
 
 
 def verdict_sentence(summary: dict[str, Any]) -> str:

@@ -198,6 +198,7 @@ def test_chance_far_below_does_not_squeeze_the_others() -> None:
 
 
 def test_feature_sets_of_unlisted_names_have_colours_of_their_own() -> None:
-    names = ("encoder", "judge", "pixels", "random", "my_package.edges", "chance")
+    names = ("encoder", "discriminator", "generator", "pixels", "random", "my_package.edges")
+    names += ("chance",)
     tones = charts.tones([score(name, 0.5) for name in names])
     assert len(set(tones.values())) == len(names)
