@@ -80,6 +80,8 @@ def _score(place: tuple[str, str, str, str], draws: list[dict[str, Any]]) -> dic
     rest = [row for row in draws if row["test_set"] == "without_leaked"]
     draws = [row for row in draws if row["test_set"] == "all"]
     source, features, probe, labels = place
+    # chance reads no features, whatever network they come from
+    saw = features != CHANCE and next((row["saw_labels"] for row in draws if row["saw_labels"]), "")
     accuracies = [float(row["test_accuracy"]) for row in draws]
     test_rows = int(draws[0]["test_rows"] or 0)
     return {
@@ -96,7 +98,7 @@ def _score(place: tuple[str, str, str, str], draws: list[dict[str, Any]]) -> dic
         "chosen": sorted({float(row["chosen"]) for row in draws if row["chosen"] is not None}),
         "test_rows": test_rows,
         "classes": int(draws[0]["classes"]),
-        "saw_labels": next((str(row["saw_labels"]) for row in draws if row["saw_labels"]), ""),
+        "saw_labels": str(saw or ""),
         "without_leaked": _without_leaked(rest),
     }
 
