@@ -86,7 +86,8 @@ def main() -> None:
 
             os.environ.update(client_environment(folder, start(folder)))
             os.environ["PREFECT_LOGGING_EXTRA_LOGGERS"] = "gan_core"
-            import prefect  # noqa: F401  both kinds of run find it imported: its import is the process's, not the run's
+            # both kinds of run find it imported: its import is the process's, not the run's
+            import prefect  # noqa: F401
             import torch  # noqa: F401
 
             runs: dict[str, list[tuple[float, dict[str, float]]]] = {"prefect": [], "direct": []}

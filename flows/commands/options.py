@@ -99,6 +99,6 @@ ArgumentsOption = Annotated[
 LayersOption = Annotated[
     str | None,
     typer.Option(
-        "--layers", help="take these layers (default: all convolutional ones)", metavar="a,b,..."
+        "--layers", help="use these layers (default: all convolutional ones)", metavar="a,b,..."
     ),
 ]

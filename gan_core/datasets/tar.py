@@ -144,7 +144,8 @@ class TarSource:
                         shard.close()
                     address, shard, problem, members = wanted, None, "", {}
                     try:
-                        shard = tarfile.open(self._root / wanted, "r:")  # noqa: SIM115 (closed below, one shard at a time)
+                        # closed below, one shard at a time
+                        shard = tarfile.open(self._root / wanted, "r:")  # noqa: SIM115
                         for member in shard:
                             members[safe_text(member.name)] = member
                     except (tarfile.TarError, OSError) as error:

@@ -8,7 +8,7 @@ from typing import Any
 from gan_core.reporting.images import Image, sheet_image
 from gan_core.reporting.inputs import ReportInputs, read_inspections
 
-COLUMN = 760  # pixels of the page's column
+COLUMN = 820  # pixels of the page's column: 1,120 less its margins and the headings
 
 
 def enlarged(figure: Image) -> Image:

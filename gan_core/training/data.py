@@ -214,7 +214,8 @@ class Feed:
         """Batches on a GPU: the next one's copy runs on a stream of its own while the last one is
         trained on.
         """
-        copying, ahead = torch.cuda.Stream(self._device), self._read_ahead(next_rows)  # type: ignore[no-untyped-call]
+        copying = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        ahead = self._read_ahead(next_rows)
         slots: list[_Slot] = []
 
         def fetch(number: int) -> None:
@@ -253,7 +254,8 @@ class _Slot:
     def __init__(self, pixels: Tensor) -> None:
         self.pixels = pixels
         self.labels: Tensor | None = None
-        self.filled, self.free = torch.cuda.Event(), torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self.filled = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self.free = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self.free.record(torch.cuda.current_stream(pixels.device))  # after the making of this room
 
 

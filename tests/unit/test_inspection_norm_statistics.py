@@ -64,7 +64,7 @@ def target(folder: Path, images: np.ndarray) -> dict[str, Any]:
     return {"features": features, "crops": crops}
 
 
-def test_sets_are_told_apart_and_equal_ones_are_not(pack: Path, tmp_path: Path) -> None:
+def test_different_sets_differ_and_equal_ones_do_not(pack: Path, tmp_path: Path) -> None:
     """Positive control and planted faults: half contrast, statistics that were never measured,
     inverted test images. Other test images of the same kind are within sampling noise.
     """

@@ -79,7 +79,7 @@ def test_the_rest_of_a_linear_head_scores_its_bias() -> None:
 
 
 def test_planted_parts_are_found() -> None:
-    """The class survives in the rest only, real and generated are told apart in the task's part
+    """The class survives in the rest only, real and generated are separated in the task's part
     only, and noise hurts that part only.
     """
     count = 600

@@ -157,7 +157,8 @@ class Autoencoder:
         try:
             with safe_open(path, framework="np") as file:
                 about = json.loads((file.metadata() or {}).get("discern", "{}"))
-                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping, has no __iter__)
+                names = file.keys()  # no mapping: it has no __iter__
+                weights = {name: file.get_tensor(name) for name in names}
         except (OSError, SafetensorError, ValueError) as error:
             raise StoreError(
                 f"The encoder {path.name} cannot be read: {error}.",
