@@ -13,8 +13,10 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from flows.commands.options import with_groups
+
 # Command to its function, as MODULE:NAME below flows/commands, and its help. The function's
-# parameters are the options; it returns the exit code.
+# parameters are the options, dataclasses of several included; it returns the exit code.
 COMMANDS = {
     "run": ("chain:run", "Run a recipe to its report; cached stages are not computed again."),
     "prepare": ("chain:prepare", "Run the chain up to the packed training set."),
@@ -103,7 +105,7 @@ def load_command(name: str) -> Any:
         one.info.help = text
     else:
         one = typer.Typer(add_completion=False, rich_markup_mode=None)
-        one.command(name, help=text)(found)
+        one.command(name, help=text)(with_groups(found))
     return get_command(one)
 
 

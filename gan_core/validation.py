@@ -48,13 +48,19 @@ def explain(
     for one in error.errors():
         at.setdefault(_place(one["loc"]), []).append(one)
     faults = [_fault(place, errors, model, whole, word) for place, errors in at.items()]
+    of_recipe = whole == "a recipe"
+    remedy = SHOW if of_recipe else "an option that is left out has its default"
     if len(faults) == 1:
-        return faults[0]
+        [fault] = faults
+        if of_recipe or isinstance(fault, UnknownName):
+            return fault
+        message = f"{whole[:1].upper()}{whole[1:]}: {fault.message}"
+        return RequestError(message, expected=fault.expected, remedy=remedy)
     lines = [f"  {_sentence(fault)}" for fault in faults[:MOST_FAULTS]]
     more = f"\n  and {len(faults) - MOST_FAULTS} more" if len(faults) > MOST_FAULTS else ""
-    of = "the recipe" if whole == "a recipe" else whole
+    of = "the recipe" if of_recipe else whole
     message = f"{len(faults)} {word}s of {of} are wrong:\n" + "\n".join(lines) + more
-    return RequestError(message, remedy=SHOW)
+    return RequestError(message, remedy=remedy)
 
 
 def model_in(annotation: Any) -> Any:
@@ -86,7 +92,6 @@ def _fault(
 ) -> RequestError:
     """What is wrong at one place: several errors there are those of a union's members."""
     first, where = errors[0], ".".join(place)
-    of = "The recipe" if whole == "a recipe" else whole[:1].upper() + whole[1:]
     kind = first["type"] if len(errors) == 1 else "union"
     if kind == "extra_forbidden":
         inner: Any = model
@@ -102,6 +107,7 @@ def _fault(
         hint = f"; did you mean {near!r}?" if near else "."
         return RequestError(f"{where} is {given!r}{hint}", expected=expected)
     if kind == "missing":
+        of = "The recipe" if whole == "a recipe" else "it"
         return RequestError(f"{of} has no {where}.", expected=f"a value for {where}", remedy=SHOW)
     texts = dict.fromkeys(_text(error).removeprefix("Input should be ") for error in errors)
     text = " or ".join(texts)

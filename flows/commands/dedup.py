@@ -3,25 +3,168 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows.commands import console, progress
-from flows.commands.options import JsonOption
-from gan_core import registry
+from flows.commands.options import DatasetOption, JsonOption, WorkersOption
+from flows.commands.places import check_sets
 from gan_core.config import DedupConfig
 from gan_core.errors import RequestError, UnknownName
 from gan_core.files import atomic_write_bytes
-from gan_core.progress import Throttled
+from gan_core.progress import Progress, Throttled
 
 if TYPE_CHECKING:
     from gan_core.dedup.folder.run import FolderResult
 
 
 KEEP = ("best", "largest", "oldest", "first")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions:
+    """Which images count as duplicates, and which image of a group is kept."""
+
+    against: Annotated[
+        Path | None,
+        typer.Option("--against", help="another set: report which images of FOLDER are in it"),
+    ] = None
+    threshold: Annotated[
+        float | None,
+        typer.Option("--threshold", help="least score of a duplicate pair; higher is stricter"),
+    ] = None
+    no_mirror: Annotated[
+        bool, typer.Option("--no-mirror", help="do not count mirror images as duplicates")
+    ] = False
+    dataset: DatasetOption = None
+    workers: WorkersOption = 0
+    max_megapixels: Annotated[
+        float,
+        typer.Option("--max-megapixels", help="images that declare more are not read", min=0.001),
+    ] = 100.0
+    keep: Annotated[
+        str,
+        typer.Option(
+            "--keep",
+            help=(
+                "which image of a group: best (the likely source), largest, oldest, first (by name)"
+            ),
+        ),
+    ] = "best"
+    prefer: Annotated[
+        list[str] | None,
+        typer.Option("--prefer", help="a folder within the set whose images are kept first"),
+    ] = None
+    overlays: Annotated[
+        bool,
+        typer.Option(
+            "--overlays",
+            help="count an image with text or a logo on it as a duplicate (default: it is not)",
+        ),
+    ] = False
+
+    def check(self, place: Path) -> None:
+        """Raises: RequestError: nothing there, or options that name nothing there is."""
+        others = {"--against": self.against} if self.against else {}
+        check_sets({"FOLDER": place, **others}, self.dataset)
+        if self.keep not in KEEP:
+            raise UnknownName("rule of --keep", self.keep, KEEP)
+
+    def search(self, place: Path, report: Progress) -> FolderResult:
+        """The duplicates at a place."""
+        from gan_core.dedup.folder.run import dedup_images
+
+        changed = {} if self.threshold is None else {"threshold": self.threshold}
+        return dedup_images(
+            place,
+            DedupConfig.model_validate({"mirror": not self.no_mirror, **changed}),
+            against=self.against,
+            dataset=self.dataset,
+            workers=self.workers,
+            max_megapixels=self.max_megapixels,
+            keep=self.keep,
+            prefer=self.prefer or (),
+            overlays=self.overlays,
+            progress=report,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileOptions:
+    """What is done with the files of duplicates, and of the images that are kept."""
+
+    list_duplicates: Annotated[
+        bool,
+        typer.Option("--list-duplicates", help="print the files that are not kept, one per line"),
+    ] = False
+    move: Annotated[
+        Path | None,
+        typer.Option("--move", help="folder to move what is not kept to; a dry run without --yes"),
+    ] = None
+    link: Annotated[
+        Path | None,
+        typer.Option(
+            "--link", help="folder for links to what is not kept; a dry run without --yes"
+        ),
+    ] = None
+    export: Annotated[
+        Path | None, typer.Option("--export", help="folder for links to what is kept")
+    ] = None
+    copy: Annotated[bool, typer.Option("--copy", help="with --export: copies instead of links")] = (
+        False
+    )
+    yes: Annotated[bool, typer.Option("--yes", help="really move or link")] = False
+
+    def check(self) -> None:
+        """Raises: RequestError: options that contradict each other, or have nothing to act on."""
+        if self.move and self.link:
+            raise RequestError(
+                "--move and --link both say what happens to the images that are not kept.",
+                expected="one of them",
+                remedy="leave one out",
+            )
+        for option, unused in (
+            ("--copy", self.copy and not self.export),
+            ("--yes", self.yes and not (self.move or self.link)),
+        ):
+            if unused:
+                raise RequestError(
+                    f"{option} has nothing to act on.",
+                    expected="--export DIR with --copy, --move DIR or --link DIR with --yes",
+                    remedy=f"leave {option} out",
+                )
+
+    def act(self, found: FolderResult) -> list[dict[str, Any]]:
+        """Moves, links and exports; what was done, or would be: plain JSON."""
+        from gan_core.dedup.folder.apply import apply, plan_files
+
+        wanted = [
+            ("move", self.move, False, self.yes),
+            ("link", self.link, False, self.yes),
+            ("copy" if self.copy else "link", self.export, True, True),
+        ]
+        planned = [
+            (action, plan_files(found, folder, kept=kept), folder, kept, now)
+            for action, folder, kept, now in wanted
+            if folder
+        ]
+        # The clean set first: its links must not lead to a file that has moved.
+        for action, files, _, _, now in reversed(planned):
+            if now:
+                apply(files, action)
+        return [
+            {
+                "action": action,
+                "images": "kept" if kept else "not kept",
+                "folder": str(folder),
+                "done": now,
+                "files": [[str(path), str(target)] for path, target in files],
+            }
+            for action, files, folder, kept, now in planned
+        ]
 
 
 def dedup(
@@ -36,50 +179,8 @@ def dedup(
             help="the table to write (.parquet, .csv or .json), and next to it a page of groups",
         ),
     ] = Path("duplicates.parquet"),
-    against: Annotated[
-        Path | None,
-        typer.Option("--against", help="another set: report which images of FOLDER are in it"),
-    ] = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option("--threshold", help="least score of a duplicate pair; higher is stricter"),
-    ] = None,
-    no_mirror: Annotated[
-        bool, typer.Option("--no-mirror", help="do not count mirror images as duplicates")
-    ] = False,
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            "--dataset", help="kind of FOLDER: folder, parquet, tar, ... (default: detected)"
-        ),
-    ] = None,
-    workers: Annotated[
-        int, typer.Option("--workers", help="parallel readers (0: one for each core)", min=0)
-    ] = 0,
-    max_megapixels: Annotated[
-        float,
-        typer.Option("--max-megapixels", help="images that declare more are not read", min=0.001),
-    ] = 100.0,
-    keep: Annotated[
-        str,
-        typer.Option(
-            "--keep",
-            help=(
-                "which image of a group: best (the likely source), largest, oldest, first (by name)"
-            ),
-        ),
-    ] = "best",
-    prefer: Annotated[
-        list[str] | None,
-        typer.Option("--prefer", help="a folder within the set whose images are kept first"),
-    ] = None,
-    overlays: Annotated[
-        bool,
-        typer.Option(
-            "--overlays",
-            help="count an image with text or a logo on it as a duplicate (default: it is not)",
-        ),
-    ] = False,
+    *,
+    options: SearchOptions,
     force: Annotated[
         bool,
         typer.Option(
@@ -87,27 +188,7 @@ def dedup(
             help="replace a table or page that another program wrote, never a file of the sets",
         ),
     ] = False,
-    list_duplicates: Annotated[
-        bool,
-        typer.Option("--list-duplicates", help="print the files that are not kept, one per line"),
-    ] = False,
-    move: Annotated[
-        Path | None,
-        typer.Option("--move", help="folder to move what is not kept to; a dry run without --yes"),
-    ] = None,
-    link: Annotated[
-        Path | None,
-        typer.Option(
-            "--link", help="folder for links to what is not kept; a dry run without --yes"
-        ),
-    ] = None,
-    export: Annotated[
-        Path | None, typer.Option("--export", help="folder for links to what is kept")
-    ] = None,
-    copy: Annotated[
-        bool, typer.Option("--copy", help="with --export: copies instead of links")
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="really move or link")] = False,
+    files: FileOptions,
     as_json: JsonOption = False,
 ) -> int:
     """Writes the table of images and next to it a page of groups; returns the exit code.
@@ -120,36 +201,22 @@ def dedup(
     from gan_core.dedup.folder.apply import duplicate_paths
     from gan_core.dedup.folder.html import page
     from gan_core.dedup.folder.output import check_destination, write_images
-    from gan_core.dedup.folder.run import IMAGES, dedup_images
+    from gan_core.dedup.folder.run import IMAGES
 
+    options.check(place)
+    files.check()
+    against = options.against
     places = [place, *([against] if against else [])]
-    _check_places(places, dataset)
-    if keep not in KEEP:
-        raise UnknownName("rule of --keep", keep, KEEP)
-    _check_actions(move, link, export, copy=copy, yes=yes)
     sheet = check_destination(out, places, IMAGES.names, force=force)
     console.log_to_stderr(verbose=False)
-    changed = {} if threshold is None else {"threshold": threshold}
-    config = DedupConfig.model_validate({"mirror": not no_mirror, **changed})
     with progress.shown() as display:
-        found = dedup_images(
-            place,
-            config,
-            against=against,
-            dataset=dataset,
-            workers=workers,
-            max_megapixels=max_megapixels,
-            keep=keep,
-            prefer=prefer or (),
-            overlays=overlays,
-            progress=Throttled(progress.progress_of(display, "dedup"), 0.25),
-        )
+        found = options.search(place, Throttled(progress.progress_of(display, "dedup"), 0.25))
     write_images(found.table, out)
     atomic_write_bytes(sheet, page(found, _title(place, against)).encode())
-    actions = _act(found, move, link, export, copy=copy, yes=yes)
+    actions = files.act(found)
     if as_json:
         figures = {"counts": found.counts, "ignored": found.ignored, "warnings": found.warnings}
-        listed = {"duplicate_paths": duplicate_paths(found)} if list_duplicates else {}
+        listed = {"duplicate_paths": duplicate_paths(found)} if files.list_duplicates else {}
         places_written = {"out": str(out), "page": str(sheet)}
         console.print_json(
             {**places_written, **figures, **found.summary, **listed, "actions": actions}
@@ -157,7 +224,7 @@ def dedup(
         return 0
     for warning in found.warnings:
         console.say(warning, "yellow")
-    if list_duplicates:
+    if files.list_duplicates:
         sys.stdout.writelines(f"{path}\n" for path in duplicate_paths(found))
     else:
         _print(found, against)
@@ -167,85 +234,6 @@ def dedup(
         )
         _print_actions(actions)
     return 0
-
-
-def _check_places(places: Sequence[Path], dataset: str | None) -> None:
-    from gan_core.datasets.base import did_you_mean
-
-    for path in places:
-        if not path.exists():
-            raise RequestError(
-                f"There is nothing at {path}" + did_you_mean(path),
-                expected="a folder of images, or Parquet files with images",
-                remedy="correct FOLDER, or --against where it is that one",
-            )
-    if dataset is not None and not getattr(
-        registry.load("datasets", dataset), "NEEDS_LOCATION", True
-    ):
-        raise RequestError(
-            f"--dataset {dataset} comes with a package, and does not lie at {places[0]}.",
-            expected="a kind of files: folder, parquet, tar, lmdb",
-            remedy="leave --dataset out: the kind is found out",
-        )
-
-
-def _check_actions(
-    move: Path | None, link: Path | None, export: Path | None, *, copy: bool, yes: bool
-) -> None:
-    if move and link:
-        raise RequestError(
-            "--move and --link both say what happens to the images that are not kept.",
-            expected="one of them",
-            remedy="leave one out",
-        )
-    for option, unused in (
-        ("--copy", copy and not export),
-        ("--yes", yes and not (move or link)),
-    ):
-        if unused:
-            raise RequestError(
-                f"{option} has nothing to act on.",
-                expected="--export DIR with --copy, --move DIR or --link DIR with --yes",
-                remedy=f"leave {option} out",
-            )
-
-
-def _act(
-    found: FolderResult,
-    move: Path | None,
-    link: Path | None,
-    export: Path | None,
-    *,
-    copy: bool,
-    yes: bool,
-) -> list[dict[str, Any]]:
-    """Moves, links and exports; what was done, or would be: plain JSON."""
-    from gan_core.dedup.folder.apply import apply, plan_files
-
-    wanted = [
-        ("move", move, False, yes),
-        ("link", link, False, yes),
-        ("copy" if copy else "link", export, True, True),
-    ]
-    planned = [
-        (action, plan_files(found, folder, kept=kept), folder, kept, now)
-        for action, folder, kept, now in wanted
-        if folder
-    ]
-    # The clean set first: its links must not lead to a file that has moved.
-    for action, files, _, _, now in reversed(planned):
-        if now:
-            apply(files, action)
-    return [
-        {
-            "action": action,
-            "images": "kept" if kept else "not kept",
-            "folder": str(folder),
-            "done": now,
-            "files": [[str(path), str(target)] for path, target in files],
-        }
-        for action, files, folder, kept, now in planned
-    ]
 
 
 def _print_actions(actions: list[dict[str, Any]]) -> None:

@@ -11,13 +11,15 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.commands import console, options
+from flows.commands import console
 from flows.commands.chain import chain_command
+from flows.commands.options import JsonOption, MethodOption, NetworkOption
+from flows.commands.places import check_snapshot
+from flows.commands.recipe_options import NetworkOptions, RunOptions
 from flows.home import open_store, resolve_home
 from gan_core import registry
 from gan_core.artifacts.manifest import MANIFEST, Manifest
 from gan_core.config.recipe import default_inspections
-from gan_core.datasets.base import did_you_mean
 from gan_core.errors import RequestError, nearest
 from gan_core.pipeline.nodes import imported_key
 from gan_core.recipes import recipe_names, settings_of
@@ -37,7 +39,6 @@ def inspect(
         str | None,
         typer.Option("--only", help="of a snapshot: this inspection (`discern list inspections`)"),
     ] = None,
-    set_: options.SetOption = None,
     out: Annotated[
         Path, typer.Option("--out", help="of a snapshot: folder to write figures and numbers to")
     ] = Path("inspection"),
@@ -56,46 +57,28 @@ def inspect(
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="of a snapshot: seed of the latents")] = 0,
-    network: options.NetworkOption = None,
-    method: options.MethodOption = None,
-    data: options.DataOption = None,
-    scale: options.ScaleOption = None,
-    home: options.HomeOption = None,
-    refresh: options.RefreshOption = None,
-    device: options.DeviceOption = "auto",
-    rehash: options.RehashOption = False,
-    dry_run: options.DryOption = False,
-    as_json: options.JsonOption = False,
-    verbose: options.VerboseOption = False,
+    network: NetworkOption = None,
+    method: MethodOption = None,
+    *,
+    options: RunOptions,
+    as_json: JsonOption = False,
 ) -> int:
     """Inspects a snapshot, or runs a recipe's chain; returns the exit code."""
-    snapshot = find_snapshot(target, resolve_home(home), only)
+    snapshot = find_snapshot(target, resolve_home(options.home), only)
     if snapshot is None:
         refuse_chain_only(only)
-        return chain_command("inspect")(
-            target,
-            network=network,
-            set_=set_,
-            data=data,
-            scale=scale,
-            home=home,
-            only=only,
-            refresh=refresh,
-            device=device,
-            rehash=rehash,
-            dry_run=dry_run,
-            as_json=as_json,
-            verbose=verbose,
-        )
+        own = NetworkOptions(network=network)
+        run_chain = chain_command("inspect")
+        return run_chain(target, own=own, options=options, only=only, as_json=as_json)
     return inspect_snapshot(
         snapshot,
         only=only,
-        overrides=set_ or [],
+        overrides=options.set_ or [],
         out=out,
         training_set=training_set,
         allow=[name for name in (network, method) if name],
         features=features,
-        device=device,
+        device=options.device,
         seed=seed,
         as_json=as_json,
     )
@@ -111,12 +94,7 @@ def find_snapshot(given: str | None, home: str, only: str | None) -> Path | None
         return None
     path = Path(given).expanduser()
     if path.suffix == ".safetensors" or path.is_dir():
-        if not path.exists():
-            raise RequestError(
-                f"There is no snapshot at {given}" + did_you_mean(path),
-                expected="a .safetensors file, a train artifact's folder, or an imported snapshot",
-                remedy="`discern run RECIPE` makes one; `discern status RECIPE --json` says where",
-            )
+        check_snapshot(path)
         return path
     if "/" in given or path.suffix:
         return None
@@ -207,11 +185,22 @@ def _options_by_name(only: str | None, overrides: Sequence[str]) -> dict[str, di
             f"--set {next(iter(given))}=... belongs to no inspection.",
             expected="--only NAME with its options, or --set inspect.NAME.option=value",
         )
+    if not isinstance(by_name, dict) or not all(isinstance(one, dict) for one in by_name.values()):
+        raise RequestError(
+            "--set inspect=... names no option of an inspection.",
+            expected="--set inspect.NAME.option=value",
+            remedy="--only NAME makes one inspection alone",
+        )
     for name in by_name:
         registry.check("inspection", name)
-    wanted = {name: {**given, **(by_name.get(name) or {})} for name in names}
+    wanted = {name: {**given, **by_name.get(name, {})} for name in names}
     for name, chosen in wanted.items():
-        registry.options("inspection", name, chosen)
+        try:
+            registry.options("inspection", name, chosen)
+        except RequestError as error:
+            typed = "" if given else f"inspect.{name}."
+            error.remedy = f"--set {typed}OPTION=VALUE; without it an option has its default"
+            raise
     return wanted
 
 

@@ -1,27 +1,27 @@
-"""Options that several commands share, as types of their parameters."""
+"""Options that several commands share, each declared once: types of single parameters, and
+dataclasses of options, whose fields `with_groups` makes parameters of a command.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from inspect import Parameter, Signature, signature
+from typing import Annotated, Any
 
 import typer
 
-OptionalRecipe = Annotated[
+RecipeArgument = Annotated[
     str | None,
     typer.Argument(
         help="name of a recipe (`discern list recipes`) or a YAML file; none with --network",
         metavar="RECIPE",
     ),
 ]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="change a setting, as section.key=value", metavar="a.b=c"),
+OnlyOption = Annotated[
+    str | None,
+    typer.Option("--only", help="run this stage alone, on inputs in the store", metavar="STAGE"),
 ]
-DataOption = Annotated[
-    list[str] | None,
-    typer.Option("--data", help="where the data lies: PATH, or NAME=PATH for each source"),
-]
-ScaleOption = Annotated[str | None, typer.Option("--scale", help="debug, small or full")]
 HomeOption = Annotated[
     str | None,
     typer.Option(
@@ -31,55 +31,6 @@ HomeOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on standard output")]
-DryOption = Annotated[
-    bool, typer.Option("--dry-run", help="show the plan and the recipe, run nothing")
-]
-OnlyOption = Annotated[
-    str | None,
-    typer.Option("--only", help="run this stage alone, on inputs in the store", metavar="STAGE"),
-]
-RefreshOption = Annotated[
-    list[str] | None,
-    typer.Option("--refresh", help="run this stage again even if cached", metavar="STAGE"),
-]
-SecondsOption = Annotated[
-    float | None,
-    typer.Option(
-        "--max-seconds",
-        help="end training cleanly after this many seconds; the next run continues it",
-    ),
-]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda")]
-RehashOption = Annotated[
-    bool,
-    typer.Option(
-        "--rehash", help="read every file again instead of trusting size and modification time"
-    ),
-]
-VerifyOption = Annotated[
-    bool,
-    typer.Option(
-        "--verify", help="read every byte of what the store has, and make damaged artifacts again"
-    ),
-]
-RunnerOption = Annotated[
-    str,
-    typer.Option(
-        "--runner",
-        help=(
-            "threads, dask or ray: where crop and extract are divided (dask:4, "
-            "dask:tcp://HOST:8786)"
-        ),
-    ),
-]
-VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="more log messages")]
-MethodOption = Annotated[
-    str | None,
-    typer.Option(
-        "--method",
-        help="of a snapshot: dotted path of a method of your own; its code is run",
-    ),
-]
 NetworkOption = Annotated[
     str | None,
     typer.Option(
@@ -88,17 +39,41 @@ NetworkOption = Annotated[
         metavar="MODULE:NAME",
     ),
 ]
-WeightsOption = Annotated[
-    str | None,
-    typer.Option("--weights", help="its weights: safetensors or a state dict", metavar="FILE"),
-]
-ArgumentsOption = Annotated[
-    str | None,
-    typer.Option("--network-args", help="arguments of its constructor", metavar="name=value,..."),
-]
-LayersOption = Annotated[
+MethodOption = Annotated[
     str | None,
     typer.Option(
-        "--layers", help="use these layers (default: all convolutional ones)", metavar="a,b,..."
+        "--method",
+        help="of a snapshot: dotted path of a method of your own; its code is run",
     ),
 ]
+DatasetOption = Annotated[
+    str | None,
+    typer.Option("--dataset", help="kind of set: folder, parquet, tar, ... (default: detected)"),
+]
+WorkersOption = Annotated[
+    int, typer.Option("--workers", help="parallel readers (0: one for each core)", min=0)
+]
+
+
+def with_groups(command: Callable[..., int]) -> Callable[..., int]:
+    """The command as typer reads it: a parameter that is a dataclass of options stands for its
+    fields, which come as options of the command.
+    """
+    groups: dict[str, Any] = {}
+    flat: list[Parameter] = []
+    for name, parameter in signature(command, eval_str=True).parameters.items():
+        if is_dataclass(parameter.annotation):
+            groups[name] = parameter.annotation
+            flat += signature(groups[name], eval_str=True).parameters.values()
+        else:
+            flat.append(parameter.replace(kind=Parameter.KEYWORD_ONLY))
+
+    def run(**given: Any) -> int:
+        made = {
+            name: group(**{field.name: given.pop(field.name) for field in fields(group)})
+            for name, group in groups.items()
+        }
+        return command(**given, **made)
+
+    run.__signature__ = Signature(flat)  # type: ignore[attr-defined]
+    return run

@@ -12,8 +12,8 @@ from PIL import Image
 
 from flows.commands import console
 from flows.commands.options import JsonOption, MethodOption
+from flows.commands.places import check_snapshot
 from gan_core import registry
-from gan_core.datasets.base import did_you_mean
 from gan_core.devices import memory_bytes
 from gan_core.errors import RequestError
 from gan_core.files import atomic_write_bytes
@@ -65,12 +65,7 @@ def sample(
     from gan_core.networks.snapshot import chosen_snapshot, load_snapshot
 
     _check_destination(out, force=force)
-    if not snapshot.exists():
-        raise RequestError(
-            f"There is no snapshot at {snapshot}" + did_you_mean(snapshot),
-            expected="a .safetensors file, or a train artifact's folder",
-            remedy="`discern run RECIPE` makes one; `discern status RECIPE --json` says where",
-        )
+    check_snapshot(snapshot)
     path = chosen_snapshot(snapshot) if snapshot.is_dir() else snapshot
     loaded = load_snapshot(path, allow=[name for name in (network, method) if name])
     named = str(loaded.meta["network"]["name"])

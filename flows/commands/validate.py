@@ -13,7 +13,8 @@ import numpy as np
 import typer
 
 from flows.commands import console
-from flows.commands.options import JsonOption
+from flows.commands.options import DatasetOption, JsonOption, WorkersOption
+from flows.commands.places import check_sets
 from gan_core.datasets._reading import read_ordered
 from gan_core.datasets.base import Blob
 from gan_core.dedup.folder.open import open_place
@@ -130,15 +131,8 @@ def validate(
         Path | None,
         typer.Option("--sheet", help="contact sheet of odd images to write (.png, .jpg, .webp)"),
     ] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            "--dataset", help="kind of PATH: folder, parquet, tar, ... (default: detected)"
-        ),
-    ] = None,
-    workers: Annotated[
-        int, typer.Option("--workers", help="parallel readers (0: one for each core)", min=0)
-    ] = 0,
+    dataset: DatasetOption = None,
+    workers: WorkersOption = 0,
     as_json: JsonOption = False,
 ) -> int:
     """Prints what was found, writes the contact sheet, and returns the exit code.
@@ -153,6 +147,7 @@ def validate(
             expected=f"a new file that ends in {', '.join(ENCODERS)}",
             remedy="--sheet problems.png",
         )
+    check_sets({"PATH": place}, dataset)
     found = validate_images(place, dataset, workers)
     if sheet is not None and found.examples:
         images = np.stack([image for _, image in found.examples])

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.commands.dedup import dedup
+from flows.commands.dedup import FileOptions, SearchOptions, dedup
 from gan_core.errors import DiscernError
 
 
@@ -49,6 +49,11 @@ def test_a_remedy_names_options_of_the_command(
     (tmp_path / "place").mkdir()
     fill(tmp_path / "place")
     with pytest.raises(DiscernError) as caught:
-        dedup(tmp_path / "place", tmp_path / "out.parquet", dataset=dataset, workers=1)
+        dedup(
+            tmp_path / "place",
+            tmp_path / "out.parquet",
+            options=SearchOptions(dataset=dataset, workers=1),
+            files=FileOptions(),
+        )
     text = caught.value.explain()
     assert not any(word in text for word in ("--set", "--data ", "sources.", "`dataset`")), text

@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from flows.commands.dedup import dedup
+from flows.commands.dedup import FileOptions, SearchOptions
+from flows.commands.dedup import dedup as dedup_command
 from gan_core.dedup.folder.output import check_destination, is_ours
 from gan_core.dedup.folder.run import IMAGES, dedup_images
 from gan_core.errors import DataError, RequestError
@@ -54,6 +55,10 @@ def folder(tmp_path: Path) -> Path:
 
 def rows_of(place: Path, **options: Any) -> dict[str, dict[str, Any]]:
     return {row["address"]: row for row in dedup_images(place, **options).table.to_pylist()}
+
+
+def dedup(place: Path, out: Path, **files: Any) -> None:
+    dedup_command(place, out, options=SearchOptions(), files=FileOptions(**files))
 
 
 def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -41,7 +41,10 @@ from gan_core.errors import UnknownName
         (["setup", "--port", "99999"], {}, ["65535"]),
         (["inspect", "digits", "--only", "walk"], {}, ["--only walks names an inspection"]),
         (["sample", "/"], {}, ["no snapshot in /", "artifact of stage train", "remedy"]),
-        (["dedup", "hom/images"], {}, ["nothing at hom/images", "remedy"]),
+        (["dedup", "hom/images"], {}, ["nothing at hom/images", "correct FOLDER"]),
+        (["dedup", ".", "--against", "hom"], {}, ["nothing at hom", "correct --against"]),
+        (["validate", "hom/images"], {}, ["nothing at hom/images", "correct PATH"]),
+        (["validate", ".", "--dataset", "digits"], {}, ["--dataset digits comes with a package"]),
         (
             ["status", "digits"],
             {"DISCERN_HOME": ""},
