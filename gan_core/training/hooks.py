@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -93,12 +94,31 @@ def grid_every(settings: TrainConfig) -> float:
     return settings.grid_kimg or settings.kimg / (GRIDS - 1)
 
 
-def find_signs(
-    state: TrainerState, context: Context, line: dict[str, Any]
+def log_interval(
+    state: TrainerState,
+    context: Context,
+    board: record.Board | None,
+    before: int,
+    rate: float,
+    each_log: Callable[[TrainerState, dict[str, Any]], None] | None,
 ) -> tuple[list[divergence.Finding], bool]:
-    """What the monitor of the first process finds in a line of statistics, and whether that is
-    nothing at all; every process follows it.
+    """Logs a line of statistics of the interval just ended.
+
+    Args:
+        before: images before the last step; rate: images per second in the interval.
+        each_log: called with the line; may add to it.
+    Returns: what the monitor of the first process finds in it, and whether that is nothing at all;
+        every process follows it.
     """
+    at = state.position
+    line = log_line(state, context, rate)
+    if each_log is not None:
+        each_log(state, line)
+    if crossed(before, at.images, context.settings.log_kimg):
+        at.line = at.images
+    if board is not None:
+        checkpoint.append_stats(context.folder, line)
+        board.scalars(line, at.images)
     own = [finding.as_json() for finding in state.monitor.check(line)]
     found, clean = context.processes.broadcast([own, state.monitor.clean])
     return [divergence.Finding(**finding) for finding in found], bool(clean)

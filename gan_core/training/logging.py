@@ -5,6 +5,7 @@ sample grids as PNG.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gan_core.files import kimg_label
+from gan_core.training.checkpoint import Position
 from gan_core.vision.sheets import sheet
 from gan_core.vision.tensors import to_uint8
 
@@ -52,6 +54,39 @@ class Figures:
 
     def clear(self) -> None:
         self.sums, self.counts = {}, {}
+
+
+class Pace:
+    """How fast a training runs, from now on.
+
+    Attributes: first: images at which it begins.
+    """
+
+    def __init__(self, at: Position) -> None:
+        self.first = self._last = at.images
+        self._before = at.seconds
+        self._started = self._logged = time.monotonic()
+
+    def seconds(self) -> float:
+        """Since the beginning."""
+        return time.monotonic() - self._started
+
+    def interval(self, at: Position) -> float:
+        """Images per second since the last call; the position takes the seconds of training."""
+        now = time.monotonic()
+        rate = (at.images - self._last) / max(now - self._logged, 1e-9)
+        self._logged, self._last = now, at.images
+        at.seconds = self._before + now - self._started
+        return rate
+
+    def restart(self, images: int) -> None:
+        """The next interval counts from `images` on."""
+        self._last = images
+
+    def figures(self, images: int, target: int) -> dict[str, float]:
+        """Images per second since the beginning, and the minutes to `target` at this pace."""
+        rate = max(images - self.first, 1) / max(self.seconds(), 1e-9)
+        return {"images_per_second": rate, "minutes_left": max(target - images, 0) / rate / 60}
 
 
 class Board:

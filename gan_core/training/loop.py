@@ -28,10 +28,9 @@ from gan_core.training.distributed import Deadline, Processes, synchronise_norms
 from gan_core.training.hooks import (
     Checkpointer,
     draw_grid,
-    find_signs,
     grid_every,
     handle_findings,
-    log_line,
+    log_interval,
     save_snapshot,
 )
 from gan_core.training.logging import crossed, reached
@@ -65,13 +64,12 @@ def train(
     how = choose_compile(s, context.device, me.count, partial(trial, images, context, labels))
     context = replace(context, compiled="off" if me.any(how == "off") else how)
     state = restore_or_build(context, sample_real(images, labels, context.seed), target)
-    take_step, context = cuda_graphs.make_step(
-        state, context, step, images.shape, labels is not None
+    make_step = partial(
+        cuda_graphs.make_step, step=step, shape=images.shape, labelled=labels is not None
     )
-    before, first = state.position.seconds, state.position.images
-    started = last_time = time.monotonic()  # after the trial of graphs: rates are of training
-    last_log = first
-    board = record.Board(context.folder / "tensorboard", first) if me.first else None
+    take_step, context = make_step(state, context)
+    pace = record.Pace(state.position)  # after the trial of graphs: rates are of training
+    board = record.Board(context.folder / "tensorboard", pace.first) if me.first else None
     feed = data.Feed(
         images,
         s.batch,
@@ -82,14 +80,13 @@ def train(
         labels=labels,
     )
     batches = feed.batches(state.position.index * s.batch)
-    checkpointer = Checkpointer(context, first)
-    if first == 0:
+    checkpointer = Checkpointer(context, pace.first)
+    if pace.first == 0:
         draw_grid(state, context, board, 0.0)
-    complete = first >= target
+    complete = pace.first >= target
     while not complete:
-        at = state.position
         # Update: the method says what this minibatch feeds
-        was = at.images
+        at, was = state.position, state.position.images
         take_step(*next(batches))
         complete = at.images >= target
         for average in state.averages.values():
@@ -98,27 +95,14 @@ def train(
         # Log, and monitor for divergence
         logged, clean = crossed(was, at.images, s.log_kimg) or complete, False
         if logged:
-            now = time.monotonic()
-            rate = (at.images - last_log) / max(now - last_time, 1e-9)
-            last_time, last_log, at.seconds = now, at.images, before + now - started
-            line = log_line(state, context, rate)
-            if each_log is not None:
-                each_log(state, line)
-            if crossed(was, at.images, s.log_kimg):
-                at.line = at.images
-            if board is not None:
-                checkpoint.append_stats(context.folder, line)
-                board.scalars(line, at.images)
-            found, clean = find_signs(state, context, line)
+            found, clean = log_interval(state, context, board, was, pace.interval(at), each_log)
             if handle_findings(state, context, found, board):
                 checkpointer.wait()
-                state = roll_back(state, context)
-                take_step, context = cuda_graphs.make_step(
-                    state, context, step, images.shape, labels is not None
-                )
+                state, complete = roll_back(state, context), False
+                take_step, context = make_step(state, context)
                 batches = feed.batches(state.position.index * s.batch)
-                complete, last_log = False, state.position.images
-                checkpointer.restart(last_log)
+                pace.restart(state.position.images)
+                checkpointer.restart(state.position.images)
                 continue
         # Sample
         if crossed(was, at.images, grid_every(s)) or complete:
@@ -129,9 +113,7 @@ def train(
         # Save
         out_of_time = deadline.over()
         checkpointer.update(state, was, logged=logged, clean=clean, last=complete or out_of_time)
-        pace = max(at.images - first, 1) / max(time.monotonic() - started, 1e-9)
-        left = max(target - at.images, 0) / pace / 60
-        progress(at.images / 1000, s.kimg, "kimg", images_per_second=pace, minutes_left=left)
+        progress(at.images / 1000, s.kimg, "kimg", **pace.figures(at.images, target))
         if out_of_time:
             break
     if complete:
@@ -145,8 +127,8 @@ def train(
         complete,
         stats=checkpoint.read_stats(context.folder, state.position.images),
         products=[context.folder / "products" / name for name in dict.fromkeys(state.products)],
-        started_at=first,
-        seconds=time.monotonic() - started,
+        started_at=pace.first,
+        seconds=pace.seconds(),
         compiled=context.compiled,
         findings=state.findings,
     )
