@@ -1,21 +1,13 @@
-"""Prefect tasks: one module per stage, each a few lines over `gan_core`. `ALL` finds a stage's task
-by its name.
+"""Prefect tasks: one for each stage, over `gan_core`, and the one that downloads a source. `ALL`
+finds a stage's task by its name.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from tasks.crop import crop
-from tasks.dedup import dedup
-from tasks.evaluate import evaluate
-from tasks.extract import extract
+from tasks.base import stage_task
 from tasks.fetch import fetch_source
-from tasks.hash import hash_crops
-from tasks.ingest import ingest
-from tasks.inspect import inspect
-from tasks.pack import pack
-from tasks.report import report
 from tasks.train import train
 
 __all__ = [
@@ -31,6 +23,16 @@ __all__ = [
     "report",
     "train",
 ]
+
+ingest = stage_task("ingest")
+crop = stage_task("crop")
+hash_crops = stage_task("hash")
+dedup = stage_task("dedup")
+pack = stage_task("pack")
+extract = stage_task("extract")  # in a child process, as train
+evaluate = stage_task("evaluate")  # one cell of features and probe
+inspect = stage_task("inspect")  # the run shows its figures, and the report (flows/publish.py)
+report = stage_task("report")
 
 ALL: dict[str, Any] = {
     task.name: task

@@ -12,7 +12,7 @@ baseline: the same discriminator, trained on real images and their labels alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
@@ -22,7 +22,6 @@ from torch import Tensor
 from gan_core.config import Section
 from gan_core.methods.base import Base, Batch, Chart, Update
 from gan_core.methods.losses import bce
-from gan_core.methods.optimisers import Rule
 from gan_core.networks.layers import frozen
 
 if TYPE_CHECKING:
@@ -48,10 +47,6 @@ class Options(Section):
 class Method(Base):
     """See the head of this file."""
 
-    optimised: Mapping[str, Rule] = {
-        "discriminator": Rule(("discriminator",)),
-        "generator": Rule(("generator",)),
-    }
     options: Options
     charts = (
         Chart("Classes that D reads off samples, last", "class_share_", "bars"),

@@ -125,8 +125,8 @@ class Chart:
 
 
 class Base:
-    """Defaults of every method: derive `Method` from it, and give `optimised`, `networks`,
-    `updates`.
+    """Defaults of every method, a generator and a discriminator: derive `Method` from it, and give
+    `updates`, and what else is not as here.
 
     Attributes:
         averaged: roles with an exponential moving average of the weights (`train.ema_kimg`).
@@ -142,7 +142,10 @@ class Base:
     averaged: tuple[str, ...] = ("generator",)
     scratch: tuple[str, ...] = ()
     period: int = 1
-    optimised: Mapping[str, Rule] = {}
+    optimised: Mapping[str, Rule] = {
+        "discriminator": Rule(("discriminator",)),
+        "generator": Rule(("generator",)),
+    }
     charts: tuple[Chart, ...] = ()
     captions: Mapping[str, str] = {}
 
@@ -154,7 +157,7 @@ class Base:
 
     def networks(self, make: Make) -> dict[str, LayeredNetwork]:
         """Fresh networks by role; the trainer initialises them. Called again to load a snapshot."""
-        raise NotImplementedError
+        return {"generator": make.generator(), "discriminator": make.discriminator()}
 
     def bind(
         self, networks: Mapping[str, LayeredNetwork], optimisers: Mapping[str, Optimiser]

@@ -11,7 +11,6 @@ generator update. Without labels the generator is unconditional, as its features
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -22,10 +21,6 @@ from gan_core.config import Section
 from gan_core.methods.base import Base, Batch, Update
 from gan_core.methods.optimisers import Rule
 from gan_core.networks.layers import frozen
-
-if TYPE_CHECKING:
-    from gan_core.networks.base import LayeredNetwork
-    from gan_core.networks.make import Make
 
 ABOUT = "BigGAN: hinge loss, slower generator, averaged weights; unconditional unless asked"
 TITLE = "BigGAN"
@@ -55,10 +50,6 @@ class Method(Base):
     def __init__(self, options: Options | None = None) -> None:
         super().__init__(options or Options())
         self.period = self.options.steps
-
-    def networks(self, make: Make) -> dict[str, LayeredNetwork]:
-        """A generator and a discriminator."""
-        return {"generator": make.generator(), "discriminator": make.discriminator()}
 
     def updates(self, batch: Batch) -> Iterator[Update | list[Update]]:
         """A discriminator step; on every `steps`-th minibatch a generator step after it."""

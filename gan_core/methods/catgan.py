@@ -13,7 +13,7 @@ classes of training images (`probe_cluster_accuracy`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
@@ -22,7 +22,6 @@ from torch import Tensor
 
 from gan_core.config import Section
 from gan_core.methods.base import Base, Batch, Chart, Update
-from gan_core.methods.optimisers import Rule
 from gan_core.networks.layers import frozen
 
 if TYPE_CHECKING:
@@ -45,10 +44,6 @@ class Options(Section):
 class Method(Base):
     """See the head of this file."""
 
-    optimised: Mapping[str, Rule] = {
-        "discriminator": Rule(("discriminator",)),
-        "generator": Rule(("generator",)),
-    }
     options: Options
     charts = (
         Chart("Entropy of the K outputs, in nats", "entropy_"),

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from gan_core.config import Section
 from gan_core.methods.base import Base, Batch, Update
 from gan_core.methods.losses import bce, gradient_penalty, probability
-from gan_core.methods.optimisers import Rule
 from gan_core.networks.base import LayeredNetwork
 from gan_core.networks.layers import frozen
 from gan_core.networks.make import Make
@@ -80,7 +79,6 @@ class Method(Base):
     """DCGAN on a generator and a discriminator."""
 
     options: Options
-    optimised = {"discriminator": Rule(("discriminator",)), "generator": Rule(("generator",))}
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)

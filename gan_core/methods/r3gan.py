@@ -11,7 +11,6 @@ across images best, since both penalties are per image.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -23,10 +22,6 @@ from gan_core.methods.base import Base, Batch, Update
 from gan_core.methods.losses import gradient_penalty
 from gan_core.methods.optimisers import Rule
 from gan_core.networks.layers import frozen
-
-if TYPE_CHECKING:
-    from gan_core.networks.base import LayeredNetwork
-    from gan_core.networks.make import Make
 
 ABOUT = "R3GAN: relativistic pairing loss with gradient penalties on real and generated images"
 TITLE = "R3GAN"
@@ -49,10 +44,6 @@ class Method(Base):
         "generator": Rule(("generator",), beta1=0.0),
     }
     options: Options
-
-    def networks(self, make: Make) -> dict[str, LayeredNetwork]:
-        """A generator and a discriminator."""
-        return {"generator": make.generator(), "discriminator": make.discriminator()}
 
     def updates(self, batch: Batch) -> Iterator[Update | list[Update]]:
         """A discriminator step, then a generator step on the same pairs."""

@@ -8,7 +8,7 @@ rotated, in all four ways (google/compare_gan, ssgan.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,7 +19,6 @@ from torch import Tensor
 from gan_core.config import Section
 from gan_core.methods.base import Base, Batch, Chart, Update
 from gan_core.methods.losses import bce
-from gan_core.methods.optimisers import Rule
 from gan_core.networks.layers import frozen
 
 if TYPE_CHECKING:
@@ -43,10 +42,6 @@ class Options(Section):
 class Method(Base):
     """See the head of this file."""
 
-    optimised: Mapping[str, Rule] = {
-        "discriminator": Rule(("discriminator",)),
-        "generator": Rule(("generator",)),
-    }
     options: Options
     charts = (Chart("Share of rotations that D reads off", "rotation_"),)
 

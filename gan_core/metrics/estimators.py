@@ -7,6 +7,7 @@ float64 ones are made float32; nothing is copied to float64.
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,13 +26,28 @@ class _Linear(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     two classes), n_iter_, dual_gap_ (relative bound on the distance to the optimum).
     """
 
-    C: float
-    tol: float
-    device: str
-    random_state: int
+    _probe: ModuleType
+
+    def __init__(
+        self,
+        C: float = 1.0,
+        *,
+        tol: float | None = None,
+        device: str = "cpu",
+        random_state: int = 0,
+    ) -> None:
+        self.C, self.tol, self.device, self.random_state = C, tol, device, random_state
 
     def _solve(self, features: Any, index: Any) -> LinearModel:
-        raise NotImplementedError
+        models: list[LinearModel] = self._probe.fit(
+            features,
+            index,
+            [self.C],
+            seed=self.random_state,
+            device=self.device,
+            tolerance=self._probe.TOLERANCE if self.tol is None else self.tol,
+        )
+        return models[0]
 
     def fit(self, X: Any, y: Any) -> Any:
         """Fits. Args: X: [rows, dims]. y: labels of any kind, two classes or more."""
@@ -76,30 +92,12 @@ class LinearSVM(_Linear):
 
     Args:
         C: weight of the squared hinge losses.
-        tol: largest relative duality gap of any class.
+        tol: largest relative duality gap of any class; None: the probe's own.
         device: 'cpu' or 'cuda'.
         random_state: picks the rows behind the preconditioner.
     """
 
-    def __init__(
-        self,
-        C: float = 1.0,
-        *,
-        tol: float = linear_svm.TOLERANCE,
-        device: str = "cpu",
-        random_state: int = 0,
-    ) -> None:
-        self.C, self.tol, self.device, self.random_state = C, tol, device, random_state
-
-    def _solve(self, features: Any, index: Any) -> LinearModel:
-        return linear_svm.fit(
-            features,
-            index,
-            [self.C],
-            seed=self.random_state,
-            device=self.device,
-            tolerance=self.tol,
-        )[0]
+    _probe = linear_svm
 
 
 class Logistic(_Linear):
@@ -107,25 +105,10 @@ class Logistic(_Linear):
     `LinearSVM`.
     """
 
-    def __init__(
-        self,
-        C: float = 1.0,
-        *,
-        tol: float = logistic.TOLERANCE,
-        device: str = "cpu",
-        random_state: int = 0,
-    ) -> None:
-        self.C, self.tol, self.device, self.random_state = C, tol, device, random_state
+    _probe = logistic
 
     def _solve(self, features: Any, index: Any) -> LinearModel:
-        model = logistic.fit(
-            features,
-            index,
-            [self.C],
-            seed=self.random_state,
-            device=self.device,
-            tolerance=self.tol,
-        )[0]
+        model = super()._solve(features, index)
         # scikit-learn's convention: one column, the second class against the first
         if len(model.classes) == 2:
             model.weights = np.ascontiguousarray(model.weights[:, 1:] - model.weights[:, :1])

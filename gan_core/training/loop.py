@@ -144,16 +144,8 @@ def restore_or_build(
     without a seed are the same everywhere.
     """
     (context.folder / "products").mkdir(parents=True, exist_ok=True)
-    s = context.settings
-    state = build(
-        s,
-        seed=context.seed,
-        device=context.device,
-        image_size=context.image_size,
-        classes=context.classes,
-        start=context.start,
-    )
-    if s.synchronise_norms:
+    state = new_state(context)
+    if context.settings.synchronise_norms:
         synchronise_norms(state.networks.values(), context.processes)
     state.real = real
     some = to_float(real.pixels[:COMPARED])
@@ -175,6 +167,18 @@ def restore_or_build(
     return state
 
 
+def new_state(context: Context) -> TrainerState:
+    """Networks as a method makes them, and their optimisers."""
+    return build(
+        context.settings,
+        seed=context.seed,
+        device=context.device,
+        image_size=context.image_size,
+        classes=context.classes,
+        start=context.start,
+    )
+
+
 def trial(images: data.ImageSet, context: Context, labels: npt.NDArray[np.int64] | None) -> None:
     """A few minibatches by graphs on networks of their own, until captured steps of each kind are
     replayed: raises what that raises, and leaves nothing behind.
@@ -182,15 +186,7 @@ def trial(images: data.ImageSet, context: Context, labels: npt.NDArray[np.int64]
     count = context.settings.batch // context.processes.count
     settings = context.settings.model_copy(update={"batch": count})
     alone = replace(context, settings=settings, processes=Processes(), compiled="graphs")
-    make = partial(
-        build,
-        alone.settings,
-        seed=context.seed,
-        device=context.device,
-        image_size=context.image_size,
-        classes=context.classes,
-        start=context.start,
-    )
+    make = partial(new_state, alone)
     batches = []
     for number in range(cuda_graphs.ROUNDS * cuda_graphs.period(make())):
         rows = np.arange(number * count, (number + 1) * count) % len(images)
