@@ -8,6 +8,7 @@ import contextlib
 import os
 import shutil
 import stat
+from collections.abc import Iterator
 from importlib import metadata
 
 from flows.commands import console
@@ -45,87 +46,43 @@ def _version(name: str) -> tuple[int, ...] | None:
     return None
 
 
-def _packages() -> list[Check]:
-    checks: list[Check] = []
+def _packages() -> Iterator[Check]:
     for name in ("torch", "torchvision", "pyarrow", "scikit-learn", "prefect"):
-        found = _version(name)
-        state = "ok" if found else "error"
-        checks.append(
-            (name, state, metadata.version(name) if found else "is missing; run `make setup`")
-        )
-    fastapi, alchemy, prefect = _version("fastapi"), _version("sqlalchemy"), _version("prefect")
-    if prefect and prefect < (3, 9) and fastapi and fastapi >= (0, 151):
-        checks.append(
-            (
-                "fastapi",
-                "error",
-                f"{metadata.version('fastapi')}: Prefect 3.8's server does not start; install "
-                "fastapi<0.151",
-            )
-        )
-    if prefect and prefect < (3, 9) and alchemy and alchemy >= (2, 1):
-        checks.append(
-            (
-                "sqlalchemy",
-                "error",
-                f"{metadata.version('sqlalchemy')}: schedules never fire; install sqlalchemy<2.1",
-            )
-        )
+        if _version(name):
+            yield name, "ok", metadata.version(name)
+        else:
+            yield name, "error", "is missing; run `make setup`"
+    if (prefect := _version("prefect")) and prefect < (3, 9):
+        if (_version("fastapi") or (0,)) >= (0, 151):
+            text = "Prefect 3.8's server does not start; install fastapi<0.151"
+            yield "fastapi", "error", f"{metadata.version('fastapi')}: {text}"
+        if (_version("sqlalchemy") or (0,)) >= (2, 1):
+            text = "schedules never fire; install sqlalchemy<2.1"
+            yield "sqlalchemy", "error", f"{metadata.version('sqlalchemy')}: {text}"
     faiss = [name for name in ("faiss-gpu", "faiss-cpu") if _version(name)]
-    checks.append(
-        (
-            "faiss",
-            "ok" if len(faiss) == 1 else "warning",
-            " and ".join(faiss) or "missing: dedup by radius and kNN need it",
-        )
-    )
-    opencv = [
-        name
-        for name in ("opencv-python-headless", "opencv-python", "opencv-contrib-python")
-        if _version(name)
-    ]
-    if len(opencv) > 1:
-        checks.append(
-            (
-                "opencv",
-                "warning",
-                f"{' and '.join(opencv)} lie over each other; keep opencv-python-headless alone",
-            )
-        )
-    elif (found := _version(opencv[0]) if opencv else None) and found >= (5,):
-        checks.append(
-            (
-                "opencv",
-                "warning",
-                "version 5 has no CascadeClassifier: face crops do not work; install "
-                "opencv-python-headless<5",
-            )
-        )
+    state = "ok" if len(faiss) == 1 else "warning"
+    yield "faiss", state, " and ".join(faiss) or "missing: dedup by radius and kNN need it"
+    names = ("opencv-python-headless", "opencv-python", "opencv-contrib-python")
+    opencv = [name for name in names if _version(name)]
+    if not opencv:
+        yield "opencv", "error", "is missing"
+    elif len(opencv) > 1:
+        text = "lie over each other; keep opencv-python-headless alone"
+        yield "opencv", "warning", f"{' and '.join(opencv)} {text}"
+    elif (_version(opencv[0]) or (0,)) >= (5,):
+        text = "face crops do not work; install opencv-python-headless<5"
+        yield "opencv", "warning", f"version 5 has no CascadeClassifier: {text}"
     else:
-        checks.append(
-            (
-                "opencv",
-                "ok" if opencv else "error",
-                f"{opencv[0]} {metadata.version(opencv[0])}" if opencv else "is missing",
-            )
-        )
-    return checks
+        yield "opencv", "ok", f"{opencv[0]} {metadata.version(opencv[0])}"
 
 
-def _machine() -> list[Check]:
-    gpus = cuda_count()
-    memory = memory_bytes() / 2**30
+def _machine() -> Iterator[Check]:
+    gpus, memory = cuda_count(), memory_bytes() / 2**30
+    text = f"{gpus} CUDA device{'s' if gpus != 1 else ''}"
+    none = "none: recipes run at scale small where they have it, on the CPU"
+    yield "gpu", "ok", text if gpus else none
     units = "bf16 units" if bf16_units("cpu") else "no bf16 units"
-    return [
-        (
-            "gpu",
-            "ok",
-            f"{gpus} CUDA device{'s' if gpus != 1 else ''}"
-            if gpus
-            else "none: recipes run at scale small where they have it, on the CPU",
-        ),
-        ("cpu", "ok", f"{cpu_cores()} cores, {memory:.0f} GiB of memory, {units}"),
-    ]
+    yield "cpu", "ok", f"{cpu_cores()} cores, {memory:.0f} GiB of memory, {units}"
 
 
 def _home(home: str | None) -> list[Check]:

@@ -18,7 +18,7 @@ from flows.commands.places import check_snapshot
 from flows.commands.recipe_options import NetworkOptions, RunOptions
 from flows.home import open_store, resolve_home
 from gan_core import registry
-from gan_core.artifacts.manifest import MANIFEST, Manifest
+from gan_core.artifacts.manifest import read_manifest
 from gan_core.config.recipe import default_inspections
 from gan_core.errors import RequestError, nearest
 from gan_core.pipeline.nodes import imported_key
@@ -206,10 +206,9 @@ def _options_by_name(only: str | None, overrides: Sequence[str]) -> dict[str, di
 
 def _inputs_of(folder: Path, role: str) -> list[Path]:
     """The inputs that an artifact's manifest names, as far as the store holds them."""
-    file = folder / MANIFEST
-    if not file.is_file():
+    manifest = read_manifest(folder)
+    if manifest is None:
         return []
-    manifest = Manifest.model_validate_json(file.read_text())
     artifacts = folder.resolve().parents[2]  # artifacts/<stage>/<key>/<digest12>
     folders = [
         artifacts / ref.stage / ref.key / ref.digest[:12] for ref in manifest.inputs.get(role, [])

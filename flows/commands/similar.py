@@ -13,7 +13,7 @@ import typer
 from flows.commands import console
 from flows.commands.options import HomeOption, JsonOption
 from flows.home import open_store, resolve_home
-from gan_core.artifacts.manifest import Manifest
+from gan_core.artifacts.manifest import Manifest, read_manifest
 from gan_core.artifacts.store import Store
 from gan_core.errors import RequestError, UnknownName, nearest
 from gan_core.features.parquet import read_rows
@@ -77,16 +77,14 @@ def _artifact(store: Store, wanted: str) -> tuple[Manifest, Path]:
     asked = wanted.removeprefix("extract/")
     for name, ref in names.items():
         folder = store.path(ref)
-        if (
-            name.removeprefix("extract/").startswith(asked)
-            or folder.resolve() == Path(wanted).resolve()
+        named = name.removeprefix("extract/").startswith(asked)
+        if (named or folder.resolve() == Path(wanted).resolve()) and (
+            manifest := read_manifest(folder)
         ):
-            manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
             return manifest, folder
-    if (manifest_file := Path(wanted) / "manifest.json").is_file():
-        stage = Manifest.model_validate_json(manifest_file.read_text()).stage
+    if other := read_manifest(Path(wanted)):
         raise RequestError(
-            f"{wanted} is an artifact of stage {stage}.",
+            f"{wanted} is an artifact of stage {other.stage}.",
             expected="an artifact of stage extract of this home, such as "
             + next(iter(names), "HOME/artifacts/extract/KEY/DIGEST"),
             remedy="run.json of a run names its artifacts; `discern extract RECIPE` makes one",
@@ -105,7 +103,8 @@ def _find(store: Store, manifest: Manifest, rows: pa.Table, image: str) -> int:
     if image in ids:
         return ids.index(image)
     (crops,) = manifest.inputs["crops"]
-    of_crops = Manifest.model_validate_json((store.path(crops) / "manifest.json").read_text())
+    of_crops = read_manifest(store.path(crops))
+    assert of_crops is not None
     (ingested,) = of_crops.inputs["images"]
     table = pq.read_table(store.path(ingested) / "images.parquet", columns=["image_id", "address"])
     ends = table.filter(pc.ends_with(table["address"], image))

@@ -57,6 +57,14 @@ class Manifest(BaseModel):
         return ArtifactRef(stage=self.stage, key=self.key, digest=self.digest, address=address)
 
 
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of an artifact's folder; None where it is missing or cannot be read."""
+    try:
+        return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
 def make_key(stage: str, version: int, part: dict[str, Any], inputs: dict[str, list[str]]) -> str:
     """The key of a request: 32 hex digits over stage, version, settings and the digests of its
     inputs.

@@ -15,7 +15,7 @@ from typing import Any
 import fsspec
 
 from gan_core.artifacts.locks import Waiting, lease
-from gan_core.artifacts.manifest import MANIFEST, Manifest, problems
+from gan_core.artifacts.manifest import MANIFEST, Manifest, problems, read_manifest
 from gan_core.contract import ArtifactRef
 from gan_core.files import exchange, write_json
 
@@ -101,11 +101,7 @@ class RemoteArtifacts:
         """Whether the copy is of this very manifest: one that was made again may have other
         by-products under the same digest.
         """
-        try:
-            same = Manifest.model_validate_json((folder / MANIFEST).read_bytes()) == manifest
-        except (OSError, ValueError):
-            return False
-        return same and not problems(folder, manifest, deep=False)
+        return read_manifest(folder) == manifest and not problems(folder, manifest, deep=False)
 
     def _fetch(self, ref: ArtifactRef, manifest: Manifest, target: Path) -> Path:
         """Copies a version here, in the place of a copy that may be there."""

@@ -25,6 +25,7 @@ from gan_core.artifacts.manifest import (
     describe_files,
     digest_of,
     problems,
+    read_manifest,
     stamp,
 )
 from gan_core.contract import ArtifactRef
@@ -99,13 +100,13 @@ class LocalArtifacts:
             name = str(read_json(base / "current.json")["version"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        manifest = _read_manifest(base / name)
+        manifest = read_manifest(base / name)
         if manifest is None or problems(base / name, manifest, deep=False):
             return None
         return manifest
 
     def get(self, ref: ArtifactRef) -> Manifest | None:
-        return _read_manifest(self.folder(ref))
+        return read_manifest(self.folder(ref))
 
     def local(self, ref: ArtifactRef) -> Path:
         return self.folder(ref)
@@ -129,7 +130,7 @@ class LocalArtifacts:
     def refs(self, stage: str | None = None) -> Iterator[ArtifactRef]:
         for folder in sorted(self.root.glob(f"{stage or '*'}/*/[0-9a-f]*/")):
             address = folder.relative_to(self.home).as_posix()
-            manifest = _read_manifest(folder)
+            manifest = read_manifest(folder)
             if manifest is not None:
                 yield manifest.ref(address)
             else:  # its manifest is gone or cannot be read: `verify` says so
@@ -297,10 +298,3 @@ class Store:
         if digest_of(manifest.content) != manifest.digest:
             found.append("the manifest's digest does not fit its list of files")
         return found
-
-
-def _read_manifest(folder: Path) -> Manifest | None:
-    try:
-        return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
-    except (OSError, ValueError):
-        return None
