@@ -6,14 +6,15 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from importlib import import_module
+from inspect import Parameter, Signature, signature
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 from typer.main import get_command
-
-from flows.commands.options import with_groups
 
 # Command to its function, as MODULE:NAME below flows/commands, and its help. The function's
 # parameters are the options, dataclasses of several included; it returns the exit code.
@@ -107,6 +108,30 @@ def load_command(name: str) -> Any:
         one = typer.Typer(add_completion=False, rich_markup_mode=None)
         one.command(name, help=text)(with_groups(found))
     return get_command(one)
+
+
+def with_groups(command: Callable[..., int]) -> Callable[..., int]:
+    """The command as typer reads it: a parameter that is a dataclass of options stands for its
+    fields, which come as options of the command.
+    """
+    groups: dict[str, Any] = {}
+    flat: list[Parameter] = []
+    for name, parameter in signature(command, eval_str=True).parameters.items():
+        if is_dataclass(parameter.annotation):
+            groups[name] = parameter.annotation
+            flat += signature(groups[name], eval_str=True).parameters.values()
+        else:
+            flat.append(parameter.replace(kind=Parameter.KEYWORD_ONLY))
+
+    def run(**given: Any) -> int:
+        made = {
+            name: group(**{field.name: given.pop(field.name) for field in fields(group)})
+            for name, group in groups.items()
+        }
+        return command(**given, **made)
+
+    run.__signature__ = Signature(flat)  # type: ignore[attr-defined]
+    return run
 
 
 app = typer.Typer(

@@ -1,13 +1,8 @@
-"""Options that several commands share, each declared once: types of single parameters, and
-dataclasses of options, whose fields `with_groups` makes parameters of a command.
-"""
+"""Options that several commands share, as types of their parameters."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import fields, is_dataclass
-from inspect import Parameter, Signature, signature
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -53,27 +48,3 @@ DatasetOption = Annotated[
 WorkersOption = Annotated[
     int, typer.Option("--workers", help="parallel readers (0: one for each core)", min=0)
 ]
-
-
-def with_groups(command: Callable[..., int]) -> Callable[..., int]:
-    """The command as typer reads it: a parameter that is a dataclass of options stands for its
-    fields, which come as options of the command.
-    """
-    groups: dict[str, Any] = {}
-    flat: list[Parameter] = []
-    for name, parameter in signature(command, eval_str=True).parameters.items():
-        if is_dataclass(parameter.annotation):
-            groups[name] = parameter.annotation
-            flat += signature(groups[name], eval_str=True).parameters.values()
-        else:
-            flat.append(parameter.replace(kind=Parameter.KEYWORD_ONLY))
-
-    def run(**given: Any) -> int:
-        made = {
-            name: group(**{field.name: given.pop(field.name) for field in fields(group)})
-            for name, group in groups.items()
-        }
-        return command(**given, **made)
-
-    run.__signature__ = Signature(flat)  # type: ignore[attr-defined]
-    return run

@@ -7,16 +7,11 @@ Source: https://www.cs.toronto.edu/~kriz/cifar.html, "Dataset layout": 3072 byte
 
 from __future__ import annotations
 
-import functools
-import os
 import pickle
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gan_core.config import SourceConfig
-from gan_core.datasets.base import Blob, Entry, Stamp, ppm
+from gan_core.datasets._array_files import ArrayFile
 from gan_core.vision.image_files import UnreadableImage
 
 if TYPE_CHECKING:
@@ -27,21 +22,13 @@ _SIDE = 32
 _PIXELS = 3 * _SIDE * _SIDE
 
 
-@dataclass(frozen=True, slots=True)
-class Batches:
-    """One of the two layouts: its folder and file names, test last."""
-
-    folder: str
-    files: tuple[str, ...]
+def _batches(ending: str) -> tuple[ArrayFile, ...]:
+    train = [ArrayFile(f"data_batch_{number}{ending}", "train") for number in range(1, 6)]
+    return (*train, ArrayFile(f"test_batch{ending}", "test"))
 
 
-PYTHON = Batches(
-    "cifar-10-batches-py", (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
-)
-BINARY = Batches(
-    "cifar-10-batches-bin",
-    (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"),
-)
+PYTHON, BINARY = "cifar-10-batches-py", "cifar-10-batches-bin"
+LAYOUTS = {PYTHON: _batches(""), BINARY: _batches(".bin")}  # folder to its files
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -79,31 +66,17 @@ def read_pickle(path: Path) -> Any:
     """The content of a pickle of plain values and numpy arrays; nothing in it is run.
 
     Raises:
-        UnreadableImage: damaged, or it asks for something else.
-        OSError: as it comes.
+        UnreadableImage: it asks for something else.
+        Exception: nearly anything, where it is damaged.
     """
     with open(path, "rb") as file:
-        try:
-            return _ArraysOnly(file, encoding="bytes").load()
-        except UnreadableImage:
-            raise
-        except Exception as error:  # a damaged pickle raises nearly anything
-            raise UnreadableImage(
-                "damaged", f"the batch file cannot be read ({type(error).__name__})"
-            ) from error
-
-
-@functools.lru_cache(maxsize=2)
-def _cached(path: Path, size: int, mtime_ns: int) -> tuple[npt.NDArray[np.uint8], list[int]]:
-    return read_batch(path)
+        return _ArraysOnly(file, encoding="bytes").load()
 
 
 def read_batch(path: Path) -> tuple[npt.NDArray[np.uint8], list[int]]:
     """A batch file's images, uint8 [n, 32, 32, 3] RGB, and labels.
 
-    Raises:
-        UnreadableImage: truncated or damaged.
-        OSError: as it comes.
+    Raises: as `ArrayFiles` expects of a reader.
     """
     import numpy as np
 
@@ -117,75 +90,9 @@ def read_batch(path: Path) -> tuple[npt.NDArray[np.uint8], list[int]]:
         flat, labels = rows[:, 1:], rows[:, 0].tolist()
     else:
         batch = read_pickle(path)
-        try:
-            flat, labels = batch[b"data"], [int(label) for label in batch[b"labels"]]
-            good = flat.dtype == np.uint8 and flat.shape == (len(labels), _PIXELS)
-        except Exception as error:  # any object may be in a damaged pickle
-            raise UnreadableImage(
-                "damaged", f"the batch file cannot be read ({type(error).__name__})"
-            ) from error
-        if not good:
+        flat, labels = batch[b"data"], [int(label) for label in batch[b"labels"]]
+        if flat.dtype != np.uint8 or flat.shape != (len(labels), _PIXELS):
             raise UnreadableImage(
                 "damaged", "the batch file does not hold rows of 3,072 bytes and as many labels"
             )
     return np.ascontiguousarray(flat.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1)), labels
-
-
-class BatchSource:
-    """Batch files of either layout; the member is the row's number within its file."""
-
-    has_masks = False
-
-    def __init__(
-        self,
-        config: SourceConfig,
-        root: Path,
-        folder: Path,
-        batches: Batches,
-        classes: Sequence[str],
-    ) -> None:
-        self._prefix = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
-        self._root = root
-        self._classes = classes
-        self._files = [name for name in batches.files if (folder / name).is_file()]
-        self.ignored: dict[str, int] = {}
-        missing = [name for name in batches.files if name not in self._files]
-        self.warnings = [
-            f"{self._prefix}{name} is missing: the set is not whole" for name in missing
-        ]
-
-    def stamps(self) -> list[Stamp]:
-        found = []
-        for name in self._files:
-            status = os.stat(self._root / (self._prefix + name))
-            found.append(Stamp(self._prefix + name, status.st_size, status.st_mtime_ns))
-        return found
-
-    def _read(self, address: str) -> tuple[npt.NDArray[np.uint8], list[int]]:
-        path = self._root / address
-        try:
-            status = os.stat(path)
-            return _cached(path, status.st_size, status.st_mtime_ns)
-        except OSError as error:
-            raise UnreadableImage("unreadable", error.strerror or type(error).__name__) from error
-
-    def entries(self, stamp: Stamp) -> Iterator[Entry]:
-        try:
-            _, labels = self._read(stamp.address)
-        except UnreadableImage as error:
-            yield Entry(stamp.address, problem=error.reason)
-            return
-        split = "test" if "test_batch" in stamp.address else "train"
-        for row, label in enumerate(labels):
-            name = self._classes[label] if label < len(self._classes) else str(label)
-            yield Entry(stamp.address, str(row), label, name, split)
-
-    def read_many(self, requests: Sequence[tuple[str, str]]) -> Iterator[Blob]:
-        for address, member in requests:
-            try:
-                pixels, _ = self._read(address)
-                yield Blob(address, member, data=ppm(_SIDE, _SIDE, pixels[int(member)].tobytes()))
-            except UnreadableImage as error:
-                yield Blob(address, member, problem=error.reason)
-            except (IndexError, ValueError):
-                yield Blob(address, member, problem="unreadable: the file has no such row")

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gan_core.config import SourceConfig
-from gan_core.datasets._cifar_batches import BINARY, PYTHON, BatchSource, read_batch
+from gan_core.datasets._array_files import ArrayFile, ArrayFiles, Content
+from gan_core.datasets._cifar_batches import BINARY, LAYOUTS, PYTHON, read_batch
 from gan_core.datasets.base import Source, existing, nothing_found
 from gan_core.datasets.parquet import ParquetSource, parquet_files
 from gan_core.errors import RequestError, TransientError
@@ -47,17 +48,21 @@ def open_source(config: SourceConfig, location: Path | None) -> Source:
         )
     if place.is_file() or parquet_files(place):
         return ParquetSource(config, place, CLASSES)
-    for name, batches in ((PYTHON.folder, PYTHON), (BINARY.folder, BINARY)):
-        for folder in (place, place / name):
-            if any((folder / file).is_file() for file in batches.files):
-                return BatchSource(config, place, folder, batches, CLASSES)
+    for layout, files in LAYOUTS.items():
+        for folder in ("", layout):
+            if any((place / folder / file.name).is_file() for file in files):
+                return ArrayFiles(config, place, (folder,), files, _read)
     raise nothing_found(
         config,
         place,
         "CIFAR-10 files",
         {},
-        f"expected Parquet files, {PYTHON.folder} or {BINARY.folder} there",
+        f"expected Parquet files, {PYTHON} or {BINARY} there",
     )
+
+
+def _read(folder: Path, file: ArrayFile) -> Content:
+    return Content(*read_batch(folder / file.name), CLASSES)
 
 
 def fetch(
@@ -98,7 +103,7 @@ def fetch(
         tables: list[pa.Table] = []
         for batch in batches:
             tables.append(
-                _table(unpacked / PYTHON.folder / batch, sum(table.num_rows for table in tables))
+                _table(unpacked / PYTHON / batch, sum(table.num_rows for table in tables))
             )
             done += tables[-1].num_rows
             progress(done, 60_000, "images")

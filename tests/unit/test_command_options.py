@@ -9,8 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from flows import cli
-from flows.commands.options import with_groups
+from flows.cli import COMMANDS, load_command, with_groups
 
 seen: list[Any] = []
 
@@ -51,8 +50,8 @@ def test_the_fields_of_a_group_are_options_of_the_command(
 
 
 def test_every_option_of_every_command_has_a_help_text() -> None:
-    for name in cli.COMMANDS:
-        loaded = cli.load_command(name)
+    for name in COMMANDS:
+        loaded = load_command(name)
         for one in getattr(loaded, "commands", {name: loaded}).values():
             lacking = [option.name for option in one.params if not option.help]
             assert not lacking, f"discern {name}: {lacking}"
