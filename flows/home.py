@@ -13,6 +13,8 @@ import platformdirs
 from gan_core.artifacts.store import Store
 from gan_core.errors import RequestError, StoreError
 
+_REMEDY = "choose another with --home FOLDER or the environment variable DISCERN_HOME"
+
 
 def resolve_home(given: str | None) -> str:
     """The home as an absolute path, or an fsspec address as it is.
@@ -92,7 +94,7 @@ def open_store(home: str, *, writing: bool = True) -> Store:
             raise StoreError(
                 f"The home {local} cannot be read.",
                 expected="a folder that this user may read",
-                remedy="choose another with --home FOLDER or the environment variable DISCERN_HOME",
+                remedy=_REMEDY,
             )
         return Store(home, local)
     try:
@@ -104,7 +106,7 @@ def open_store(home: str, *, writing: bool = True) -> Store:
         raise StoreError(
             f"The home {local} cannot be written: {error.strerror}.",
             expected="a folder that this user may write",
-            remedy="choose another with --home FOLDER or the environment variable DISCERN_HOME",
+            remedy=_REMEDY,
         ) from error
     return Store(home, local)
 
@@ -130,5 +132,5 @@ def _check_folder(home: Path) -> None:
             if there != home
             else f"The home {home} is no folder.",
             expected="a folder, or a place where one can be made",
-            remedy="choose another with --home FOLDER or the environment variable DISCERN_HOME",
+            remedy=_REMEDY,
         )

@@ -195,19 +195,20 @@ def stage(
             the list.
         home: The store, if not the deployment's own (DISCERN_HOME).
     """
-    request = RunRequest(
-        recipe=recipe_file or recipe,
-        overrides=overrides,
-        scale=None if scale == "auto" else scale,
+    return represent.fn(
+        recipe=recipe,
+        scale=scale,
         data=data,
+        overrides=overrides,
         refresh=[stage] if refresh else [],
         only=stage,
+        max_seconds=max_seconds,
         device=device,
-        max_seconds=max_seconds or None,
-        runner=f"{runner}:{runner_place}" if runner_place else runner,
-        home=resolve_home(home),
+        runner=runner,
+        runner_place=runner_place,
+        recipe_file=recipe_file,
+        home=home,
     )
-    return run(request)
 
 
 def run(request: RunRequest) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from gan_core.errors import RequestError
+from gan_core.errors import DataError, RequestError
 
 TABLE = "crops.parquet"
 NO_MASK = 255  # of a mask: no class is known
@@ -71,6 +71,23 @@ class PixelShards:
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
+
+    def training_rows(self, purpose: str) -> npt.NDArray[np.int64]:
+        """Row numbers of the training split, int64 [n].
+
+        Raises: DataError: there are none, with `purpose`, such as 'to fit the hash on'.
+        """
+        chosen = pc.fill_null(pc.equal(self.table["split"], "train"), False)
+        rows = np.flatnonzero(chosen.to_numpy(zero_copy_only=False))
+        if not len(rows):
+            raise DataError(
+                f"No crop of a training split is usable, so there is nothing {purpose}.",
+                expected="at least one row with split 'train' and status 'ok' in the training "
+                "sources",
+                remedy="read the columns status and reason of crops.parquet, and check the "
+                "source's splits",
+            )
+        return rows
 
     def rows_of(self, image_ids: Sequence[str], boxes: Sequence[int]) -> npt.NDArray[np.int64]:
         """Row numbers of crops, int64 [n]. Raises KeyError for one that is not there."""

@@ -104,8 +104,7 @@ def _home(home: str | None) -> list[Check]:
                 f"{folder} can be read by others: chmod 700 it (Prefect's results are code)",
             )
         )
-    own = settings.read_file(settings.server_file(folder)).get("PREFECT_API_URL")
-    if (url := server.configured_api()) not in (None, own):
+    if (url := server.external_api(folder)) is not None:
         up = server.healthy(url)
         text = "answers" if up else "does not answer; start it or unset PREFECT_API_URL"
         checks.append(("server", "ok" if up else "error", f"{url} {text}"))
@@ -113,12 +112,9 @@ def _home(home: str | None) -> list[Check]:
         return checks + (health.checks(url, login, store.address) if up else [])
     url = server.running(folder)
     state, text = "ok", f"the home's own at {url}"
-    if url is None and server.configured_api():
-        state, text = (
-            "error",
-            f"{own} does not answer: discern server start, or start its service (log: "
-            f"{folder}/server.log)",
-        )
+    if url is None and (own := server.configured_api()):
+        text = "does not answer: discern server start, or start its service"
+        state, text = "error", f"{own} {text} (log: {folder}/server.log)"
     elif url is None:
         text = f"none configured: a run starts one (log: {folder}/server.log)"
     checks.append(("server", state, text))

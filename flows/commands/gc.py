@@ -15,8 +15,8 @@ import typer
 from flows.commands import console
 from flows.commands.options import HomeOption, JsonOption
 from flows.home import is_writable, open_store, resolve_home
-from flows.prefect_server.server import configured_api, prefect_server
-from flows.prefect_server.settings import database, read_file, server_file
+from flows.prefect_server.server import external_api, prefect_server
+from flows.prefect_server.settings import database, server_file
 from gan_core.artifacts.store import Store
 from gan_core.pipeline.garbage_collection import Cleaning, clean
 from gan_core.reporting.run_info import volume
@@ -98,8 +98,7 @@ def _prune(store: Store, found: Cleaning, *, dry_run: bool) -> int | None:
     # a server is started, and used, under locks in this folder
     if dry_run and folder.exists() and not is_writable(folder):
         return None
-    settings = read_file(server_file(folder))
-    own = configured_api() in (None, settings.get("PREFECT_API_URL"))
+    own = external_api(folder) is None
     linked = _flow_runs(found)
     if not (_has_tables(folder) if own else linked):
         return 0

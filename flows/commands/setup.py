@@ -48,27 +48,24 @@ def setup(
         )
     store = open_store(resolve_home(home))
     folder = store.home / "prefect"
-    own = server.configured_api() in (
-        None,
-        settings.read_file(settings.server_file(folder)).get("PREFECT_API_URL"),
-    )
-    if port is not None and not own:
+    external = server.external_api(folder)
+    if port is not None and external:
         raise RequestError(
-            f"--port {port} was given, and the configured server is {server.configured_api()}: "
-            "its port is its operator's.",
+            f"--port {port} was given, and the configured server is {external}: its port is its "
+            "operator's.",
             expected="--port with the home's own server only",
             remedy=(
                 "leave --port out, or unset PREFECT_API_URL (and the active profile's) to set "
                 "up the home's own server"
             ),
         )
-    steps = _files(folder, store.address, port) if own else []
+    steps = [] if external else _files(folder, store.address, port)
     with server.prefect_server(store.home) as url:
         from flows import represent
         from flows.prefect_server.provision import provision
 
         steps += provision([*represent.ALL, "stage", "gc"], slots, notify)
-    _print_steps(steps, url if not own else None, str(folder), as_json)
+    _print_steps(steps, url if external else None, str(folder), as_json)
     return 0
 
 

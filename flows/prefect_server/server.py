@@ -62,6 +62,12 @@ def configured_api() -> str | None:
     return configured("PREFECT_API_URL")
 
 
+def external_api(folder: Path) -> str | None:
+    """The configured API address where it is not that of the home's own server, else None."""
+    url = configured_api()
+    return None if url == read_file(server_file(folder)).get("PREFECT_API_URL") else url
+
+
 def check_login(url: str, folder: Path) -> None:
     """Refuses a configured server that answers but refuses this login.
 
@@ -169,8 +175,7 @@ def prefect_server(home: Path) -> Iterator[str]:
             does not answer.
     """
     folder = home / "prefect"
-    own = read_file(server_file(folder)).get("PREFECT_API_URL")
-    if (url := configured_api()) not in (None, own):
+    if (url := external_api(folder)) is not None:
         if not healthy(url):
             raise WorkError(
                 f"The Prefect server at {url} does not answer.",

@@ -9,7 +9,7 @@ What protects a run that is going on:
 * Each run holds a lock on its folder for as long as it lives (the kernel drops it on death), and
   its record names what it has made and what its plan counts on.
 * Whoever takes an artifact from the store marks it as used, under a lock that cleaning holds alone
-  while it decides (`Store.claim`). What was made or used since the oldest living run began stays.
+  while it decides (`Store.acquire`). What was made or used since the oldest living run began stays.
 * A key that a run is writing under is locked; it is skipped.
 
 What goes is first renamed into the trash and then deleted, so that a cleaning that is killed

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gan_core.config import DedupConfig
@@ -34,7 +33,7 @@ from gan_core.dedup.measure.injected_duplicates import injected_recall
 from gan_core.dedup.search.find_duplicates import find_duplicates
 from gan_core.dedup.tables import Found
 from gan_core.devices import cpu_cores, use_threads
-from gan_core.errors import DataError, StoreError
+from gan_core.errors import StoreError
 from gan_core.files import write_json, write_table
 from gan_core.progress import Progress
 from gan_core.shards import PixelShards
@@ -52,17 +51,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     config = job.settings
     _use_threads(job.execution.threads)
     shards = PixelShards(job.crops)
-    training = np.flatnonzero(
-        pc.equal(shards.table["split"], "train").to_numpy(zero_copy_only=False)
-    )
-    if not len(training):
-        raise DataError(
-            "No crop of a training split is usable, so there is nothing to search for duplicates.",
-            expected="at least one row with split 'train' and status 'ok' in the training sources",
-            remedy=(
-                "read the columns status and reason of crops.parquet, and check the source's splits"
-            ),
-        )
+    training = shards.training_rows("to search for duplicates")
     crops = shards.table.take(training)
     rank = tables.ranks(crops)
     groups, found, quality = _find(job, shards, training, rank, progress)

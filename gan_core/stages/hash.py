@@ -12,12 +12,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from gan_core.contract import HashRequest, StageOutcome, StageRequest
 from gan_core.dedup.hashing import autoencoder, codes
 from gan_core.devices import use_threads
-from gan_core.errors import DataError
 from gan_core.files import write_table
 from gan_core.progress import Progress
 from gan_core.schemas import CODES
@@ -39,16 +37,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     use_threads(job.execution.threads)
     shards = PixelShards(job.crops)
     table = shards.table
-    training = np.flatnonzero(pc.equal(table["split"], "train").to_numpy(zero_copy_only=False))
-    if not len(training):
-        raise DataError(
-            "No crop of a training split is usable, so there is nothing to fit the hash on.",
-            expected="at least one row with split 'train' and status 'ok' in the training sources",
-            remedy=(
-                "read the columns status and reason of crops.parquet, and check the source's splits"
-            ),
-        )
-    chosen = training
+    chosen = training = shards.training_rows("to fit the hash on")
     if len(training) > config.fit_rows:
         # Ids are hashes: the smallest are a fair draw, and mostly the same ones when the set has
         # grown.
