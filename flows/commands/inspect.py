@@ -5,6 +5,7 @@ run, written to a folder.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +27,32 @@ from gan_core.recipes import recipe_names, settings_of
 from gan_core.specs import STAGES
 
 
+@dataclass(frozen=True, kw_only=True)
+class SnapshotOptions:
+    """What is inspected with a snapshot that is named instead of a recipe, and to where."""
+
+    out: Annotated[
+        Path, typer.Option("--out", help="of a snapshot: folder to write figures and numbers to")
+    ] = Path("inspection")
+    training_set: Annotated[
+        Path | None,
+        typer.Option(
+            "--training-set",
+            help="of a snapshot: a pack artifact (default: the one it was trained on, if there)",
+        ),
+    ] = None
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            "--features",
+            help="of a snapshot: an extract artifact of labelled images, for inspections of it",
+        ),
+    ] = None
+    seed: Annotated[int, typer.Option("--seed", help="of a snapshot: seed of the latents")] = 0
+    network: NetworkOption = None
+    method: MethodOption = None
+
+
 def inspect(
     target: Annotated[
         str | None,
@@ -39,49 +66,21 @@ def inspect(
         str | None,
         typer.Option("--only", help="of a snapshot: this inspection (`discern list inspections`)"),
     ] = None,
-    out: Annotated[
-        Path, typer.Option("--out", help="of a snapshot: folder to write figures and numbers to")
-    ] = Path("inspection"),
-    training_set: Annotated[
-        Path | None,
-        typer.Option(
-            "--training-set",
-            help="of a snapshot: a pack artifact (default: the one it was trained on, if there)",
-        ),
-    ] = None,
-    features: Annotated[
-        Path | None,
-        typer.Option(
-            "--features",
-            help="of a snapshot: an extract artifact of labelled images, for inspections of it",
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="of a snapshot: seed of the latents")] = 0,
-    network: NetworkOption = None,
-    method: MethodOption = None,
     *,
+    given: SnapshotOptions,
     options: RunOptions,
     as_json: JsonOption = False,
 ) -> int:
     """Inspects a snapshot, or runs a recipe's chain; returns the exit code."""
     snapshot = find_snapshot(target, resolve_home(options.home), only)
-    if snapshot is None:
-        refuse_chain_only(only)
-        own = NetworkOptions(network=network)
-        run_chain = chain_command("inspect")
-        return run_chain(target, own=own, options=options, only=only, as_json=as_json)
-    return inspect_snapshot(
-        snapshot,
-        only=only,
-        overrides=options.set_ or [],
-        out=out,
-        training_set=training_set,
-        allow=[name for name in (network, method) if name],
-        features=features,
-        device=options.device,
-        seed=seed,
-        as_json=as_json,
-    )
+    if snapshot is not None:
+        return inspect_snapshot(
+            snapshot, given, only, options.set_ or [], options.device, as_json=as_json
+        )
+    refuse_chain_only(only)
+    own = NetworkOptions(network=given.network)
+    run_chain = chain_command("inspect")
+    return run_chain(target, own=own, options=options, only=only, as_json=as_json)
 
 
 def find_snapshot(given: str | None, home: str, only: str | None) -> Path | None:
@@ -107,15 +106,11 @@ def find_snapshot(given: str | None, home: str, only: str | None) -> Path | None
 
 def inspect_snapshot(
     snapshot: Path,
-    *,
+    given: SnapshotOptions,
     only: str | None,
     overrides: Sequence[str],
-    out: Path,
-    training_set: Path | None,
-    allow: Sequence[str],
-    features: Path | None,
     device: str,
-    seed: int,
+    *,
     as_json: bool,
 ) -> int:
     """Runs one inspection, or all that need no options; returns the exit code: 1 where the one that
@@ -123,10 +118,6 @@ def inspect_snapshot(
 
     Args:
         overrides: 'a.b=value' of the inspection's options; 'inspect.NAME.' before it may be there.
-        out: folder; each inspection writes to a folder of its name.
-        allow: dotted paths of modules outside the project that the snapshot may import.
-        training_set: a pack artifact; None: that of the snapshot's own artifact, if it is there.
-        features: an extract artifact, for inspections that need one.
     """
     wanted = _options_by_name(only, overrides)
 
@@ -139,29 +130,31 @@ def inspect_snapshot(
 
     path = chosen_snapshot(snapshot) if snapshot.is_dir() else snapshot
     place = resolve_device(device)
+    allow = [name for name in (given.network, given.method) if name]
     loaded = load_snapshot(path, place, allow=allow)
-    packs = [training_set] if training_set else _inputs_of(path.parent, "pack")
+    packs = [given.training_set] if given.training_set else _inputs_of(path.parent, "pack")
     for folder in packs:
         check_training_set(folder)
-    crops = _crops_of(features) if features else None
+    crops = _crops_of(given.features) if given.features else None
     history = partial(load_snapshots, path.parent, place, allow=allow)
-    context = Context(loaded, seed, place, packs, features, crops, history)
+    context = Context(loaded, given.seed, place, packs, given.features, crops, history)
     rows: list[dict[str, Any]] = []
     for name, chosen in wanted.items():
         applicable, found = inspect_one(context, name, chosen)
-        write(out / name, name, found, applicable)
+        folder = given.out / name
+        write(folder, name, found, applicable)
         rows.append(
             {
                 "inspection": name,
                 "applicable": applicable,
                 "sentence": found.sentence,
                 "numbers": found.numbers,
-                "folder": str(out / name),
+                "folder": str(folder),
                 "figures": [f"{figure.name}.png" for figure in found.figures],
             }
         )
         if not as_json:
-            print(f"{name}: {found.sentence}\n  {out / name}", flush=True)
+            print(f"{name}: {found.sentence}\n  {folder}", flush=True)
     if as_json:
         console.print_json(
             {
@@ -178,11 +171,11 @@ def _options_by_name(only: str | None, overrides: Sequence[str]) -> dict[str, di
     names = [only] if only else default_inspections()
     for name in names:
         registry.check("inspection", name)
-    given = settings_of(overrides)
-    by_name = given.pop("inspect", {})
-    if given and not only:
+    settings = settings_of(overrides)
+    by_name = settings.pop("inspect", {})
+    if settings and not only:
         raise RequestError(
-            f"--set {next(iter(given))}=... belongs to no inspection.",
+            f"--set {next(iter(settings))}=... belongs to no inspection.",
             expected="--only NAME with its options, or --set inspect.NAME.option=value",
         )
     if not isinstance(by_name, dict) or not all(isinstance(one, dict) for one in by_name.values()):
@@ -193,12 +186,12 @@ def _options_by_name(only: str | None, overrides: Sequence[str]) -> dict[str, di
         )
     for name in by_name:
         registry.check("inspection", name)
-    wanted = {name: {**given, **by_name.get(name, {})} for name in names}
+    wanted = {name: {**settings, **by_name.get(name, {})} for name in names}
     for name, chosen in wanted.items():
         try:
             registry.options("inspection", name, chosen)
         except RequestError as error:
-            typed = "" if given else f"inspect.{name}."
+            typed = "" if settings else f"inspect.{name}."
             error.remedy = f"--set {typed}OPTION=VALUE; without it an option has its default"
             raise
     return wanted
