@@ -179,6 +179,14 @@ def encode(labels: Labels) -> tuple[Labels, Labels]:
     return classes, index.astype(np.int64)
 
 
+def one_vs_rest(classes: Labels, index: Labels) -> npt.NDArray[np.float32]:
+    """Targets +1 (this class) and -1: float32 [classes, rows]; for two classes one row, +1 for the
+    second. Arguments: what `encode` returns.
+    """
+    wanted = np.arange(1, 2) if len(classes) == 2 else np.arange(len(classes))
+    return np.where(index == wanted[:, None], np.float32(1), np.float32(-1))
+
+
 def check_and_encode(features: Features, labels: Labels) -> tuple[Labels, Labels]:
     """How every fit begins: `check_features`, then `encode`.
 

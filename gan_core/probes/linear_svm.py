@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gan_core.probes.base import Features, Labels, LinearModel, check_and_encode
-from gan_core.probes.solver.fit import fit_values, one_vs_rest
+from gan_core.probes.base import Features, Labels, LinearModel, check_and_encode, one_vs_rest
+from gan_core.probes.solver.fit import fit_values
 from gan_core.progress import Progress, silent
 
 ABOUT = (

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from gan_core.probes.base import Features, Labels, LinearModel, check_and_encode
@@ -77,7 +77,7 @@ def fit(
     have two columns.
     """
     classes, index = check_and_encode(features, labels)
-    truth = torch.nn.functional.one_hot(torch.from_numpy(index)).T.float().contiguous()
+    truth = (index == np.arange(len(classes))[:, None]).astype(np.float32)
     return fit_values(
         features,
         classes,

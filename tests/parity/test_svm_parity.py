@@ -17,7 +17,6 @@ from sklearn.svm import LinearSVC
 from gan_core.probes import linear_svm, logistic
 from gan_core.probes.base import LinearModel
 from gan_core.probes.solver import dual as _dual
-from gan_core.probes.solver import fit as _fit
 from gan_core.probes.solver import primal as _primal
 
 Matrix = npt.NDArray[np.float64]
@@ -107,8 +106,7 @@ def check_svm(rows: int, dims: int, cost: float) -> None:
 @pytest.fixture
 def rounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small problems have a float32 Gram matrix, as middling ones do."""
-    for module in (_dual, _fit):
-        monkeypatch.setattr(module, "EXACT_ROWS", 0)
+    monkeypatch.setattr(_dual, "EXACT_ROWS", 0)
 
 
 @pytest.mark.parametrize("cost", [1e-4, 1e-2, 1.0])
@@ -152,13 +150,13 @@ def test_the_features_correct_a_wrong_gram_matrix(
     rounded: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A planted error of a tenth of the diagonal: Newton's method continues on the features."""
-    gram = _dual.gram
+    products = _dual.inner_products
 
-    def wrong(source: torch.Tensor) -> torch.Tensor:
-        matrix = gram(source)
+    def wrong(source: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
+        matrix = products(source, kind)
         return matrix + 0.1 * matrix.diagonal().diag()
 
-    monkeypatch.setattr(_dual, "gram", wrong)
+    monkeypatch.setattr(_dual, "inner_products", wrong)
     check_svm(300, 700, 1e-2)
 
 
@@ -179,7 +177,6 @@ def test_a_hard_problem_gets_a_better_preconditioner(monkeypatch: pytest.MonkeyP
     fewer passes end at the same.
     """
     monkeypatch.setattr(_primal, "SAMPLE_ROWS", 50)
-    monkeypatch.setattr(_primal, "ALL_DIMS", 0)
     x, y = digits_features(1500, 400)
     (refined,) = linear_svm.fit(x, y, [1.0])
     monkeypatch.setattr(_primal, "REFINED_DIMS", 0)
@@ -195,7 +192,6 @@ def test_beyond_float32_the_last_sound_iterate_is_the_answer(
     says that it is no optimum.
     """
     monkeypatch.setattr(_primal, "SAMPLE_ROWS", 50)
-    monkeypatch.setattr(_primal, "ALL_DIMS", 0)
     monkeypatch.setattr(_primal, "REFINED_DIMS", 0)
     x, y = digits_features(1700, 400)
     (model,) = linear_svm.fit(x, y, [100.0])

@@ -4,14 +4,13 @@ Optimization, 2006, algorithm 7.1; Lin, Weng and Keerthi 2008, JMLR 9:627).
 
 A problem is f(w) = 1/2 |w|^2 + loss(X w). All problems have the same features, so one product
 with X serves every class and every value of C. A group is what is minimised jointly: one column for
-a one-vs-rest SVM, one column per class for multinomial logistic regression. Weights are
-[groups, width, dims + 1], the last value the intercept, and margins [groups, width, rows]. Groups
-that have converged leave the working set.
+a one-vs-rest SVM, one column per class for multinomial logistic regression. Groups that have
+converged leave the working set.
 
 The bound costs nothing. f is 1-strongly convex, hence f(w) - f* <= 1/2 |gradient|^2; for the L2-SVM
 this is exactly the duality gap at the dual point alpha = 2 C hinge that the gradient is made of. An
-intercept that is not penalised adds an estimate of what moving the intercept alone would win; with
-it the bound is no longer strict, and the parity tests check it against solutions to high precision.
+intercept that is not penalised adds an estimate of what moving it alone would win; the parity tests
+check that one against solutions to high precision.
 """
 
 from __future__ import annotations
@@ -32,11 +31,9 @@ HARD_CG = 20  # steps for one direction from which a better preconditioner pays
 
 
 class Loss(Protocol):
-    """Sum over rows of a convex, once differentiable loss of the margins [groups, width, rows].
-    `penalised` says whether the intercept is part of the penalty.
-    """
+    """Sum over rows of a convex, once differentiable loss of the margins [groups, width, rows]."""
 
-    penalised: bool
+    penalised: bool  # whether the intercept is part of the penalty
 
     def value(self, margins: Tensor) -> Tensor:
         """Loss of each group, [groups]."""
@@ -56,22 +53,16 @@ class Loss(Protocol):
 
 @dataclass
 class Solution:
-    """What `minimise` returns.
-
-    Attributes:
-        weights: [groups, width, dims + 1].
-        objective: [groups].
-        gap: [groups], the bound on f - f*, relative to the smaller of the objective and of what
-            was won over no weights at all (at a tiny C the second is a small part of the first).
-        newton_steps: of all groups together.
-        cg_steps: of all groups together; each is two products with the features.
+    """What `minimise` returns. The gap is the bound on f - f*, relative to the smaller of the
+    objective and of what was won over no weights at all: at a tiny C the second is a small part of
+    the first.
     """
 
-    weights: Tensor
-    objective: Tensor
-    gap: Tensor
-    newton_steps: int = 0
-    cg_steps: int = 0
+    weights: Tensor  # [groups, width, dims + 1], the last value the intercept
+    objective: Tensor  # [groups]
+    gap: Tensor  # [groups]
+    newton_steps: int = 0  # of all groups together
+    cg_steps: int = 0  # of all groups together; each is two products with the features
 
 
 def minimise(
@@ -80,11 +71,8 @@ def minimise(
     """Minimises 1/2 |w|^2 + loss(Xw) until each group's gap is at most the tolerance.
 
     Args:
-        data: the rows.
-        loss: see `Loss`.
-        start: weights to begin with, [groups, width, dims + 1], in the precision of the products.
-        tolerance: relative gap at which a group is done. In float32 some 1e-6 can be reached, in
-            float64 1e-10.
+        start: weights to begin with, [groups, width, dims + 1].
+        tolerance: relative gap at which a group is done; some 1e-6 can be reached.
         progress: receives the number of groups done.
     """
     zero = loss.value(start.new_zeros(*start.shape[:2], data.rows))
@@ -111,8 +99,7 @@ def minimise(
         weights, margins = weights[going], margins[going]
         gradient, last_gap, last_value = gradient[going], gap[going], value[going]
         direction, steps = newton_direction(data, loss, margins, gradient, tolerance / last_gap)
-        change = data.times(direction)
-        penalty = penalty_slope(loss, direction)
+        change, penalty = data.times(direction), penalty_slope(loss, direction)
         linear, square = dot(penalty, weights), dot(penalty, direction)
         length = line_search(loss, linear, square, margins, change)[:, None, None]
         weights, margins = weights + length * direction, margins + length * change
@@ -158,9 +145,9 @@ def newton_direction(
     a better preconditioner, if there is one. Args: reach: tolerance / gap of each group, [groups].
     """
     goal = (0.3 * reach.sqrt()).clamp(0.02, 0.1) ** 2 * dot(gradient, gradient)
-    final, active = torch.zeros_like(gradient), torch.arange(len(goal), device=goal.device)
+    active, direction = torch.arange(len(goal), device=goal.device), torch.zeros_like(gradient)
     hessian, mean = loss.curvature(margins), loss.mean_curvature(margins)
-    step, residual, search = torch.zeros_like(gradient), -gradient, torch.zeros_like(gradient)
+    residual, search = -gradient, torch.zeros_like(gradient)
     strength = torch.full_like(goal, torch.inf)
     for count in range(MAX_CG):
         if count == HARD_CG and data.refine():
@@ -171,20 +158,17 @@ def newton_direction(
         product = data.transposed(hessian(data.times(search, quick=True)), quick=True)
         product += penalty_slope(loss, search)
         length = (strength / dot(search, product))[:, None, None]
-        step += length * search
+        direction.index_add_(0, active, length * search)
         residual -= length * product
         going = dot(residual, residual) > goal
+        if not bool(going.any()):
+            break
         if not bool(going.all()):
-            final[active[~going]] = step[~going]
-            if not bool(going.any()):
-                break
             active, goal, strength, mean = active[going], goal[going], strength[going], mean[going]
-            step, residual, search = step[going], residual[going], search[going]
+            residual, search = residual[going], search[going]
             loss, margins = loss.select(going), margins[going]
             hessian = loss.curvature(margins)
-    else:
-        final[active] = step
-    return final, count + 1
+    return direction, count + 1
 
 
 def line_search(
@@ -192,9 +176,7 @@ def line_search(
 ) -> Tensor:
     """Step lengths [groups]: the minima along directions, by a guarded Newton iteration.
 
-    Args:
-        linear, square: of the penalty at the length t, linear t + 1/2 square t^2, [groups].
-        change: of the margins at the length 1.
+    At the length t the penalty has grown by linear t + 1/2 square t^2, the margins by t change.
     """
     low, high = torch.zeros_like(linear), torch.full_like(linear, torch.inf)
     length = torch.ones_like(linear)

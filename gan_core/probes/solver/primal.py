@@ -11,20 +11,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from gan_core.devices import bf16_is_fast
 from gan_core.probes.base import block_rows
-from gan_core.randomness import numpy_stream
+from gan_core.randomness import torch_stream
 
-SAMPLE_ROWS = 1000  # rows behind the first preconditioner
-ALL_DIMS = 1600  # up to so many dimensions the preconditioner is made of all rows at once
-REFINED_DIMS = 8192  # up to so many, once a direction has been hard to find
+SAMPLE_ROWS = 1000  # rows behind the first preconditioner; all of them below so many dimensions
+REFINED_DIMS = 8192  # dimensions up to which a direction that is hard to find gets a better one
 FACTOR_BYTES = 2**31  # of Cholesky factors that are kept
 KEEP_FLOAT32 = 2**28  # bytes up to which a float32 copy replaces conversions
 BF16_VALUES = 2**24  # rows x dims from which a bf16 copy pays
+COLUMNS = 4096  # of a matrix whose inner products are added at a time
 
 
 class Primal:
@@ -32,33 +31,28 @@ class Primal:
     [groups, width, rows] and back.
 
     Args:
-        source: float16 or float32 [rows, dims].
+        source: float16, float32 or float64 [rows, dims].
         seed: chooses the rows behind the preconditioner.
+        diagonal: X'X of the features and the constant, [dims + 1], where it is diagonal.
     """
 
-    def __init__(self, source: Tensor, seed: int) -> None:
+    def __init__(self, source: Tensor, seed: int, diagonal: Tensor | None = None) -> None:
         self.rows, self.dims = source.shape
-        self.seed = seed
+        self.seed, self.diagonal = seed, diagonal
         on_cpu = source.device.type == "cpu"
-        keep = on_cpu and source.numel() * 4 <= KEEP_FLOAT32
-        self.source = source.float() if keep else source
+        keep = source.dtype == torch.float16 and not (on_cpu and source.numel() * 4 <= KEEP_FLOAT32)
+        self.source = source if keep else source.float()
         # A CPU's cache holds a small block while it is converted; a GPU is faster with large ones.
-        self.block = min(self.rows, block_rows(self.dims, 16 if on_cpu else 2048))
-        self.buffer: Tensor | None = None
+        self.block = block_rows(self.dims, 16 if on_cpu else 2048) if keep else self.rows
         self.quick = bf16_is_fast(source.device.type) and source.numel() >= BF16_VALUES
-        self.refined = self.dims <= min(self.rows, ALL_DIMS)
+        self.refined = False
         self.factors: dict[float, Tensor] = {}
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        """(rows, their features in float32); the next block overwrites the one before it."""
-        if self.source.dtype == torch.float32:
-            yield slice(0, self.rows), self.source
-            return
-        if self.buffer is None:
-            self.buffer = self.source.new_empty((self.block, self.dims), dtype=torch.float32)
+        """(rows, their features in float32)."""
         for start in range(0, self.rows, self.block):
-            rows = slice(start, min(start + self.block, self.rows))
-            yield rows, self.buffer[: rows.stop - start].copy_(self.source[rows])
+            rows = slice(start, start + self.block)
+            yield rows, self.source[rows].float()
 
     def times(self, weights: Tensor, quick: bool = False) -> Tensor:
         """Margins of weights; quick: from a bf16 copy, if there is one."""
@@ -103,68 +97,70 @@ class Primal:
         there, self.bf16 = self.bf16 is not None, None
         return there
 
-    def refine(self) -> bool:
-        """From now on the preconditioner is of all rows; False where it is, or cannot be."""
-        if self.refined or self.rows <= SAMPLE_ROWS or self.dims > REFINED_DIMS:
-            return False
-        self.refined = True
-        self.factors.clear()
-        return True
-
-    @cached_property
-    def sample(self) -> Tensor:
-        """Some rows, with the constant: [r, dims + 1]."""
-        count = min(self.rows, SAMPLE_ROWS)
-        stream = numpy_stream(self.seed, "preconditioner", self.rows)
-        chosen = torch.from_numpy(np.sort(stream.choice(self.rows, count, replace=False)))
-        rows = self.source[chosen.to(self.source.device)].float()
-        return torch.cat([rows, rows.new_ones(count, 1)], 1)
-
-    @cached_property
-    def sample_gram(self) -> Tensor:
-        """X X' of the sample, scaled up to all rows: [r, r]."""
-        return self.sample @ self.sample.T * (self.rows / len(self.sample))
-
     @cached_property
     def covariance(self) -> Tensor:
-        """X'X of all rows, with the constant: [dims + 1, dims + 1]; each pair of columns once."""
-        matrix = self.source.new_zeros((self.dims + 1, self.dims + 1), dtype=torch.float32)
-        part = -(-self.dims // 8)
-        for _, block in self.blocks():
-            for low in range(0, self.dims, part):
-                some = slice(low, min(low + part, self.dims))
-                matrix[some, : some.stop].addmm_(block[:, some].T, block[:, : some.stop])
-            matrix[-1, :-1] += block.sum(0)
-        matrix[-1, -1] = self.rows
-        return matrix.tril() + matrix.tril(-1).T
+        """X'X of all rows, with the constant: [dims + 1, dims + 1]."""
+        total = self.mean * self.rows
+        inner = torch.cat([inner_products(self.source.T, torch.float32), total[:, None]], 1)
+        return torch.cat([inner, torch.cat([total, total.new_tensor([self.rows])])[None]])
 
-    def factor(self, level: float) -> Tensor:
-        """Cholesky factor of 1 + level times X'X or, for the sample, its X X' scaled up."""
-        if level not in self.factors:
-            matrix = (self.covariance if self.refined else self.sample_gram) * level
-            while len(self.factors) > max(1, FACTOR_BYTES // matrix.nbytes):
-                self.factors.pop(next(iter(self.factors)))
-            # float32 does not resolve the 1 where X'X is large.
-            matrix = matrix.double() if len(matrix) <= ALL_DIMS + 1 else matrix
-            self.factors[level] = cholesky(matrix, 1.0).float()
-        return self.factors[level]
+    @cached_property
+    def principal_axes(self) -> tuple[Tensor, Tensor]:
+        """Orthonormal directions [r, dims + 1] and X'X along them [r]: of all rows where there are
+        few dimensions, else of some rows and scaled up.
+        """
+        if self.dims < SAMPLE_ROWS:
+            spectrum, vectors = torch.linalg.eigh(self.covariance.double())
+            return vectors.T.float(), spectrum.clamp(min=0).float()
+        order = torch.randperm(self.rows, generator=torch_stream(self.seed, "preconditioner"))
+        chosen = order[:SAMPLE_ROWS].sort().values.to(self.source.device)
+        sample = torch.cat([self.source[chosen], self.source.new_ones(len(chosen), 1)], 1).float()
+        spectrum, vectors = torch.linalg.eigh((sample @ sample.T).double())
+        kept = spectrum > 1e-6 * spectrum[-1]
+        axes = (vectors[:, kept] / spectrum[kept].sqrt()).T.float() @ sample
+        return axes, (spectrum[kept] * (self.rows / len(sample))).float()
+
+    def refine(self) -> bool:
+        """From now on the preconditioner is of all rows; False where it is, or cannot be."""
+        sampled = self.diagonal is None and min(self.rows - 1, self.dims) >= SAMPLE_ROWS
+        before, self.refined = self.refined, sampled and self.dims <= REFINED_DIMS
+        return self.refined and not before
 
     def precondition(self, vector: Tensor, curvature: Tensor) -> Tensor:
-        """(1 + c X'X)^-1 vector, X'X of all rows or, by Woodbury's formula, of the sample. c is
-        the mean curvature [groups, width]; where it differs between columns, the nearest power of
-        4, so that columns share factors.
+        """(1 + c X'X)^-1 vector with c the mean curvature [groups, width] and X'X as far as it is
+        known: diagonal, along the principal axes, or all of it.
         """
-        flat, levels = vector.flatten(0, 1), curvature.flatten().clamp(min=1e-30)
-        if len(levels) < 2 * len(torch.unique(levels)):
-            levels = 4 ** levels.log2().div(2).round()
-        inner = flat.clone() if self.refined else flat @ self.sample.T
-        for level in torch.unique(levels).tolist():
+        if self.diagonal is not None:
+            return vector / (1 + curvature[..., None] * self.diagonal)
+        flat, scale = vector.flatten(0, 1), curvature.flatten()
+        if not self.refined:
+            axes, spectrum = self.principal_axes
+            change = 1 / (1 + scale[:, None] * spectrum) - 1
+            return torch.addmm(flat, flat @ axes.T * change, axes).view_as(vector)
+        out, levels = flat.clone(), scale.clamp(min=1e-30).log2().div(2).round()
+        for level in torch.unique(levels).tolist():  # powers of 4: columns share factors
+            if level not in self.factors:
+                if len(self.factors) * self.covariance.nbytes >= FACTOR_BYTES:
+                    self.factors.clear()
+                self.factors[level] = cholesky(self.covariance * 4**level, 1.0)
             some = levels == level
-            inner[some] = torch.cholesky_solve(inner[some].T, self.factor(level)).T
-        if self.refined:
-            return inner.view_as(vector)
-        scale = levels[:, None] * self.rows / len(self.sample)
-        return torch.addmm(flat, scale * inner, self.sample, alpha=-1).view_as(vector)
+            out[some] = torch.cholesky_solve(flat[some].T, self.factors[level]).T
+        return out.view_as(vector)
+
+
+def inner_products(matrix: Tensor, kind: torch.dtype) -> Tensor:
+    """X X' of a matrix X, each pair of rows once and in the precision `kind`: [rows, rows], float64
+    for float64, otherwise float32.
+    """
+    total = torch.float64 if kind == torch.float64 else torch.float32
+    out = torch.zeros(len(matrix), len(matrix), dtype=total, device=matrix.device)
+    part = max(256, -(-len(matrix) // 16))
+    for block in torch.split(matrix, COLUMNS, 1):
+        block = block.to(kind)
+        for low in range(0, len(matrix), part):
+            some = slice(low, low + part)
+            out[some, : some.stop] += block[some] @ block[: some.stop].T
+    return out.tril() + out.tril(-1).T
 
 
 def cholesky(matrix: Tensor, ridge: float) -> Tensor:
