@@ -264,3 +264,24 @@ def test_logistic_is_logisticregression(rows: int, dims: int, cost: float) -> No
     assert ours.certificate["gap"] <= logistic.TOLERANCE
     assert mine - best <= ours.certificate["gap"] * mine + 1e-6 * mine
     same_but_for_ties(ours, theirs.decision_function(x), features, theirs.predict(x))
+
+
+def test_a_shift_of_all_features_moves_the_intercept_alone() -> None:
+    """A free intercept takes it up: rows far from 0 are as quickly solved."""
+    features, labels = digits_features(300, 700)
+    (model,) = logistic.fit(features, labels, [1e-2])
+    (shifted,) = logistic.fit(features + np.float16(8), labels, [1e-2])
+    scale = np.abs(model.weights).max()
+    np.testing.assert_allclose(shifted.weights, model.weights, atol=2e-2 * scale)
+    assert shifted.certificate["passes"] <= 1.5 * model.certificate["passes"]
+    expected = model.intercept - 8 * model.weights.sum(0)
+    np.testing.assert_allclose(shifted.intercept, expected, atol=0.1)
+
+
+def test_features_of_rank_zero_leave_logistic_regression_the_class_frequencies() -> None:
+    labels = np.arange(40) % 4
+    labels[labels == 3] = 0
+    (model,) = logistic.fit(np.zeros((40, 60), np.float16), labels, [1.0])
+    assert not model.weights.any()
+    scores = np.exp(model.intercept - model.intercept.max())
+    np.testing.assert_allclose(scores / scores.sum(), [0.5, 0.25, 0.25], atol=1e-3)

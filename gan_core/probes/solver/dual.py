@@ -73,13 +73,14 @@ def newton(
         goal = beta.clone()
         for column in going:
             inside = slope[column, 0].nonzero()[:, 0]
-            every = len(inside) == len(matrix)
-            new = whole is None or not every
-            factor = cholesky(matrix[inside][:, inside], 0.5 / cost) if new else whole
-            whole = factor if every else whole
+            factor = whole if len(inside) == len(matrix) else None
+            if factor is None:
+                factor = cholesky(matrix[inside][:, inside], 0.5 / cost)
+            whole = factor if len(inside) == len(matrix) else whole
             solved = torch.cholesky_solve(signs[column, inside, None], factor)
             goal[column] = goal.new_zeros(1, len(matrix)).index_copy_(1, inside, solved.T)
-        direction, change = goal - beta, goal @ matrix - margins
+        direction = goal - beta  # exactly 0 for a column that is done
+        change = direction @ matrix
         linear, square = dot(beta, change), dot(direction, change)
         length = line_search(loss, linear, square, margins, change)[:, None, None]
         beta, margins = beta + length * direction, margins + length * change
