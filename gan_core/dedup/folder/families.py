@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
-from gan_core.dedup.folder.best_source import EVIDENCE, GREY, best_source
+from gan_core.dedup.folder.best_source import EVIDENCE, GREY, SMALLER, best_source, common_quality
 from gan_core.dedup.folder.full_resolution import DETAILED, Originals
 from gan_core.dedup.folder.read import Images
 from gan_core.dedup.groups import Groups
@@ -185,20 +185,71 @@ def _best_sources(
     examined = np.concatenate([*candidates, np.empty(0, np.int64)])
     evidence = np.full((len(rows), EVIDENCE), np.nan)
     evidence[examined] = originals.examine(examined)
+    quality = np.array(
+        [common_quality(evidence[one], area[one]) for one in candidates for _ in one], np.int64
+    )
+    sharpness = np.full(len(rows), np.nan)
+    sharpness[examined] = originals.sharpness(examined, quality)
     best = {
         int(groups.representative[family[0]]): int(family[np.argmin(rank[family])])
         for family in families
     }
-    for family in candidates:
-        at = best_source(
-            evidence[family],
-            area[family],
-            images.facts[rows[family], 3],
-            maps[family],
-            rank[family],
-        )
+    for family, at in zip(
+        candidates,
+        _choose(images, rows, candidates, evidence, sharpness, maps, rank, originals),
+        strict=True,
+    ):
         best[int(groups.representative[family[0]])] = int(family[at])
     return best
+
+
+def _choose(
+    images: Images,
+    rows: Rows,
+    candidates: Sequence[Rows],
+    evidence: npt.NDArray[np.float64],
+    sharpness: npt.NDArray[np.float64],
+    maps: npt.NDArray[np.float64],
+    rank: Rows,
+    originals: Originals,
+) -> list[int]:
+    """The place of the best source in each family. One that turns out to be a smaller member
+    enlarged counts as no larger than that, and the choice is made again.
+    """
+    area, enlarged = images.facts[rows, 4].copy(), np.zeros(len(rows), np.bool_)
+    mirrored = np.linalg.det(maps[:, :2, :2]) < 0
+
+    def best(family: Rows) -> int:
+        transparent = images.facts[rows[family], 3]
+        return best_source(
+            evidence[family],
+            sharpness[family],
+            area[family],
+            transparent,
+            maps[family],
+            rank[family],
+            enlarged[family],
+        )
+
+    chosen = [best(family) for family in candidates]
+    unsure = np.arange(len(candidates))
+    while len(unsure):
+        numbers, large, small = [], [], []
+        for number in unsure.tolist():
+            family = candidates[number]
+            one = int(family[chosen[number]])
+            less = family[(area[family] < SMALLER * area[one]) & ~enlarged[family]]
+            if len(less):
+                numbers.append(number)
+                large.append(one)
+                small.append(int(less[best(less)]))
+        larger, less = np.array(large, np.int64), np.array(small, np.int64)
+        found = originals.enlarged(larger, less, mirrored[larger] != mirrored[less])
+        enlarged[larger[found]], area[larger[found]] = True, area[less[found]]
+        unsure = np.array(numbers, np.int64)[found]
+        for number in unsure.tolist():
+            chosen[number] = best(candidates[number])
+    return chosen
 
 
 def _explain(

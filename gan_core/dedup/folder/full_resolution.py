@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from gan_core.datasets._reading import read_ordered
 from gan_core.datasets.base import Blob
 from gan_core.datasets.folder import FolderSource
-from gan_core.dedup.folder.best_source import EVIDENCE, examine
+from gan_core.dedup.folder.best_source import EVIDENCE, examine, sharpness
+from gan_core.dedup.folder.enlarged import is_enlarged
 from gan_core.dedup.folder.read import Images
 from gan_core.dedup.folder.thumbnails import Shared, trim_border
 from gan_core.dedup.hashing.autoencoder import SIDE
@@ -33,6 +35,8 @@ Compare = Callable[
     [npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.float32]], npt.NDArray[np.bool_]
 ]
 
+_Seen = TypeVar("_Seen")
+
 DETAILED = 64 * 64  # pixels of the smaller original from which its details are compared ...
 COLOURED = (
     40 * 40
@@ -40,6 +44,7 @@ COLOURED = (
     # colours)
 )
 PAIRS = 2048  # compared together
+ENLARGED = 8  # pairs of whole originals held at once
 OVERLAYS = 512  # pairs compared together for overlays; an original takes up to 440 kB
 IN_MEMORY = 8192  # originals held, 27 kB each
 
@@ -109,21 +114,43 @@ class Originals:
         return same
 
     def examine(self, rows: Rows) -> npt.NDArray[np.float64]:
-        """float64 [n, 5], `best_source.examine` of each row; NaN for what cannot be read again."""
-
-        def work(_: int, blob: Blob) -> tuple[float, ...]:
-            try:
-                return examine(blob.read(), self._max)
-            except UnreadableImage:
-                return (np.nan,) * EVIDENCE
-
+        """float64 [n, EVIDENCE], `best_source.examine` of each row; NaN for what cannot be read
+        again.
+        """
+        seen = self._seen(rows, lambda row, data: np.array(examine(data, self._max)))
         out = np.full((len(rows), EVIDENCE), np.nan)
-        place = {row: at for at, row in enumerate(rows.tolist())}
-        for images, numbers, mine in self._by_part(rows):
-            seen = read_ordered(images.source, _requests(images, numbers), work, self._workers)
-            for row, evidence in zip(mine.tolist(), seen, strict=True):
-                out[place[row]] = evidence
-                self._progress(place[row] + 1, len(rows), "images of groups examined")
+        for at, row in enumerate(rows.tolist()):
+            out[at] = out[at] if seen[row] is None else seen[row]
+        return out
+
+    def sharpness(self, rows: Rows, quality: Rows) -> npt.NDArray[np.float64]:
+        """float64 [n], `best_source.sharpness` of each row at its quality; NaN for what cannot be
+        read again.
+        """
+        at = dict(zip(rows.tolist(), quality.tolist(), strict=True))
+        seen = self._seen(rows, lambda row, data: sharpness(data, self._max, at[row]))
+        found = [seen[row] for row in rows.tolist()]
+        return np.array([np.nan if one is None else one for one in found], np.float64)
+
+    def enlarged(
+        self, large: Rows, small: Rows, mirrored: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.bool_]:
+        """Whether each larger row is the smaller one, mirrored where asked, enlarged
+        (`is_enlarged`): bool [n]; False for what cannot be read again.
+        """
+
+        def work(_: int, data: bytes) -> npt.NDArray[np.uint8]:
+            image = trim_border(decode(data, self._max))
+            return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+
+        out = np.zeros(len(large), np.bool_)
+        for start in range(0, len(large), ENLARGED):
+            chosen = slice(start, start + ENLARGED)
+            held = self._seen(np.concatenate([large[chosen], small[chosen]]), work)
+            for at in range(start, min(start + ENLARGED, len(large))):
+                one, other = held[int(large[at])], held[int(small[at])]
+                if one is not None and other is not None:
+                    out[at] = is_enlarged(one, other[:, ::-1] if mirrored[at] else other)
         return out
 
     def area(self, rows: Rows) -> Rows:
@@ -137,11 +164,8 @@ class Originals:
         cannot be read again.
         """
 
-        def work(_: int, blob: Blob) -> npt.NDArray[np.uint8] | None:
-            try:
-                image = decode(blob.read(), self._max)
-            except UnreadableImage:
-                return None
+        def work(_: int, data: bytes) -> npt.NDArray[np.uint8]:
+            image = decode(data, self._max)
             factor = min(1.0, overlays.SIDE / max(image.shape[:2]))
             height, width = (max(1, round(side * factor)) for side in image.shape[:2])
             return resize(image, width, height)
@@ -150,12 +174,7 @@ class Originals:
         order = np.lexsort((second, first))
         for start in range(0, len(order), OVERLAYS):
             chosen = order[start : start + OVERLAYS]
-            held: dict[int, npt.NDArray[np.uint8] | None] = {}
-            for images, numbers, mine in self._by_part(
-                np.unique(np.concatenate([first[chosen], second[chosen]]))
-            ):
-                seen = read_ordered(images.source, _requests(images, numbers), work, self._workers)
-                held |= dict(zip(mine.tolist(), seen, strict=True))
+            held = self._seen(np.concatenate([first[chosen], second[chosen]]), work)
             for at in chosen.tolist():
                 one, other = held[int(first[at])], held[int(second[at])]
                 if one is not None and other is not None:
@@ -164,6 +183,25 @@ class Originals:
                 min(start + OVERLAYS, len(order)), len(order), "pairs compared for overlays"
             )
         return which, agree
+
+    def _seen(self, rows: Rows, work: Callable[[int, bytes], _Seen]) -> dict[int, _Seen | None]:
+        """What `work` makes of each row and its file's bytes, read once; None for what cannot be
+        read again.
+        """
+        held: dict[int, _Seen | None] = {}
+        for images, numbers, mine in self._by_part(np.unique(rows)):
+
+            def read(at: int, blob: Blob, mine: Rows = mine) -> _Seen | None:
+                try:
+                    return work(int(mine[at]), blob.read())
+                except UnreadableImage:
+                    return None
+
+            seen = read_ordered(images.source, _requests(images, numbers), read, self._workers)
+            for row, one in zip(mine.tolist(), seen, strict=True):
+                held[row] = one
+                self._progress(len(held), len(rows), "images of groups examined")
+        return held
 
     @property
     def summary(self) -> dict[str, Any]:
