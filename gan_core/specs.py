@@ -57,7 +57,7 @@ _ALL = (
     ),
     StageSpec(
         "hash",
-        4,
+        5,
         ("codes.parquet", "encoder.safetensors"),
         ("stages/hash.py", "dedup/hashing/autoencoder.py", "dedup/hashing/codes.py"),
     ),

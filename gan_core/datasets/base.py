@@ -14,9 +14,9 @@ import hashlib
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from gan_core.config import SourceConfig
 from gan_core.errors import RequestError, nearest
@@ -45,8 +45,7 @@ _SPLIT_WORDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
+class Stamp(NamedTuple):
     """What tells whether a file has changed, without reading it.
 
     Attributes:
@@ -62,8 +61,7 @@ class Stamp:
     tag: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One image of a source, as far as is known without reading it.
 
     Attributes:
@@ -82,7 +80,7 @@ class Entry:
     label: int | None = None
     label_name: str = ""
     split: str = ""
-    attributes: Mapping[str, Any] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = {}
     certain: bool = True
     problem: str = ""
 
@@ -179,6 +177,8 @@ def split_of(word: str) -> str:
 
 def safe_text(name: str) -> str:
     """A file name as text that can be written anywhere: bytes that are no UTF-8 become \\xNN."""
+    if name.isascii():
+        return name
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 

@@ -133,17 +133,18 @@ class FolderSource:
         if self._masks_under:
             self.stamps()
         for address, member in requests:
-            path = self._path(address)
+            path = self.path(address)
             mask = self._masks.get(_stem(address))
             yield Blob(
                 address,
                 member,
                 path=path,
-                mask_path=self._path(mask) if mask else None,
+                mask_path=self.path(mask) if mask else None,
                 problem=self._problems.get(address, ""),
             )
 
-    def _path(self, address: str) -> str:
+    def path(self, address: str) -> str:
+        """The file behind an address."""
         if "\\x" in address:
             self.stamps()
         # a Path would cost as much as opening the file

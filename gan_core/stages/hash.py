@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow as pa
 
 from gan_core.contract import HashRequest, StageOutcome, StageRequest
 from gan_core.dedup.hashing import autoencoder, codes
-from gan_core.devices import use_threads
 from gan_core.files import write_table
 from gan_core.progress import Progress
 from gan_core.schemas import CODES
@@ -34,7 +34,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     """
     job = HashRequest.of(request)
     config = job.settings
-    use_threads(job.execution.threads)
+    cv2.setNumThreads(job.execution.threads)
     shards = PixelShards(job.crops)
     table = shards.table
     chosen = training = shards.training_rows("to fit the hash on")
@@ -48,7 +48,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
     for start in range(0, len(chosen), _BLOCK):
         part = slice(start, start + _BLOCK)
         small[part] = autoencoder.resize_to(shards.pixels(chosen[part]))
-    encoder = autoencoder.fit(small, config, job.seed, job.execution.device, progress)
+    encoder = autoencoder.fit(small, config, job.seed, progress)
     del small
     encoder.save(request.work / "encoder.safetensors")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -255,7 +254,7 @@ def _storable(entry: Entry) -> Entry:
         label, name = None, name or str(label)
     if (label, name) == (entry.label, entry.label_name):
         return entry
-    return replace(entry, label=label, label_name=name)
+    return entry._replace(label=label, label_name=name)
 
 
 def _unicode(text: str) -> str:

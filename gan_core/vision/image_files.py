@@ -89,15 +89,18 @@ def read_file(path: str | Path) -> bytes:
         UnreadableImage: unreadable, with the system's message and without the path, or too_large.
     """
     try:
-        # Without a buffered file object: for small images that object costs more than the reading.
-        with open(path, "rb", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size
+        # Without a file object: for small images it costs more than the reading.
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            size = os.fstat(descriptor).st_size
             if size > MAX_FILE_BYTES:
                 raise UnreadableImage(
                     "too_large",
                     f"the file has {size} bytes; no image is larger than {MAX_FILE_BYTES}",
                 )
-            return file.read()
+            return b"".join(iter(lambda: os.read(descriptor, size + 1), b""))
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise UnreadableImage("unreadable", error.strerror or type(error).__name__) from error
 

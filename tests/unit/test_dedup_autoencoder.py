@@ -87,17 +87,15 @@ def test_code_bits_are_the_signs_of_the_activations_whatever_the_block(tmp_path:
 ENCODE = """
 import hashlib, sys
 import numpy as np
-from gan_core.dedup.hashing.autoencoder import Autoencoder, bf16_is_fast
+from gan_core.dedup.hashing.autoencoder import Autoencoder
 encoder = Autoencoder.load(sys.argv[1])
 pixels = np.load(sys.argv[2])
 codes = [encoder.encode(pixels, batch=batch) for batch in (1, 7, 64, 512, 4096)]
 assert all((one == codes[0]).all() for one in codes), "a code depends on the batch"
 assert (codes[0][40:] == codes[0][0]).all(), "equal pixels have different codes"
-print(hashlib.sha256(codes[0]).hexdigest(), bf16_is_fast("cpu"))
+print(hashlib.sha256(codes[0]).hexdigest())
 """
 AVX2 = {
-    "ATEN_CPU_CAPABILITY": "avx2",
-    "ONEDNN_MAX_CPU_ISA": "AVX2",
     "OPENBLAS_CORETYPE": "Haswell",
 }
 
@@ -126,9 +124,8 @@ def test_equal_pixels_have_equal_codes_on_every_processor_and_in_every_batch(
             text=True,
             check=True,
         )
-        result.append(done.stdout.split())
-    assert len({digest for digest, _ in result}) == 1
-    assert [fast for _, fast in result[1:]] == ["False", "False"]
+        result.append(done.stdout)
+    assert len(set(result)) == 1
 
 
 @pytest.mark.parametrize("rows", [1, 5])
@@ -158,26 +155,45 @@ def test_a_file_that_is_no_encoder_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [40, 24])
-def test_the_gradients_are_autograds(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+def test_steps_are_those_of_autograd_and_torchs_adam(
+    monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
     """Written out by hand, against torch's own of the loss as the paper's network has it; a full
     batch, and the smaller last one.
     """
-    monkeypatch.setattr(autoencoder, "bf16_is_fast", lambda device: False)
-    data = torch.from_numpy(digits(40)).reshape(40, -1)
-    ours = autoencoder._Trainer(data, SHORT, 40, 0, "cpu")
+    data = digits(40).reshape(40, -1)
+    ours = autoencoder._Trainer(data, SHORT, 0)
     ours.new_epoch()
-    drawn: dict[str, torch.Tensor] = {}
+    drawn: dict[str, np.ndarray] = {}
     noise, factors = ours._input_noise, ours._keep_factors
-    monkeypatch.setattr(ours, "_input_noise", lambda rows: drawn.setdefault("noise", noise(rows)))
-    monkeypatch.setattr(
-        ours, "_keep_factors", lambda *given: drawn.setdefault("factors", factors(*given)).clone()
-    )
-    monkeypatch.setattr(ours.optimiser, "step", lambda: None)
-    rows = torch.randperm(40, generator=torch.Generator().manual_seed(1))[:count]
-    w1, b1, w2, b2 = (parameter.clone().requires_grad_() for parameter in ours.parameters)
-    ours.step(rows)
-    clean = data[rows].float() / 255 - ours.mean
-    code = torch.relu((clean * drawn["noise"]) @ w1.t() + b1) * drawn["factors"]
-    ((code @ w2.t() + b2 - clean) ** 2).sum().div(count).backward()
-    for parameter, theirs in zip(ours.parameters, (w1, b1, w2, b2), strict=True):
-        torch.testing.assert_close(parameter.grad, theirs.grad, rtol=1e-4, atol=1e-5)
+
+    def draw_noise(rows: int) -> np.ndarray:
+        drawn["noise"] = noise(rows)
+        return drawn["noise"]
+
+    def draw_factors(rows: int, columns: int, rate: float) -> np.ndarray:
+        drawn["factors"] = factors(rows, columns, rate)
+        return drawn["factors"].copy()
+
+    monkeypatch.setattr(ours, "_input_noise", draw_noise)
+    monkeypatch.setattr(ours, "_keep_factors", draw_factors)
+    parameters = [
+        torch.from_numpy(parameter.copy()).requires_grad_()
+        for parameter in (ours.w1, ours.b1, ours.w2, ours.b2)
+    ]
+    w1, b1, w2, b2 = parameters
+    optimiser = torch.optim.Adam(parameters, lr=SHORT.learning_rate)
+    random = np.random.default_rng(1)
+    for _ in range(3):
+        rows = random.permutation(40)[:count]
+        ours.step(rows)
+        clean = torch.from_numpy(data[rows].astype(np.float32) / 255 - ours.mean)
+        code = torch.relu((clean * torch.from_numpy(drawn["noise"])) @ w1 + b1)
+        code = code * torch.from_numpy(drawn["factors"])
+        optimiser.zero_grad()
+        ((code @ w2.t() + b2 - clean) ** 2).sum().div(count).backward()
+        optimiser.step()
+        for mine, theirs in zip((ours.w1, ours.b1, ours.w2, ours.b2), parameters, strict=True):
+            moved = torch.from_numpy(mine) - theirs.detach()
+            # Adam divides a gradient by its size: where one is nearly 0, its rounding decides
+            assert (moved.abs() < 1e-5).float().mean() > 0.999

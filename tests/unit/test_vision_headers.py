@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gan_core.vision import headers
 from gan_core.vision.headers import exif_orientation, probe
 from gan_core.vision.image_files import UnreadableImage, sniff
 from tests.images import saved
@@ -42,6 +43,7 @@ CASES: dict[str, tuple[Callable[[], bytes], tuple[str, int, int, str, int, bool]
     ),
     "turned jpeg": (lambda: saved(IMAGE, "JPEG", exif=exif(6)), ("JPEG", 21, 34, "RGB", 1, True)),
     "png": (lambda: saved(IMAGE, "PNG"), ("PNG", 34, 21, "RGB", 1, True)),
+    "grey png": (lambda: saved(IMAGE.convert("L"), "PNG"), ("PNG", 34, 21, "L", 1, True)),
     "alpha png": (lambda: saved(IMAGE.convert("RGBA"), "PNG"), ("PNG", 34, 21, "RGBA", 1, False)),
     "palette png": (lambda: saved(IMAGE.convert("P"), "PNG"), ("PNG", 34, 21, "P", 1, False)),
     "black and white png": (
@@ -99,6 +101,14 @@ def test_a_header_says_what_was_saved(name: str) -> None:
     )
     if name != "animated webp":  # an animation's canvas is RGBA whatever its frames are
         assert header.mode == mode
+
+
+def test_a_plain_png_has_the_header_that_pillow_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [make() for make, result in CASES.values() if result[0] == "PNG"]
+    ours = [probe(file) for file in files]
+    assert [headers._plain_png(file) is not None for file in files].count(True) == 2  # RGB, grey
+    monkeypatch.setattr(headers, "_plain_png", lambda data: None)
+    assert ours == [probe(file) for file in files]
 
 
 @pytest.mark.parametrize(

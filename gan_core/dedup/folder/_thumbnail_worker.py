@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from gan_core.dedup.folder.thumbnails import FACTS, Blocks, File, Shared
-from gan_core.dedup.hashing.autoencoder import SIDE
+from gan_core.dedup.hashing import SIDE
 from gan_core.signals import die_with_parent
 
 

@@ -16,7 +16,7 @@ from gan_core.dedup.folder.best_source import EVIDENCE, GREY, SMALLER, best_sour
 from gan_core.dedup.folder.full_resolution import DETAILED, Originals
 from gan_core.dedup.folder.read import Images
 from gan_core.dedup.groups import Groups
-from gan_core.dedup.hashing.autoencoder import SIDE
+from gan_core.dedup.hashing import SIDE
 from gan_core.dedup.search.find_duplicates import Duplicates
 from gan_core.dedup.search.linked_groups import join_groups, maps_in_groups
 from gan_core.dedup.search.verify_pairs import Verified

@@ -22,7 +22,7 @@ from gan_core.dedup.folder.best_source import EVIDENCE, examine, sharpness
 from gan_core.dedup.folder.enlarged import is_enlarged
 from gan_core.dedup.folder.read import Images
 from gan_core.dedup.folder.thumbnails import Shared, trim_border
-from gan_core.dedup.hashing.autoencoder import SIDE
+from gan_core.dedup.hashing import SIDE
 from gan_core.dedup.search import compare_full_resolution, overlays
 from gan_core.dedup.search.verify_pairs import Verified, score_either_way
 from gan_core.progress import Progress, silent

@@ -29,7 +29,7 @@ from gan_core.dedup.folder.thumbnails import (
     read_files,
     thumbnail,
 )
-from gan_core.dedup.hashing.autoencoder import SIDE
+from gan_core.dedup.hashing import SIDE
 from gan_core.errors import DataError
 from gan_core.progress import Progress, Throttled, silent
 from gan_core.vision.image_files import UnreadableImage
@@ -98,10 +98,7 @@ class Images:
         """The files that the images lie in."""
         if not isinstance(self.source, FolderSource):
             return [f"{self.root}/{self.addresses[number]}" for number in numbers]
-        return [
-            str(blob.path)
-            for blob in self.source.read_many([(self.addresses[number], "") for number in numbers])
-        ]
+        return [self.source.path(self.addresses[number]) for number in numbers]
 
 
 def read_images(
@@ -120,32 +117,26 @@ def read_images(
     source, stamps = open_place(location, NAME, dataset)
     # Of what a Parquet file says of its rows only their place is kept: a million rows of attributes
     # would fill the memory.
-    known = [
-        (one.address, one.member, one.certain, one.problem)
-        for stamp in stamps
-        for one in source.entries(stamp)
-    ]
-    addresses, members = [one[0] for one in known], [one[1] for one in known]
-    files = [File("", certain, problem) for _, _, certain, problem in known]
-    del known
+    addresses, members, files = [], [], []
+    for stamp in stamps:
+        for entry in source.entries(stamp):
+            addresses.append(entry.address)
+            members.append(entry.member)
+            path = source.path(entry.address) if isinstance(source, FolderSource) else ""
+            files.append(File(path, entry.certain, entry.problem))
     report = Throttled(progress)
 
     def report_read(done: int) -> None:
         report(done, len(files), "images read")
 
     on_disk = len(files) > IN_MEMORY
-    requests = list(zip(addresses, members, strict=True))
     if isinstance(source, FolderSource) and len(files) >= MANY:
-        blobs = source.read_many(requests)
-        files = [
-            File(str(blob.path), file.certain, file.problem)
-            for file, blob in zip(files, blobs, strict=True)
-        ]
         thumbnails, facts, problems = read_files(
             files, workers, max_megapixels, scratch, on_disk=on_disk, report=report_read
         )
     else:
         where = scratch if on_disk else None
+        requests = list(zip(addresses, members, strict=True))
         thumbnails, facts, problems = _by_threads(
             source, requests, files, workers, max_megapixels, where, report_read
         )

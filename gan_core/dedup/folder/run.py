@@ -31,7 +31,7 @@ from gan_core.dedup.folder.hardlinks import is_real, kind_of
 from gan_core.dedup.folder.overlays import overlay_pairs, tie_overlays
 from gan_core.dedup.folder.read import Images, read_images
 from gan_core.dedup.groups import Groups
-from gan_core.dedup.hashing.autoencoder import SIDE
+from gan_core.dedup.hashing import SIDE
 from gan_core.dedup.search.across_sets import find_across
 from gan_core.dedup.search.descriptors import describe
 from gan_core.dedup.search.find_duplicates import find_duplicates

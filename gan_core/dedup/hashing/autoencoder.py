@@ -5,10 +5,8 @@ The paper gives the network, "down-sampled center-crops" of 32x32 and the binari
 the ReLU activation"; it names neither noise, dropout rates, loss nor optimiser. Those here: input
 [0, 1] minus the pixel mean, masking noise, dropout on the code, mean squared error, Adam.
 
-The gradients are written out: the network is two matrix products each way, and without autograd's
-buffers a step takes half the time. Where the processor multiplies bfloat16 in hardware the products
-run in it (four times faster, measured on 2 cores of an EPYC with avx512_bf16); weights, moments and
-the codes' threshold stay in float32.
+The gradients and Adam are written out in NumPy: the network is two matrix products each way, and
+the import of torch and its optimiser takes as long as fitting 60,000 images (docs/architecture.md).
 """
 
 from __future__ import annotations
@@ -25,24 +23,23 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
+from threadpoolctl import threadpool_limits
 
+from gan_core.dedup.hashing import SIDE
 from gan_core.dedup.hashing.codes import BITS, pack_bits
-from gan_core.devices import bf16_is_fast
 from gan_core.errors import DataError, StoreError
 from gan_core.files import atomic_write_bytes, canonical_json
 from gan_core.progress import Progress, Throttled, silent
-from gan_core.randomness import torch_stream
+from gan_core.randomness import numpy_stream
 
 if TYPE_CHECKING:
-    import torch
-
     from gan_core.config import HashConfig
 
-SIDE = 32
 INPUTS = SIDE * SIDE * 3
 FORMAT = 1
 WEIGHT_BITS = 32  # of an encoder weight when codes are computed: 32 + 8 + log2(3072) < 53
 NOISE_ROWS = 2048  # images' worth of masking noise drawn for an epoch
+BLOCK = 1 << 16  # parameters that Adam updates at a time
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -179,15 +176,11 @@ class Autoencoder:
         return cls(weights, about)
 
 
-def fit(
-    pixels: Pixels,
-    config: HashConfig,
-    seed: int,
-    device: str = "cpu",
-    progress: Progress = silent,
-) -> Autoencoder:
-    """Fits the autoencoder; the same pixels, settings, seed, thread count and machine give the same
-    bits on a CPU.
+def fit(pixels: Pixels, config: HashConfig, seed: int, progress: Progress = silent) -> Autoencoder:
+    """Fits the autoencoder; the same pixels, settings, seed and machine give the same bits.
+
+    On one thread: the products are so small that BLAS's threads would wait for each other, and busy
+    at that (a step takes four times the processor time with two).
 
     Args:
         pixels: uint8 [n, S, S, 3] RGB, resized to 32x32 by area; n >= 1, fewer than a batch is
@@ -199,28 +192,26 @@ def fit(
     Raises:
         DataError: no images.
     """
-    import torch
-
     if not len(pixels):
         raise DataError(
             "There is no image to fit the autoencoder on.",
             expected="at least one usable training crop",
             remedy="check the reasons in images.parquet and crops.parquet",
         )
-    data = torch.from_numpy(np.ascontiguousarray(resize_to(pixels))).reshape(len(pixels), INPUTS)
+    data = resize_to(pixels).reshape(len(pixels), INPUTS)
     batch = min(config.batch, len(data))
-    trainer = _Trainer(data, config, batch, seed, device)
+    trainer = _Trainer(data, config, seed)
     per_epoch = -(-len(data) // batch)
     epochs = max(config.epochs, -(-config.min_steps // per_epoch))
     report, loss, done = Throttled(progress), float("nan"), 0
-    with torch.inference_mode():
+    with threadpool_limits(1, user_api="blas"):
         for epoch in range(epochs):
             trainer.new_epoch()
-            total = 0.0
-            for rows in torch.split(torch.randperm(len(data), generator=trainer.order), batch):
-                error = trainer.step(rows)
+            order, total = trainer.order.permutation(len(data)), 0.0
+            for start in range(0, len(data), batch):
+                error = trainer.step(order[start : start + batch])
                 if epoch == epochs - 1:
-                    total += float(torch.linalg.vector_norm(error, dtype=torch.float32)) ** 2
+                    total += float(np.vdot(error, error))
                 done += 1
                 report(done, epochs * per_epoch, "steps", epoch=epoch + 1)
             loss = total / (len(data) * INPUTS)
@@ -236,119 +227,134 @@ def fit(
 
 
 class _Trainer:
-    """One step of Adam at a time, gradients by hand, large results into buffers: fresh memory costs
-    a page fault for every 4 KiB.
+    """One step of Adam at a time, gradients by hand.
+
+    All parameters lie in one array, and so do their gradients: `w1` [3072, 128] (the encoder,
+    transposed: both layouts are the ones that multiply quickest), `b1`, `w2` [3072, 128], `b2` are
+    views of it.
     """
 
-    def __init__(
-        self, data: torch.Tensor, config: HashConfig, batch: int, seed: int, device: str
-    ) -> None:
-        import torch
-
-        self.data, self.config, self.device = data, config, device
-        self.dtype = torch.bfloat16 if bf16_is_fast(device) else torch.float32
-        weights = torch_stream(seed, "hash", "weights")
-        # He's initialisation for the ReLU layer, and 1/sqrt(inputs) for the linear one.
-        self.w1 = (torch.randn(BITS, INPUTS, generator=weights) * (2 / INPUTS) ** 0.5).to(device)
-        self.w2 = (torch.randn(INPUTS, BITS, generator=weights) * (1 / BITS) ** 0.5).to(device)
-        self.b1 = torch.zeros(BITS, device=device)
-        self.b2 = torch.zeros(INPUTS, device=device)
-        self.mean = self._pixel_mean().to(device)
-        self.order = torch_stream(seed, "hash", "order")
-        self.noise = torch_stream(seed, "hash", "noise", device=device)
-        self.parameters = [self.w1, self.b1, self.w2, self.b2]
-        for parameter in self.parameters:
-            parameter.grad = torch.empty_like(parameter)
-        self.optimiser = torch.optim.Adam(self.parameters, lr=config.learning_rate, fused=True)
-        self.rounded = [parameter.to(self.dtype) for parameter in self.parameters]
-        self.rows = torch.empty(batch, INPUTS, dtype=torch.uint8)
-        self.clean, self.noisy, self.error = (
-            torch.empty(batch, INPUTS, dtype=self.dtype, device=device) for _ in range(3)
+    def __init__(self, data: Pixels, config: HashConfig, seed: int) -> None:
+        self.data, self.config, self.steps = data, config, 0
+        self.values, self.slopes = (
+            np.zeros(2 * INPUTS * BITS + BITS + INPUTS, np.float32) for _ in "vs"
         )
-        self.slopes = [
-            torch.empty(BITS, INPUTS, dtype=self.dtype, device=device),
-            torch.empty(INPUTS, BITS, dtype=self.dtype, device=device),
-        ]
+        self.moments = [np.zeros_like(self.values) for _ in range(2)]
+        self.w1, self.b1, self.w2, self.b2 = _views(self.values)
+        weights = numpy_stream(seed, "hash", "weights")
+        # He's initialisation for the ReLU layer, and 1/sqrt(inputs) for the linear one.
+        for weight, scale in ((self.w1, 2 / INPUTS), (self.w2, 1 / BITS)):
+            weights.standard_normal(dtype=np.float32, out=weight)
+            weight *= np.float32(scale**0.5)
+        self.mean = self._pixel_mean()
+        self.order = numpy_stream(seed, "hash", "order")
+        self.noise = numpy_stream(seed, "hash", "noise")
 
-    def _pixel_mean(self) -> torch.Tensor:
-        """Mean of every value in [0, 1]. Sums of 512 levels are whole numbers in float32: exact,
-        whatever the thread count.
-        """
-        import torch
+    def _pixel_mean(self) -> npt.NDArray[np.float32]:
+        """Mean of every value in [0, 1], from exact sums."""
+        total = np.zeros(INPUTS, np.int64)
+        for start in range(0, len(self.data), 256):
+            # 256 bytes add up to less than 2^16
+            total += self.data[start : start + 256].sum(axis=0, dtype=np.uint16)
+        return (total / (255 * len(self.data))).astype(np.float32)
 
-        total = torch.zeros(INPUTS, dtype=torch.int64)
-        for block in torch.split(self.data, 512):
-            total += block.float().sum(0).long()
-        return (total.double() / (255 * len(self.data))).float()
-
-    def _keep_factors(self, rows: int, columns: int, rate: float) -> torch.Tensor:
+    def _keep_factors(self, rows: int, columns: int, rate: float) -> npt.NDArray[np.float32]:
         """Dropout's factors [rows, columns]: 0 for about `rate` of them (one random byte decides
         each), else 1 / (1 - rate).
         """
-        import torch
-
-        words = torch.empty(-(-rows * columns // 8), dtype=torch.int64, device=self.device)
-        words.random_(-(2**63), None, generator=self.noise)
-        kept = words.view(torch.uint8)[: rows * columns] >= round(rate * 256)
-        return kept.view(rows, columns).to(self.dtype).mul_(1 / (1 - rate))
+        kept = np.frombuffer(self.noise.bytes(rows * columns), np.uint8) >= round(rate * 256)
+        return (kept * np.float32(1 / (1 - rate))).reshape(rows, columns)
 
     def new_epoch(self) -> None:
-        """Draws the epoch's stock of input noise: each step takes a random stretch of it, which
-        costs no pass over memory.
-        """
-        self.stock = self._keep_factors(NOISE_ROWS, INPUTS, self.config.input_dropout).view(-1)
+        """Draws the epoch's stock of input noise: each step takes a random stretch of it."""
+        self.stock = self._keep_factors(NOISE_ROWS, INPUTS, self.config.input_dropout).ravel()
 
-    def _input_noise(self, rows: int) -> torch.Tensor:
-        import torch
-
-        if rows * INPUTS > len(self.stock):
+    def _input_noise(self, rows: int) -> npt.NDArray[np.float32]:
+        if rows > NOISE_ROWS:
             return self._keep_factors(rows, INPUTS, self.config.input_dropout)
-        start = torch.randint(len(self.stock) - rows * INPUTS + 1, (), generator=self.order)
-        return self.stock[int(start) :][: rows * INPUTS].view(rows, INPUTS)
+        start = self.order.integers(len(self.stock) - rows * INPUTS + 1)
+        return self.stock[start : start + rows * INPUTS].reshape(rows, INPUTS)
 
-    def step(self, rows: torch.Tensor) -> torch.Tensor:
+    def step(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """One update on the given rows; returns the errors, decoded minus clean [rows, 3072]."""
-        import torch
-
-        count, dtype = len(rows), self.dtype
-        w1, b1, w2, b2 = (
-            rounded.copy_(exact)
-            for rounded, exact in zip(self.rounded, self.parameters, strict=True)
-        )
-        pixels = torch.index_select(self.data, 0, rows, out=self.rows[:count])
-        clean = self.clean[:count].copy_(pixels).mul_(1 / 255).sub_(self.mean.to(dtype))
-        noisy = torch.mul(clean, self._input_noise(count), out=self.noisy[:count])
-        code = torch.addmm(b1, noisy, w1.t()).relu_()
-        factors = self._keep_factors(count, BITS, self.config.code_dropout)
-        dropped = code * factors
-        error = torch.addmm(b2, dropped, w2.t(), out=self.error[:count]).sub_(clean)
-        # The loss is the mean over rows and values; its gradient is scaled here by the rows only.
-        # Adam does not see the
-        # difference but for its epsilon, and the numbers stay of a size that suits bfloat16. The
-        # factor goes into the narrow
-        # matrices: the wide ones are memory traffic.
-        scale = 2 / count
-        d_code = (error @ w2).mul_(factors.mul_(scale)).mul_(code > 0)
-        # torch's own sums of bfloat16 over rows are slower than a product
-        ones = torch.full((1, count), scale, dtype=dtype, device=self.device)
-        slopes = (
-            torch.mm(d_code.t(), noisy, out=self.slopes[0]),
-            d_code.sum(0),
-            torch.mm(error.t(), dropped.mul_(scale), out=self.slopes[1]),
-            (ones @ error)[0],
-        )
-        for parameter, slope in zip(self.parameters, slopes, strict=True):
-            parameter.grad.copy_(slope)
-        self.optimiser.step()
+        clean = self.data[rows] * np.float32(1 / 255)
+        clean -= self.mean
+        error = self._gradients(clean)
+        self._adam()
         return error
+
+    def _gradients(self, clean: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Fills `slopes` with the gradients of the squared errors' sum over values and mean over
+        rows; returns the errors.
+        """
+        count = len(clean)
+        noisy = clean * self._input_noise(count)
+        code = noisy @ self.w1
+        code += self.b1
+        factors = self._keep_factors(count, BITS, self.config.code_dropout)
+        factors *= code > 0
+        dropped = code * factors
+        error = dropped @ self.w2.T
+        error += self.b2
+        error -= clean
+        # The factor goes into the narrow matrices: the wide ones are memory traffic.
+        scale = np.float32(2 / count)
+        d_code = error @ self.w2
+        d_code *= factors
+        d_code *= scale
+        dropped *= scale
+        d_w1, d_b1, d_w2, d_b2 = _views(self.slopes)
+        np.matmul(noisy.T, d_code, out=d_w1)
+        np.sum(d_code, axis=0, out=d_b1)
+        np.matmul(error.T, dropped, out=d_w2)
+        np.sum(error, axis=0, out=d_b2)
+        d_b2 *= scale
+        return error
+
+    def _adam(self) -> None:
+        """Kingma and Ba (2015), algorithm 1, with the default rates; in blocks that stay in the
+        processor's cache. The moments are kept without their factors 0.1 and 0.001.
+        """
+        self.steps += 1
+        unbiased = math.sqrt((1 - 0.999**self.steps) / 0.001)
+        rate = np.float32(self.config.learning_rate * unbiased / (1 - 0.9**self.steps) * 0.1)
+        epsilon = np.float32(1e-8 * unbiased)
+        for start in range(0, len(self.values), BLOCK):
+            value, slope, first, second = (
+                array[start : start + BLOCK] for array in (self.values, self.slopes, *self.moments)
+            )
+            first *= np.float32(0.9)
+            first += slope
+            second *= np.float32(0.999)
+            slope *= slope
+            second += slope
+            change = np.sqrt(second, out=slope)
+            change += epsilon
+            np.divide(first, change, out=change)
+            change *= rate
+            value -= change
 
     def weights(self) -> dict[str, npt.NDArray[np.float32]]:
         """The fitted weights."""
-        named = {
-            "encoder.weight": self.w1,
-            "encoder.bias": self.b1,
-            "decoder.weight": self.w2,
-            "decoder.bias": self.b2,
+        return {
+            "encoder.weight": np.ascontiguousarray(self.w1.T),
+            "encoder.bias": self.b1.copy(),
+            "decoder.weight": self.w2.copy(),
+            "decoder.bias": self.b2.copy(),
             "mean": self.mean,
         }
-        return {name: tensor.detach().cpu().numpy().copy() for name, tensor in named.items()}
+
+
+def _views(
+    values: npt.NDArray[np.float32],
+) -> tuple[
+    npt.NDArray[np.float32],
+    npt.NDArray[np.float32],
+    npt.NDArray[np.float32],
+    npt.NDArray[np.float32],
+]:
+    """Encoder weights [3072, 128] and bias [128], decoder weights [3072, 128] and bias [3072] in
+    one array.
+    """
+    w1, w2, b1, b2 = np.split(values, np.cumsum([INPUTS * BITS, INPUTS * BITS, BITS]))
+    return w1.reshape(INPUTS, BITS), b1, w2.reshape(INPUTS, BITS), b2

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gan_core.dedup.hashing.autoencoder import SIDE, Pixels, resize_to
+from gan_core.dedup.hashing import SIDE
+from gan_core.dedup.hashing.autoencoder import Pixels, resize_to
 from gan_core.progress import Progress, silent
 
 Floats = npt.NDArray[np.float32]

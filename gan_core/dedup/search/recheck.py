@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gan_core.dedup.groups import Groups, representative_balls
-from gan_core.dedup.hashing.autoencoder import SIDE
+from gan_core.dedup.hashing import SIDE
 from gan_core.dedup.search.descriptors import Fetch
 from gan_core.dedup.search.verify_pairs import Verified
 
