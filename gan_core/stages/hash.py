@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from gan_core.contract import HashRequest, StageOutcome, StageRequest
-from gan_core.dedup.hashing import autoencoder, codes
+from gan_core.dedup.hashing import SIDE, autoencoder, codes
 from gan_core.files import write_table
 from gan_core.progress import Progress
 from gan_core.schemas import CODES
@@ -44,7 +44,7 @@ def run(request: StageRequest, progress: Progress) -> StageOutcome:
         ids = table["image_id"].to_numpy()[training]
         order = np.lexsort((table["box"].to_numpy()[training], ids))
         chosen = np.sort(training[order[: config.fit_rows]])
-    small = np.empty((len(chosen), autoencoder.SIDE, autoencoder.SIDE, 3), np.uint8)
+    small = np.empty((len(chosen), SIDE, SIDE, 3), np.uint8)
     for start in range(0, len(chosen), _BLOCK):
         part = slice(start, start + _BLOCK)
         small[part] = autoencoder.resize_to(shards.pixels(chosen[part]))
