@@ -236,10 +236,9 @@ class _Trainer:
 
     def __init__(self, data: Pixels, config: HashConfig, seed: int) -> None:
         self.data, self.config, self.steps = data, config, 0
-        self.values, self.slopes = (
-            np.zeros(2 * INPUTS * BITS + BITS + INPUTS, np.float32) for _ in "vs"
-        )
-        self.moments = [np.zeros_like(self.values) for _ in range(2)]
+        # values, their gradients, and Adam's two moments
+        count = 2 * INPUTS * BITS + BITS + INPUTS
+        self.values, self.slopes, *self.moments = np.zeros((4, count), np.float32)
         self.w1, self.b1, self.w2, self.b2 = _views(self.values)
         weights = numpy_stream(seed, "hash", "weights")
         # He's initialisation for the ReLU layer, and 1/sqrt(inputs) for the linear one.
@@ -294,7 +293,7 @@ class _Trainer:
         factors = self._keep_factors(count, BITS, self.config.code_dropout)
         factors *= code > 0
         dropped = code * factors
-        error = dropped @ self.w2.T
+        error: npt.NDArray[np.float32] = np.matmul(dropped, self.w2.T)
         error += self.b2
         error -= clean
         # The factor goes into the narrow matrices: the wide ones are memory traffic.
