@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 from inspect import Parameter, Signature, signature
@@ -174,9 +174,29 @@ def _options(
     """Options of `discern` itself."""
 
 
+def _refuse_empty_words(words: Sequence[str]) -> None:
+    """Refuses an empty word, mostly a shell variable that is not set: as a path it would mean the
+    current folder.
+    """
+    from gan_core.errors import RequestError
+
+    for before, word in zip(("", *words), words, strict=False):
+        option = word.removesuffix("=")
+        if not word or (word.startswith("--") and word.endswith("=") and "=" not in option):
+            option = option or (before if before.startswith("-") else "")
+            raise RequestError(
+                f"{option} is empty." if option else "An argument is empty.",
+                expected="a value; a shell variable in its place may not be set",
+                remedy=f"give {option} a value, or leave it out"
+                if option
+                else "give the argument a value, or leave it out",
+            )
+
+
 def main() -> None:
     """Entry point: errors for people end in their exit code, without a traceback."""
     try:
+        _refuse_empty_words(sys.argv[1:])
         code = app(standalone_mode=False)  # returns the code of a typer.Exit
         if code == 130:  # typer's code for Ctrl-C
             sys.stderr.write(_STOPPED)

@@ -353,7 +353,7 @@ def inspect(
     """One inspection of a snapshot: figures (uint8 images), tables, numbers and a sentence.
 
     Args:
-        name: `discern list inspection`.
+        name: `discern list inspections`.
         training_set: a pack artifact's folder, for inspections that compare with it.
         options: the inspection's own.
     Raises: NotApplicable: the snapshot or the data lack what it needs; UnknownName.

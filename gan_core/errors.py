@@ -18,6 +18,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MOST_NAMES = 40  # that an error lists
+
 
 class DiscernError(Exception):
     """Base of all errors made for people.
@@ -77,7 +79,9 @@ class UnknownName(RequestError):
     def __init__(self, kind: str, given: str, known: Iterable[str], *, remedy: str = "") -> None:
         names = sorted(known)
         near = nearest(given, names)
-        expected = f"one of {', '.join(names)}" if names else "nothing of that kind exists here"
+        more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
+        listed = f"one of {', '.join(names[:MOST_NAMES])}{more}"
+        expected = listed if names else "nothing of that kind exists here"
         super().__init__(
             f"There is no {kind} called {given!r}" + (f"; did you mean {near!r}?" if near else "."),
             expected=expected,

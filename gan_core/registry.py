@@ -92,7 +92,8 @@ def _file(kind: str, name: str) -> Path:
     """Where a plug-in's source lies. Raises: as `check`, for a name that leads nowhere."""
     if "." not in name:
         if name not in names(kind):
-            remedy = f"`discern list {kind}` shows each with a sentence"
+            plural = "inspections" if kind == "inspection" else kind
+            remedy = f"`discern list {plural}` shows each with a sentence"
             raise UnknownName(KINDS[kind], name, names(kind), remedy=remedy)
         return Path(__file__).parent / kind / f"{name}.py"
     known = ", ".join(names(kind))

@@ -118,8 +118,12 @@ class FileOptions:
     )
     yes: Annotated[bool, typer.Option("--yes", help="really move or link")] = False
 
-    def check(self) -> None:
-        """Raises: RequestError: options that contradict each other, or have nothing to act on."""
+    def check(self, place: Path) -> None:
+        """Raises: RequestError: options that contradict each other or have nothing to act on, or a
+        folder within the set.
+        """
+        from gan_core.dedup.folder.output import check_target
+
         if self.move and self.link:
             raise RequestError(
                 "--move and --link both say what happens to the images that are not kept.",
@@ -136,6 +140,8 @@ class FileOptions:
                     expected="--export DIR with --copy, --move DIR or --link DIR with --yes",
                     remedy=f"leave {option} out",
                 )
+        for folder in filter(None, (self.move, self.link, self.export)):
+            check_target(place, folder)
 
     def act(self, found: FolderResult) -> list[dict[str, Any]]:
         """Moves, links and exports; what was done, or would be: plain JSON."""
@@ -204,7 +210,7 @@ def dedup(
     from gan_core.dedup.folder.run import IMAGES
 
     options.check(place)
-    files.check()
+    files.check(place)
     against = options.against
     places = [place, *([against] if against else [])]
     sheet = check_destination(out, places, IMAGES.names, force=force)

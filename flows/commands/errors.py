@@ -19,6 +19,10 @@ def report(error: Exception) -> int:
     code.
     """
     if callable(show := getattr(error, "show", None)) and hasattr(error, "exit_code"):
+        if "--json" in sys.argv:
+            verb = " ".join(word for word in sys.argv[1:2] if not word.startswith("-"))
+            remedy = f"`discern {verb} --help`".replace("  ", " ")
+            print_json({"error": str(error), "expected": "", "remedy": remedy})
         show()  # a usage error of click, which newer versions of typer carry inside
         return int(error.exit_code)
     known = _for_people(error)

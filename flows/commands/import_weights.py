@@ -15,6 +15,7 @@ from flows.home import open_store, resolve_home
 from gan_core.artifacts.manifest import Manifest
 from gan_core.artifacts.store import Store
 from gan_core.contract import StageOutcome
+from gan_core.datasets.base import did_you_mean
 from gan_core.errors import RequestError, UnknownName
 from gan_core.pipeline.nodes import imported_key
 from gan_core.specs import spec_of
@@ -44,7 +45,8 @@ def import_weights(
         raise UnknownName("kind of weights to import", kind, KINDS)
     if not folder.is_dir():
         raise RequestError(
-            f"There is no folder {folder}.", expected="the folder with the released .npy files"
+            f"There is no folder {folder}" + did_you_mean(folder),
+            expected="the folder with the released .npy files",
         )
     from gan_core.importers import dcgan_authors as authors
 

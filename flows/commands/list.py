@@ -29,7 +29,9 @@ def list_(
     elif what in registry.KINDS:
         found = {name: registry.about(what, name) for name in registry.names(what)}
     else:
-        raise UnknownName("list", what, ["recipes", "inspections", *registry.KINDS])
+        kinds = [kind for kind in registry.KINDS if kind != "inspection"]
+        known = ["recipes", "inspections", *kinds]
+        raise UnknownName("list", what, known, remedy="`discern list NAME`")
     if as_json:
         console.print_json({what: found})
         return 0

@@ -24,7 +24,15 @@ def run_folder(store: Store, name: str) -> Path:
     folder = Path(name) if Path(name, "run.json").is_file() else store.home / "runs" / name
     if not (folder / "run.json").is_file():
         known = [path.parent.name for path in sorted((store.home / "runs").glob("*/run.json"))]
-        raise UnknownName("run", name, known, remedy="name a folder of <home>/runs")
+        of_recipe = [run for run in known if run.startswith(f"{name}-")]
+        raise UnknownName(
+            "run",
+            name,
+            known,
+            remedy=f"the newest run of {name} is {of_recipe[-1]}"
+            if of_recipe
+            else "name a folder of <home>/runs",
+        )
     return folder
 
 

@@ -87,9 +87,15 @@ def _files(folder: Path, home: str, port: int | None) -> list[Step]:
         (settings.server_file(folder), lambda: settings.ensure_server_file(folder, port)),
         (settings.worker_file(folder), lambda: settings.ensure_worker_file(folder, home)),
     ]
+    before = {path: settings.read_file(path) for path, _ in writers}
     for path, write in writers:
-        new = not path.exists()
-        written = write()
+        new = not before[path]
+        write()
+        written = [
+            name
+            for name, value in settings.read_file(path).items()
+            if before[path].get(name) != value
+        ]
         text = f"{len(written)} settings" if new else ", ".join(written) or "complete"
         steps.append(
             (path.name, "made" if new else "changed" if written else "as it was", f"{path}: {text}")

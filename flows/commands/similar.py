@@ -15,7 +15,8 @@ from flows.commands.options import HomeOption, JsonOption
 from flows.home import open_store, resolve_home
 from gan_core.artifacts.manifest import Manifest, read_manifest
 from gan_core.artifacts.store import Store
-from gan_core.errors import RequestError, UnknownName, nearest
+from gan_core.contract import ArtifactRef
+from gan_core.errors import MOST_NAMES, RequestError, nearest
 from gan_core.features.parquet import read_rows
 from gan_core.features.similar import most_similar
 from gan_core.files import atomic_write_bytes
@@ -74,6 +75,8 @@ def _artifact(store: Store, wanted: str) -> tuple[Manifest, Path]:
     """The extract artifact whose name begins so, or whose folder this is."""
     names = {f"{ref.stage}/{ref.key}/{ref.digest}": ref for ref in store.artifacts.refs()}
     names = {name: ref for name, ref in names.items() if ref.stage == "extract"}
+    if Path(wanted).is_file():  # a features-*.parquet of it
+        wanted = str(Path(wanted).parent)
     asked = wanted.removeprefix("extract/")
     for name, ref in names.items():
         folder = store.path(ref)
@@ -89,12 +92,19 @@ def _artifact(store: Store, wanted: str) -> tuple[Manifest, Path]:
             + next(iter(names), "HOME/artifacts/extract/KEY/DIGEST"),
             remedy="run.json of a run names its artifacts; `discern extract RECIPE` makes one",
         )
-    raise UnknownName(
-        "artifact of features",
-        wanted,
-        list(names),
-        remedy="run.json of a run names its artifacts; `discern extract RECIPE` makes one",
+    here = sorted(f"extract/{ref.key[:12]} ({_node(store, ref)})" for ref in names.values())
+    raise RequestError(
+        f"There is no artifact of features called {wanted!r} in {store.home}.",
+        expected=f"one of {', '.join(here[:MOST_NAMES])}"
+        if here
+        else "features: none are in this home",
+        remedy="`discern extract RECIPE` makes one; --home names another home",
     )
+
+
+def _node(store: Store, ref: ArtifactRef) -> str:
+    manifest = store.find(ref.stage, ref.key)
+    return manifest.node.removeprefix("extract:") if manifest else "replaced"
 
 
 def _find(store: Store, manifest: Manifest, rows: pa.Table, image: str) -> int:

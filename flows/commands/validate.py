@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from flows.commands.places import check_sets
 from gan_core.datasets._reading import read_ordered
 from gan_core.datasets.base import Blob
 from gan_core.dedup.folder.open import open_place
+from gan_core.dedup.folder.output import check_folder
 from gan_core.devices import cpu_cores
 from gan_core.errors import RequestError
 from gan_core.files import atomic_write_bytes
@@ -141,12 +143,8 @@ def validate(
         RequestError: nothing there, or a sheet that cannot be written.
         DataError: no images.
     """
-    if sheet is not None and (sheet.suffix.lower() not in ENCODERS or sheet.exists()):
-        raise RequestError(
-            f"--sheet {sheet} exists already, or has an ending that names no image format.",
-            expected=f"a new file that ends in {', '.join(ENCODERS)}",
-            remedy="--sheet problems.png",
-        )
+    if sheet is not None:
+        _check_sheet(sheet)
     check_sets({"PATH": place}, dataset)
     found = validate_images(place, dataset, workers)
     if sheet is not None and found.examples:
@@ -163,6 +161,22 @@ def validate(
     if sheet is not None:
         print(f"sheet     {sheet}" if found.examples else "no image for a sheet")
     return 0
+
+
+def _check_sheet(sheet: Path) -> None:
+    if sheet.suffix.lower() not in ENCODERS:
+        raise RequestError(
+            f"--sheet {sheet} has an ending that names no image format it is written in.",
+            expected=f"a name that ends in {', '.join(ENCODERS)}",
+            remedy=f"--sheet {sheet.with_suffix('.png')}",
+        )
+    if os.path.lexists(sheet):
+        raise RequestError(
+            f"--sheet {sheet} exists already, and is not replaced.",
+            expected="a name that is free",
+            remedy="choose another name, or remove the file",
+        )
+    check_folder(sheet.parent, "--sheet")
 
 
 def _print(found: Validation) -> None:

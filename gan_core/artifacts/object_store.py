@@ -17,6 +17,7 @@ import fsspec
 from gan_core.artifacts.locks import Waiting, lease
 from gan_core.artifacts.manifest import MANIFEST, Manifest, problems, read_manifest
 from gan_core.contract import ArtifactRef
+from gan_core.errors import RequestError, nearest
 from gan_core.files import exchange, write_json
 
 
@@ -26,13 +27,26 @@ class RemoteArtifacts:
     Args:
         address: e.g. 's3://bucket/discern' or 'memory://discern'.
         cache: local folder for copies; whole copies are used again.
+    Raises:
+        RequestError: an address that fsspec cannot open, or whose package is not installed.
     """
 
     def __init__(self, address: str, cache: Path) -> None:
         self.address = address
         self.cache = cache
         self.filesystem: Any
-        self.filesystem, self.root = fsspec.core.url_to_fs(address)
+        kind = address.partition("://")[0]
+        try:
+            self.filesystem, self.root = fsspec.core.url_to_fs(address)
+        except (ImportError, TypeError, ValueError) as error:
+            known = fsspec.available_protocols()
+            near = None if kind in known else nearest(kind, known)
+            raise RequestError(
+                f"The home {address} cannot be opened: {error}"
+                + (f"; did you mean {near}://?" if near else "."),
+                expected="a folder, or an address that fsspec opens, such as s3://bucket/discern",
+                remedy="choose another with --home or the environment variable DISCERN_HOME",
+            ) from error
 
     def _base(self, stage: str, key: str) -> str:
         return f"{self.root}/artifacts/{stage}/{key}"

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gan_core.errors import DataError
+from gan_core.errors import DataError, RequestError
 from gan_core.files import sha256_file
 from gan_core.networks.base import LayeredNetwork
 from gan_core.networks.layers import batch_statistics, calibrate_batchnorm
@@ -68,13 +68,13 @@ class Golden:
 def read_arrays(folder: Path, name: str, count: int) -> list[Array]:
     """The arrays `<name>.jl_01.npy` ... in the order of their numbers.
 
-    Raises: DataError: one is missing or is no float32 array.
+    Raises: RequestError: one is missing. DataError: one is no array.
     """
     found = sorted(
         folder.glob(f"*{name}.jl_*.npy"), key=lambda path: int(path.stem.rsplit("_", 1)[1])
     )
     if [int(path.stem.rsplit("_", 1)[1]) for path in found] != list(range(1, count + 1)):
-        raise DataError(
+        raise RequestError(
             f"{folder} does not hold the {count} arrays of {name}: {len(found)} were found.",
             expected=f"files like 200_{name}.jl_01.npy, numbered from 1 to {count}",
             remedy="give the folder with the released .npy files (svhn/models of Newmu/dcgan_code)",

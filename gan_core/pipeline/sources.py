@@ -40,6 +40,12 @@ def locate(
     root: Path | None = None
     for value in data:
         name, equals, path = value.partition("=")
+        if not value or (equals and not path):
+            raise RequestError(
+                f"--data {value} names no place." if value else "--data is empty.",
+                expected="PATH, or NAME=PATH for each source",
+                remedy="give it a path ('.' is the current folder), or leave it out",
+            )
         if equals and "/" not in name:
             if name not in sources:
                 raise UnknownName(
@@ -65,6 +71,14 @@ def locate(
             )
         else:
             root = Path(value).expanduser().absolute()
+    for name, source in sources.items():
+        if source.folder is not None and not _wants_place(source):
+            raise RequestError(
+                f"The source {name!r} has the folder {source.folder!r}, and its dataset "
+                f"{source.dataset} comes with a package.",
+                expected="no folder",
+                remedy="leave `folder` out, or name the kind of files there as `dataset`",
+            )
     unused = [name for name in named if not _wants_place(sources[name])]
     if unused or (
         root is not None and not any(_wants_place(source) for source in sources.values())

@@ -220,7 +220,7 @@ def _with_role(recipe: Recipe) -> ExtractConfig:
     for role in wanted:
         if role not in roles:
             raise UnknownName(
-                f"role whose features method {method} offers",
+                f"role of method {method} with features",
                 role,
                 roles,
                 remedy="an external network is named my_module:Discriminator",

@@ -38,6 +38,13 @@ def test_readme_is_short_and_indexes_every_page() -> None:
     assert pages <= linked
 
 
+def test_every_recipe_is_in_the_table() -> None:
+    from gan_core.recipes import recipe_names
+
+    table = re.findall(r"^\| `([\w-]+)` \|", (ROOT / "docs" / "recipes.md").read_text(), re.M)
+    assert set(recipe_names()) <= set(table)
+
+
 def test_commands_in_the_documentation_exist() -> None:
     from flows.cli import COMMANDS, load_command
 

@@ -10,6 +10,7 @@ import pytest
 from sklearn.datasets import load_sample_image
 
 from gan_core.dedup.folder.run import dedup_images
+from gan_core.dedup.search import overlays
 
 
 def with_text(image: np.ndarray, *lines: str) -> np.ndarray:
@@ -97,3 +98,22 @@ def test_overlays_are_found_in_another_set_in_both_directions(folder: Path, tmp_
     assert represented(text, against=clean, overlays=True) == {"china-2": "china", "object": ""}
     assert represented(clean, against=text, overlays=True) == {"china": "china-2", "flower": ""}
     assert represented(text, against=clean) == {"china-2": "", "object": ""}
+
+
+def test_the_search_says_how_long_it_takes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rng = np.random.default_rng(0)
+    small, thumbnails = (
+        rng.integers(0, 256, shape, np.uint8) for shape in ((9, 16, 16), (9, 32, 32, 3))
+    )
+    monkeypatch.setattr(overlays, "TIMED", 2)
+    monkeypatch.setattr(overlays, "LONG", 0)
+    seen = []
+    caplog.set_level("INFO", "gan_core")
+    rows = np.arange(9)
+    overlays.candidates(
+        small, thumbnails, rows, rows, lambda done, total, *rest: seen.append((done, total))
+    )
+    assert seen == [(sum(range(9 - k, 9)), 36) for k in range(10)]
+    assert "every pair of 9 images" in caplog.text and "about 0 s" in caplog.text

@@ -5,10 +5,13 @@ no traceback.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flows.commands.outcome import run_folder
+from gan_core.artifacts.store import Store
 from gan_core.devices import resolve_device
 from gan_core.errors import UnknownName
 
@@ -45,6 +48,27 @@ from gan_core.errors import UnknownName
         (["dedup", ".", "--against", "hom"], {}, ["nothing at hom", "correct --against"]),
         (["validate", "hom/images"], {}, ["nothing at hom/images", "correct PATH"]),
         (["validate", ".", "--dataset", "digits"], {}, ["--dataset digits comes with a package"]),
+        (["dedup", ""], {}, ["An argument is empty", "shell variable"]),
+        (["run", "folder", "--data", ""], {}, ["--data is empty", "shell variable", "remedy"]),
+        (["run", "folder", "--data="], {}, ["--data is empty"]),
+        (["run", "folder", "--data", "folder="], {}, ["--data folder= names no place"]),
+        (["status", "digits", "--home", ""], {}, ["--home is empty"]),
+        (
+            ["status", "digits", "--home", "s4://bucket/x"],
+            {},
+            ["s4://bucket/x cannot be opened", "did you mean s3://", "--home"],
+        ),
+        (
+            ["status", "digits", "--set", "sources.train.digits.folder=x"],
+            {},
+            ["folder 'x'", "comes with a package", "`dataset`"],
+        ),
+        (["list", "netwrks"], {}, ["did you mean 'networks'", "datasets, inspections, methods"]),
+        (["import", "dcgan-authors", "."], {}, ["0 were found", "numbered from 1 to 10"]),
+        (["validate", ".", "--sheet", "a.gif"], {}, ["names no image format", "--sheet a.png"]),
+        (["dedup", ".", "--move", "new"], {}, ["new is within .", "next to"]),
+        (["compare", "a", "b"], {}, ["no run called 'a'", "remedy"]),
+        (["similar", "1.png", "--features", "a"], {}, ["'a' in", "discern extract RECIPE"]),
         (
             ["status", "digits"],
             {"DISCERN_HOME": ""},
@@ -58,6 +82,26 @@ def test_refused(
     answer = discern(*words, **variables)
     assert answer.code == 2 and all(each in answer.err for each in message), answer.err
     assert "Traceback" not in answer.err
+
+
+def test_a_usage_error_is_json_too(discern: Callable[..., Any]) -> None:
+    answer = discern("run", "digits", "--verbos", "--json")
+    assert answer.code == 2 and "--verbos" in answer.json["error"]
+    assert answer.json["remedy"] == "`discern run --help`"
+
+
+def test_a_recipe_in_the_place_of_a_run_names_its_newest(tmp_path: Path) -> None:
+    for name in ("digits-20261101-1", "digits-20261102-1", "faces-20261103-1"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "run.json").touch()
+    with pytest.raises(UnknownName) as refused:
+        run_folder(Store(tmp_path), "digits")
+    assert refused.value.remedy == "the newest run of digits is digits-20261102-1"
+
+
+def test_of_many_names_an_error_lists_some() -> None:
+    error = UnknownName("run", "run-0", [f"run-{number}" for number in range(1, 500)])
+    assert error.expected.endswith(" and 459 more") and len(error.expected) < 500
 
 
 def test_devices() -> None:

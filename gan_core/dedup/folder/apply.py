@@ -15,6 +15,7 @@ import numpy as np
 
 from gan_core.datasets.folder import FolderSource
 from gan_core.dedup.folder.hardlinks import is_real
+from gan_core.dedup.folder.output import check_target
 from gan_core.dedup.folder.run import FolderResult
 from gan_core.errors import RequestError
 
@@ -43,18 +44,12 @@ def plan_files(result: FolderResult, folder: Path, *, kept: bool) -> list[tuple[
             way.
     """
     images, root = result.images, result.images.root
+    check_target(root, folder)
     if not isinstance(images.source, FolderSource):
         raise RequestError(
             f"{root} holds its images in containers, which are not taken apart.",
             expected="a folder of image files",
             remedy="use the table that --out names",
-        )
-    target_root = folder.resolve()
-    if target_root == root.resolve() or root.resolve() in target_root.parents:
-        raise RequestError(
-            f"{folder} is within {root}: the next search would find what lies there.",
-            expected="a folder outside the set",
-            remedy=f"choose a folder next to {root}",
         )
     keep = np.asarray(result.table["keep"])
     ok = np.array([not problem for problem in images.problems], np.bool_)

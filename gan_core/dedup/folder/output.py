@@ -102,8 +102,33 @@ def check_destination(
             )
         if os.path.lexists(path):
             _check_replaceable(path, places, columns, force=force)
-    _check_folder(out.parent)
+    check_folder(out.parent, "--out")
     return sheet
+
+
+def check_target(root: Path, folder: Path) -> None:
+    """Refuses, before any work, a folder to move, link or export to that cannot serve.
+
+    Raises:
+        RequestError: `folder` is a file or within the set at `root`, or `root` is a file.
+    """
+    if root.is_file():
+        raise RequestError(
+            f"{root} holds its images in a container, which is not taken apart.",
+            expected="a folder of image files",
+            remedy="use the table that --out names",
+        )
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise RequestError(
+            f"{folder} is a file.", expected="a folder", remedy="choose another name for the folder"
+        )
+    target = folder.resolve()
+    if target == root.resolve() or root.resolve() in target.parents:
+        raise RequestError(
+            f"{folder} is within {root}: the next search would find what lies there.",
+            expected="a folder outside the set",
+            remedy=f"choose a folder next to {root}",
+        )
 
 
 def _check_replaceable(
@@ -137,8 +162,12 @@ def _same(path: Path, other: Path) -> bool:
         return False
 
 
-def _check_folder(folder: Path) -> None:
-    """The folder, or the first one above it that exists, must be a folder that may be written."""
+def check_folder(folder: Path, option: str) -> None:
+    """The folder, or the first one above it that exists, must be a folder that may be written.
+
+    Raises:
+        RequestError: it is not; the remedy names `option`.
+    """
     there = folder.absolute()
     while not os.path.lexists(there) and there != there.parent:
         there = there.parent
@@ -146,11 +175,11 @@ def _check_folder(folder: Path) -> None:
         raise RequestError(
             f"{folder} cannot be made: {there} is a file.",
             expected="a folder to write into",
-            remedy="choose another --out",
+            remedy=f"choose another {option}",
         )
     if not os.access(there, os.W_OK | os.X_OK):
         raise RequestError(
             f"{there} may not be written by this user.",
             expected="a folder to write into",
-            remedy="choose another --out",
+            remedy=f"choose another {option}",
         )

@@ -12,6 +12,7 @@ from gan_core.dedup.folder.full_resolution import Originals
 from gan_core.dedup.groups import representative_balls
 from gan_core.dedup.search import overlays
 from gan_core.dedup.search.descriptors import Described
+from gan_core.progress import Progress
 
 Rows = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -25,6 +26,7 @@ def overlay_pairs(
     first: Rows,
     second: Rows,
     originals: Originals,
+    progress: Progress,
 ) -> tuple[Rows, Rows, Floats]:
     """(image, the same with an overlay, share of its details elsewhere that agree), by row.
 
@@ -35,6 +37,7 @@ def overlay_pairs(
         described.small,
         thumbnails,
         *(rows[originals.area(rows) >= SMALLEST] for rows in (first, second)),
+        progress,
     )
     which, agree = originals.overlaid(pairs[0], pairs[1])
     good = np.flatnonzero(which)

@@ -217,7 +217,9 @@ def _within(
     found = families(ours, own, duplicates, rank, confirm, tier)
     if overlays:
         every = np.arange(len(own))
-        pairs = overlay_pairs(duplicates.described, ours.thumbnails[own], every, every, confirm)
+        pairs = overlay_pairs(
+            duplicates.described, ours.thumbnails[own], every, every, confirm, progress
+        )
         names = [ours.name(number) for number in own.tolist()]
         found = tie_overlays(found, pairs, rank, tier, names)
     representative = np.arange(len(ours.ids))
@@ -300,7 +302,7 @@ def _between(
         described = describe(fetch, count)
         free = np.flatnonzero(representative[queries] < 0)
         clean, over, agree = overlay_pairs(
-            described, fetch(np.arange(count)), free, rows_of_theirs, confirm
+            described, fetch(np.arange(count)), free, rows_of_theirs, confirm, progress
         )
         for one, other, score in sorted(
             zip(*(side.tolist() for side in (clean, over, agree)), strict=True),

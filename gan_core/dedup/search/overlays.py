@@ -12,6 +12,8 @@ The bounds were set on `benchmarks/dedup_overlays.py` (docs/dedup/notes.md).
 
 from __future__ import annotations
 
+import logging
+import time
 from typing import Any
 
 import cv2
@@ -19,7 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gan_core.dedup.search.align import LUMA
+from gan_core.progress import Progress, duration, silent
 
+_log = logging.getLogger(__name__)
 Rows = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Image = npt.NDArray[np.uint8]
@@ -37,10 +41,19 @@ EXPLAINED = 0.5  # least share of the difference that blends into two colours ex
 BLEND = 12.0  # ... up to so many levels
 CONTRAST = 75.0  # least median difference of an overlay; objects in street frames: 73 at most
 EDGES = 1.1  # least gain of edge energy under the overlay
+PAIRS = "pairs of images compared in small for overlays"
+TIMED = 32  # images after which the whole time is estimated ...
+LONG = 30  # ... and announced, from so many seconds on
 _EDGE = 4.0  # length of a gradient that is a detail
 
 
-def candidates(small: npt.NDArray[np.uint8], thumbnails: Image, first: Rows, second: Rows) -> Rows:
+def candidates(
+    small: npt.NDArray[np.uint8],
+    thumbnails: Image,
+    first: Rows,
+    second: Rows,
+    progress: Progress = silent,
+) -> Rows:
     """Pairs of rows that may be an image and its overlaid version, each once: int64 [2, pairs].
 
     Args:
@@ -50,6 +63,9 @@ def candidates(small: npt.NDArray[np.uint8], thumbnails: Image, first: Rows, sec
     cells = small.reshape(len(small), -1)
     within = len(first) == len(second) and bool((first == second).all())
     parts = [np.empty((2, 0), np.int64)]
+    done, total = 0, len(first) * (len(first) - 1) // 2 if within else len(first) * len(second)
+    progress(done, total, PAIRS)
+    start = time.perf_counter()
     for at, row in enumerate(first.tolist()):
         others = second[at + 1 :] if within else second
         one, many = cells[row], cells[others]
@@ -58,6 +74,15 @@ def candidates(small: npt.NDArray[np.uint8], thumbnails: Image, first: Rows, sec
         shared = _shared_details(thumbnails[np.full(len(near), row)], thumbnails[near])
         near = near[shared >= SHARED]
         parts.append(np.stack([np.full(len(near), row), near]))
+        done += len(others)
+        progress(done, total, PAIRS)
+        if at + 1 == TIMED and (left := (time.perf_counter() - start) * (total / done - 1)) > LONG:
+            _log.info(
+                "--overlays compares every pair of %s images, so its time grows with the square "
+                "of their number: about %s here.",
+                f"{len(np.union1d(first, second)):,}",
+                duration(left),
+            )
     return np.concatenate(parts, axis=1)
 
 
