@@ -33,12 +33,8 @@ def overlay_pairs(
     Args:
         first, second: rows to be paired; equal, or without a common row.
     """
-    pairs = overlays.candidates(
-        described.small,
-        thumbnails,
-        *(rows[originals.area(rows) >= SMALLEST] for rows in (first, second)),
-        progress,
-    )
+    large = [rows[originals.area(rows) >= SMALLEST] for rows in (first, second)]
+    pairs = overlays.candidates(described.small, thumbnails, large[0], large[1], progress)
     which, agree = originals.overlaid(pairs[0], pairs[1])
     good = np.flatnonzero(which)
     clean = np.where(which == 2, pairs[0], pairs[1])[good]
