@@ -204,13 +204,14 @@ def dedup(
             file.
         DataError: no image that can be read.
     """
+    options.check(place)
+    files.check(place)
+
     from gan_core.dedup.folder.apply import duplicate_paths
     from gan_core.dedup.folder.html import page
     from gan_core.dedup.folder.output import check_destination, write_images
     from gan_core.dedup.folder.run import IMAGES
 
-    options.check(place)
-    files.check(place)
     against = options.against
     places = [place, *([against] if against else [])]
     sheet = check_destination(out, places, IMAGES.names, force=force)

@@ -128,7 +128,6 @@ def hash_crops(chain: Chain) -> Node:
         {"hash": settings.model_dump(mode="json"), **common},
         {"hash": settings.key_part(), **common},
         chain.training_crops,
-        chain.device,
     )
 
 

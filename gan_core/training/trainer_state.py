@@ -351,11 +351,11 @@ def calibrated(state: TrainerState, *, seed: int, batch: int) -> dict[str, Layer
         inputs = _latent_batches(state, seed, count)
         if base != "generator":
             inputs = _real_batches(state, seed, count)
-        calibrate_batchnorm(
-            network,
-            inputs,
-            run=lambda given, to=network, base=base: to(*method.calibration(base, *given)),  # type: ignore[misc]
-        )
+
+        def run(given: Any, network: Any = network, base: str = base) -> Any:
+            return network(*method.calibration(base, *given))
+
+        calibrate_batchnorm(network, inputs, run=run)
     return copies
 
 

@@ -238,7 +238,7 @@ def test_damage_without_a_trace_is_found_by_reading_every_byte(store: Store) -> 
         path.write_text("some texT")
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     else:
-        place = f"{store.artifacts._base('crop', 'k1')}/{made.digest[:12]}/rows.txt"  # type: ignore[attr-defined]
+        place = f"{store.artifacts._base('crop', 'k1')}/{made.digest[:12]}/rows.txt"
         store.artifacts.filesystem.pipe_file(place, b"some texT")  # type: ignore[attr-defined]
     assert store.find("crop", "k1") is not None, "size and time are those of the manifest"
     assert store.damage(made.ref()) == ["rows.txt has other content than when it was written"]

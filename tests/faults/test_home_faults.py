@@ -152,7 +152,7 @@ def test_reading_makes_no_home(tmp_path: Path, discern: Callable[..., object]) -
     assert open_store(str(place), writing=False).home == place and not place.parent.exists()
     done = discern("verify", "--all", home=place)
     assert done.code == 0 and not place.parent.exists(), done.err  # type: ignore[attr-defined]
-    assert discern("server", "stop", home=place).code == 0 and not place.parent.exists()  # type: ignore[attr-defined]
+    assert discern("server", "stop", home=place).code == 0 and not place.parent.exists()
     assert open_store(str(place)).home.is_dir()
 
 

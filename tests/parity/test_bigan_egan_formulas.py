@@ -98,7 +98,7 @@ def test_children_are_siblings_and_the_fittest_replaces_the_parent_with_its_mome
                     assert torch.equal(ours, theirs), "a child starts where its parent was"
             update.loss.backward()  # type: ignore[union-attr]
             if update.name == "discriminator":  # type: ignore[union-attr]
-                best = [name for name in MUTATIONS if update.figures[f"survivor_{name}"]]  # type: ignore[union-attr]
+                best = [name for name in MUTATIONS if update.figures[f"survivor_{name}"]]
                 break
             state.optimisers[update.name].step()  # type: ignore[union-attr]
             children[update.name] = [  # type: ignore[union-attr]
@@ -144,7 +144,7 @@ def test_one_mutation_alone_is_trained_without_selection() -> None:
         for update in state.method.updates(batch(index)):
             names.append(update.name)  # type: ignore[union-attr]
             if update.name == "discriminator":  # type: ignore[union-attr]
-                assert not any("survivor" in figure for figure in update.figures)  # type: ignore[union-attr]
+                assert not any("survivor" in figure for figure in update.figures)
             update.loss.backward()  # type: ignore[union-attr]
             state.optimisers[update.name].step()  # type: ignore[union-attr]
         assert names == ["heuristic", "discriminator"]

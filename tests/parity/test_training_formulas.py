@@ -88,7 +88,7 @@ def trained(mode: str, count: int) -> tuple[TrainerState, list[tuple[int, str]]]
     state, seen = build(settings, seed=0, device="cpu", image_size=32), []
     for index in range(count):
         images, latents = inputs(index)
-        batch = Batch(index, images, None, lambda z=latents: z, torch.Generator())  # type: ignore[misc]
+        batch = Batch(index, images, None, lambda z=latents: z, torch.Generator())
         for update in state.method.updates(batch):
             update.loss.backward()
             state.optimisers[update.name].step()

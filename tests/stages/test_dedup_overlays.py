@@ -117,3 +117,12 @@ def test_the_search_says_how_long_it_takes(
     )
     assert seen == [(sum(range(9 - k, 9)), 36) for k in range(10)]
     assert "every pair of 9 images" in caplog.text and "about 0 s" in caplog.text
+
+
+def test_a_set_without_large_images_has_no_candidates() -> None:
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 256, (40, 16, 16), np.uint8)
+    thumbnails = rng.integers(0, 256, (40, 32, 32, 3), np.uint8)
+    none = np.empty(0, np.int64)
+    for first, second in ((np.arange(40), none), (none, np.arange(40)), (none, none)):
+        assert overlays.candidates(small, thumbnails, first, second).shape == (2, 0)

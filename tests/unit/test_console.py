@@ -33,7 +33,7 @@ def test_words_of_a_recipe_are_no_marks(
     }
     monkeypatch.setattr(console, "plan_rows", lambda statuses: [row])
     recipe = SimpleNamespace(name="mine", scale="[/x]")
-    console.print_plan(SimpleNamespace(recipe=recipe, statuses={}, to_fetch=[], locations={}))  # type: ignore[arg-type]
+    console.print_plan(SimpleNamespace(recipe=recipe, statuses={}, to_fetch=[], locations={}))
     result = capsys.readouterr()
     assert result.err.strip() == NASTY
     assert (

@@ -85,7 +85,7 @@ def test_enlarging_is_told_from_reducing(photo: Image, kind: int, quality: int |
     for factor in (1.3, 1.5, 2.0):
         assert is_enlarged(grey(resized(factor, kind)(image)), plain)
         assert not is_enlarged(plain, grey(resized(1 / factor, kind)(image)))
-        # Other pictures, and other parts of one, are no enlargement of one another.
+        # Other images, and other parts of one, are no enlargement of one another.
         assert not is_enlarged(plain, grey(resized(1 / factor, kind)(image[::-1])))
         assert not is_enlarged(plain, grey(resized(1 / factor, kind)(image[20:, 30:])))
 

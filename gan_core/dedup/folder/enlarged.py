@@ -16,14 +16,14 @@ Floats = npt.NDArray[np.float32]
 
 ROUNDING = (0.7, 1.4)  # levels that compression explains, and factor on the other difference there
 # What may differ, in shares of what the small image itself would lose by the same reduction: above
-# the first they are not one picture, below the second nothing is lost.
+# the first they are not one image, below the second nothing is lost.
 LOST = (1.3, 0.2)
 
 
 def is_enlarged(large: Luma, small: Luma) -> bool:
     """Whether `large` is `small` enlarged.
 
-    False where that cannot be told: another crop, a turn, other tones.
+    False where that cannot be decided: another crop, a turn, other tones.
 
     Args:
         large, small: uint8 [height, width] grey images in the same orientation.

@@ -117,7 +117,9 @@ class Originals:
         """float64 [n, EVIDENCE], `best_source.examine` of each row; NaN for what cannot be read
         again.
         """
-        seen = self._seen(rows, lambda row, data: np.array(examine(data, self._max)))
+        seen = self._seen(
+            rows, lambda row, data: np.array(examine(data, self._max)), "images of groups examined"
+        )
         out = np.full((len(rows), EVIDENCE), np.nan)
         for at, row in enumerate(rows.tolist()):
             out[at] = out[at] if seen[row] is None else seen[row]
@@ -128,7 +130,11 @@ class Originals:
         read again.
         """
         at = dict(zip(rows.tolist(), quality.tolist(), strict=True))
-        seen = self._seen(rows, lambda row, data: sharpness(data, self._max, at[row]))
+        seen = self._seen(
+            rows,
+            lambda row, data: sharpness(data, self._max, at[row]),
+            "images of groups compared in sharpness",
+        )
         found = [seen[row] for row in rows.tolist()]
         return np.array([np.nan if one is None else one for one in found], np.float64)
 
@@ -184,9 +190,11 @@ class Originals:
             )
         return which, agree
 
-    def _seen(self, rows: Rows, work: Callable[[int, bytes], _Seen]) -> dict[int, _Seen | None]:
+    def _seen(
+        self, rows: Rows, work: Callable[[int, bytes], _Seen], what: str = ""
+    ) -> dict[int, _Seen | None]:
         """What `work` makes of each row and its file's bytes, read once; None for what cannot be
-        read again.
+        read again. Args: what: unit of the progress that is reported; none is without.
         """
         held: dict[int, _Seen | None] = {}
         for images, numbers, mine in self._by_part(np.unique(rows)):
@@ -200,7 +208,8 @@ class Originals:
             seen = read_ordered(images.source, _requests(images, numbers), read, self._workers)
             for row, one in zip(mine.tolist(), seen, strict=True):
                 held[row] = one
-                self._progress(len(held), len(rows), "images of groups examined")
+                if what:
+                    self._progress(len(held), len(rows), what)
         return held
 
     @property

@@ -6,7 +6,8 @@ the ReLU activation"; it names neither noise, dropout rates, loss nor optimiser.
 [0, 1] minus the pixel mean, masking noise, dropout on the code, mean squared error, Adam.
 
 The gradients and Adam are written out in NumPy: the network is two matrix products each way, and
-the import of torch and its optimiser takes as long as fitting 60,000 images (docs/architecture.md).
+the import of torch and its optimiser takes half as long as fitting 50,000 images
+(docs/architecture.md).
 """
 
 from __future__ import annotations

@@ -76,7 +76,8 @@ def candidates(
         parts.append(np.stack([np.full(len(near), row), near]))
         done += len(others)
         progress(done, total, PAIRS)
-        if at + 1 == TIMED and (left := (time.perf_counter() - start) * (total / done - 1)) > LONG:
+        spent = time.perf_counter() - start
+        if at + 1 == TIMED and done and (left := spent * (total / done - 1)) > LONG:
             _log.info(
                 "--overlays compares every pair of %s images, so its time grows with the square "
                 "of their number: about %s here.",
