@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from gan_core.errors import DataError
+from gan_core.errors import DataError, RequestError
 from gan_core.importers import dcgan_authors as authors
 from gan_core.networks.snapshot import generate, load_snapshot, sample_latents
 from gan_core.training.divergence import oscillation
@@ -73,7 +73,7 @@ def test_imported_networks_are_a_snapshot_like_any_other(real_data: Path, tmp_pa
 
 
 def test_missing_and_foreign_arrays_are_refused(real_data: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="0 were found"):
+    with pytest.raises(RequestError, match="0 were found"):
         authors.check(tmp_path)
     broken = tmp_path / "broken"
     shutil.copytree(real_data / FOLDER, broken)
