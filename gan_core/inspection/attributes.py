@@ -19,14 +19,12 @@ import operator
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from gan_core.errors import UnknownName, nearest
@@ -35,6 +33,9 @@ from gan_core.inspection.segmenters import Segmenter
 from gan_core.networks.base import LayeredNetwork
 from gan_core.networks.layers import initialise
 from gan_core.randomness import numpy_stream, torch_stream
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 PRESENT = 0.005  # share of pixels from which on a class is present (ours)
 ROWS = 4000  # training images that a probe sees, at most
@@ -137,6 +138,10 @@ def _probe(context: Context, name: str, column: str, sign: str, value: str) -> A
     features = Features(context.snapshot.feature_network(), images, context.device)
     x = features(images)
     held = np.arange(len(x)) % 4 == 0
+    # Imported here: most inspections that use this module fit nothing, and scikit-learn takes a
+    # second.
+    from sklearn.metrics import roc_auc_score
+
     auc = roc_auc_score(truth[held], _fitted(x[~held], truth[~held]).decision_function(x[held]))
     weights = _fitted(x, truth)
 
@@ -154,6 +159,8 @@ def _number(text: str) -> float:
 
 
 def _fitted(x: npt.NDArray[np.float32], truth: npt.NDArray[np.bool_]) -> LogisticRegression:
+    from sklearn.linear_model import LogisticRegression
+
     return LogisticRegression(C=C, class_weight="balanced", max_iter=500).fit(x, truth)
 
 

@@ -1,13 +1,19 @@
-"""torch's optimisers by a method's rules: fused, capturable, with the rate as a tensor."""
+"""torch's optimisers by a method's rules: fused, capturable, with the rate as a tensor.
+
+They are called as functions: the first step of an object of `torch.optim` imports torch's compiler,
+four seconds of a slow processor in every process that trains.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adam import adam
+from torch.optim.sgd import sgd
 
 from gan_core.config import TrainConfig
 
@@ -57,40 +63,20 @@ class Optimiser:
         wide = torch.float64 if device.type == "cpu" else torch.float32
         self.base_rate = settings.learning_rate * rule.rate
         self.rate = torch.tensor(self.base_rate, dtype=wide, device=device)
-        real = device.type != "meta"  # where only costs are counted, nothing has a value
-        rate = self.rate if real else self.base_rate
-        decay = settings.weight_decay if rule.weight_decay is None else rule.weight_decay
-        self._optimiser: torch.optim.Optimizer
-        self.names: tuple[str, ...]
-        if rule.kind == "adam":
-            betas = (
-                settings.beta1 if rule.beta1 is None else rule.beta1,
-                settings.beta2 if rule.beta2 is None else rule.beta2,
-            )
-            self._optimiser = torch.optim.Adam(
-                self.parameters,
-                lr=rate,
-                betas=betas,
-                eps=rule.eps,
-                weight_decay=decay,
-                fused=real,
-                capturable=device.type == "cuda",
-            )
-            self.names = ("exp_avg", "exp_avg_sq", "step")
-        else:
-            self._optimiser = torch.optim.SGD(
-                self.parameters,
-                lr=rate,
-                momentum=rule.momentum,
-                weight_decay=decay,
-                fused=real,
-            )
-            self.names = ("momentum_buffer",)
-        for p in self.parameters:
-            self._optimiser.state[p] = {
+        self._decay = settings.weight_decay if rule.weight_decay is None else rule.weight_decay
+        self._betas = (
+            settings.beta1 if rule.beta1 is None else rule.beta1,
+            settings.beta2 if rule.beta2 is None else rule.beta2,
+        )
+        is_adam = rule.kind == "adam"
+        self.names = ("exp_avg", "exp_avg_sq", "step") if is_adam else ("momentum_buffer",)
+        self._state = {
+            p: {
                 name: torch.zeros((), device=p.device) if name == "step" else torch.zeros_like(p)
                 for name in self.names
             }
+            for p in self.parameters
+        }
 
     def set_rate(self, factor: float, kimg: float) -> None:
         """Sets the rate for the next step. Args: factor: of the recipe's schedule and rollbacks."""
@@ -102,24 +88,62 @@ class Optimiser:
         """Moves every weight by its gradient and forgets the gradients. Weights without a gradient
         stay.
         """
-        for p in self.parameters:
+        moved = [p for p in self.parameters if p.grad is not None]
+        gradients = []
+        for p in moved:
+            gradient = p.grad
+            assert gradient is not None
             # the fused step compares strides one by one, those of dimensions of size one included
-            if p.grad is not None and p.grad.stride() != p.stride():
-                p.grad = torch.empty_like(p).copy_(p.grad)
-        self._optimiser.step()
-        self._optimiser.zero_grad(set_to_none=True)
+            if gradient.stride() != p.stride():
+                gradient = torch.empty_like(p).copy_(gradient)
+            gradients.append(gradient)
+            p.grad = None
+        moments = [[self._state[p][name] for p in moved] for name in self.names]
+        weights = cast(list[Tensor], moved)
+        if self.rule.kind == "adam":
+            first, second, steps = moments
+            adam(
+                weights,
+                gradients,
+                first,
+                second,
+                [],
+                steps,
+                fused=True,
+                capturable=self.rate.is_cuda,
+                amsgrad=False,
+                beta1=self._betas[0],
+                beta2=self._betas[1],
+                lr=self.rate,
+                weight_decay=self._decay,
+                eps=self.rule.eps,
+                maximize=False,
+            )
+        else:
+            sgd(
+                weights,
+                gradients,
+                cast(list[Tensor | None], moments[0]),
+                fused=True,
+                weight_decay=self._decay,
+                momentum=self.rule.momentum,
+                lr=self.rate,
+                dampening=0.0,
+                nesterov=False,
+                maximize=False,
+            )
 
     def all_tensors(self) -> list[Tensor]:
         """Weights, buffers and moments in a fixed order: what a copy of the trained role consists
         of.
         """
-        moments = [value for p in self.parameters for value in self._optimiser.state[p].values()]
+        moments = [value for p in self.parameters for value in self._state[p].values()]
         return [*(p.detach() for p in self.parameters), *self._buffers, *moments]
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """Its state, named optimiser.<name>.<number of the weight>.<name of the moment>."""
         return {
-            f"optimiser.{name}.{i}.{key}": self._optimiser.state[p][key]
+            f"optimiser.{name}.{i}.{key}": self._state[p][key]
             for i, p in enumerate(self.parameters)
             for key in self.names
         }

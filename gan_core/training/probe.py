@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from gan_core.config import TrainConfig
@@ -87,6 +86,8 @@ class Probe:
         Clusters are matched to labels, at most one to each, where the other images agree most
         (Hungarian method). Args: method: bound to calibrated networks.
         """
+        from scipy.optimize import linear_sum_assignment
+
         found = []
         for part in (0, 1):
             scores = [

@@ -1,13 +1,15 @@
-"""What one training step costs: floating-point operations of a real step, counted by torch on
-tensors without storage.
+"""What one training step costs: floating-point operations of a real step, counted by torch, for
+large images on tensors without storage.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from gan_core.config import TrainConfig
 from gan_core.methods.base import Base, Batch, Update
@@ -18,12 +20,15 @@ from gan_core.networks.snapshot import load_method
 from gan_core.training.trainer_state import network_spec
 
 COUNT = 4  # images in the counted minibatch
+# Image size up to which the step is computed. That takes less than the import of torch's compiler,
+# which its operations on tensors without storage need: four seconds of a slow processor.
+COMPUTED = 32
 
 
 @dataclass(frozen=True)
 class StepCost:
     """Attributes: gflop_per_image: of training, per real image that kimg counts. networks: by role,
-    on the meta device, bound to `method`.
+    bound to `method`.
     """
 
     gflop_per_image: float
@@ -35,31 +40,38 @@ class StepCost:
         return sum(p.numel() for p in self.networks[role].parameters())
 
 
-class _NoModules:
-    """Stands in for the tracker of modules, which cannot follow gradients of gradients (R1)."""
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up torch's own formulas for the operations inside. `FlopCounterMode` makes the same sum,
+    but cannot follow gradients of gradients (R1), and imports torch's compiler.
+    """
 
-    parents = frozenset({"Global"})
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.flops = 0
 
-    def __enter__(self) -> None:
-        pass
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # True, torch's default, imports the compiler to keep it out of this class
 
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
-def _counter() -> FlopCounterMode:
-    counter = FlopCounterMode(display=False)
-    counter.mod_tracker = _NoModules()  # type: ignore[assignment]
-    return counter
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        given = kwargs or {}
+        out = func(*args, **given)
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.flops += formula(*args, **given, out_val=out)
+        return out
 
 
 def step_cost(settings: TrainConfig, classes: int = 10) -> StepCost:
     """Counts the minibatches of one period. Args: classes: of the training set, where labels are
     used.
     """
-    with torch.device("meta"):
+    make = Make(network_spec(settings, classes))
+    device = "cpu" if make.image_size <= COMPUTED else "meta"
+    with torch.device(device), torch.random.fork_rng(devices=[]):
         method: Base = load_method(settings.method, settings.options)
-        make = Make(network_spec(settings, classes))
         networks = method.networks(make)
         optimisers = {
             name: Optimiser([networks[role] for role in rule.roles], rule, settings)
@@ -79,10 +91,10 @@ def step_cost(settings: TrainConfig, classes: int = 10) -> StepCost:
                 None,
                 classes=classes,
             )
-            with _counter() as counter:
+            with _Counter() as counter:
                 for given in method.updates(batch):
                     for update in [given] if isinstance(given, Update) else given:
                         update.loss.backward()  # type: ignore[no-untyped-call]
                         shown += update.real
-            flops += counter.get_total_flops()
+            flops += counter.flops
     return StepCost(flops / max(shown, 1) / 1e9, networks, method)

@@ -20,6 +20,7 @@ from gan_core.errors import RequestError
 from gan_core.methods.base import Batch, Update
 from gan_core.networks.make import Make
 from gan_core.networks.snapshot import generate, last_snapshot, load_snapshot, sample_latents
+from gan_core.training import step_cost as step_cost_module
 from gan_core.training.context import Context, Trained
 from gan_core.training.cuda_graphs import CapturedSteps
 from gan_core.training.data import ArrayImages
@@ -210,10 +211,16 @@ def test_captured_steps_are_the_ordinary_ones(
 
 
 @each_method
-def test_the_cost_of_a_step_is_counted_without_memory(name: str, options: dict[str, Any]) -> None:
-    cost = step_cost(settings_for(name, options), CLASSES)
-    assert cost.gflop_per_image > 0
-    assert all(p.is_meta for net in cost.networks.values() for p in net.parameters())
+def test_the_cost_of_a_step_is_the_same_with_and_without_values(
+    name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = torch.get_rng_state()
+    computed = step_cost(settings_for(name, options), CLASSES)
+    assert torch.equal(torch.get_rng_state(), before)
+    monkeypatch.setattr(step_cost_module, "COMPUTED", 0)
+    counted = step_cost(settings_for(name, options), CLASSES)
+    assert all(p.is_meta for net in counted.networks.values() for p in net.parameters())
+    assert computed.gflop_per_image == counted.gflop_per_image > 0
 
 
 def test_a_network_that_lacks_a_role_is_refused_with_those_that_have_it() -> None:

@@ -32,7 +32,8 @@ DIGESTS = {
 @pytest.fixture(scope="module")
 def found() -> Any:
     threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(Path(__file__).with_name("golden_training.py"))]
+    script = str(Path(__file__).with_name("golden_training.py"))
+    command = [sys.executable, script, FINGERPRINTS["float32"], FINGERPRINTS["bf16"]]
     environment = {**os.environ, **AVX2, **threads}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr

@@ -19,9 +19,9 @@ name: askew
 about: trained on the digits, evaluated on the same digits turned by 25 degrees
 sources:
   train:
-    - {name: digits, dataset: digits}
+    - {name: digits, dataset: digits, limit: 600}
   evaluate:
-    - {name: turned, dataset: digits, options: {rotate: 25.0}}
+    - {name: turned, dataset: digits, limit: 600, options: {rotate: 25.0}}
 hash: {epochs: 1}
 train:
   network: {name: dcgan32_svhn, width: 0.125}
@@ -31,10 +31,17 @@ evaluate:
   labels_per_class: [10]
   draws: 2
   probes: [{name: linear_svm, grid: [0.001, 0.1]}]
+  baselines: [pixels]
 inspect: [samples]
 """
 
-SETTINGS = ("train.network.width=0.125", "train.kimg=0.2", "train.batch=8", "inspect=[samples]")
+SETTINGS = (
+    "train.network.width=0.125",
+    "train.kimg=0.2",
+    "train.batch=8",
+    "evaluate.baselines=[pixels]",
+    "inspect=[samples]",
+)
 SMALL = ("--scale", "debug", *(word for setting in SETTINGS for word in ("--set", setting)))
 
 
@@ -128,6 +135,8 @@ def test_cifar10_from_parquet_at_debug_scale(tmp_path: Path, answer: Ask, real_d
         "inspect=[samples]",
         "--set",
         "evaluate.probes=[{name: linear_svm, grid: [1.0e-3]}]",
+        "--set",
+        "evaluate.baselines=[pixels]",
         "--json",
     )
     flow = result["summary"]["flow"]["cifar10"]

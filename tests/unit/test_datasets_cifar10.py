@@ -210,6 +210,7 @@ def test_fetch_downloads_checks_and_keeps_parquet(tmp_path: Path, server: tuple[
 
 
 @pytest.mark.data
+@pytest.mark.slow  # tests/stages/test_crop_stage.py reads the same images in the default run
 def test_the_real_set_has_its_known_mean(real_data: Path) -> None:
     """The mean of all training pixels is 120.7075: one wrong image or channel order would
     move it.
