@@ -176,7 +176,15 @@ class Similarity:
     """
 
     def __init__(self, images: Images) -> None:
-        self._interior = _standardised(_blurred(images)[:, :, REACH:-REACH, REACH:-REACH])
+        self._grey = bool((images == images[..., :1]).all())
+        self._interior = self._rows(_blurred(images)[:, :, REACH:-REACH, REACH:-REACH])
+
+    def _rows(self, images: Tensor) -> Tensor:
+        """Rows whose product is the correlation. With grey training images a query's channels are
+        added before the product, which is the same number for a third of the work.
+        """
+        rows = _standardised(images)
+        return rows.view(len(rows), 3, -1).sum(1) / 3**0.5 if self._grey else rows
 
     def nearest(self, queries: Images, skip: Rows | None = None) -> tuple[Scores, Rows]:
         """The best correlation of each query with a training image, -1 to 1, and that image's row.
@@ -190,7 +198,7 @@ class Similarity:
         for down in range(2 * REACH + 1):
             for across in range(2 * REACH + 1):
                 cut = blurred[:, :, down : down + side, across : across + side]
-                value, place = self._best(_standardised(cut), skip)
+                value, place = self._best(self._rows(cut), skip)
                 row = torch.where(value > best, place, row)
                 best = torch.maximum(value, best)
         return best.numpy().astype(np.float64), row.numpy()

@@ -74,7 +74,7 @@ def test_features_lead_back_to_the_images(finished: tuple[Path, Answer]) -> None
     (images,) = artifact(home, result, "ingest:digits").glob("[0-9a-f]*/")
     features = pq.read_table(sorted(folder.glob("features-*.parquet")))
     known = pq.read_table(images / "images.parquet")
-    assert features.num_rows == known.num_rows == 900
+    assert features.num_rows == known.num_rows == 1272
     assert set(features["image_id"].to_pylist()) == set(known["image_id"].to_pylist())
     first = features.slice(0, 1).to_pylist()[0]
     row = next(row for row in known.to_pylist() if row["image_id"] == first["image_id"])

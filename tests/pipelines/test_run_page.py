@@ -54,7 +54,7 @@ def test_a_run_has_few_artifacts_and_the_report_first(finished: Finished, api: A
     assert len(data["inspections"]) < 260_000 and "data:image/svg" in data["training"]
     rows = {row["stage"]: row for row in json.loads(data["stages"])}
     assert rows.keys() == {node["node"] for node in result["nodes"]}
-    assert rows["crop:digits"]["counts"].startswith("900 ")
+    assert rows["crop:digits"]["counts"].startswith("1,272 ")
     assert "%" in rows["evaluate:digits:pixels:linear_svm"]["accuracy"]
 
 

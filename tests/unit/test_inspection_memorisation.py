@@ -52,6 +52,31 @@ def test_similarity_is_the_best_correlation_over_small_shifts() -> None:
     assert own.max() < 0.98
 
 
+@pytest.mark.parametrize("grey", [True, False])
+def test_similarity_is_numpys_correlation_whatever_the_colours(grey: bool) -> None:
+    training, queries = smooth(12, 3), smooth(4, 4)
+    if grey:
+        training = np.repeat(training[..., :1], 3, 3)
+    score, row = Similarity(training).nearest(queries)
+
+    def blurred(images: np.ndarray) -> np.ndarray:
+        x = torch.from_numpy(images).permute(0, 3, 1, 2).double()
+        return torch.nn.functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False).numpy()
+
+    known, asked = blurred(training)[:, :, 2:-2, 2:-2], blurred(queries)
+    for number, image in enumerate(asked):
+        found = [
+            [
+                np.corrcoef(one.ravel(), image[:, y : y + 28, x : x + 28].ravel())[0, 1]
+                for y in range(5)
+                for x in range(5)
+            ]
+            for one in known
+        ]
+        assert score[number] == pytest.approx(np.max(found), abs=1e-5)
+        assert row[number] == int(np.argmax(np.max(found, axis=1)))
+
+
 def test_contrast_is_matched_channel_by_channel() -> None:
     real, pale = as_float(smooth(50, 0)), as_float(degrade(smooth(50, 1), 0.4, 0))
     assert contrast_ratio(pale, real) < 0.55
