@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,6 @@ def run_command(request: RunRequest, *, dry_run: bool, as_json: bool, verbose: b
     if dry_run:
         return _show_plan(prepared, as_json)
     if prepared.to_do or prepared.to_fetch:
-        check_before_starting(prepared)
         record = _through_prefect(prepared, store, verbose)
     else:
         record = _nothing_to_do(store, prepared) or _through_prefect(prepared, store, verbose)
@@ -149,7 +149,8 @@ def _through_prefect(prepared: Prepared, store: Store, verbose: bool) -> dict[st
     )
     from flows.prefect_server.server import prefect_server
 
-    with prefect_server(store.home) as url:
+    # Both take seconds: the server starts, and the checks import torch.
+    with prefect_server(store.home, partial(check_before_starting, prepared)) as url:
         console.say(f"Prefect at {url.removesuffix('/api')}", "dim")
         past_runs.enter_past_runs(store.home, url, login_of(store.home, url))
         console.log_to_stderr(verbose)

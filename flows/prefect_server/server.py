@@ -21,7 +21,7 @@ import time
 import tomllib
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -164,12 +164,19 @@ def login_of(home: Path, url: str) -> str | None:
     return configured("PREFECT_API_AUTH_STRING")
 
 
+def _nothing() -> None:
+    pass
+
+
 @contextlib.contextmanager
-def prefect_server(home: Path) -> Iterator[str]:
+def prefect_server(home: Path, meanwhile: Callable[[], None] = _nothing) -> Iterator[str]:
     """The API address to use during a block; starts the home's own server when none is configured.
 
     Sets Prefect's environment variables in this process: import Prefect only inside the block.
 
+    Args:
+        meanwhile: called once before the block, while the server starts where it has to. What it
+            raises is raised, and the server ends by itself.
     Raises:
         WorkError: the server does not come up, and the message names its log; or a configured one
             does not answer.
@@ -184,38 +191,42 @@ def prefect_server(home: Path) -> Iterator[str]:
             )
         check_login(url, folder)
         os.environ.setdefault("PREFECT_API_URL", url)
+        meanwhile()
         yield url
         return
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "users.lock", "a") as user:
         fcntl.flock(user, fcntl.LOCK_SH)
-        url = start(folder)
+        url = start(folder, meanwhile)
         os.environ.update(client_environment(folder, url))
         yield url
 
 
-def start(folder: Path) -> str:
+def start(folder: Path, meanwhile: Callable[[], None] = _nothing) -> str:
     """Starts the home's server unless it runs, and waits until it answers. The caller holds the
-    users' lock.
+    users' lock. Args: meanwhile: see `prefect_server`.
     """
+    log = folder / "server.log"
     with file_lock(folder / "start.lock", "a starting server"):
-        if (url := running(folder)) is not None:
-            return url
-        log = folder / "server.log"
-        with open(log, "ab") as out:
-            subprocess.Popen(
-                [sys.executable, "-m", "flows.prefect_server.server", str(folder)],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
-                env={**os.environ, "PYTHONPATH": source_root()},
-            )
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            if (url := running(folder)) is not None:
-                return url
-            time.sleep(0.2)
+        url = running(folder)
+        if url is None:
+            with open(log, "ab") as out:
+                subprocess.Popen(
+                    [sys.executable, "-m", "flows.prefect_server.server", str(folder)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=out,
+                    start_new_session=True,
+                    env={**os.environ, "PYTHONPATH": source_root()},
+                )
+            meanwhile()
+            deadline = time.monotonic() + START_SECONDS
+            while (url := running(folder)) is None and time.monotonic() < deadline:
+                time.sleep(0.2)
+            meanwhile = _nothing
+    if url is not None:
+        meanwhile()
+        return url
     raise WorkError(
         f"The Prefect server did not come up within {START_SECONDS:.0f} s.",
         expected="a server on loopback",
