@@ -20,9 +20,10 @@ from gan_core.networks.snapshot import load_method
 from gan_core.training.trainer_state import network_spec
 
 COUNT = 4  # images in the counted minibatch
-# Image size up to which the step is computed. That takes less than the import of torch's compiler,
-# which its operations on tensors without storage need: four seconds of a slow processor.
-COMPUTED = 32
+# Image size and number of weights up to which the step is computed. That takes less than the import
+# of torch's compiler, which its operations on tensors without storage need: four seconds of a slow
+# processor.
+COMPUTED, COMPUTED_WEIGHTS = 32, 2**25
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,14 @@ def step_cost(settings: TrainConfig, classes: int = 10) -> StepCost:
     used.
     """
     make = Make(network_spec(settings, classes))
-    device = "cpu" if make.image_size <= COMPUTED else "meta"
-    with torch.device(device), torch.random.fork_rng(devices=[]):
-        method: Base = load_method(settings.method, settings.options)
+    method: Base = load_method(settings.method, settings.options)
+    with torch.device("meta"):
         networks = method.networks(make)
+    weights = sum(p.numel() for network in networks.values() for p in network.parameters())
+    computed = make.image_size <= COMPUTED and weights <= COMPUTED_WEIGHTS
+    with torch.device("cpu" if computed else "meta"), torch.random.fork_rng(devices=[]):
+        if computed:
+            networks = method.networks(make)
         optimisers = {
             name: Optimiser([networks[role] for role in rule.roles], rule, settings)
             for name, rule in method.optimised.items()

@@ -74,6 +74,7 @@ def test_trained_on_one_set_and_evaluated_on_another(tmp_path: Path, answer: Ask
     assert result["summary"]["transfer"] is True
 
 
+@pytest.mark.slow  # test_growing_set.py evaluates such a folder in the default run
 def test_a_folder_with_classes_is_evaluated(tmp_path: Path, answer: Ask) -> None:
     for seed, name in enumerate(("cats", "dogs", "birds")):
         write_images(tmp_path / "images" / name, 24, seed)
@@ -122,6 +123,7 @@ def test_fewer_images_than_a_batch(tmp_path: Path, answer: Ask) -> None:
 
 
 @pytest.mark.data
+@pytest.mark.slow
 def test_cifar10_from_parquet_at_debug_scale(tmp_path: Path, answer: Ask, real_data: Path) -> None:
     result = answer(
         tmp_path / "home",

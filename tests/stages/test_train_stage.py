@@ -178,6 +178,7 @@ def test_how_often_it_is_watched_changes_no_weight(tmp_path: Path) -> None:
     assert same(tmp_path / "a", tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_scheduled_snapshots_do_not_depend_on_where_an_earlier_training_stopped(
     tmp_path: Path,
 ) -> None:
