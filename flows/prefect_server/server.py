@@ -206,32 +206,42 @@ def start(folder: Path, meanwhile: Callable[[], None] = _nothing) -> str:
     """Starts the home's server unless it runs, and waits until it answers. The caller holds the
     users' lock. Args: meanwhile: see `prefect_server`.
     """
-    log = folder / "server.log"
     with file_lock(folder / "start.lock", "a starting server"):
-        url = running(folder)
-        if url is None:
-            with open(log, "ab") as out:
-                subprocess.Popen(
-                    [sys.executable, "-m", "flows.prefect_server.server", str(folder)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=out,
-                    stderr=out,
-                    start_new_session=True,
-                    env={**os.environ, "PYTHONPATH": source_root()},
-                )
+        if (url := running(folder)) is None:
+            _start_supervisor(folder)
             meanwhile()
-            deadline = time.monotonic() + START_SECONDS
-            while (url := running(folder)) is None and time.monotonic() < deadline:
-                time.sleep(0.2)
-            meanwhile = _nothing
-    if url is not None:
-        meanwhile()
-        return url
+            return _wait(folder)
+    meanwhile()
+    return url
+
+
+def _start_supervisor(folder: Path) -> None:
+    with open(_log(folder), "ab") as out:
+        subprocess.Popen(
+            [sys.executable, "-m", "flows.prefect_server.server", str(folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": source_root()},
+        )
+
+
+def _wait(folder: Path) -> str:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if (url := running(folder)) is not None:
+            return url
+        time.sleep(0.2)
     raise WorkError(
         f"The Prefect server did not come up within {START_SECONDS:.0f} s.",
         expected="a server on loopback",
-        remedy=f"its log is {log}; `discern doctor` checks the pins that it needs",
+        remedy=f"its log is {_log(folder)}; `discern doctor` checks the pins that it needs",
     )
+
+
+def _log(folder: Path) -> Path:
+    return folder / "server.log"
 
 
 def supervise(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """torch's optimisers by a method's rules: fused, capturable, with the rate as a tensor.
 
-They are called as functions: the first step of an object of `torch.optim` imports torch's compiler,
-four seconds of a slow processor in every process that trains.
+They are called as functions: making an object of `torch.optim` imports torch's compiler, four
+seconds of a slow processor in every process that trains.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Optimiser:
         )
         is_adam = rule.kind == "adam"
         self.names = ("exp_avg", "exp_avg_sq", "step") if is_adam else ("momentum_buffer",)
-        self._state = {
+        self._state: dict[Tensor, dict[str, Tensor]] = {
             p: {
                 name: torch.zeros((), device=p.device) if name == "step" else torch.zeros_like(p)
                 for name in self.names
@@ -88,18 +88,18 @@ class Optimiser:
         """Moves every weight by its gradient and forgets the gradients. Weights without a gradient
         stay.
         """
-        moved = [p for p in self.parameters if p.grad is not None]
-        gradients = []
-        for p in moved:
-            gradient = p.grad
-            assert gradient is not None
+        weights: list[Tensor] = []
+        gradients: list[Tensor] = []
+        for p in self.parameters:
+            if (gradient := p.grad) is None:
+                continue
             # the fused step compares strides one by one, those of dimensions of size one included
             if gradient.stride() != p.stride():
                 gradient = torch.empty_like(p).copy_(gradient)
+            weights.append(p)
             gradients.append(gradient)
             p.grad = None
-        moments = [[self._state[p][name] for p in moved] for name in self.names]
-        weights = cast(list[Tensor], moved)
+        moments = [[self._state[p][name] for p in weights] for name in self.names]
         if self.rule.kind == "adam":
             first, second, steps = moments
             adam(

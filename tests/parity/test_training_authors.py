@@ -58,6 +58,8 @@ def test_the_generator_against_plain_numpy(real_data: Path) -> None:
 
 def test_imported_networks_are_a_snapshot_like_any_other(real_data: Path, tmp_path: Path) -> None:
     path = authors.import_dcgan_authors(real_data / FOLDER, tmp_path)
+    again = authors.import_dcgan_authors(real_data / FOLDER, tmp_path / "again")
+    assert path.read_bytes() == again.read_bytes()
     snapshot = load_snapshot(path)
     assert snapshot.meta["origin"]["files"]["200_gen_params.jl_01.npy"]
     images = generate(

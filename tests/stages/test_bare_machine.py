@@ -41,6 +41,27 @@ def test_every_stage_can_be_loaded(bare: dict[str, str]) -> None:
     assert done.returncode == 0 and done.stdout.strip() == "absent", done.stderr
 
 
+def test_an_estimate_and_a_training_import_no_compiler(tmp_path: Path) -> None:
+    """torch imports its compiler at the first use of many of its parts: seconds of each process."""
+    code = """
+import sys
+from pathlib import Path
+import numpy as np
+from gan_core.recipes import load_recipe
+from gan_core.pipeline.estimates import needs
+from gan_core.training.context import Context
+from gan_core.training.data import ArrayImages
+from gan_core.training.loop import train
+recipe, _ = load_recipe("digits", scale="debug", overrides=["train.kimg=0.064"])
+needs(recipe, "cpu", {"digits": 900})
+pixels = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), np.uint8)
+assert train(ArrayImages(pixels), Context(recipe.train, Path(sys.argv[1]), 32)).complete
+heavy = {"torch._dynamo", "scipy.stats", "sklearn"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=ROOT)
+
+
 @pytest.mark.slow
 def test_a_recipe_runs_to_its_report(bare: dict[str, str], tmp_path: Path) -> None:
     command = [
